@@ -1,0 +1,295 @@
+//! From the value of a record to an order, or to the reason why it never becomes one.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use validator::{Validate, ValidationErrors, ValidationErrorsKind};
+
+use super::MAX_VALUE_BYTES;
+use super::entity::FieldType;
+use super::model::Order;
+use super::refusal::{Reason, Refusal};
+use super::rule::Entity;
+
+/// A refusal names at most so many broken rules.
+const MAX_BROKEN_RULES: usize = 8;
+
+/// What becomes of fields that the order does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForeignFields {
+    /// They are left out, and counted.
+    Ignore,
+    /// They are refused as [`Reason::UnknownField`] (strict mode).
+    Refuse,
+}
+
+/// A valid order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// The order, normalised.
+    pub order: Order,
+    /// How many foreign fields were left out; what stands inside a foreign object does not count.
+    pub foreign_fields: u64,
+}
+
+/// Reads the value of a record and checks every rule.
+pub fn decode(value: &[u8], fields: ForeignFields) -> Result<Decoded, Refusal> {
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(refusal(
+            Reason::TooLarge,
+            format!("{} bytes, {MAX_VALUE_BYTES} are allowed", value.len()),
+        ));
+    }
+    let mut reading = Reading::default();
+    let order = read(value, &mut reading)?;
+    if fields == ForeignFields::Refuse
+        && let Some(entity) = reading.first_foreign
+    {
+        return Err(refusal(
+            Reason::UnknownField,
+            format!(
+                "{} unknown fields, the first in {entity}",
+                reading.foreign_fields
+            ),
+        ));
+    }
+    order
+        .validate()
+        .map_err(|errors| refusal(Reason::InvalidOrder, broken_rules(&errors)))?;
+    Ok(Decoded {
+        order,
+        foreign_fields: reading.foreign_fields,
+    })
+}
+
+/// The order that `value` spells, whether it keeps to the rules or not.
+fn read(value: &[u8], reading: &mut Reading) -> Result<Order, Refusal> {
+    let text = str::from_utf8(value).map_err(|error| {
+        refusal(
+            Reason::MalformedJson,
+            format!("not UTF-8 at byte {}", error.valid_up_to()),
+        )
+    })?;
+    let mut source = serde_json::Deserializer::from_str(text);
+    Order::read(&mut source, reading)
+        .and_then(|order| source.end().map(|()| order))
+        .map_err(|error| refusal(Reason::MalformedJson, reading.describe(&error)))
+}
+
+fn refusal(reason: Reason, detail: String) -> Refusal {
+    Refusal { reason, detail }
+}
+
+/// What is wrong with the shape of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    NotJson,
+    WrongType,
+    Missing,
+    Duplicated,
+    TooDeep,
+}
+
+impl Fault {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotJson => "not JSON",
+            Self::WrongType => "wrong type or out of range",
+            Self::Missing => "missing",
+            Self::Duplicated => "duplicated",
+            Self::TooDeep => "nested too deep",
+        }
+    }
+}
+
+/// What a reader keeps beside the order. Only a failure costs something: its path is built on the way out.
+#[derive(Default)]
+pub(super) struct Reading {
+    foreign_fields: u64,
+    first_foreign: Option<&'static str>,
+    fault: Option<Fault>,
+    /// The path to the fault, innermost step first.
+    path: Vec<Step>,
+}
+
+enum Step {
+    Field(&'static str),
+    Index(usize),
+}
+
+impl Reading {
+    /// Counts a foreign field of `entity`.
+    pub(super) fn foreign_field(&mut self, entity: &'static str) {
+        self.foreign_fields += 1;
+        self.first_foreign.get_or_insert(entity);
+    }
+
+    /// The error for a `fault` of `field`.
+    pub(super) fn fault<E: serde::de::Error>(&mut self, field: &'static str, fault: Fault) -> E {
+        self.fault = Some(fault);
+        self.inside(field, E::custom(fault.as_str()))
+    }
+
+    /// Passes on an error that arose in the value of `field`.
+    pub(super) fn inside<E>(&mut self, field: &'static str, error: E) -> E {
+        self.path.push(Step::Field(field));
+        error
+    }
+
+    /// Where and what; built from our own words and names, because serde's messages quote the input.
+    fn describe(&self, error: &serde_json::Error) -> String {
+        use fmt::Write as _;
+
+        let fault = self.fault.unwrap_or_else(|| {
+            // An integer beyond 64 bits is a type error, one that a float cannot hold either a syntax error.
+            if error.is_data() || error.to_string().starts_with("number out of range") {
+                Fault::WrongType
+            } else {
+                Fault::NotJson
+            }
+        });
+        let mut text = String::new();
+        for step in self.path.iter().rev() {
+            // Writing to a string cannot fail.
+            let _ = match step {
+                Step::Field(name) if text.is_empty() => write!(text, "{name}"),
+                Step::Field(name) => write!(text, ".{name}"),
+                Step::Index(index) => write!(text, "[{index}]"),
+            };
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        let _ = write!(
+            text,
+            "{}, line {} column {}",
+            fault.as_str(),
+            error.line(),
+            error.column()
+        );
+        text
+    }
+}
+
+/// Reads the name of a field.
+pub(super) struct KeySeed<K>(PhantomData<K>);
+
+impl<K> KeySeed<K> {
+    pub(super) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<'de, K: for<'a> From<&'a str>> DeserializeSeed<'de> for KeySeed<K> {
+    type Value = K;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<K, D::Error> {
+        source.deserialize_str(self)
+    }
+}
+
+impl<K: for<'a> From<&'a str>> Visitor<'_> for KeySeed<K> {
+    type Value = K;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<K, E> {
+        Ok(K::from(name))
+    }
+}
+
+/// Reads the value of a field.
+pub(super) struct ValueSeed<'r, T> {
+    reading: &'r mut Reading,
+    value: PhantomData<T>,
+}
+
+impl<'r, T> ValueSeed<'r, T> {
+    pub(super) fn new(reading: &'r mut Reading) -> Self {
+        Self {
+            reading,
+            value: PhantomData,
+        }
+    }
+}
+
+impl<'de, T: FieldType> DeserializeSeed<'de> for ValueSeed<'_, T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<T, D::Error> {
+        T::read(source, self.reading)
+    }
+}
+
+/// Reads an array of objects.
+pub(super) struct Elements<'r, T> {
+    reading: &'r mut Reading,
+    element: PhantomData<T>,
+}
+
+impl<'r, T> Elements<'r, T> {
+    pub(super) fn new(reading: &'r mut Reading) -> Self {
+        Self {
+            reading,
+            element: PhantomData,
+        }
+    }
+}
+
+impl<'de, T: FieldType> Visitor<'de> for Elements<'_, T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+        let mut elements = Vec::new();
+        loop {
+            match seq.next_element_seed(ValueSeed::new(self.reading)) {
+                Ok(Some(element)) => elements.push(element),
+                Ok(None) => return Ok(elements),
+                Err(error) => {
+                    self.reading.path.push(Step::Index(elements.len()));
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// The broken rules as `path: code`, in the order of the document.
+fn broken_rules(errors: &ValidationErrors) -> String {
+    let mut broken = Vec::new();
+    collect(errors, Order::ENTITY, "", &mut broken);
+    let more = broken.len().saturating_sub(MAX_BROKEN_RULES);
+    broken.truncate(MAX_BROKEN_RULES);
+    let mut text = broken.join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+fn collect(errors: &ValidationErrors, entity: &Entity, prefix: &str, broken: &mut Vec<String>) {
+    for field in entity.fields {
+        let path = format!("{prefix}{}", field.name);
+        match (errors.errors().get(field.name), field.rule.entity()) {
+            (Some(ValidationErrorsKind::Field(errors)), _) => {
+                broken.extend(errors.iter().map(|error| format!("{path}: {}", error.code)));
+            }
+            (Some(ValidationErrorsKind::Struct(errors)), Some(entity)) => {
+                collect(errors, entity, &format!("{path}."), broken);
+            }
+            (Some(ValidationErrorsKind::List(elements)), Some(entity)) => {
+                for (index, errors) in elements {
+                    collect(errors, entity, &format!("{path}[{index}]."), broken);
+                }
+            }
+            (Some(_) | None, _) => {}
+        }
+    }
+}

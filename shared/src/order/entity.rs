@@ -1,0 +1,274 @@
+//! One table per object of the document, from which everything about it is made.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Datelike, Utc};
+use serde::{Deserialize, Deserializer, Serialize};
+use validator::{Validate, ValidationError, ValidationErrorsKind};
+
+use super::decode::{Elements, Reading};
+use super::rule::{Entity, List, Range, Text, Years};
+use super::timestamp::{self, Rfc3339};
+
+/// A type that a field can have: how a value of it is read, checked and written.
+pub(super) trait FieldType: Sized {
+    /// What a rule says about values of this type.
+    type Limits;
+
+    /// Reads a value; wrong types are errors, broken rules are not.
+    fn read<'de, D: Deserializer<'de>>(source: D, reading: &mut Reading) -> Result<Self, D::Error>;
+
+    /// The broken rules of a value.
+    fn check(&self, limits: &Self::Limits) -> Result<(), ValidationErrorsKind>;
+
+    /// The value as it stands in JSON.
+    fn written(&self) -> impl Serialize;
+}
+
+/// Makes of one table of fields: the struct, its reader (from a JSON object alone, never from an array), its writer (in
+/// the order of the table), its checks, its [`Entity`], and a `Debug` that shows only the fields named in brackets, for
+/// most are personal data.
+macro_rules! entity {
+    (
+        $(#[doc = $about:literal])+
+        $name:ident [$($shown:ident),*] {
+            $(
+                $(#[doc = $doc:literal])+
+                $field:ident: $type:ty = $rule:ident($limits:expr) $(, $example:literal)?;
+            )+
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, PartialEq)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ pub $field: $type, )+
+        }
+
+        impl $name {
+            /// Name, documentation and fields of this object.
+            pub const ENTITY: &'static Entity = &Entity {
+                name: stringify!($name),
+                doc: concat!($($about),+).trim_ascii(),
+                fields: Self::FIELDS,
+            };
+
+            /// The fields in the order of the document, with their rules.
+            pub const FIELDS: &'static [Field] = &[$(
+                Field {
+                    name: stringify!($field),
+                    doc: concat!($($doc),+).trim_ascii(),
+                    rule: Rule::$rule($limits),
+                    example: entity!(@example $($example)?),
+                },
+            )+];
+        }
+
+        impl FieldType for $name {
+            type Limits = &'static Entity;
+
+            fn read<'de, D: Deserializer<'de>>(source: D, reading: &mut Reading) -> Result<Self, D::Error> {
+                #[allow(non_camel_case_types, reason = "the variants are named like the fields")]
+                enum Key {
+                    $($field,)+
+                    #[allow(non_camel_case_types, reason = "must differ from every field's name")]
+                    Foreign__(Box<str>),
+                }
+
+                impl From<&str> for Key {
+                    fn from(name: &str) -> Self {
+                        match name {
+                            $(stringify!($field) => Self::$field,)+
+                            _ => Self::Foreign__(name.into()),
+                        }
+                    }
+                }
+
+                struct Fields<'r>(&'r mut Reading);
+
+                impl<'de> Visitor<'de> for Fields<'_> {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$name, A::Error> {
+                        let Self(reading) = self;
+                        let mut foreign = HashSet::new();
+                        $(let mut $field: Option<$type> = None;)+
+                        while let Some(key) = map.next_key_seed(KeySeed::new())? {
+                            match key {
+                                $(Key::$field => {
+                                    if $field.is_some() {
+                                        return Err(reading.fault(stringify!($field), Fault::Duplicated));
+                                    }
+                                    match map.next_value_seed(ValueSeed::new(reading)) {
+                                        Ok(value) => $field = Some(value),
+                                        Err(error) => return Err(reading.inside(stringify!($field), error)),
+                                    }
+                                })+
+                                Key::Foreign__(key) => {
+                                    reading.foreign_field(stringify!($name));
+                                    if !foreign.insert(key) {
+                                        return Err(reading.fault("(foreign field)", Fault::Duplicated));
+                                    }
+                                    if let Err(fault) = foreign::check(map.next_value()?) {
+                                        return Err(reading.fault("(foreign field)", fault));
+                                    }
+                                }
+                            }
+                        }
+                        Ok($name {
+                            $($field: match $field {
+                                Some(value) => value,
+                                None => return Err(reading.fault(stringify!($field), Fault::Missing)),
+                            },)+
+                        })
+                    }
+                }
+
+                // Not `deserialize_struct`: that takes an array of the values, too.
+                source.deserialize_map(Fields(reading))
+            }
+
+            fn check(&self, _: &&'static Entity) -> Result<(), ValidationErrorsKind> {
+                self.validate().map_err(|errors| ValidationErrorsKind::Struct(Box::new(errors)))
+            }
+
+            fn written(&self) -> impl Serialize {
+                self
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut object = serializer.serialize_struct(stringify!($name), Self::FIELDS.len())?;
+                $(object.serialize_field(stringify!($field), &self.$field.written())?;)+
+                object.end()
+            }
+        }
+
+        impl Validate for $name {
+            fn validate(&self) -> Result<(), ValidationErrors> {
+                let mut errors = ValidationErrors::new();
+                $(if let Err(broken) = self.$field.check(&$limits) {
+                    errors.errors_mut().insert(stringify!($field).into(), broken);
+                })+
+                if errors.is_empty() { Ok(()) } else { Err(errors) }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name))
+                    $(.field(stringify!($shown), &self.$shown))*
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+
+    (@example) => { None };
+    (@example $example:literal) => { Some(stringify!($example)) };
+}
+pub(super) use entity;
+
+/// The error of a broken rule: its code alone. The `validator` derive would add the value as a parameter.
+fn broken(code: &'static str) -> ValidationErrorsKind {
+    ValidationErrorsKind::Field(vec![ValidationError::new(code)])
+}
+
+impl FieldType for String {
+    type Limits = Text;
+
+    fn read<'de, D: Deserializer<'de>>(source: D, _: &mut Reading) -> Result<Self, D::Error> {
+        Self::deserialize(source)
+    }
+
+    fn check(&self, limits: &Text) -> Result<(), ValidationErrorsKind> {
+        if limits.holds(self) {
+            Ok(())
+        } else {
+            Err(broken(limits.code))
+        }
+    }
+
+    fn written(&self) -> impl Serialize {
+        self.as_str()
+    }
+}
+
+/// Integers differ in their width alone.
+macro_rules! integer {
+    ($($type:ty),+) => {$(
+        impl FieldType for $type {
+            type Limits = Range<$type>;
+
+            fn read<'de, D: Deserializer<'de>>(source: D, _: &mut Reading) -> Result<Self, D::Error> {
+                Self::deserialize(source)
+            }
+
+            fn check(&self, limits: &Self::Limits) -> Result<(), ValidationErrorsKind> {
+                if limits.holds(self) { Ok(()) } else { Err(broken(Self::Limits::CODE)) }
+            }
+
+            fn written(&self) -> impl Serialize {
+                *self
+            }
+        }
+    )+};
+}
+integer!(i32, i64);
+
+impl FieldType for DateTime<Utc> {
+    type Limits = Years;
+
+    /// A string that is not RFC 3339 has the right type and breaks a rule: it is read as a time that no rule allows.
+    fn read<'de, D: Deserializer<'de>>(source: D, _: &mut Reading) -> Result<Self, D::Error> {
+        source
+            .deserialize_str(timestamp::TextVisitor)
+            .map(|time| time.unwrap_or(Self::MIN_UTC))
+    }
+
+    fn check(&self, limits: &Years) -> Result<(), ValidationErrorsKind> {
+        if (limits.min..=limits.max).contains(&self.year()) {
+            Ok(())
+        } else {
+            Err(broken(Years::CODE))
+        }
+    }
+
+    fn written(&self) -> impl Serialize {
+        Rfc3339(*self)
+    }
+}
+
+impl<T> FieldType for Vec<T>
+where
+    T: FieldType<Limits = &'static Entity> + Validate + Serialize,
+{
+    type Limits = List;
+
+    fn read<'de, D: Deserializer<'de>>(source: D, reading: &mut Reading) -> Result<Self, D::Error> {
+        source.deserialize_seq(Elements::new(reading))
+    }
+
+    fn check(&self, limits: &List) -> Result<(), ValidationErrorsKind> {
+        if !(limits.min_items..=limits.max_items).contains(&self.len()) {
+            return Err(broken(List::CODE));
+        }
+        let elements: BTreeMap<_, _> = self
+            .iter()
+            .enumerate()
+            .filter_map(|(index, element)| Some((index, Box::new(element.validate().err()?))))
+            .collect();
+        if elements.is_empty() {
+            Ok(())
+        } else {
+            Err(ValidationErrorsKind::List(elements))
+        }
+    }
+
+    fn written(&self) -> impl Serialize {
+        self.as_slice()
+    }
+}

@@ -1,0 +1,426 @@
+//! The rules that a field of the order can have, as data: the checks run on them, and the OpenAPI document shows them.
+
+use std::ops::RangeInclusive;
+
+use iso_currency::Currency;
+use language_tags::LanguageTag;
+use serde_json::Value;
+use validator::ValidateEmail;
+
+/// An object of the order's document.
+#[derive(Debug)]
+pub struct Entity {
+    /// Name of the Rust type, such as `Payment`.
+    pub name: &'static str,
+    /// What the object stands for.
+    pub doc: &'static str,
+    /// Its fields in the order of the document. All of them are required, and none may be null.
+    pub fields: &'static [Field],
+}
+
+impl Entity {
+    /// An object of this kind in which every field keeps its rule.
+    pub fn example(&self) -> Value {
+        self.fields
+            .iter()
+            .map(|field| (field.name.to_owned(), field.example()))
+            .collect()
+    }
+}
+
+/// A field of an [`Entity`].
+#[derive(Debug)]
+pub struct Field {
+    /// Name in JSON.
+    pub name: &'static str,
+    /// What the field means.
+    pub doc: &'static str,
+    /// What a value must keep to.
+    pub rule: Rule,
+    /// JSON text of a value that keeps to the rule; none for a nested object, which has those of its own fields.
+    pub(super) example: Option<&'static str>,
+}
+
+impl Field {
+    /// A value that keeps to the rule.
+    pub fn example(&self) -> Value {
+        match (&self.rule, self.example) {
+            (Rule::Object(entity), _) => entity.example(),
+            (Rule::Objects(list), _) => Value::Array(vec![list.entity.example()]),
+            (_, Some(json)) => serde_json::from_str(json).unwrap_or_default(),
+            (_, None) => Value::Null,
+        }
+    }
+}
+
+/// What a value must keep to, by JSON type.
+#[derive(Debug)]
+pub enum Rule {
+    /// A string.
+    Text(Text),
+    /// A 32-bit integer.
+    Int32(Range<i32>),
+    /// A 64-bit integer.
+    Int64(Range<i64>),
+    /// A point in time as RFC 3339 text.
+    DateTime(Years),
+    /// A nested object.
+    Object(&'static Entity),
+    /// An array of objects.
+    Objects(List),
+}
+
+impl Rule {
+    /// The JSON type: `string`, `integer`, `object` or `array`.
+    pub const fn json_type(&self) -> &'static str {
+        match self {
+            Self::Text(_) | Self::DateTime(_) => "string",
+            Self::Int32(_) | Self::Int64(_) => "integer",
+            Self::Object(_) => "object",
+            Self::Objects(_) => "array",
+        }
+    }
+
+    /// The OpenAPI format: `int32`, `int64`, `date-time` or `email`.
+    pub const fn format(&self) -> Option<&'static str> {
+        match self {
+            Self::Text(text) => text.format,
+            Self::Int32(_) => Some("int32"),
+            Self::Int64(_) => Some("int64"),
+            Self::DateTime(_) => Some("date-time"),
+            Self::Object(_) | Self::Objects(_) => None,
+        }
+    }
+
+    /// The fewest characters of a string.
+    pub const fn min_length(&self) -> Option<usize> {
+        match self {
+            Self::Text(text) => Some(text.min_length),
+            _ => None,
+        }
+    }
+
+    /// The most characters of a string.
+    pub const fn max_length(&self) -> Option<usize> {
+        match self {
+            Self::Text(text) => Some(text.max_length),
+            _ => None,
+        }
+    }
+
+    /// The ECMA 262 pattern of a string.
+    pub const fn pattern(&self) -> Option<&'static str> {
+        match self {
+            Self::Text(text) => text.pattern,
+            _ => None,
+        }
+    }
+
+    /// The least integer; none where that is the least of its format.
+    pub fn minimum(&self) -> Option<i64> {
+        match self {
+            Self::Int32(range) => (range.min > i32::MIN).then_some(range.min.into()),
+            Self::Int64(range) => (range.min > i64::MIN).then_some(range.min),
+            _ => None,
+        }
+    }
+
+    /// The greatest integer; none where that is the greatest of its format.
+    pub fn maximum(&self) -> Option<i64> {
+        match self {
+            Self::Int32(range) => (range.max < i32::MAX).then_some(range.max.into()),
+            Self::Int64(range) => (range.max < i64::MAX).then_some(range.max),
+            _ => None,
+        }
+    }
+
+    /// The fewest elements of an array.
+    pub const fn min_items(&self) -> Option<usize> {
+        match self {
+            Self::Objects(list) => Some(list.min_items),
+            _ => None,
+        }
+    }
+
+    /// The most elements of an array.
+    pub const fn max_items(&self) -> Option<usize> {
+        match self {
+            Self::Objects(list) => Some(list.max_items),
+            _ => None,
+        }
+    }
+
+    /// The nested object, or that of an array's elements.
+    pub const fn entity(&self) -> Option<&'static Entity> {
+        match self {
+            Self::Object(entity) => Some(entity),
+            Self::Objects(list) => Some(list.entity),
+            _ => None,
+        }
+    }
+}
+
+/// A rule for strings. Lengths are counted in characters.
+#[derive(Debug)]
+pub struct Text {
+    /// Names the rule in a refusal.
+    pub code: &'static str,
+    /// The fewest characters.
+    pub min_length: usize,
+    /// The most characters.
+    pub max_length: usize,
+    /// The shape as an ECMA 262 pattern, where one can say it. Documentation only: the check never runs it.
+    pub pattern: Option<&'static str>,
+    /// The OpenAPI format, where there is one.
+    pub format: Option<&'static str>,
+    /// Whether a string of allowed length has the right shape.
+    shape: fn(&str) -> bool,
+}
+
+impl Text {
+    /// An identifier: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    pub const CODE: Self = Self {
+        code: "code",
+        min_length: 1,
+        max_length: 64,
+        pattern: Some("^[A-Za-z0-9_-]{1,64}$"),
+        format: None,
+        shape: |text| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        },
+    };
+
+    /// A text to read: not blank, at most 256 characters, no control character.
+    pub const NAME: Self = Self::readable(256);
+
+    /// As [`Text::NAME`], at most 512 characters.
+    pub const ADDRESS: Self = Self::readable(512);
+
+    /// Anything up to 256 characters, also nothing, but for U+0000: Postgres cannot hold that one in a text.
+    pub const OPTIONAL: Self = Self {
+        code: "text",
+        min_length: 0,
+        max_length: 256,
+        pattern: Some(r"^[^\x00]*$"),
+        format: None,
+        shape: |text| !text.as_bytes().contains(&0),
+    };
+
+    /// The number of a shard: 1 to 20 digits.
+    pub const DIGITS: Self = Self {
+        code: "digits",
+        min_length: 1,
+        max_length: 20,
+        pattern: Some("^[0-9]{1,20}$"),
+        format: None,
+        shape: |text| text.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+
+    /// A registered BCP 47 language tag.
+    pub const LOCALE: Self = Self {
+        code: "bcp47",
+        min_length: 2,
+        max_length: 256,
+        pattern: Some("^[A-Za-z0-9-]+$"),
+        format: None,
+        shape: is_registered_language,
+    };
+
+    /// An ISO 4217 alphabetic code in capitals.
+    pub const CURRENCY: Self = Self {
+        code: "iso4217",
+        min_length: 3,
+        max_length: 3,
+        pattern: Some("^[A-Z]{3}$"),
+        format: None,
+        shape: |text| Currency::from_code(text).is_some(),
+    };
+
+    /// An E.164 number: `+` and 2 to 15 digits, the first of them not 0.
+    pub const PHONE: Self = Self {
+        code: "e164",
+        min_length: 3,
+        max_length: 16,
+        pattern: Some(r"^\+[1-9][0-9]{1,14}$"),
+        format: None,
+        shape: |text| match text.as_bytes() {
+            [b'+', b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+            _ => false,
+        },
+    };
+
+    /// A postal code: 1 to 16 ASCII letters, digits, spaces or dashes.
+    pub const ZIP: Self = Self {
+        code: "zip",
+        min_length: 1,
+        max_length: 16,
+        pattern: Some("^[A-Za-z0-9 -]{1,16}$"),
+        format: None,
+        shape: |text| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'-'))
+        },
+    };
+
+    /// An e-mail address as HTML 5 defines it: at most 64 characters, `@`, at most 255 characters.
+    pub const EMAIL: Self = Self {
+        code: "email",
+        min_length: 3,
+        max_length: 320,
+        pattern: None,
+        format: Some("email"),
+        shape: is_email,
+    };
+
+    const fn readable(max_length: usize) -> Self {
+        Self {
+            code: "text",
+            min_length: 1,
+            max_length,
+            pattern: Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"),
+            format: None,
+            shape: |text| {
+                !text.chars().all(char::is_whitespace) && !text.chars().any(char::is_control)
+            },
+        }
+    }
+
+    /// Whether `text` keeps to the rule.
+    pub fn holds(&self, text: &str) -> bool {
+        self.has_length(text) && (self.shape)(text)
+    }
+
+    fn has_length(&self, text: &str) -> bool {
+        // A character takes one to four bytes, so most texts need no counting.
+        let bytes = text.len();
+        if bytes > 4 * self.max_length {
+            return false;
+        }
+        if bytes <= self.max_length && bytes >= 4 * self.min_length {
+            return true;
+        }
+        (self.min_length..=self.max_length).contains(&text.chars().count())
+    }
+}
+
+/// A closed range of integers.
+#[derive(Debug)]
+pub struct Range<N> {
+    /// The least value.
+    pub min: N,
+    /// The greatest value.
+    pub max: N,
+}
+
+impl Range<i32> {
+    /// Any value.
+    pub const ANY: Self = Self::of(i32::MIN..=i32::MAX);
+    /// Greater than 0.
+    pub const POSITIVE: Self = Self::of(1..=i32::MAX);
+    /// A share of a hundred.
+    pub const PERCENT: Self = Self::of(0..=100);
+
+    const fn of(range: RangeInclusive<i32>) -> Self {
+        Self {
+            min: *range.start(),
+            max: *range.end(),
+        }
+    }
+}
+
+impl Range<i64> {
+    /// Greater than 0.
+    pub const POSITIVE: Self = Self {
+        min: 1,
+        max: i64::MAX,
+    };
+    /// 0 or more: an amount of money in minor units.
+    pub const MONEY: Self = Self {
+        min: 0,
+        max: i64::MAX,
+    };
+}
+
+impl<N> Range<N> {
+    /// Names the rule in a refusal.
+    pub const CODE: &'static str = "range";
+}
+
+impl<N: PartialOrd> Range<N> {
+    /// Whether `number` lies in the range.
+    pub fn holds(&self, number: &N) -> bool {
+        self.min <= *number && *number <= self.max
+    }
+}
+
+/// A range of calendar years (UTC), its ends included.
+#[derive(Debug)]
+pub struct Years {
+    /// The first year.
+    pub min: i32,
+    /// The last year.
+    pub max: i32,
+}
+
+impl Years {
+    /// Names the rule in a refusal.
+    pub const CODE: &'static str = "rfc3339";
+
+    /// The years that both RFC 3339 and Postgres can write: the one has four digits, the other no year 0.
+    pub const COMMON_ERA: Self = Self { min: 1, max: 9999 };
+}
+
+/// An array of objects.
+#[derive(Debug)]
+pub struct List {
+    /// The fewest elements.
+    pub min_items: usize,
+    /// The most elements.
+    pub max_items: usize,
+    /// What each element is.
+    pub entity: &'static Entity,
+}
+
+impl List {
+    /// Names the rule in a refusal.
+    pub const CODE: &'static str = "count";
+
+    /// 1 to 1000 objects.
+    pub const fn lines(entity: &'static Entity) -> Self {
+        Self {
+            min_items: 1,
+            max_items: 1000,
+            entity,
+        }
+    }
+}
+
+/// Whether a tag is well-formed and its subtags are registered.
+fn is_registered_language(text: &str) -> bool {
+    // What the crate lets pass beyond RFC 5646: private-use subtags of any length, and, as it compares texts, every
+    // primary subtag that sorts between the private-use codes `qaa` and `qtz`, such as `qq`.
+    let mut subtags = text.split('-');
+    if !text
+        .split('-')
+        .all(|subtag| (1..=8).contains(&subtag.len()))
+    {
+        return false;
+    }
+    let primary = subtags.next().unwrap_or_default();
+    if primary.len() != 3 && primary.starts_with(['q', 'Q']) && !primary.eq_ignore_ascii_case("qu")
+    {
+        return false;
+    }
+    LanguageTag::parse(text).is_ok_and(|tag| tag.is_valid())
+}
+
+/// Whether a text is an address, by the `validator` crate.
+fn is_email(text: &str) -> bool {
+    // The crate looks for an address literal such as `[127.0.0.1]` at the end of the domain only, and lets anything
+    // stand in front of it.
+    let literal_alone = text
+        .rsplit_once('@')
+        .is_some_and(|(_, domain)| domain.starts_with('[') == domain.ends_with(']'));
+    literal_alone && text.validate_email()
+}

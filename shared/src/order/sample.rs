@@ -1,0 +1,1 @@
+//! Valid and invalid orders for the producer and for tests.

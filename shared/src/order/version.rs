@@ -1,0 +1,203 @@
+//! The version of an order: which of two records is the newer one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The version of an order: timestamp (ms), offset and partition of its record, compared in that order.
+///
+/// Two records never share a version, so any set of records has one winner, whatever the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Timestamp of the record in milliseconds since 1970, 0 when the record has none.
+    pub timestamp_ms: i64,
+    /// Offset of the record in its partition.
+    pub offset: i64,
+    /// Partition of the record.
+    pub partition: i32,
+}
+
+/// A text that is no [`Version`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not a version: three decimal numbers within their widths are expected")]
+pub struct VersionError;
+
+impl Version {
+    /// Length of the text of a version in bytes.
+    pub const WIDTH: usize = 50;
+
+    /// The version of the record at `offset` of `partition`; a missing (negative) timestamp counts as 0.
+    pub const fn new(timestamp_ms: i64, offset: i64, partition: i32) -> Self {
+        let timestamp_ms = if timestamp_ms < 0 { 0 } else { timestamp_ms };
+        Self {
+            timestamp_ms,
+            offset,
+            partition,
+        }
+    }
+}
+
+/// 19 digits, `-`, 19 digits, `-`, 10 digits: texts of equal length that sort like the versions, so that Redis can
+/// compare them as strings. (Lua's numbers are doubles and would take versions above 2^53 for equal.)
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:019}-{:019}-{:010}",
+            self.timestamp_ms, self.offset, self.partition
+        )
+    }
+}
+
+impl FromStr for Version {
+    type Err = VersionError;
+
+    fn from_str(text: &str) -> Result<Self, VersionError> {
+        let bytes = text.as_bytes();
+        match bytes {
+            [head @ .., b'-', _, _, _, _, _, _, _, _, _, _]
+                if bytes.len() == Self::WIDTH && head.get(19) == Some(&b'-') =>
+            {
+                Ok(Self {
+                    timestamp_ms: digits(&bytes[..19])?,
+                    offset: digits(&bytes[20..39])?,
+                    partition: digits(&bytes[40..])?,
+                })
+            }
+            _ => Err(VersionError),
+        }
+    }
+}
+
+/// Reads the header `replay-version` of a replayed dead letter: `<timestamp ms>/<offset>/<partition>`, decimal digits
+/// only, no sign and no blanks.
+pub fn parse_replay_version(header: &[u8]) -> Result<Version, VersionError> {
+    let mut parts = header.split(|byte| *byte == b'/');
+    let mut part = || parts.next().ok_or(VersionError);
+    let version = Version {
+        timestamp_ms: digits(part()?)?,
+        offset: digits(part()?)?,
+        partition: digits(part()?)?,
+    };
+    match parts.next() {
+        None => Ok(version),
+        Some(_) => Err(VersionError),
+    }
+}
+
+/// A number in decimal digits; `FromStr` of the integers alone would take a sign, too.
+fn digits<N: FromStr>(text: &[u8]) -> Result<N, VersionError> {
+    if !text.iter().all(u8::is_ascii_digit) {
+        return Err(VersionError);
+    }
+    str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(VersionError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_is_timestamp_then_offset_then_partition() {
+        let ascending = [
+            Version::new(0, 0, 0),
+            Version::new(0, 0, 1),
+            Version::new(0, 1, 0),
+            Version::new(1, 0, 0),
+            Version::new(1, 0, i32::MAX),
+            Version::new(1, i64::MAX, 0),
+            Version::new(i64::MAX, 0, 0),
+        ];
+        assert!(ascending.is_sorted_by(|a, b| a < b));
+        assert!(ascending.is_sorted_by(|a, b| a.to_string() < b.to_string()));
+    }
+
+    #[test]
+    fn missing_timestamp_counts_as_zero() {
+        assert_eq!(Version::new(-1, 7, 2), Version::new(0, 7, 2));
+    }
+
+    #[test]
+    fn text_has_fixed_width_and_reads_back() {
+        for version in [
+            Version::new(0, 0, 0),
+            Version::new(1_637_907_727_000, 42, 5),
+            Version::new(i64::MAX, i64::MAX, i32::MAX),
+        ] {
+            let text = version.to_string();
+            assert_eq!(text.len(), Version::WIDTH);
+            assert_eq!(text.parse(), Ok(version));
+        }
+        assert_eq!(
+            Version::new(1_637_907_727_000, 42, 5).to_string(),
+            "0000001637907727000-0000000000000000042-0000000005"
+        );
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        let good = Version::new(1, 2, 3).to_string();
+        for bad in [
+            "",
+            "1-2-3",
+            &good[1..],
+            &format!("{good}0"),
+            &good.replace('-', "_"),
+            &good.replace("0000000003", "+000000003"),
+            &good.replace("0000000003", "2147483648"),
+            &good.replace("0000000000000000001", "9223372036854775808"),
+            &good.replace("00000003", "000000é"),
+        ] {
+            assert_eq!(bad.parse::<Version>(), Err(VersionError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn replay_version_reads_three_numbers() {
+        assert_eq!(
+            parse_replay_version(b"1637907727000/42/5"),
+            Ok(Version::new(1_637_907_727_000, 42, 5))
+        );
+        assert_eq!(parse_replay_version(b"0/0/0"), Ok(Version::new(0, 0, 0)));
+        assert_eq!(
+            parse_replay_version(b"9223372036854775807/9223372036854775807/2147483647"),
+            Ok(Version::new(i64::MAX, i64::MAX, i32::MAX))
+        );
+    }
+
+    #[test]
+    fn malformed_replay_version_is_refused() {
+        for bad in [
+            "",
+            "1",
+            "1/2",
+            "1/2/",
+            "/2/3",
+            "1//3",
+            "1/2/3/",
+            "1/2/3/4",
+            "-1/2/3",
+            "+1/2/3",
+            " 1/2/3",
+            "1/2/3\n",
+            "1 /2/3",
+            "0x1/2/3",
+            "1.0/2/3",
+            "1/2/2147483648",
+            "9223372036854775808/2/3",
+            "1/9223372036854775808/3",
+        ] {
+            assert_eq!(
+                parse_replay_version(bad.as_bytes()),
+                Err(VersionError),
+                "{bad}"
+            );
+        }
+        assert_eq!(parse_replay_version(b"1/2/\xff"), Err(VersionError));
+        assert_eq!(parse_replay_version("1/2/٣".as_bytes()), Err(VersionError));
+    }
+}
