@@ -1,0 +1,30 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up down services test lint fmt clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## Build and start everything, send 3600 orders through it, show what became of them
+	@scripts/up
+
+down: ## Stop what `make up` and `make services` started; the data stays
+	@scripts/down
+
+services: ## Start PostgreSQL, Redis and Kafka only
+	@scripts/services up
+
+test: ## Services, format, clippy, docs, unit, integration and end-to-end tests
+	@scripts/test
+
+lint: ## Check format, clippy and docs
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+fmt: ## Format the code
+	cargo fmt --all
+
+clean: ## Stop everything, delete the native services' data, the logs and the build
+	@scripts/clean
