@@ -10,14 +10,15 @@
 //! | `decode` | bytes to [`Order`], or a [`Refusal`] |
 //! | `foreign` | the values of fields that we do not know |
 //! | `timestamp` | RFC 3339 in and out |
-//! | `version`, `uid`, `refusal` | [`Version`], [`OrderUid`], [`Refusal`] |
-//! | `sample` (feature `sample`) | valid and invalid orders for the producer and for tests |
+//! | `version`, `uid`, `revision`, `refusal` | [`Version`], [`OrderUid`], [`Revision`], [`Refusal`] |
+//! | [`sample`] (feature `sample`) | valid and invalid orders for the producer and for tests |
 
 mod decode;
 mod entity;
 mod foreign;
 mod model;
 mod refusal;
+mod revision;
 mod rule;
 #[cfg(feature = "sample")]
 pub mod sample;
@@ -30,6 +31,7 @@ use std::time::Duration;
 pub use decode::{Decoded, ForeignFields, decode};
 pub use model::{Delivery, Item, Order, Payment};
 pub use refusal::{Reason, Refusal};
+pub use revision::Revision;
 pub use rule::{Entity, Field, List, Range, Rule, Text, Years};
 pub use uid::{InvalidUid, OrderUid};
 pub use version::{Version, VersionError, parse_replay_version};

@@ -1,0 +1,3 @@
+DROP INDEX idx_orders_track_number;
+DROP INDEX idx_orders_customer;
+DROP INDEX idx_orders_newest;

@@ -1,0 +1,2 @@
+DROP INDEX idx_orders_updated_at;
+DROP TABLE cache_repairs;

@@ -1,0 +1,71 @@
+//! What writers tell the replicas' local caches: which order now has which version.
+
+use std::fmt::Write;
+
+use crate::order::{OrderUid, Revision, Version};
+
+/// The channel of announcements.
+pub const CHANNEL: &str = "order-changes";
+
+/// One order changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Which order.
+    pub uid: OrderUid,
+    /// The version that was written; whatever is older is to be dropped.
+    pub version: Version,
+}
+
+/// A message for any number of revisions: a line `UID VERSION` for each.
+pub(super) fn encode<'a>(revisions: impl IntoIterator<Item = &'a Revision>) -> String {
+    let mut message = String::new();
+    for revision in revisions {
+        // Writing to a string cannot fail.
+        let _ = writeln!(message, "{} {}", revision.uid, revision.version);
+    }
+    message
+}
+
+/// The announcements of a message; a line that cannot be read is passed over.
+pub(super) fn decode(message: &[u8]) -> Vec<Announcement> {
+    let line = |line: &str| {
+        let (uid, version) = line.split_once(' ')?;
+        Some(Announcement {
+            uid: OrderUid::parse(uid).ok()?,
+            version: version.parse().ok()?,
+        })
+    };
+    std::str::from_utf8(message)
+        .map(|text| text.lines().filter_map(line).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_back_as_it_went() {
+        let revisions: Vec<Revision> = (0..3)
+            .map(|n| Revision {
+                uid: OrderUid::parse(&format!("uid-{n}")).unwrap(),
+                version: Version::new(1_700_000_000_000, n, 5),
+                document: None,
+            })
+            .collect();
+        let decoded = decode(encode(&revisions).as_bytes());
+        assert_eq!(decoded.len(), 3);
+        assert!(
+            decoded
+                .iter()
+                .zip(&revisions)
+                .all(|(got, sent)| got.uid == sent.uid && got.version == sent.version)
+        );
+    }
+
+    #[test]
+    fn rubbish_is_passed_over() {
+        assert!(decode(b"\xff\xfe").is_empty());
+        assert!(decode(b"uid\n\nuid not-a-version\n").is_empty());
+    }
+}

@@ -1,0 +1,313 @@
+//! Entries: reading them, and writing them by compare-and-set.
+
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use redis::{
+    FromRedisValue, ParsingError, Pipeline, RedisResult, Script, ScriptInvocation, Value,
+    cluster_async::ClusterConnection,
+};
+
+use super::{Cache, CacheError, ClockReading, announcement, connection::Connection};
+use crate::{
+    order::{OrderUid, Revision, Version},
+    runtime::backoff::random_fraction,
+};
+
+/// How long after its row was read or committed a write may create an entry: by then a newer version may have come and
+/// gone (evicted, expired, flushed).
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A pipeline is cut here, so that none comes near the deadline of one command: Redis needs about 30 ms for 1000
+/// documents of 1.2 kB.
+const PIPELINE_BYTES: usize = 256 * 1024;
+
+/// Commands under way at once in a cluster, where a pipeline cannot span nodes.
+const CLUSTER_CONCURRENCY: usize = 64;
+
+static COMPARE_AND_SET: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("compare_and_set.lua")));
+
+/// The prefix of our entries' keys.
+pub(super) const PREFIX: &str = "order:";
+
+fn key(uid: &OrderUid) -> String {
+    let mut key = String::with_capacity(PREFIX.len() + uid.as_str().len());
+    key.push_str(PREFIX);
+    key.push_str(uid.as_str());
+    key
+}
+
+/// What Redis holds of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cached {
+    /// Its version.
+    pub version: Version,
+    /// The bytes that the api answers; none for an erased order.
+    pub document: Option<Bytes>,
+}
+
+/// The reply to `HMGET key version json`, taken apart without a copy of the document.
+struct Reply(Option<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl FromRedisValue for Reply {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let Value::Array(fields) = value else {
+            return Err("an array was expected".into());
+        };
+        let mut fields = fields.into_iter();
+        match (fields.next(), fields.next()) {
+            (Some(Value::Nil), _) => Ok(Self(None)),
+            (Some(Value::BulkString(version)), Some(Value::BulkString(json))) => {
+                Ok(Self(Some((version, Some(json)))))
+            }
+            (Some(Value::BulkString(version)), Some(Value::Nil)) => Ok(Self(Some((version, None)))),
+            _ => Err("two strings were expected".into()),
+        }
+    }
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// The entry holds this version now.
+    Written,
+    /// The entry held this version already.
+    Unchanged,
+    /// The entry holds a newer version.
+    KeptNewer,
+    /// There is no entry, and the row was read too long ago to make one: read it again.
+    Late,
+}
+
+impl WriteOutcome {
+    fn from_script(code: i64) -> Result<Self, CacheError> {
+        match code {
+            1 => Ok(Self::Written),
+            0 => Ok(Self::Unchanged),
+            -1 => Ok(Self::KeptNewer),
+            -2 => Ok(Self::Late),
+            _ => Err(CacheError::Corrupt),
+        }
+    }
+}
+
+impl Cache {
+    /// What Redis holds of the order `uid`.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or holds something that is not an entry of ours.
+    pub async fn get(&self, uid: &OrderUid) -> Result<Option<Cached>, CacheError> {
+        let key = key(uid);
+        let reply = self
+            .run("get", async |connection| {
+                let reply: Reply = redis::cmd("HMGET")
+                    .arg(&key)
+                    .arg("version")
+                    .arg("json")
+                    .query_async(connection)
+                    .await?;
+                Ok(reply)
+            })
+            .await?;
+        let Some((version, document)) = reply.0 else {
+            return Ok(None);
+        };
+        let version = std::str::from_utf8(&version)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or(CacheError::Corrupt)?;
+        Ok(Some(Cached {
+            version,
+            document: document.map(Bytes::from),
+        }))
+    }
+
+    /// Writes one revision, read from Postgres at `read_at`, and announces it if it was written.
+    ///
+    /// # Errors
+    /// When Redis does not answer or refuses; the write may have happened all the same.
+    pub async fn fill(
+        &self,
+        revision: &Revision,
+        read_at: Instant,
+    ) -> Result<WriteOutcome, CacheError> {
+        let until = self.fresh_until(read_at).await?;
+        let code = self
+            .run("fill", async |connection| {
+                let message = announcement::encode([revision]);
+                let mut invocation = self.invocation(revision, until);
+                invocation.arg(announcement::CHANNEL).arg(message);
+                Ok(invocation.invoke_async(connection).await?)
+            })
+            .await?;
+        WriteOutcome::from_script(code)
+    }
+
+    /// Writes revisions that were read or committed at `read_at`, and announces them all, in as few messages as there
+    /// are pipelines. One result each, in their order; on an error the write may have happened all the same.
+    pub async fn write_batch(
+        &self,
+        revisions: &[Revision],
+        read_at: Instant,
+    ) -> Vec<Result<WriteOutcome, CacheError>> {
+        let mut results = Vec::with_capacity(revisions.len());
+        for chunk in chunks(revisions) {
+            match self.write_chunk(chunk, read_at).await {
+                Ok(outcomes) => results.extend(outcomes),
+                Err(error) => results.extend(chunk.iter().map(|_| Err(error.clone()))),
+            }
+        }
+        results
+    }
+
+    async fn write_chunk(
+        &self,
+        revisions: &[Revision],
+        read_at: Instant,
+    ) -> Result<Vec<Result<WriteOutcome, CacheError>>, CacheError> {
+        let until = self.fresh_until(read_at).await?;
+        self.run("write", async |connection| {
+            if self.inner.source.is_cluster() {
+                self.write_to_cluster(connection, revisions, until).await
+            } else {
+                self.write_pipeline(connection, revisions, until).await
+            }
+        })
+        .await
+    }
+
+    /// The announcement stands behind the writes in the same pipeline. What was refused is announced too: a replica that
+    /// drops it reads what Redis or Postgres hold.
+    async fn write_pipeline(
+        &self,
+        connection: &mut Connection,
+        revisions: &[Revision],
+        until: i64,
+    ) -> Result<Vec<Result<WriteOutcome, CacheError>>, CacheError> {
+        let mut pipeline = Pipeline::with_capacity(revisions.len() + 2);
+        pipeline
+            .ignore_errors()
+            .load_script(&COMPARE_AND_SET)
+            .ignore();
+        for revision in revisions {
+            pipeline.invoke_script(&self.invocation(revision, until));
+        }
+        pipeline
+            .publish(announcement::CHANNEL, announcement::encode(revisions))
+            .ignore();
+        let codes: Vec<RedisResult<i64>> = pipeline.query_async(connection).await?;
+        Ok(codes
+            .into_iter()
+            .map(|code| WriteOutcome::from_script(code?))
+            .collect())
+    }
+
+    async fn write_to_cluster(
+        &self,
+        connection: &Connection,
+        revisions: &[Revision],
+        until: i64,
+    ) -> Result<Vec<Result<WriteOutcome, CacheError>>, CacheError> {
+        let Connection::Cluster(cluster) = connection else {
+            return Err(CacheError::Corrupt);
+        };
+        let mut outcomes = Vec::with_capacity(revisions.len());
+        for group in revisions.chunks(CLUSTER_CONCURRENCY) {
+            let mut writes = Vec::with_capacity(group.len());
+            for revision in group {
+                writes.push(write_one(cluster.clone(), self.invocation(revision, until)));
+            }
+            outcomes.extend(join_all(writes).await);
+        }
+        let mut publisher = cluster.clone();
+        let _receivers: i64 = redis::cmd("PUBLISH")
+            .arg(announcement::CHANNEL)
+            .arg(announcement::encode(revisions))
+            .query_async(&mut publisher)
+            .await?;
+        Ok(outcomes)
+    }
+
+    fn invocation(&self, revision: &Revision, until: i64) -> ScriptInvocation<'static> {
+        let ttl = self.inner.ttl.mul_f64(1.0 + 0.1 * random_fraction());
+        let mut invocation = COMPARE_AND_SET.prepare_invoke();
+        invocation
+            .key(key(&revision.uid))
+            .arg(revision.version.to_string())
+            .arg(revision.document.as_deref().unwrap_or_default())
+            .arg(ttl.as_millis() as u64)
+            .arg(until);
+        invocation
+    }
+
+    /// Until when, by the clock of Redis in ms, a row read at `read_at` may create an entry. Never later than one second
+    /// after that moment, however long the reading of the clock took: Redis said its time before we heard it.
+    async fn fresh_until(&self, read_at: Instant) -> Result<i64, CacheError> {
+        let ClockReading { redis_ms, heard } = match self.clock() {
+            Some(reading) => reading,
+            None => self.read_clock().await?,
+        };
+        let passed = match read_at.checked_duration_since(heard) {
+            Some(later) => later.as_millis() as i64,
+            None => -(heard.duration_since(read_at).as_millis() as i64) - 1,
+        };
+        Ok(redis_ms + passed + FRESH.as_millis() as i64)
+    }
+}
+
+async fn write_one(
+    mut connection: ClusterConnection,
+    invocation: ScriptInvocation<'static>,
+) -> Result<WriteOutcome, CacheError> {
+    WriteOutcome::from_script(invocation.invoke_async(&mut connection).await?)
+}
+
+/// Consecutive runs of at most [`PIPELINE_BYTES`] of documents, at least one revision each.
+fn chunks(revisions: &[Revision]) -> Vec<&[Revision]> {
+    let mut chunks = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (index, revision) in revisions.iter().enumerate() {
+        let size = revision.document.as_ref().map_or(0, Bytes::len);
+        if index > start && bytes + size > PIPELINE_BYTES {
+            chunks.push(&revisions[start..index]);
+            (start, bytes) = (index, 0);
+        }
+        bytes += size;
+    }
+    if start < revisions.len() {
+        chunks.push(&revisions[start..]);
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision(size: usize) -> Revision {
+        Revision {
+            uid: OrderUid::parse("u").unwrap(),
+            version: Version::new(1, 1, 1),
+            document: Some(Bytes::from(vec![b'x'; size])),
+        }
+    }
+
+    #[test]
+    fn chunks_are_bounded_in_bytes_and_lose_nothing() {
+        let revisions = [
+            revision(10),
+            revision(PIPELINE_BYTES),
+            revision(PIPELINE_BYTES * 3),
+            revision(1),
+            revision(2),
+        ];
+        let sizes: Vec<usize> = chunks(&revisions).iter().map(|chunk| chunk.len()).collect();
+        assert_eq!(sizes, [1, 1, 1, 2]);
+        assert!(chunks(&[]).is_empty());
+    }
+}

@@ -1,0 +1,197 @@
+//! Redis: the cache that all replicas share.
+//!
+//! An entry is `order:{uid}`, a hash of `version` and `json`; an erased order has no `json`. It is written only by
+//! compare-and-set on the version, and a write that meets no entry (nothing to compare with) only within a second of the
+//! moment at which its row was read or committed. Whoever writes announces what it wrote.
+
+mod announcement;
+mod breaker;
+mod connection;
+mod entry;
+mod state;
+mod subscription;
+
+pub use announcement::{Announcement, CHANNEL};
+pub use entry::{Cached, WriteOutcome};
+pub use state::{CacheState, Watermark};
+pub use subscription::Subscription;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use opentelemetry::{KeyValue, metrics::Histogram};
+use redis::RedisError;
+
+use crate::{
+    config::{self, ConfigError},
+    telemetry::metrics::{LATENCY_SECONDS, meter},
+};
+use breaker::Breaker;
+use connection::{Connection, Source};
+
+/// A call to Redis that failed. Its text holds no value of an entry.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Redis failed a moment ago and is left alone for a second.
+    #[error("Redis failed a moment ago and is left alone")]
+    Open,
+    /// No answer in time.
+    #[error("no answer from Redis within {0:?}")]
+    Deadline(Duration),
+    /// The connection could not be made or broke.
+    #[error("connection to Redis: {0}")]
+    Connection(String),
+    /// Redis refused the command, with a code such as `READONLY` or `OOM`.
+    #[error("Redis refused: {0}")]
+    Refused(String),
+    /// What Redis holds under the key is not an entry of ours.
+    #[error("not an entry of ours")]
+    Corrupt,
+}
+
+impl CacheError {
+    /// Whether Redis itself is out of reach, as opposed to refusing a command.
+    fn is_outage(&self) -> bool {
+        matches!(self, Self::Deadline(_) | Self::Connection(_))
+    }
+}
+
+impl From<RedisError> for CacheError {
+    fn from(error: RedisError) -> Self {
+        match error.code() {
+            Some(code) => Self::Refused(code.to_owned()),
+            None if matches!(
+                error.kind(),
+                redis::ErrorKind::UnexpectedReturnType | redis::ErrorKind::Parse
+            ) =>
+            {
+                Self::Corrupt
+            }
+            // The kind, not the text: a server's text may quote arguments.
+            None => Self::Connection(error.category().to_owned()),
+        }
+    }
+}
+
+/// Access to the cache; clones share connections, breaker and clock.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    source: Source,
+    timeout: Duration,
+    ttl: Duration,
+    breaker: Breaker,
+    clock: Mutex<Option<ClockReading>>,
+    duration: Histogram<f64>,
+}
+
+/// What the clock of Redis said, and when we heard it.
+#[derive(Clone, Copy)]
+struct ClockReading {
+    redis_ms: i64,
+    heard: Instant,
+}
+
+impl Cache {
+    /// A cache over one multiplexed connection that reconnects by itself: right for many small concurrent calls.
+    ///
+    /// # Errors
+    /// When `REDIS_URL` is not one or several `redis://` or `rediss://` URLs.
+    pub fn shared(config: &config::Redis) -> Result<Self, ConfigError> {
+        Ok(Self::new(Source::shared(config)?, config))
+    }
+
+    /// A cache over a pool, for a few large pipelines at a time (a cluster is always multiplexed).
+    ///
+    /// # Errors
+    /// When `REDIS_URL` is not one or several `redis://` or `rediss://` URLs.
+    pub fn pooled(config: &config::Redis) -> Result<Self, ConfigError> {
+        Ok(Self::new(Source::pooled(config)?, config))
+    }
+
+    fn new(source: Source, config: &config::Redis) -> Self {
+        let duration = meter()
+            .f64_histogram("cache_operation_duration_seconds")
+            .with_description("Time of one operation on a cache tier")
+            .with_boundaries(LATENCY_SECONDS.to_vec())
+            .build();
+        Self {
+            inner: Arc::new(Inner {
+                source,
+                timeout: config.timeout,
+                ttl: config.order_ttl,
+                breaker: Breaker::default(),
+                clock: Mutex::new(None),
+                duration,
+            }),
+        }
+    }
+
+    /// Runs `operation` on a connection, under the deadline of one command, unless the breaker is open.
+    async fn run<T>(
+        &self,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, CacheError>,
+    ) -> Result<T, CacheError> {
+        if !self.inner.breaker.admits() {
+            return Err(CacheError::Open);
+        }
+        let started = Instant::now();
+        let timeout = self.inner.timeout;
+        let result = tokio::time::timeout(timeout, async {
+            let mut connection = self.inner.source.connection().await?;
+            work(&mut connection).await
+        })
+        .await
+        .unwrap_or(Err(CacheError::Deadline(timeout)));
+        self.inner
+            .breaker
+            .record(result.as_ref().err().is_none_or(|error| !error.is_outage()));
+        self.inner.duration.record(
+            started.elapsed().as_secs_f64(),
+            &[
+                KeyValue::new("tier", "redis"),
+                KeyValue::new("operation", operation),
+            ],
+        );
+        result
+    }
+
+    fn clock(&self) -> Option<ClockReading> {
+        *self
+            .inner
+            .clock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_clock(&self, reading: ClockReading) {
+        *self
+            .inner
+            .clock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(reading);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::order::OrderUid;
+
+    /// Every call must be able to run in a spawned task; a mistake would only show far away from here.
+    #[tokio::test]
+    async fn calls_can_be_spawned() {
+        fn spawnable<F: Future + Send>(_: F) {}
+        let cache = Cache::shared(&config::Redis::default()).unwrap();
+        spawnable(cache.get(&OrderUid::parse("u").unwrap()));
+        spawnable(cache.write_batch(&[], Instant::now()));
+        spawnable(cache.probe());
+        spawnable(cache.clear());
+    }
+}

@@ -1,0 +1,165 @@
+//! What is known of the cache as a whole: its clock, and the watermark that tells whether Redis came back with older
+//! content.
+
+use std::{sync::LazyLock, time::Instant};
+
+use redis::{Script, pipe};
+
+use super::{Cache, CacheError, ClockReading, connection::Connection, entry::PREFIX};
+
+/// The hash that holds the state.
+const KEY: &str = "order-cache";
+
+/// Keys that one step of a deletion looks at.
+const SCAN_COUNT: usize = 1000;
+
+static MOVE_WATERMARK: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("move_watermark.lua")));
+
+/// A moment by the clock of Postgres, in microseconds since 1970, up to which every write reached Redis.
+pub type Watermark = i64;
+
+/// The state of the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheState {
+    /// Up to when Redis is known to be complete; none after a flush, or when Redis came back empty.
+    pub watermark: Option<Watermark>,
+    /// More has to be repaired than can be done at once: pass Redis by until then.
+    pub bypass: bool,
+}
+
+impl Cache {
+    /// Asks for a sign of life, the clock and the state. Call it about once a second.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn probe(&self) -> Result<CacheState, CacheError> {
+        self.read_clock().await?;
+        let (watermark, bypass): (Option<Watermark>, Option<String>) = self
+            .run("probe", async |connection| {
+                Ok(redis::cmd("HMGET")
+                    .arg(KEY)
+                    .arg("watermark")
+                    .arg("bypass")
+                    .query_async(connection)
+                    .await?)
+            })
+            .await?;
+        Ok(CacheState {
+            watermark,
+            bypass: bypass.is_some(),
+        })
+    }
+
+    pub(super) async fn read_clock(&self) -> Result<ClockReading, CacheError> {
+        let (seconds, micros): (i64, i64) = self
+            .run("time", async |connection| {
+                Ok(redis::cmd("TIME").query_async(connection).await?)
+            })
+            .await?;
+        let reading = ClockReading {
+            redis_ms: seconds * 1000 + micros / 1000,
+            heard: Instant::now(),
+        };
+        self.set_clock(reading);
+        Ok(reading)
+    }
+
+    /// Moves the watermark from `from` to `to`, and ends a bypass; false when it was not (any more) at `from`.
+    ///
+    /// # Errors
+    /// When Redis does not answer or refuses.
+    pub async fn move_watermark(
+        &self,
+        from: Option<Watermark>,
+        to: Watermark,
+    ) -> Result<bool, CacheError> {
+        let from = from
+            .map(|watermark| watermark.to_string())
+            .unwrap_or_default();
+        self.run("watermark", async |connection| {
+            let moved: i64 = MOVE_WATERMARK
+                .key(KEY)
+                .arg(from)
+                .arg(to)
+                .invoke_async(connection)
+                .await?;
+            Ok(moved == 1)
+        })
+        .await
+    }
+
+    /// Tells every api replica to pass Redis by until the watermark moves.
+    ///
+    /// # Errors
+    /// When Redis does not answer or refuses.
+    pub async fn begin_bypass(&self) -> Result<(), CacheError> {
+        self.run("bypass", async |connection| {
+            Ok(redis::cmd("HSET")
+                .arg(KEY)
+                .arg("bypass")
+                .arg(1)
+                .query_async(connection)
+                .await?)
+        })
+        .await
+    }
+
+    /// Deletes all our entries, step by step; returns how many.
+    ///
+    /// # Errors
+    /// When Redis does not answer or refuses; some entries may be gone then.
+    pub async fn clear(&self) -> Result<u64, CacheError> {
+        let (mut cursor, mut deleted) = (0_u64, 0);
+        loop {
+            let (next, keys): (u64, Vec<String>) = self
+                .run("scan", async |connection| {
+                    let mut scan = redis::cmd("SCAN");
+                    scan.arg(cursor)
+                        .arg("MATCH")
+                        .arg(format!("{PREFIX}*"))
+                        .arg("COUNT")
+                        .arg(SCAN_COUNT);
+                    Ok(scan.query_async(connection).await?)
+                })
+                .await?;
+            if !keys.is_empty() {
+                deleted += self
+                    .run("unlink", async |connection| unlink(connection, &keys).await)
+                    .await?;
+            }
+            if next == 0 {
+                return Ok(deleted);
+            }
+            cursor = next;
+        }
+    }
+
+    /// The eviction policy, such as `allkeys-lru`, where Redis tells it.
+    ///
+    /// # Errors
+    /// When Redis does not answer or refuses.
+    pub async fn eviction_policy(&self) -> Result<Option<String>, CacheError> {
+        let info: String = self
+            .run("info", async |connection| {
+                Ok(redis::cmd("INFO")
+                    .arg("memory")
+                    .query_async(connection)
+                    .await?)
+            })
+            .await?;
+        Ok(info.lines().find_map(|line| {
+            line.strip_prefix("maxmemory_policy:")
+                .map(|policy| policy.trim().to_owned())
+        }))
+    }
+}
+
+async fn unlink(connection: &mut Connection, keys: &[String]) -> Result<u64, CacheError> {
+    let mut pipeline = pipe();
+    for key in keys {
+        pipeline.cmd("UNLINK").arg(key);
+    }
+    let counts: Vec<u64> = pipeline.query_async(connection).await?;
+    Ok(counts.iter().sum())
+}

@@ -1,0 +1,94 @@
+//! Listening to announcements, on a connection that notices its own death.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::aio::{PubSubSink, PubSubStream};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{Announcement, CacheError, announcement, connection};
+use crate::config;
+
+/// How often the link is tried.
+const PING: Duration = Duration::from_millis(500);
+/// The link counts as lost when it was silent for so long.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// One subscription to [`CHANNEL`](super::CHANNEL). What is announced while there is none is lost: whoever listens drops
+/// what it holds when the subscription ends.
+pub struct Subscription {
+    messages: PubSubStream,
+    lost: oneshot::Receiver<CacheError>,
+    pings: JoinHandle<()>,
+}
+
+impl Subscription {
+    /// Subscribes at the first node that answers (a cluster passes announcements on to every node).
+    ///
+    /// # Errors
+    /// When no node answers.
+    pub async fn open(config: &config::Redis) -> Result<Self, CacheError> {
+        let mut last = CacheError::Connection("no address".to_owned());
+        for url in connection::urls(config) {
+            match timeout(SILENCE, Self::open_at(url)).await {
+                Ok(Ok(subscription)) => return Ok(subscription),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = CacheError::Deadline(SILENCE),
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_at(url: &str) -> Result<Self, CacheError> {
+        let mut pubsub = connection::client(url)?.get_async_pubsub().await?;
+        pubsub.subscribe(announcement::CHANNEL).await?;
+        let (sink, messages) = pubsub.split();
+        let (lose, lost) = oneshot::channel();
+        let pings = tokio::spawn(async move {
+            // Whoever listens may be gone by now.
+            let _ = lose.send(ping_until_lost(sink).await);
+        });
+        Ok(Self {
+            messages,
+            lost,
+            pings,
+        })
+    }
+
+    /// Waits for the next announcements.
+    ///
+    /// # Errors
+    /// When the link is lost, or silent for two seconds; then this subscription is over.
+    pub async fn next(&mut self) -> Result<Vec<Announcement>, CacheError> {
+        tokio::select! {
+            message = self.messages.next() => match message {
+                Some(message) => Ok(announcement::decode(message.get_payload_bytes())),
+                None => Err(CacheError::Connection("the subscription ended".to_owned())),
+            },
+            lost = &mut self.lost => Err(lost.unwrap_or(CacheError::Deadline(SILENCE))),
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.pings.abort();
+    }
+}
+
+async fn ping_until_lost(mut sink: PubSubSink) -> CacheError {
+    let mut ticks = interval(PING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match timeout(SILENCE - PING, sink.ping::<redis::Value>()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return error.into(),
+            Err(_) => return CacheError::Deadline(SILENCE),
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Configuration from the environment: one flat struct per prefix, every field with a default.
+//!
+//! Flat, because envy cannot parse numbers inside `#[serde(flatten)]`. A value that cannot be read names its variable and
+//! stops the start; an unknown variable is left alone, for orchestrators inject their own beside ours.
+
+use std::{env, fs, time::Duration};
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+/// Variables that may also come from the file that `NAME_FILE` names.
+const SECRETS: [&str; 5] = [
+    "DATABASE_URL",
+    "DATABASE_READ_URL",
+    "REDIS_URL",
+    "KAFKA_SASL_USERNAME",
+    "KAFKA_SASL_PASSWORD",
+];
+
+/// A variable that stops the start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The value cannot be read as what the variable holds. Never quotes the value of a secret.
+    #[error("{variable}: {problem}")]
+    Malformed {
+        /// Name of the environment variable.
+        variable: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// The file that a `NAME_FILE` variable points at cannot be read.
+    #[error("{variable}: cannot read {path}: {source}")]
+    SecretFile {
+        /// Name of the environment variable, `_FILE` included.
+        variable: String,
+        /// The path it holds.
+        path: String,
+        /// Why the file could not be read.
+        source: std::io::Error,
+    },
+}
+
+impl ConfigError {
+    /// A complaint about `variable`, for checks that go beyond one value's type.
+    pub fn malformed(variable: &str, problem: impl Into<String>) -> Self {
+        Self::Malformed {
+            variable: variable.to_owned(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Reads the struct `T` from the variables of the process whose names begin with `prefix`.
+///
+/// # Errors
+/// Names the first variable that cannot be read.
+pub fn load<T: DeserializeOwned>(prefix: &str) -> Result<T, ConfigError> {
+    load_from(
+        prefix,
+        env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }),
+    )
+}
+
+/// As [`load`], from the given variables.
+///
+/// # Errors
+/// Names the first variable that cannot be read.
+pub fn load_from<T: DeserializeOwned>(
+    prefix: &str,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<T, ConfigError> {
+    let mut ours = Vec::new();
+    for (name, value) in variables {
+        if !name.starts_with(prefix) {
+            continue;
+        }
+        match name
+            .strip_suffix("_FILE")
+            .filter(|secret| SECRETS.contains(secret))
+        {
+            Some(secret) => ours.push((secret.to_owned(), read_secret(&name, &value)?)),
+            None => ours.push((name, value)),
+        }
+    }
+    // Every field has a default, so each variable can be read on its own: that is how an error finds its variable, which
+    // envy does not tell for all types.
+    for (variable, value) in &ours {
+        if let Err(error) =
+            envy::prefixed(prefix).from_iter::<_, T>([(variable.clone(), value.clone())])
+        {
+            return Err(ConfigError::malformed(variable, problem(variable, &error)));
+        }
+    }
+    envy::prefixed(prefix)
+        .from_iter(ours)
+        .map_err(|error| ConfigError::malformed(prefix, error.to_string()))
+}
+
+fn problem(variable: &str, error: &envy::Error) -> String {
+    if SECRETS.contains(&variable) {
+        return "cannot be read".to_owned();
+    }
+    match error {
+        envy::Error::Custom(text) => text.clone(),
+        envy::Error::MissingValue(field) => format!("{field} is missing"),
+    }
+}
+
+fn read_secret(variable: &str, path: &str) -> Result<String, ConfigError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(source) => Err(ConfigError::SecretFile {
+            variable: variable.to_owned(),
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// `DATABASE_*`: Postgres.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Database {
+    /// Where the truth is: a `postgres://` URL.
+    pub url: String,
+    /// A read replica for `GET /orders` (api only).
+    pub read_url: Option<String>,
+    /// Connections that one process may hold.
+    pub max_connections: u32,
+    /// Deadline of one call, waiting for a connection included; by default [`Database::WORKER_TIMEOUT`] or
+    /// [`Database::API_TIMEOUT`].
+    #[serde(with = "humantime_serde")]
+    pub timeout: Option<Duration>,
+}
+
+impl Database {
+    /// Default deadline of one call in the worker.
+    pub const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Default deadline of one call in the api.
+    pub const API_TIMEOUT: Duration = Duration::from_millis(500);
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: "postgres://postgres:postgres@localhost:5432/orders".to_owned(),
+            read_url: None,
+            max_connections: 8,
+            timeout: None,
+        }
+    }
+}
+
+/// `REDIS_*`: the cache that the replicas share.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Redis {
+    /// One node, or several (separated by commas) for a cluster.
+    pub url: String,
+    /// Deadline of one command or pipeline.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// How long an entry lives; each write adds up to 10 % of jitter.
+    #[serde(with = "humantime_serde")]
+    pub order_ttl: Duration,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: "redis://localhost:6379".to_owned(),
+            timeout: Duration::from_millis(100),
+            order_ttl: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// `KAFKA_*`: brokers, names and security.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Kafka {
+    /// Bootstrap brokers, separated by commas.
+    pub brokers: String,
+    /// Topic that orders arrive on.
+    pub topic: String,
+    /// Topic for what can never be stored.
+    pub dead_letter_topic: String,
+    /// Consumer group of the workers.
+    pub group_id: String,
+    /// Whether the worker creates the two topics where they are absent.
+    pub create_topics: bool,
+    /// After how long without a heartbeat the group gives a worker's partitions to others.
+    #[serde(with = "humantime_serde")]
+    pub session_timeout: Duration,
+    /// librdkafka's `security.protocol`: `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`.
+    pub security_protocol: Option<String>,
+    /// librdkafka's `sasl.mechanism`, such as `SCRAM-SHA-512`.
+    pub sasl_mechanism: Option<String>,
+    /// SASL user name.
+    pub sasl_username: Option<String>,
+    /// SASL password.
+    pub sasl_password: Option<String>,
+    /// File or folder with the certificates of the authorities that brokers are checked against.
+    pub ssl_ca_location: Option<String>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: "localhost:9092".to_owned(),
+            topic: "orders".to_owned(),
+            dead_letter_topic: "orders-dlq".to_owned(),
+            group_id: "order-worker".to_owned(),
+            create_topics: true,
+            session_timeout: Duration::from_secs(15),
+            security_protocol: None,
+            sasl_mechanism: None,
+            sasl_username: None,
+            sasl_password: None,
+            ssl_ca_location: None,
+        }
+    }
+}
+
+impl Kafka {
+    /// The librdkafka properties that every client of ours needs to reach the brokers.
+    pub fn connection_properties(&self) -> Vec<(&'static str, String)> {
+        let mut properties = vec![("bootstrap.servers", self.brokers.clone())];
+        let optional = [
+            ("security.protocol", &self.security_protocol),
+            ("sasl.mechanism", &self.sasl_mechanism),
+            ("sasl.username", &self.sasl_username),
+            ("sasl.password", &self.sasl_password),
+            ("ssl.ca.location", &self.ssl_ca_location),
+        ];
+        properties.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value.clone()?))),
+        );
+        properties
+    }
+}
+
+/// `ADMIN_*`: the port for health and metrics.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Admin {
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    pub addr: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            addr: "0.0.0.0:8081".to_owned(),
+        }
+    }
+}
+
+/// `LOG_*`: how logs are written.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// `json` (one object a line) or `pretty` (for people); by default `pretty` on a terminal, else `json`.
+    pub format: Option<LogFormat>,
+}
+
+/// A way to write log lines.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// `OTEL_*`: traces.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Otel {
+    /// Where spans are sent, such as `http://localhost:4317`; unset: no traces.
+    pub exporter_otlp_endpoint: Option<String>,
+    /// Name of the service in its spans; by default the name of the process.
+    pub service_name: Option<String>,
+}
+
+/// Reads a size such as `8MiB` or a plain number of bytes.
+///
+/// # Errors
+/// When the text is not a size.
+pub fn byte_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let size = ByteSize::deserialize(deserializer)?;
+    usize::try_from(size.as_u64()).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: DeserializeOwned>(
+        prefix: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<T, ConfigError> {
+        load_from(
+            prefix,
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+    }
+
+    #[test]
+    fn reads_durations_numbers_and_flags() {
+        let redis: Redis = read(
+            "REDIS_",
+            &[
+                ("REDIS_TIMEOUT", "250ms"),
+                ("REDIS_ORDER_TTL", "2h"),
+                ("OTHER", "x"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(redis.timeout, Duration::from_millis(250));
+        assert_eq!(redis.order_ttl, Duration::from_secs(7200));
+        let kafka: Kafka = read("KAFKA_", &[("KAFKA_CREATE_TOPICS", "false")]).unwrap();
+        assert!(!kafka.create_topics);
+        let database: Database = read(
+            "DATABASE_",
+            &[
+                ("DATABASE_MAX_CONNECTIONS", "3"),
+                ("DATABASE_TIMEOUT", "1s"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            (database.max_connections, database.timeout),
+            (3, Some(Duration::from_secs(1)))
+        );
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable() {
+        for (prefix, name, value) in [
+            ("DATABASE_", "DATABASE_MAX_CONNECTIONS", "many"),
+            ("DATABASE_", "DATABASE_TIMEOUT", "5 parsecs"),
+            ("LOG_", "LOG_FORMAT", "xml"),
+        ] {
+            let error = match prefix {
+                "LOG_" => read::<Log>(prefix, &[(name, value)]).err(),
+                _ => read::<Database>(prefix, &[(name, value)]).err(),
+            };
+            let text = error.map(|error| error.to_string()).unwrap_or_default();
+            assert!(text.starts_with(&format!("{name}: ")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_comes_from_its_file() {
+        let path = env::temp_dir().join(format!("order-service-secret-{}", std::process::id()));
+        fs::write(&path, "redis://:hidden@cache:6379\n").unwrap();
+        let redis: Redis = read("REDIS_", &[("REDIS_URL_FILE", path.to_str().unwrap())]).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(redis.url, "redis://:hidden@cache:6379");
+        let missing = read::<Redis>("REDIS_", &[("REDIS_URL_FILE", "/nowhere/at/all")]).err();
+        assert!(
+            missing
+                .is_some_and(|error| error.to_string().starts_with("REDIS_URL_FILE: cannot read"))
+        );
+    }
+}

@@ -1,1 +1,0 @@
-//! Valid and invalid orders for the producer and for tests.

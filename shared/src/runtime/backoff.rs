@@ -1,0 +1,58 @@
+//! Exponential back-off with full jitter.
+
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    time::Duration,
+};
+
+/// Shortest upper bound of a delay.
+const FIRST: Duration = Duration::from_millis(50);
+/// Longest upper bound of a delay.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Delays drawn evenly from 0 to a bound that doubles from 50 ms to 5 s, so that replicas that failed together do not
+/// come back together.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    /// How many delays were handed out.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The next delay.
+    pub fn next_delay(&mut self) -> Duration {
+        let bound = FIRST.saturating_mul(1 << self.attempts.min(7)).min(LONGEST);
+        self.attempts = self.attempts.saturating_add(1);
+        bound.mul_f64(random_fraction())
+    }
+
+    /// Waits for the next delay.
+    pub async fn wait(&mut self) {
+        tokio::time::sleep(self.next_delay()).await;
+    }
+}
+
+/// A fraction in `0.0..1.0`: a fresh `RandomState` is randomly keyed, which is all the randomness that jitter needs.
+pub fn random_fraction() -> f64 {
+    let bits = RandomState::new().build_hasher().finish() >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_stay_below_a_bound_that_grows_to_five_seconds() {
+        let mut backoff = Backoff::default();
+        for attempt in 0..40 {
+            let bound = FIRST.saturating_mul(1 << attempt.min(7)).min(LONGEST);
+            assert!(backoff.next_delay() <= bound);
+        }
+        assert_eq!(backoff.attempts(), 40);
+    }
+}

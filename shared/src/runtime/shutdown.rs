@@ -1,0 +1,41 @@
+//! Orderly shutdown: one token that everything watches, and a watchdog that ends the process when something hangs.
+
+use std::{process, thread, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Cancelled by the first SIGTERM or SIGINT; `limit` after that a watchdog ends the process with exit code 1, whatever
+/// hangs (librdkafka's close blocks for the session timeout when no broker answers).
+///
+/// # Errors
+/// When the signal handlers cannot be installed.
+pub fn on_signal(limit: Duration) -> std::io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::spawn({
+        let token = token.clone();
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!(limit = ?limit, "shutting down");
+            arm_watchdog(limit);
+            token.cancel();
+        }
+    });
+    Ok(token)
+}
+
+/// Ends the process with exit code 1 after `limit`, on a thread of its own so that a blocked runtime does not stop it.
+pub fn arm_watchdog(limit: Duration) {
+    thread::spawn(move || {
+        thread::sleep(limit);
+        tracing::error!(limit = ?limit, "shutdown took too long; ending the process");
+        process::exit(1);
+    });
+}

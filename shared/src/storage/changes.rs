@@ -1,0 +1,91 @@
+//! What is to be written.
+
+use crate::order::{Order, OrderUid, Version};
+
+/// A version of an order that wants to be the newest.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which order.
+    pub uid: OrderUid,
+    /// Where its record stood in Kafka.
+    pub version: Version,
+    /// The order, or none to erase it.
+    pub order: Option<Box<Order>>,
+}
+
+/// Changes sorted by uid, so that two writers lock rows in one order, with one change per uid, for a statement that
+/// touches a row twice is refused (21000).
+#[derive(Clone, Debug, Default)]
+pub struct ChangeSet(Vec<Change>);
+
+impl ChangeSet {
+    /// Keeps of each uid the change with the greatest version.
+    pub fn new(mut changes: Vec<Change>) -> Self {
+        changes.sort_unstable_by(|a, b| a.uid.cmp(&b.uid).then(b.version.cmp(&a.version)));
+        changes.dedup_by(|later, kept| later.uid == kept.uid);
+        Self(changes)
+    }
+
+    /// The changes, sorted by uid.
+    pub fn as_slice(&self) -> &[Change] {
+        &self.0
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Two halves, to find the one that Postgres refuses.
+    pub fn halve(mut self) -> (Self, Self) {
+        let right = self.0.split_off(self.0.len() / 2);
+        (self, Self(right))
+    }
+
+    /// The changes themselves.
+    pub fn into_vec(self) -> Vec<Change> {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn erasure(uid: &str, offset: i64) -> Change {
+        Change {
+            uid: OrderUid::parse(uid).unwrap(),
+            version: Version::new(1, offset, 0),
+            order: None,
+        }
+    }
+
+    #[test]
+    fn the_greatest_version_of_each_uid_stays_in_the_order_of_uids() {
+        let set = ChangeSet::new(vec![
+            erasure("b", 1),
+            erasure("a", 7),
+            erasure("b", 3),
+            erasure("b", 2),
+            erasure("a", 5),
+        ]);
+        let kept: Vec<_> = set
+            .as_slice()
+            .iter()
+            .map(|change| (change.uid.as_str(), change.version.offset))
+            .collect();
+        assert_eq!(kept, [("a", 7), ("b", 3)]);
+    }
+
+    #[test]
+    fn halves_lose_nothing() {
+        let (left, right) =
+            ChangeSet::new((0..7).map(|n| erasure(&format!("u{n}"), n)).collect()).halve();
+        assert_eq!((left.len(), right.len()), (3, 4));
+    }
+}

@@ -1,0 +1,20 @@
+//! Postgres: the truth.
+//!
+//! A [`Postgres`] hands out no connection: every call is one method with one deadline, and its error says what to do about
+//! it ([`Class`]).
+
+mod changes;
+mod error;
+mod nodelay;
+mod postgres;
+mod read;
+mod repairs;
+pub mod schema;
+mod write;
+
+pub use changes::{Change, ChangeSet};
+pub use error::{Class, StorageError};
+pub use postgres::{Postgres, Role};
+pub use read::{ListFilter, Position, Summary};
+pub use repairs::{DatabaseTime, RepairMark};
+pub use write::Applied;

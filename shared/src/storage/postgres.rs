@@ -1,0 +1,206 @@
+//! The pool, and the one way in which every statement runs: a connection, a deadline, an error that was classified.
+
+use std::{
+    ops::DerefMut,
+    time::{Duration, Instant},
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram},
+};
+use scopeguard::ScopeGuard;
+use sqlx::{
+    PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::timeout_at;
+
+use super::{Class, StorageError, nodelay};
+use crate::{
+    config::{ConfigError, Database},
+    telemetry::metrics::{LATENCY_SECONDS, meter},
+};
+
+/// How long a worker's statement waits for a lock, and how long its session may idle inside a transaction, so that a
+/// frozen worker blocks nobody longer.
+const WORKER_LOCK_TIMEOUT: &str = "5s";
+
+/// Who asks: decides the session's name and settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Writes; its sessions give up locks.
+    Worker,
+    /// Reads.
+    Api,
+}
+
+impl Role {
+    pub(super) fn application_name(self) -> &'static str {
+        match self {
+            Self::Worker => "order-worker",
+            Self::Api => "order-api",
+        }
+    }
+
+    fn default_timeout(self) -> Duration {
+        match self {
+            Self::Worker => Database::WORKER_TIMEOUT,
+            Self::Api => Database::API_TIMEOUT,
+        }
+    }
+}
+
+/// Access to the orders in Postgres; clones share one pool.
+#[derive(Clone)]
+pub struct Postgres {
+    pool: PgPool,
+    pub(super) role: Role,
+    timeout: Duration,
+    metrics: Metrics,
+}
+
+#[derive(Clone)]
+struct Metrics {
+    duration: Histogram<f64>,
+    errors: Counter<u64>,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let errors = meter()
+            .u64_counter("db_errors_total")
+            .with_description("Calls to Postgres that failed, by what is to be done about it")
+            .build();
+        for class in Class::ALL {
+            errors.add(0, &[KeyValue::new("class", class.as_str())]);
+        }
+        let duration = meter()
+            .f64_histogram("db_query_duration_seconds")
+            .with_description("Time of one call to Postgres, waiting for a connection included")
+            .with_boundaries(LATENCY_SECONDS.to_vec())
+            .build();
+        Self { duration, errors }
+    }
+}
+
+impl Postgres {
+    /// A pool that connects when it is first used, to `url` with the other settings of `config`.
+    ///
+    /// # Errors
+    /// When the URL is not one.
+    pub fn new(url: &str, config: &Database, role: Role) -> Result<Self, ConfigError> {
+        let timeout = config.timeout.unwrap_or(role.default_timeout());
+        let mut options: PgConnectOptions = url
+            .parse()
+            .map_err(|_| ConfigError::malformed("DATABASE_URL", "not a postgres:// URL"))?;
+        options = options.application_name(role.application_name());
+        if role == Role::Worker {
+            options = options.options([
+                ("lock_timeout", WORKER_LOCK_TIMEOUT),
+                ("idle_in_transaction_session_timeout", WORKER_LOCK_TIMEOUT),
+            ]);
+        }
+        let peer = (options.get_host().to_owned(), options.get_port());
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(timeout)
+            // A dead connection shows itself at its first statement and is replaced then; a round trip before each
+            // call would cost more than that.
+            .test_before_acquire(false)
+            .after_connect(move |_, _| {
+                let peer = peer.clone();
+                Box::pin(async move {
+                    nodelay::set(&peer.0, peer.1);
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self {
+            pool,
+            role,
+            timeout,
+            metrics: Metrics::new(),
+        })
+    }
+
+    /// Deadline of one call.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn ping(&self) -> Result<(), StorageError> {
+        self.call("ping", async |connection| {
+            sqlx::query("SELECT 1").execute(connection).await.map(drop)
+        })
+        .await
+    }
+
+    /// Runs `statement` on a connection of the pool. On a missed deadline, a broken connection, or when the caller goes
+    /// away in the middle, the connection is closed and not returned: a statement may still be running on it.
+    pub(super) async fn call<T>(
+        &self,
+        query: &'static str,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StorageError> {
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::from_std(started + self.timeout);
+        let result = async {
+            let connection = match timeout_at(deadline, self.pool.acquire()).await {
+                Ok(connection) => connection?,
+                Err(_) => return Err(StorageError::Deadline(self.timeout)),
+            };
+            let mut lease = scopeguard::guard(connection, |connection| drop(connection.detach()));
+            let answer = match timeout_at(deadline, statement(lease.deref_mut())).await {
+                Ok(answer) => answer.map_err(StorageError::from),
+                Err(_) => Err(StorageError::Deadline(self.timeout)),
+            };
+            if !answer.as_ref().is_err_and(StorageError::spoils_connection) {
+                drop(ScopeGuard::into_inner(lease));
+            }
+            answer
+        }
+        .await;
+        self.metrics.duration.record(
+            started.elapsed().as_secs_f64(),
+            &[KeyValue::new("query", query)],
+        );
+        if let Err(error) = &result {
+            self.metrics
+                .errors
+                .add(1, &[KeyValue::new("class", error.class().as_str())]);
+        }
+        result
+    }
+
+    /// Closes the pool; waits for calls that are under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{order::OrderUid, storage::ChangeSet};
+
+    /// Every call must be able to run in a spawned task; a mistake would only show far away from here.
+    #[tokio::test]
+    async fn calls_can_be_spawned() {
+        fn spawnable<F: Future + Send>(_: F) {}
+        let postgres = Postgres::new(
+            "postgres://nobody@localhost:1/none",
+            &Database::default(),
+            Role::Api,
+        )
+        .unwrap();
+        let uid = OrderUid::parse("u").unwrap();
+        spawnable(postgres.read(&uid));
+        spawnable(postgres.apply(&ChangeSet::default()));
+        spawnable(postgres.mark_for_repair(&[uid.clone()]));
+    }
+}

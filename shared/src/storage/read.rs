@@ -1,0 +1,302 @@
+//! Orders out of Postgres.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, QueryBuilder, Row, postgres::PgRow};
+
+use super::{Postgres, StorageError};
+use crate::order::{Delivery, Item, Order, OrderUid, Payment, Revision, Version};
+
+/// Whole orders in one statement, hence one snapshot: an order and its lines always belong together. The lines come as
+/// one array a column, in the order of the lines.
+macro_rules! select_revisions {
+    ($condition:literal) => {
+        concat!(
+            "SELECT o.order_uid, o.track_number, o.entry, o.locale, o.internal_signature, o.customer_id, \
+                    o.delivery_service, o.shard_key, o.sm_id, o.date_created, o.oof_shard, \
+                    o.source_timestamp_ms, o.source_offset, o.source_partition, o.erased_at IS NOT NULL AS erased, \
+                    d.name, d.phone, d.zip, d.city, d.address, d.region, d.email, \
+                    p.transaction, p.request_id, p.currency, p.provider, p.amount, p.payment_dt, p.bank, \
+                    p.delivery_cost, p.goods_total, p.custom_fee, \
+                    i.chrt_ids, i.track_numbers, i.prices, i.rids, i.names, i.sales, i.sizes, i.total_prices, \
+                    i.nm_ids, i.brands, i.statuses \
+             FROM orders o \
+             LEFT JOIN deliveries d ON d.order_id = o.id \
+             LEFT JOIN payments p ON p.order_id = o.id \
+             CROSS JOIN LATERAL ( \
+                 SELECT array_agg(l.chrt_id) AS chrt_ids, array_agg(l.track_number) AS track_numbers, \
+                        array_agg(l.price) AS prices, array_agg(l.rid) AS rids, array_agg(l.name) AS names, \
+                        array_agg(l.sale) AS sales, array_agg(l.size) AS sizes, \
+                        array_agg(l.total_price) AS total_prices, array_agg(l.nm_id) AS nm_ids, \
+                        array_agg(l.brand) AS brands, array_agg(l.status) AS statuses \
+                 FROM (SELECT chrt_id, track_number, price, rid, name, sale, size, total_price, nm_id, brand, status \
+                       FROM items WHERE order_id = o.id ORDER BY line_no) l \
+             ) i ",
+            $condition
+        )
+    };
+}
+
+/// Where a list page ends: the next one starts behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// When the order was first stored.
+    pub created_at: DateTime<Utc>,
+    /// The order's id in Postgres.
+    pub id: i64,
+}
+
+/// Which orders to list.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Only this customer's.
+    pub customer_id: Option<String>,
+    /// Only with this track number.
+    pub track_number: Option<String>,
+    /// Only those behind this position.
+    pub after: Option<Position>,
+}
+
+/// One line of a list.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Where it stands in the list.
+    pub position: Position,
+    /// The order's uid.
+    pub order_uid: String,
+    /// Its track number.
+    pub track_number: String,
+    /// Its customer.
+    pub customer_id: String,
+    /// When the customer made it.
+    pub date_created: DateTime<Utc>,
+    /// Currency of the payment, ISO 4217.
+    pub currency: String,
+    /// Amount of the payment in minor units.
+    pub amount: i64,
+    /// How many items it has.
+    pub item_count: i64,
+}
+
+impl Postgres {
+    /// The order `uid` as Postgres holds it now.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn read(&self, uid: &OrderUid) -> Result<Option<Revision>, StorageError> {
+        self.call("read", async |connection| {
+            let row = sqlx::query(select_revisions!("WHERE o.order_uid = $1"))
+                .bind(uid.as_str())
+                .fetch_optional(connection)
+                .await?;
+            row.map(|row| revision(&row)).transpose()
+        })
+        .await
+    }
+
+    /// Of the orders `uids` those that Postgres holds, in any order.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn read_many(&self, uids: &[OrderUid]) -> Result<Vec<Revision>, StorageError> {
+        let uids: Vec<&str> = uids.iter().map(OrderUid::as_str).collect();
+        self.call("read_many", async |connection| {
+            let rows = sqlx::query(select_revisions!("WHERE o.order_uid = ANY($1)"))
+                .bind(uids)
+                .fetch_all(connection)
+                .await?;
+            rows.iter().map(revision).collect()
+        })
+        .await
+    }
+
+    /// As [`Postgres::read_many`], by the ids that [`Postgres::changed_since`] tells.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn read_ids(&self, ids: &[i64]) -> Result<Vec<Revision>, StorageError> {
+        self.call("read_ids", async |connection| {
+            let rows = sqlx::query(select_revisions!("WHERE o.id = ANY($1)"))
+                .bind(ids)
+                .fetch_all(connection)
+                .await?;
+            rows.iter().map(revision).collect()
+        })
+        .await
+    }
+
+    /// The newest `limit` orders that are not erased, newest first.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn newest(&self, limit: u32) -> Result<Vec<Revision>, StorageError> {
+        self.call("newest", async |connection| {
+            let rows = sqlx::query(select_revisions!(
+                "WHERE o.erased_at IS NULL ORDER BY o.created_at DESC, o.id DESC LIMIT $1"
+            ))
+            .bind(i64::from(limit))
+            .fetch_all(connection)
+            .await?;
+            rows.iter().map(revision).collect()
+        })
+        .await
+    }
+
+    /// At most `limit` orders that pass `filter`, newest first by the time they were first stored, then by id. Erased
+    /// orders are in no list.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn list(
+        &self,
+        filter: &ListFilter,
+        limit: u32,
+    ) -> Result<Vec<Summary>, StorageError> {
+        self.call("list", async |connection| {
+            list(connection, filter, limit).await
+        })
+        .await
+    }
+}
+
+async fn list(
+    connection: &mut PgConnection,
+    filter: &ListFilter,
+    limit: u32,
+) -> Result<Vec<Summary>, sqlx::Error> {
+    let mut query = QueryBuilder::new(
+        "SELECT o.id, o.created_at, o.order_uid, o.track_number, o.customer_id, o.date_created, p.currency, p.amount, \
+                (SELECT count(*) FROM items WHERE order_id = o.id) AS item_count \
+         FROM orders o JOIN payments p ON p.order_id = o.id WHERE o.erased_at IS NULL",
+    );
+    if let Some(customer_id) = &filter.customer_id {
+        query.push(" AND o.customer_id = ").push_bind(customer_id);
+    }
+    if let Some(track_number) = &filter.track_number {
+        query.push(" AND o.track_number = ").push_bind(track_number);
+    }
+    if let Some(after) = filter.after {
+        query
+            .push(" AND (o.created_at, o.id) < (")
+            .push_bind(after.created_at)
+            .push(", ")
+            .push_bind(after.id)
+            .push(")");
+    }
+    query
+        .push(" ORDER BY o.created_at DESC, o.id DESC LIMIT ")
+        .push_bind(i64::from(limit));
+    query
+        .build()
+        .fetch_all(connection)
+        .await?
+        .iter()
+        .map(summary)
+        .collect()
+}
+
+fn summary(row: &PgRow) -> Result<Summary, sqlx::Error> {
+    Ok(Summary {
+        position: Position {
+            created_at: row.try_get("created_at")?,
+            id: row.try_get("id")?,
+        },
+        order_uid: row.try_get("order_uid")?,
+        track_number: row.try_get("track_number")?,
+        customer_id: row.try_get("customer_id")?,
+        date_created: row.try_get("date_created")?,
+        currency: row.try_get("currency")?,
+        amount: row.try_get("amount")?,
+        item_count: row.try_get("item_count")?,
+    })
+}
+
+fn revision(row: &PgRow) -> Result<Revision, sqlx::Error> {
+    let version = Version::new(
+        row.try_get("source_timestamp_ms")?,
+        row.try_get("source_offset")?,
+        row.try_get("source_partition")?,
+    );
+    let uid = OrderUid::parse(row.try_get("order_uid")?)
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    let document = match row.try_get("erased")? {
+        true => None,
+        false => Some(Bytes::from(order(&uid, row)?.to_json())),
+    };
+    Ok(Revision {
+        uid,
+        version,
+        document,
+    })
+}
+
+fn order(uid: &OrderUid, row: &PgRow) -> Result<Order, sqlx::Error> {
+    Ok(Order {
+        order_uid: uid.as_str().to_owned(),
+        track_number: row.try_get("track_number")?,
+        entry: row.try_get("entry")?,
+        delivery: Delivery {
+            name: row.try_get("name")?,
+            phone: row.try_get("phone")?,
+            zip: row.try_get("zip")?,
+            city: row.try_get("city")?,
+            address: row.try_get("address")?,
+            region: row.try_get("region")?,
+            email: row.try_get("email")?,
+        },
+        payment: Payment {
+            transaction: row.try_get("transaction")?,
+            request_id: row.try_get("request_id")?,
+            currency: row.try_get("currency")?,
+            provider: row.try_get("provider")?,
+            amount: row.try_get("amount")?,
+            payment_dt: row.try_get("payment_dt")?,
+            bank: row.try_get("bank")?,
+            delivery_cost: row.try_get("delivery_cost")?,
+            goods_total: row.try_get("goods_total")?,
+            custom_fee: row.try_get("custom_fee")?,
+        },
+        items: items(row)?,
+        locale: row.try_get("locale")?,
+        internal_signature: row.try_get("internal_signature")?,
+        customer_id: row.try_get("customer_id")?,
+        delivery_service: row.try_get("delivery_service")?,
+        shardkey: row.try_get("shard_key")?,
+        sm_id: row.try_get("sm_id")?,
+        date_created: row.try_get("date_created")?,
+        oof_shard: row.try_get("oof_shard")?,
+    })
+}
+
+fn items(row: &PgRow) -> Result<Vec<Item>, sqlx::Error> {
+    let chrt_ids: Vec<i64> = row.try_get("chrt_ids")?;
+    let mut track_numbers = row.try_get::<Vec<String>, _>("track_numbers")?.into_iter();
+    let mut prices = row.try_get::<Vec<i64>, _>("prices")?.into_iter();
+    let mut rids = row.try_get::<Vec<String>, _>("rids")?.into_iter();
+    let mut names = row.try_get::<Vec<String>, _>("names")?.into_iter();
+    let mut sales = row.try_get::<Vec<i32>, _>("sales")?.into_iter();
+    let mut sizes = row.try_get::<Vec<String>, _>("sizes")?.into_iter();
+    let mut total_prices = row.try_get::<Vec<i64>, _>("total_prices")?.into_iter();
+    let mut nm_ids = row.try_get::<Vec<i64>, _>("nm_ids")?.into_iter();
+    let mut brands = row.try_get::<Vec<String>, _>("brands")?.into_iter();
+    let mut statuses = row.try_get::<Vec<i32>, _>("statuses")?.into_iter();
+    chrt_ids
+        .into_iter()
+        .map(|chrt_id| {
+            Some(Item {
+                chrt_id,
+                track_number: track_numbers.next()?,
+                price: prices.next()?,
+                rid: rids.next()?,
+                name: names.next()?,
+                sale: sales.next()?,
+                size: sizes.next()?,
+                total_price: total_prices.next()?,
+                nm_id: nm_ids.next()?,
+                brand: brands.next()?,
+                status: statuses.next()?,
+            })
+        })
+        .collect::<Option<Vec<Item>>>()
+        .ok_or_else(|| sqlx::Error::Protocol("item arrays of different lengths".to_owned()))
+}

@@ -1,0 +1,139 @@
+//! What Redis still has to learn: marks for writes that failed, and which orders changed since a moment.
+
+use super::{Postgres, StorageError};
+use crate::order::OrderUid;
+
+/// A moment by the clock of Postgres, in microseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DatabaseTime(pub i64);
+
+/// An order whose entry in Redis may be older than Postgres.
+#[derive(Clone, Debug)]
+pub struct RepairMark {
+    /// Which order.
+    pub uid: OrderUid,
+    /// Which mark: it changes when the order is marked again.
+    mark: i64,
+}
+
+/// Removing in the order of the uids locks in the order in which [`Postgres::mark_for_repair`] does.
+const CLEAR: &str = "\
+    DELETE FROM cache_repairs USING ( \
+        SELECT r.order_uid FROM cache_repairs r \
+        JOIN unnest($1::text[], $2::int8[]) AS u (order_uid, mark) ON r.order_uid = u.order_uid AND r.mark = u.mark \
+        ORDER BY r.order_uid FOR UPDATE OF r) repaired \
+    WHERE cache_repairs.order_uid = repaired.order_uid";
+
+impl Postgres {
+    /// Notes durably that the entries of `uids` in Redis may be older than Postgres.
+    ///
+    /// # Errors
+    /// When nothing was noted.
+    pub async fn mark_for_repair(&self, uids: &[OrderUid]) -> Result<(), StorageError> {
+        let mut uids: Vec<&str> = uids.iter().map(OrderUid::as_str).collect();
+        uids.sort_unstable();
+        uids.dedup();
+        self.call("mark_for_repair", async |connection| {
+            sqlx::query(
+                "INSERT INTO cache_repairs (order_uid) SELECT unnest($1::text[]) \
+                     ON CONFLICT (order_uid) DO UPDATE SET mark = DEFAULT",
+            )
+            .bind(uids)
+            .execute(connection)
+            .await
+            .map(drop)
+        })
+        .await
+    }
+
+    /// The oldest `limit` marks.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn repair_marks(&self, limit: u32) -> Result<Vec<RepairMark>, StorageError> {
+        let rows: Vec<(String, i64)> = self
+            .call("repair_marks", async |connection| {
+                sqlx::query_as(
+                    "SELECT order_uid, mark FROM cache_repairs ORDER BY marked_at LIMIT $1",
+                )
+                .bind(i64::from(limit))
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        rows.into_iter()
+            .map(|(uid, mark)| {
+                let uid = OrderUid::parse(&uid)
+                    .map_err(|error| StorageError::Unexpected(error.to_string()))?;
+                Ok(RepairMark { uid, mark })
+            })
+            .collect()
+    }
+
+    /// Removes `marks`, except those that were set anew since they were read.
+    ///
+    /// # Errors
+    /// When they may still stand.
+    pub async fn clear_repair_marks(&self, marks: &[RepairMark]) -> Result<(), StorageError> {
+        let (uids, numbers): (Vec<&str>, Vec<i64>) = marks
+            .iter()
+            .map(|mark| (mark.uid.as_str(), mark.mark))
+            .unzip();
+        self.call("clear_repair_marks", async |connection| {
+            sqlx::query(CLEAR)
+                .bind(uids)
+                .bind(numbers)
+                .execute(connection)
+                .await
+                .map(drop)
+        })
+        .await
+    }
+
+    /// The moment up to which every write may have reached Redis: now, or the oldest mark where there is one.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn repaired_up_to(&self) -> Result<DatabaseTime, StorageError> {
+        self.time("SELECT least(now(), (SELECT min(marked_at) FROM cache_repairs))")
+            .await
+    }
+
+    /// The clock of Postgres.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn now(&self) -> Result<DatabaseTime, StorageError> {
+        self.time("SELECT now()").await
+    }
+
+    async fn time(&self, query: &'static str) -> Result<DatabaseTime, StorageError> {
+        let now: chrono::DateTime<chrono::Utc> = self
+            .call("time", async |connection| {
+                sqlx::query_scalar(query).fetch_one(connection).await
+            })
+            .await?;
+        Ok(DatabaseTime(now.timestamp_micros()))
+    }
+
+    /// The ids of at most `limit` orders whose row was written at or after `since`.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn changed_since(
+        &self,
+        since: DatabaseTime,
+        limit: u32,
+    ) -> Result<Vec<i64>, StorageError> {
+        let since = chrono::DateTime::from_timestamp_micros(since.0)
+            .ok_or_else(|| StorageError::Unexpected("a time out of range".to_owned()))?;
+        self.call("changed_since", async |connection| {
+            sqlx::query_scalar("SELECT id FROM orders WHERE updated_at >= $1 LIMIT $2")
+                .bind(since)
+                .bind(i64::from(limit))
+                .fetch_all(connection)
+                .await
+        })
+        .await
+    }
+}

@@ -1,0 +1,316 @@
+//! Orders into Postgres: a whole batch in one transaction, guarded by the version.
+
+use std::time::Instant;
+
+use sqlx::{Connection, PgConnection, Row};
+
+use super::{Change, ChangeSet, Postgres, StorageError};
+use crate::order::{Item, Order};
+
+/// What a batch did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// For each change, in the order of the set, whether it is the newest version now; if not, Postgres holds the same
+    /// or a newer one.
+    pub won: Vec<bool>,
+    /// When the transaction was known to be committed.
+    pub committed: Instant,
+}
+
+/// The statement on `orders` stands alone, and the children follow in later statements: each sees what was committed while
+/// it waited for its locks. One statement for all four tables has a snapshot older than the lock it waits for, and leaves
+/// doubled children behind.
+const UPSERT_ORDERS: &str = "\
+    INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+                        shard_key, sm_id, date_created, oof_shard, \
+                        source_timestamp_ms, source_offset, source_partition, erased_at) \
+    SELECT u.order_uid, u.track_number, u.entry, u.locale, u.internal_signature, u.customer_id, u.delivery_service, \
+           u.shard_key, u.sm_id, u.date_created, u.oof_shard, u.timestamp_ms, u.record_offset, u.partition, \
+           CASE WHEN u.erased THEN now() END \
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
+                $9::int4[], $10::timestamptz[], $11::text[], $12::int8[], $13::int8[], $14::int4[], $15::bool[]) \
+         AS u (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+               shard_key, sm_id, date_created, oof_shard, timestamp_ms, record_offset, partition, erased) \
+    ON CONFLICT (order_uid) DO UPDATE SET \
+        track_number = EXCLUDED.track_number, entry = EXCLUDED.entry, locale = EXCLUDED.locale, \
+        internal_signature = EXCLUDED.internal_signature, customer_id = EXCLUDED.customer_id, \
+        delivery_service = EXCLUDED.delivery_service, shard_key = EXCLUDED.shard_key, sm_id = EXCLUDED.sm_id, \
+        date_created = EXCLUDED.date_created, oof_shard = EXCLUDED.oof_shard, \
+        source_timestamp_ms = EXCLUDED.source_timestamp_ms, source_offset = EXCLUDED.source_offset, \
+        source_partition = EXCLUDED.source_partition, erased_at = EXCLUDED.erased_at, updated_at = now() \
+    WHERE (orders.source_timestamp_ms, orders.source_offset, orders.source_partition) \
+        < (EXCLUDED.source_timestamp_ms, EXCLUDED.source_offset, EXCLUDED.source_partition) \
+    RETURNING order_uid, id, xmax <> 0 AS replaced";
+
+const DELETE_CHILDREN: &str = "\
+    WITH delivery AS (DELETE FROM deliveries WHERE order_id = ANY($1)), \
+         payment AS (DELETE FROM payments WHERE order_id = ANY($1)) \
+    DELETE FROM items WHERE order_id = ANY($1)";
+
+const INSERT_DELIVERIES: &str = "\
+    INSERT INTO deliveries (order_id, name, phone, zip, city, address, region, email) \
+    SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])";
+
+const INSERT_PAYMENTS: &str = "\
+    INSERT INTO payments (order_id, transaction, request_id, currency, provider, amount, payment_dt, bank, \
+                          delivery_cost, goods_total, custom_fee) \
+    SELECT * FROM unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int8[], $7::int8[], $8::text[], \
+                         $9::int8[], $10::int8[], $11::int8[])";
+
+const INSERT_ITEMS: &str = "\
+    INSERT INTO items (order_id, line_no, chrt_id, track_number, price, rid, name, sale, size, total_price, nm_id, brand, \
+                       status) \
+    SELECT * FROM unnest($1::int8[], $2::int4[], $3::int8[], $4::text[], $5::int8[], $6::text[], $7::text[], $8::int4[], \
+                         $9::text[], $10::int8[], $11::int8[], $12::text[], $13::int4[])";
+
+/// Ends sessions of ours that wait, inside a transaction, for a client that has not spoken for five seconds.
+const END_FROZEN_SESSIONS: &str = "\
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+    WHERE application_name = $1 AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid() \
+      AND wait_event = 'ClientRead' AND xact_start IS NOT NULL \
+      AND greatest(state_change, query_start) < clock_timestamp() - interval '5 s'";
+
+impl Postgres {
+    /// Applies `changes` in one transaction. A change whose version is not greater than the stored one is refused, and so
+    /// is nothing but itself.
+    ///
+    /// # Errors
+    /// When nothing was stored, or, for an error of COMMIT, when that is unknown: the same call again is harmless.
+    pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
+        let won = self
+            .call("apply", async |connection| {
+                apply(connection, changes.as_slice()).await
+            })
+            .await?;
+        Ok(Applied {
+            won,
+            committed: Instant::now(),
+        })
+    }
+
+    /// Ends sessions of the same role that are frozen inside a transaction and hold locks; returns how many. The session
+    /// timeouts of Postgres do not end a `COPY` that waits for its client.
+    ///
+    /// # Errors
+    /// When Postgres does not answer, or refuses the right to do so.
+    pub async fn end_frozen_sessions(&self) -> Result<i64, StorageError> {
+        let name = self.role.application_name();
+        self.call("end_frozen_sessions", async |connection| {
+            sqlx::query_scalar(END_FROZEN_SESSIONS)
+                .bind(name)
+                .fetch_one(connection)
+                .await
+        })
+        .await
+    }
+}
+
+async fn apply(
+    connection: &mut PgConnection,
+    changes: &[Change],
+) -> Result<Vec<bool>, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let winners = upsert_orders(&mut transaction, changes).await?;
+    let replaced: Vec<i64> = winners
+        .iter()
+        .flatten()
+        .filter(|winner| winner.replaced)
+        .map(|winner| winner.id)
+        .collect();
+    if !replaced.is_empty() {
+        sqlx::query(DELETE_CHILDREN)
+            .bind(&replaced)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    let orders: Vec<(i64, &Order)> = changes
+        .iter()
+        .zip(&winners)
+        .filter_map(|(change, winner)| Some((winner.as_ref()?.id, change.order.as_deref()?)))
+        .collect();
+    if !orders.is_empty() {
+        insert_deliveries(&mut transaction, &orders).await?;
+        insert_payments(&mut transaction, &orders).await?;
+        insert_items(&mut transaction, &orders).await?;
+    }
+    transaction.commit().await?;
+    Ok(winners.iter().map(Option::is_some).collect())
+}
+
+struct Winner {
+    id: i64,
+    /// The row existed, so it may have children.
+    replaced: bool,
+}
+
+/// For each change the row that it won, or none where the stored version is not older.
+async fn upsert_orders(
+    connection: &mut PgConnection,
+    changes: &[Change],
+) -> Result<Vec<Option<Winner>>, sqlx::Error> {
+    let text = |field: fn(&Order) -> &str| -> Vec<&str> {
+        changes
+            .iter()
+            .map(|change| change.order.as_deref().map_or("", field))
+            .collect()
+    };
+    let uids: Vec<&str> = changes.iter().map(|change| change.uid.as_str()).collect();
+    let sm_ids: Vec<i32> = changes
+        .iter()
+        .map(|change| change.order.as_ref().map_or(0, |order| order.sm_id))
+        .collect();
+    let dates: Vec<_> = changes
+        .iter()
+        .map(|change| {
+            change
+                .order
+                .as_ref()
+                .map(|order| order.date_created)
+                .unwrap_or_default()
+        })
+        .collect();
+    let timestamps: Vec<i64> = changes
+        .iter()
+        .map(|change| change.version.timestamp_ms)
+        .collect();
+    let offsets: Vec<i64> = changes.iter().map(|change| change.version.offset).collect();
+    let partitions: Vec<i32> = changes
+        .iter()
+        .map(|change| change.version.partition)
+        .collect();
+    let erased: Vec<bool> = changes
+        .iter()
+        .map(|change| change.order.is_none())
+        .collect();
+
+    let rows = sqlx::query(UPSERT_ORDERS)
+        .bind(uids)
+        .bind(text(|order| &order.track_number))
+        .bind(text(|order| &order.entry))
+        .bind(text(|order| &order.locale))
+        .bind(text(|order| &order.internal_signature))
+        .bind(text(|order| &order.customer_id))
+        .bind(text(|order| &order.delivery_service))
+        .bind(text(|order| &order.shardkey))
+        .bind(sm_ids)
+        .bind(dates)
+        .bind(text(|order| &order.oof_shard))
+        .bind(timestamps)
+        .bind(offsets)
+        .bind(partitions)
+        .bind(erased)
+        .fetch_all(connection)
+        .await?;
+
+    let mut winners: Vec<Option<Winner>> = changes.iter().map(|_| None).collect();
+    for row in &rows {
+        let uid: &str = row.try_get("order_uid")?;
+        let index = changes
+            .binary_search_by(|change| change.uid.as_str().cmp(uid))
+            .map_err(|_| {
+                sqlx::Error::Protocol("Postgres returned a row that was not asked for".to_owned())
+            })?;
+        winners[index] = Some(Winner {
+            id: row.try_get("id")?,
+            replaced: row.try_get("replaced")?,
+        });
+    }
+    Ok(winners)
+}
+
+async fn insert_deliveries(
+    connection: &mut PgConnection,
+    orders: &[(i64, &Order)],
+) -> Result<(), sqlx::Error> {
+    let text = |field: fn(&Order) -> &str| -> Vec<&str> {
+        orders.iter().map(|(_, order)| field(order)).collect()
+    };
+    sqlx::query(INSERT_DELIVERIES)
+        .bind(ids(orders))
+        .bind(text(|order| &order.delivery.name))
+        .bind(text(|order| &order.delivery.phone))
+        .bind(text(|order| &order.delivery.zip))
+        .bind(text(|order| &order.delivery.city))
+        .bind(text(|order| &order.delivery.address))
+        .bind(text(|order| &order.delivery.region))
+        .bind(text(|order| &order.delivery.email))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+async fn insert_payments(
+    connection: &mut PgConnection,
+    orders: &[(i64, &Order)],
+) -> Result<(), sqlx::Error> {
+    let text = |field: fn(&Order) -> &str| -> Vec<&str> {
+        orders.iter().map(|(_, order)| field(order)).collect()
+    };
+    let number = |field: fn(&Order) -> i64| -> Vec<i64> {
+        orders.iter().map(|(_, order)| field(order)).collect()
+    };
+    sqlx::query(INSERT_PAYMENTS)
+        .bind(ids(orders))
+        .bind(text(|order| &order.payment.transaction))
+        .bind(text(|order| &order.payment.request_id))
+        .bind(text(|order| &order.payment.currency))
+        .bind(text(|order| &order.payment.provider))
+        .bind(number(|order| order.payment.amount))
+        .bind(number(|order| order.payment.payment_dt))
+        .bind(text(|order| &order.payment.bank))
+        .bind(number(|order| order.payment.delivery_cost))
+        .bind(number(|order| order.payment.goods_total))
+        .bind(number(|order| order.payment.custom_fee))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+async fn insert_items(
+    connection: &mut PgConnection,
+    orders: &[(i64, &Order)],
+) -> Result<(), sqlx::Error> {
+    let lines: Vec<(i64, i32, &Item)> = orders
+        .iter()
+        .flat_map(|(id, order)| {
+            (0_i32..)
+                .zip(&order.items)
+                .map(move |(line_no, item)| (*id, line_no, item))
+        })
+        .collect();
+    let text = |field: fn(&Item) -> &str| -> Vec<&str> {
+        lines.iter().map(|(_, _, item)| field(item)).collect()
+    };
+    let long = |field: fn(&Item) -> i64| -> Vec<i64> {
+        lines.iter().map(|(_, _, item)| field(item)).collect()
+    };
+    let short = |field: fn(&Item) -> i32| -> Vec<i32> {
+        lines.iter().map(|(_, _, item)| field(item)).collect()
+    };
+    sqlx::query(INSERT_ITEMS)
+        .bind(lines.iter().map(|(id, _, _)| *id).collect::<Vec<i64>>())
+        .bind(
+            lines
+                .iter()
+                .map(|(_, line_no, _)| *line_no)
+                .collect::<Vec<i32>>(),
+        )
+        .bind(long(|item| item.chrt_id))
+        .bind(text(|item| &item.track_number))
+        .bind(long(|item| item.price))
+        .bind(text(|item| &item.rid))
+        .bind(text(|item| &item.name))
+        .bind(short(|item| item.sale))
+        .bind(text(|item| &item.size))
+        .bind(long(|item| item.total_price))
+        .bind(long(|item| item.nm_id))
+        .bind(text(|item| &item.brand))
+        .bind(short(|item| item.status))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+fn ids(orders: &[(i64, &Order)]) -> Vec<i64> {
+    orders.iter().map(|(id, _)| *id).collect()
+}
