@@ -11,7 +11,7 @@
 //! | `foreign` | the values of fields that we do not know |
 //! | `timestamp` | RFC 3339 in and out |
 //! | `version`, `uid`, `revision`, `refusal` | [`Version`], [`OrderUid`], [`Revision`], [`Refusal`] |
-//! | [`sample`] (feature `sample`) | valid and invalid orders for the producer and for tests |
+//! | `sample` (feature `sample`) | valid and invalid orders for the producer and for tests |
 
 mod decode;
 mod entity;
@@ -22,6 +22,8 @@ mod revision;
 mod rule;
 #[cfg(feature = "sample")]
 pub mod sample;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 mod uid;
 mod version;

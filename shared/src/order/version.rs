@@ -55,18 +55,14 @@ impl FromStr for Version {
 
     fn from_str(text: &str) -> Result<Self, VersionError> {
         let bytes = text.as_bytes();
-        match bytes {
-            [head @ .., b'-', _, _, _, _, _, _, _, _, _, _]
-                if bytes.len() == Self::WIDTH && head.get(19) == Some(&b'-') =>
-            {
-                Ok(Self {
-                    timestamp_ms: digits(&bytes[..19])?,
-                    offset: digits(&bytes[20..39])?,
-                    partition: digits(&bytes[40..])?,
-                })
-            }
-            _ => Err(VersionError),
+        if bytes.len() != Self::WIDTH || bytes[19] != b'-' || bytes[39] != b'-' {
+            return Err(VersionError);
         }
+        Ok(Self {
+            timestamp_ms: digits(&bytes[..19])?,
+            offset: digits(&bytes[20..39])?,
+            partition: digits(&bytes[40..])?,
+        })
     }
 }
 

@@ -1,0 +1,276 @@
+//! Valid orders, varied and plausible.
+
+use std::ops::RangeInclusive;
+
+use chrono::{DateTime, Utc};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use uuid::Builder;
+
+use crate::order::{Delivery, Item, Order, Payment};
+
+/// 2025-01-01T00:00:00Z in microseconds since 1970: orders are placed in the year that follows.
+const EPOCH_US: i64 = 1_735_689_600_000_000;
+const YEAR_US: i64 = 365 * 24 * 60 * 60 * 1_000_000;
+
+/// Makes valid orders without end. The same seed makes the same orders; different seeds make different uids.
+#[derive(Clone, Debug)]
+pub struct Generator {
+    rng: StdRng,
+    items: RangeInclusive<usize>,
+}
+
+impl Generator {
+    /// A generator of orders that have `items` lines each.
+    ///
+    /// # Panics
+    /// When `items` is empty or not within the 1 to 1000 lines that an order can have.
+    pub fn new(seed: u64, items: RangeInclusive<usize>) -> Self {
+        assert!(
+            1 <= *items.start() && items.start() <= items.end() && *items.end() <= 1000,
+            "an order has 1 to 1000 lines"
+        );
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            items,
+        }
+    }
+
+    fn order(&mut self) -> Order {
+        let place = self.pick(PLACES);
+        let uid = self.uuid();
+        let track_number = format!("WBIL{:010}", self.rng.random_range(0..10_000_000_000_u64));
+        let date_created = self.date();
+        let count = self.rng.random_range(self.items.clone());
+        let items: Vec<Item> = (0..count).map(|_| self.item(&track_number)).collect();
+        let goods_total = items
+            .iter()
+            .map(|item| item.total_price)
+            .sum::<i64>()
+            .max(1);
+        let delivery_cost = self.rng.random_range(0..=20) * 100;
+        let custom_fee = if self.rng.random_bool(0.1) {
+            goods_total / 10
+        } else {
+            0
+        };
+        Order {
+            payment: Payment {
+                transaction: uid.clone(),
+                request_id: self.sometimes(Self::uuid),
+                currency: place.currency.to_owned(),
+                provider: self.pick(&["wbpay", "stripe", "adyen"]).to_owned(),
+                amount: goods_total + delivery_cost + custom_fee,
+                payment_dt: date_created.timestamp() + self.rng.random_range(0..600),
+                bank: self
+                    .pick(&["alpha", "sber", "tinkoff", "hapoalim"])
+                    .to_owned(),
+                delivery_cost,
+                goods_total,
+                custom_fee,
+            },
+            order_uid: uid,
+            track_number,
+            entry: self.pick(&["WBIL", "WBRU", "WBEU"]).to_owned(),
+            delivery: self.delivery(place),
+            items,
+            locale: place.locale.to_owned(),
+            internal_signature: self.sometimes(|this| format!("{:016x}", this.rng.random::<u64>())),
+            customer_id: format!("customer-{}", self.rng.random_range(1..=100_000)),
+            delivery_service: self.pick(&["meest", "cdek", "dhl", "gls"]).to_owned(),
+            shardkey: self.rng.random_range(0..10).to_string(),
+            sm_id: self.rng.random_range(1..=999),
+            date_created,
+            oof_shard: self.rng.random_range(1..=4).to_string(),
+        }
+    }
+
+    fn delivery(&mut self, place: Place) -> Delivery {
+        let (name, mailbox) = self.pick(PEOPLE);
+        Delivery {
+            name: name.to_owned(),
+            phone: format!("{}{:07}", place.phone, self.rng.random_range(0..10_000_000)),
+            zip: format!("{}{:03}", place.zip, self.rng.random_range(0..1000)),
+            city: place.city.to_owned(),
+            address: format!("{} {}", place.street, self.rng.random_range(1..=200)),
+            region: place.region.to_owned(),
+            email: format!("{mailbox}{}@example.com", self.rng.random_range(1..=999)),
+        }
+    }
+
+    fn item(&mut self, track_number: &str) -> Item {
+        let (brand, name, size) = self.pick(ARTICLES);
+        let price = self.rng.random_range(100..=50_000);
+        let sale = self.pick(&[0, 0, 10, 25, 30, 50]);
+        Item {
+            chrt_id: self.rng.random_range(1..=99_999_999),
+            track_number: track_number.to_owned(),
+            price,
+            rid: self.uuid(),
+            name: name.to_owned(),
+            sale,
+            size: size.to_owned(),
+            total_price: price * i64::from(100 - sale) / 100,
+            nm_id: self.rng.random_range(1..=9_999_999),
+            brand: brand.to_owned(),
+            status: self.pick(&[200, 202, 301, -1]),
+        }
+    }
+
+    /// A random (version 4) UUID, with dashes or without.
+    fn uuid(&mut self) -> String {
+        let uuid = Builder::from_random_bytes(self.rng.random()).into_uuid();
+        if self.rng.random() {
+            uuid.simple().to_string()
+        } else {
+            uuid.hyphenated().to_string()
+        }
+    }
+
+    /// A point in time with whole seconds, milliseconds or microseconds.
+    fn date(&mut self) -> DateTime<Utc> {
+        let us = EPOCH_US + self.rng.random_range(0..YEAR_US);
+        let unit = self.pick(&[1_000_000, 1000, 1]);
+        DateTime::from_timestamp_micros(us - us % unit).unwrap_or_default()
+    }
+
+    /// A text that one order in four has, and the others leave empty.
+    fn sometimes(&mut self, text: impl FnOnce(&mut Self) -> String) -> String {
+        if self.rng.random_bool(0.25) {
+            text(self)
+        } else {
+            String::new()
+        }
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.rng.random_range(0..from.len())]
+    }
+}
+
+impl Iterator for Generator {
+    type Item = Order;
+
+    fn next(&mut self) -> Option<Order> {
+        Some(self.order())
+    }
+}
+
+/// Where orders go. Codes are prefixes: of a phone number that 7 digits follow, of a postal code that 3 follow.
+#[derive(Clone, Copy)]
+struct Place {
+    city: &'static str,
+    region: &'static str,
+    street: &'static str,
+    zip: &'static str,
+    phone: &'static str,
+    locale: &'static str,
+    currency: &'static str,
+}
+
+const fn place([city, region, street, zip, phone, locale, currency]: [&'static str; 7]) -> Place {
+    Place {
+        city,
+        region,
+        street,
+        zip,
+        phone,
+        locale,
+        currency,
+    }
+}
+
+const PLACES: &[Place] = &[
+    place([
+        "Kiryat Mozkin",
+        "Kraiot",
+        "Ploshad Mira",
+        "2639",
+        "+9724",
+        "he",
+        "ILS",
+    ]),
+    place([
+        "Москва",
+        "Москва",
+        "улица Ленина",
+        "101",
+        "+7495",
+        "ru",
+        "RUB",
+    ]),
+    place([
+        "Казань",
+        "Татарстан",
+        "улица Баумана",
+        "420",
+        "+7843",
+        "ru-RU",
+        "RUB",
+    ]),
+    place([
+        "Berlin",
+        "Berlin",
+        "Lindenstraße",
+        "10",
+        "+4930",
+        "de",
+        "EUR",
+    ]),
+    place([
+        "São Paulo",
+        "SP",
+        "Rua Augusta",
+        "01304-",
+        "+5511",
+        "pt-BR",
+        "BRL",
+    ]),
+    place([
+        "London",
+        "Greater London",
+        "Baker Street",
+        "NW1 ",
+        "+4420",
+        "en-GB",
+        "GBP",
+    ]),
+    place([
+        "Springfield",
+        "Illinois",
+        "Main Street",
+        "62",
+        "+1217",
+        "en",
+        "USD",
+    ]),
+    place([
+        "臺北市",
+        "臺灣",
+        "中山路",
+        "10",
+        "+8862",
+        "zh-Hant-TW",
+        "TWD",
+    ]),
+];
+
+/// Names, and how they write themselves in e-mail addresses.
+const PEOPLE: &[(&str, &str)] = &[
+    ("Test Testov", "test"),
+    ("Анна Петрова", "anna.petrova"),
+    ("Jürgen Müller", "j.mueller"),
+    ("Chloé O'Neill", "chloe+shop"),
+    ("João da Silva", "joao_silva"),
+    ("王小明", "wang-xm"),
+];
+
+/// Brand, name and size.
+const ARTICLES: &[(&str, &str, &str)] = &[
+    ("Vivienne Sabo", "Mascaras", "0"),
+    ("Nordkapp", "Куртка зимняя", "XL"),
+    ("Acme", "Running shoes", "42.5"),
+    ("Lumen", "Desk lamp", "one size"),
+    ("Bäckerei Süd", "Baking tin", "30 × 11 cm"),
+    ("Papyrus", "Notebook A5", "A5"),
+];
