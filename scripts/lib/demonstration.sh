@@ -26,15 +26,15 @@ reasons() {
     sed -n 's/^dead_letter_messages_total{.*reason="\([^"]*\)".*/\1/p' "$after" | sort -u
 }
 
-# settle: waits until what earlier runs left in the topic is worked off: no lag, and for two seconds neither a record
+# settle: waits until what earlier runs left in the topic is worked off: no lag, and for three seconds neither a record
 # finished nor a partition that changed hands.
 settle() {
     local deadline=$((SECONDS + 120)) since=$SECONDS seen= now
-    until ((SECONDS - since >= 2)); do
+    until ((SECONDS - since >= 3)); do
         ((SECONDS < deadline)) || die "the workers still have a lag of $(total "$before" worker_consumer_lag) records from before"
         read_metrics "$before"
-        now=$(grep -E '^worker_(messages_total|consumer_lag)' "$before")
-        if [[ $now != "$seen" || $(total "$before" worker_consumer_lag) != 0 ]]; then
+        now=$(grep -E '^worker_(messages_total|consumer_lag)' "$before" || true)
+        if [[ $now != "$seen" || $now != *worker_consumer_lag* || $(total "$before" worker_consumer_lag) != 0 ]]; then
             seen=$now
             since=$SECONDS
         fi
