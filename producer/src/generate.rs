@@ -1,0 +1,186 @@
+//! Made-up orders, and files of them.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+use anyhow::Context;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use shared::order::sample::{Defect, Generator};
+
+use crate::cli::{Generate, Variety};
+
+/// A known number of orders, a known share of which breaks a rule each.
+pub(crate) struct Orders {
+    seed: u64,
+    generator: Generator,
+    /// Apart from the generator's, so that a seed makes the same orders whatever share is spoilt.
+    rng: StdRng,
+    defects: Vec<Defect>,
+    left: u64,
+    left_invalid: u64,
+    invalid: u64,
+}
+
+impl Orders {
+    /// `count` orders of that variety.
+    ///
+    /// # Errors
+    /// When the variety contradicts itself.
+    pub(crate) fn new(count: u64, variety: &Variety) -> anyhow::Result<Self> {
+        let seed = variety.seed();
+        // Rounding is wanted, and a count that a float cannot hold would take years to send.
+        let invalid = (count as f64 * variety.invalid_rate).round() as u64;
+        Ok(Self {
+            seed,
+            generator: Generator::new(seed, variety.items()?),
+            rng: StdRng::seed_from_u64(seed),
+            defects: Defect::of_rules().collect(),
+            left: count,
+            left_invalid: invalid,
+            invalid,
+        })
+    }
+
+    /// What makes the same orders again.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How many are still to come.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl Iterator for Orders {
+    /// The JSON of an order.
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        if self.left == 0 {
+            return None;
+        }
+        let order = self.generator.next()?;
+        // Selection sampling: the invalid ones lie anywhere, yet their number is exact.
+        let spoil = self.rng.random_range(0..self.left) < self.left_invalid;
+        self.left -= 1;
+        match self.defects.choose(&mut self.rng) {
+            Some(defect) if spoil => {
+                self.left_invalid -= 1;
+                Some(defect.apply(&order))
+            }
+            _ => Some(order.to_json()),
+        }
+    }
+}
+
+/// `producer generate`.
+pub(crate) fn run(options: &Generate) -> anyhow::Result<()> {
+    let orders = Orders::new(options.num_orders, &options.variety)?;
+    let (seed, invalid) = (orders.seed, orders.invalid);
+    let path = &options.output;
+    let as_lines = path
+        .extension()
+        .is_some_and(|extension| extension == "ndjson" || extension == "jsonl");
+    File::create(path)
+        .and_then(|file| {
+            let file = BufWriter::new(file);
+            if as_lines {
+                write_lines(orders, file)
+            } else {
+                write_array(orders, file)
+            }
+        })
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!(
+        "{} orders, {invalid} of them invalid, in {} (seed {seed})",
+        options.num_orders,
+        path.display()
+    );
+    Ok(())
+}
+
+fn write_lines(orders: Orders, mut to: impl Write) -> std::io::Result<()> {
+    for order in orders {
+        to.write_all(&order)?;
+        to.write_all(b"\n")?;
+    }
+    to.flush()
+}
+
+fn write_array(orders: Orders, mut to: impl Write) -> std::io::Result<()> {
+    let mut before = "[\n";
+    for order in orders {
+        to.write_all(before.as_bytes())?;
+        to.write_all(&order)?;
+        before = ",\n";
+    }
+    to.write_all(if before == ",\n" { b"\n]\n" } else { b"[]\n" })?;
+    to.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use shared::order::{ForeignFields, Reason, decode};
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn orders(arguments: &str) -> Orders {
+        let line = format!("producer generate {arguments}");
+        let Command::Generate(options) = Cli::parse_from(line.split(' ')).command else {
+            panic!("another command");
+        };
+        Orders::new(options.num_orders, &options.variety).unwrap()
+    }
+
+    #[test]
+    fn exactly_the_wanted_share_is_invalid() {
+        for (count, rate, expected) in
+            [(1000, 0.1, 100), (1000, 0.0, 0), (50, 1.0, 50), (3, 0.5, 2)]
+        {
+            let invalid = orders(&format!("-n {count} --invalid-rate {rate} --seed 1"))
+                .filter_map(|json| decode(&json, ForeignFields::Refuse).err())
+                .inspect(|refusal| assert_eq!(refusal.reason, Reason::InvalidOrder))
+                .count();
+            assert_eq!(invalid, expected);
+        }
+    }
+
+    #[test]
+    fn a_seed_makes_the_same_orders_whatever_share_is_spoilt() {
+        let good: Vec<_> = orders("-n 200 --seed 9").collect();
+        assert_eq!(orders("-n 200 --seed 9").collect::<Vec<_>>(), good);
+        let same = orders("-n 200 --seed 9 --invalid-rate 0.2")
+            .zip(&good)
+            .filter(|(order, good)| order == *good)
+            .count();
+        assert_eq!(same, 160);
+        assert_ne!(
+            orders("-n 1").collect::<Vec<_>>(),
+            orders("-n 1").collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn files_hold_one_json_text_an_order() {
+        for count in [0, 1, 3] {
+            let arguments = format!("-n {count} --seed 5");
+            let mut array = Vec::new();
+            write_array(orders(&arguments), &mut array).unwrap();
+            let array: Vec<serde_json::Value> = serde_json::from_slice(&array).unwrap();
+            let mut lines = Vec::new();
+            write_lines(orders(&arguments), &mut lines).unwrap();
+            let lines: Vec<serde_json::Value> = lines
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .map(|line| serde_json::from_slice(line).unwrap())
+                .collect();
+            assert_eq!(array.len(), count);
+            assert_eq!(array, lines);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Generates orders and sends them to Kafka.
+//!
+//! | module | responsibility |
+//! |---|---|
+//! | `cli` | the command line |
+//! | `generate` | made-up orders, and files of them |
+//! | `source` | records from a file, from the generator, or to erase orders |
+//! | `kafka` | the Kafka client: properties, delivery reports, trace headers |
+//! | `send` | sending at a pace, until all is acknowledged |
+//! | `progress` | the progress bar and the summary |
+//! | `interrupt` | Ctrl-C and SIGTERM |
+
+mod cli;
+mod generate;
+mod interrupt;
+mod kafka;
+mod progress;
+mod send;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use shared::telemetry;
+
+use crate::cli::{Cli, Command};
+use crate::interrupt::Interrupt;
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Generate(options) => generate::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Send(options) => observed(|interrupt| send::orders(options, interrupt)),
+        Command::Erase(options) => observed(|interrupt| send::erasures(options, interrupt)),
+    }
+}
+
+/// Runs `work` on this thread; tokio serves signals and the exporter of traces beside it.
+fn observed(work: impl FnOnce(&Interrupt) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let _inside = runtime.enter();
+    let telemetry = telemetry::init("producer", env!("CARGO_PKG_VERSION"))?;
+    let outcome = work(&Interrupt::listen());
+    telemetry.flush();
+    outcome
+}

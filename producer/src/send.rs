@@ -1,0 +1,281 @@
+//! Sending at a pace, until everything is acknowledged.
+
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+
+use crate::cli;
+use crate::generate::Orders;
+use crate::interrupt::Interrupt;
+use crate::kafka::{self, Reports};
+use crate::progress::{Counts, Progress, Summary};
+use crate::source::{BadRecords, Record, Source};
+
+/// How long one wait for librdkafka may last, so that interrupts and progress are seen.
+const TICK: Duration = Duration::from_millis(20);
+/// How long one question to a broker may take.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait before asking again.
+const TOPIC_INTERVAL: Duration = Duration::from_millis(200);
+
+/// `producer send`. The exit code is 1 when a record was not acknowledged.
+///
+/// # Errors
+/// When the options contradict each other, the file cannot be read, or no broker answers.
+pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
+    let source = match (options.what.file, options.what.num_orders) {
+        (Some(path), _) => Source::open(path)?,
+        (None, count) => {
+            let orders = Orders::new(count.unwrap_or_default(), &options.variety)?;
+            println!("seed {}", orders.seed());
+            Source::Orders(Box::new(orders))
+        }
+    };
+    let bad_records = BadRecords::new(options.invalid_json, options.gibberish);
+    let pace = Pace::new(options.rps, options.interval);
+    let config = options.kafka.config()?;
+    Sender::connect(&config, &options.kafka, pace, interrupt)?.send_all(source, bad_records)
+}
+
+/// `producer erase`. The exit code is 1 when a record was not acknowledged.
+///
+/// # Errors
+/// When no broker answers.
+pub(crate) fn erasures(options: cli::Erase, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
+    let config = options.kafka.config()?;
+    Sender::connect(&config, &options.kafka, Pace::default(), interrupt)?
+        .send_all(Source::Erase(options.uids), BadRecords::new(0, 0))
+}
+
+struct Sender<'a> {
+    producer: BaseProducer<Reports>,
+    config: &'a shared::config::Kafka,
+    pace: Pace,
+    interrupt: &'a Interrupt,
+    counts: Counts,
+    progress: Progress,
+}
+
+impl<'a> Sender<'a> {
+    /// Waits until a broker answers and knows the topic.
+    fn connect(
+        config: &'a shared::config::Kafka,
+        options: &cli::Kafka,
+        pace: Pace,
+        interrupt: &'a Interrupt,
+    ) -> anyhow::Result<Self> {
+        let producer = kafka::producer(config, options)?;
+        wait_for_topic(&producer, config, options.timeout, interrupt)?;
+        Ok(Self {
+            producer,
+            config,
+            pace,
+            interrupt,
+            counts: Counts::default(),
+            progress: Progress::start(),
+        })
+    }
+
+    fn send_all(mut self, source: Source, mut bad_records: BadRecords) -> anyhow::Result<ExitCode> {
+        let outcome = source.for_each(|record, done| {
+            self.send(&record, done)?;
+            match bad_records.after_order() {
+                Some(bad) => self.send(&bad, done),
+                None => ControlFlow::Continue(()),
+            }
+        });
+        if outcome.is_ok() {
+            let _stopped = bad_records.try_for_each(|bad| self.send(&bad, 1.0));
+        }
+        self.drain();
+        self.progress.finish();
+        let summary = Summary {
+            topic: &self.config.topic,
+            counts: &self.counts,
+            elapsed: self.progress.elapsed(),
+        };
+        println!("{summary}");
+        outcome?;
+        if let Some(error) = self.failure() {
+            eprintln!("records failed at {}: {error}", self.config.brokers);
+            return Ok(self
+                .interrupt
+                .exit_code()
+                .map_or(ExitCode::FAILURE, ExitCode::from));
+        }
+        Ok(self
+            .interrupt
+            .exit_code()
+            .map_or(ExitCode::SUCCESS, ExitCode::from))
+    }
+
+    /// Hands one record to librdkafka when it is due, waiting while its queue is full. Breaks when sending must stop.
+    fn send(&mut self, record: &Record, done: f64) -> ControlFlow<()> {
+        while let Some(wait) = self.pace.wait(self.counts.sent()) {
+            self.serve(wait.min(TICK), done)?;
+        }
+        self.serve(Duration::ZERO, done)?;
+        let topic = &self.config.topic;
+        let mut unsent = BaseRecord::<str, [u8]>::to(topic);
+        unsent.key = record.key.as_deref();
+        unsent.payload = record.value.as_deref();
+        unsent.headers = kafka::headers_for(topic);
+        loop {
+            match self.producer.send(unsent) {
+                Ok(()) => break,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    unsent = back;
+                    self.serve(TICK, done)?;
+                }
+                Err((error, _)) => {
+                    self.producer.context().record_failure(error);
+                    break;
+                }
+            }
+        }
+        self.counts.add(record.kind, record.size());
+        ControlFlow::Continue(())
+    }
+
+    /// Takes in delivery reports for `time` and shows them. Breaks when the user, or a failure that will stay, says stop.
+    fn serve(&mut self, time: Duration, done: f64) -> ControlFlow<()> {
+        self.producer.poll(time);
+        self.counts.acknowledged = self.producer.context().acknowledged();
+        self.counts.failed = self.producer.context().failed();
+        self.progress.show(&self.counts, done);
+        let hopeless = self.counts.failed > 0
+            && self
+                .failure()
+                .is_some_and(|error| kafka::is_hopeless(&error));
+        if hopeless || self.interrupt.exit_code().is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    /// Waits until each record is acknowledged or has failed; librdkafka gives each of them up in time.
+    fn drain(&mut self) {
+        while self.producer.in_flight_count() > 0 {
+            let stop = self.serve(TICK, 1.0).is_break();
+            if stop
+                && self
+                    .failure()
+                    .is_some_and(|error| kafka::is_hopeless(&error))
+            {
+                self.producer
+                    .purge(PurgeConfig::default().queue().inflight());
+            }
+        }
+        let _all_done = self.serve(Duration::ZERO, 1.0);
+    }
+
+    fn failure(&self) -> Option<KafkaError> {
+        self.producer.context().failure()
+    }
+}
+
+fn wait_for_topic(
+    producer: &BaseProducer<Reports>,
+    config: &shared::config::Kafka,
+    timeout: Duration,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + timeout;
+    let seconds = timeout.as_secs_f64();
+    // An interrupted wait ends here, too: the first record then meets the same interrupt.
+    while interrupt.exit_code().is_none() {
+        let problem = match kafka::has_topic(producer, &config.topic, METADATA_TIMEOUT) {
+            Ok(true) => return Ok(()),
+            Ok(false) => format!(
+                "no topic {} at {} (a worker creates it)",
+                config.topic, config.brokers
+            ),
+            Err(error) => {
+                let complaint = producer.context().complaint();
+                format!(
+                    "no broker answers at {}: {}",
+                    config.brokers,
+                    complaint.unwrap_or(error.to_string())
+                )
+            }
+        };
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "{problem}; gave up after {seconds} s"
+        );
+        // Serves the client while it waits.
+        producer.poll(TOPIC_INTERVAL);
+    }
+    Ok(())
+}
+
+/// When records are due.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Time from one record to the next; zero: no waiting.
+    gap: Duration,
+    started: Option<Instant>,
+}
+
+impl Pace {
+    /// So many records a second (0: as fast as possible), or one in each `interval`.
+    fn new(rps: u32, interval: Option<Duration>) -> Self {
+        let gap = match (interval, rps) {
+            (Some(interval), _) => interval,
+            (None, 0) => Duration::ZERO,
+            (None, rps) => Duration::from_secs(1) / rps,
+        };
+        Self { gap, started: None }
+    }
+
+    /// How long to wait for the record that follows `sent` others. Counted from the first record, so that waits do not
+    /// add up to a slower pace.
+    fn wait(&mut self, sent: u64) -> Option<Duration> {
+        if self.gap.is_zero() {
+            return None;
+        }
+        let now = Instant::now();
+        let started = *self.started.get_or_insert(now);
+        wait_at(self.gap, sent, now - started)
+    }
+}
+
+/// How long the record that follows `sent` others must still wait when `elapsed` has passed since the first.
+fn wait_at(gap: Duration, sent: u64, elapsed: Duration) -> Option<Duration> {
+    let due = Duration::try_from_secs_f64(gap.as_secs_f64() * sent as f64).unwrap_or(Duration::MAX);
+    due.checked_sub(elapsed).filter(|wait| !wait.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_due_one_gap_after_another() {
+        let gap = Duration::from_millis(10);
+        assert_eq!(wait_at(gap, 0, Duration::ZERO), None);
+        assert_eq!(wait_at(gap, 1, Duration::ZERO), Some(gap));
+        assert_eq!(
+            wait_at(gap, 3, Duration::from_millis(25)),
+            Some(Duration::from_millis(5))
+        );
+        assert_eq!(wait_at(gap, 3, Duration::from_millis(30)), None);
+        // A late record does not push back the others.
+        assert_eq!(wait_at(gap, 4, Duration::from_millis(90)), None);
+        assert!(wait_at(Duration::MAX, u64::MAX, Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn rate_and_interval_mean_the_same() {
+        assert_eq!(Pace::new(50, None).gap, Duration::from_millis(20));
+        assert_eq!(
+            Pace::new(0, Some(Duration::from_millis(20))).gap,
+            Duration::from_millis(20)
+        );
+        assert_eq!(Pace::new(0, None).wait(1_000_000), None);
+    }
+}
