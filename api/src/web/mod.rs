@@ -1,0 +1,131 @@
+//! The support page: three files, embedded into the binary.
+//!
+//! The page loads nothing from elsewhere and holds no inline script or style, so that it works under
+//! [`CONTENT_SECURITY_POLICY`]. It is public; the routes that it calls ask for an API key where one is required.
+
+/// Value of the header `Content-Security-Policy` for every [`Asset`].
+///
+/// Nothing is allowed but the page's own script, style and calls to the host that served it. Trusted types make the
+/// browser refuse markup made of data, whatever the script does. The icon is a `data:` link.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+     require-trusted-types-for 'script'";
+
+/// Value of the header `Cache-Control` for every [`Asset`]: names carry no version, so a browser asks each time, and
+/// the ETag spares the transfer.
+pub const CACHE_CONTROL: &str = "no-cache";
+
+/// A file of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asset {
+    /// The bytes to answer; UTF-8.
+    pub body: &'static str,
+    /// Value of the header `Content-Type`.
+    pub content_type: &'static str,
+    /// Value of the header `ETag`, quotes included: a strong one, made of the bytes.
+    pub etag: &'static str,
+}
+
+/// The file at the URL path `path`, or `None` for a path that is not the page's.
+pub fn asset(path: &str) -> Option<Asset> {
+    match path {
+        "/" => Some(INDEX),
+        "/assets/app.js" => Some(SCRIPT),
+        "/assets/style.css" => Some(STYLE),
+        _ => None,
+    }
+}
+
+/// An [`Asset`] of an embedded file; a macro, for each ETag needs a constant of its own to borrow from.
+macro_rules! embed {
+    ($file:literal, $content_type:literal) => {{
+        const BODY: &str = include_str!($file);
+        const ETAG: [u8; 18] = etag(BODY.as_bytes());
+        Asset {
+            body: BODY,
+            content_type: $content_type,
+            etag: match str::from_utf8(&ETAG) {
+                Ok(etag) => etag,
+                // Evaluated by the compiler, which would stop here.
+                Err(_) => panic!("an ETag is ASCII"),
+            },
+        }
+    }};
+}
+
+const INDEX: Asset = embed!("index.html", "text/html; charset=utf-8");
+const SCRIPT: Asset = embed!("app.js", "text/javascript; charset=utf-8");
+const STYLE: Asset = embed!("style.css", "text/css; charset=utf-8");
+
+/// FNV-1a (64 bits) of `bytes` as 16 hexadecimal digits in double quotes. It tells builds apart; nobody has a reason to
+/// forge it.
+const fn etag(bytes: &[u8]) -> [u8; 18] {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        i += 1;
+    }
+    let mut text = [b'"'; 18];
+    let mut digit = 0;
+    while digit < 16 {
+        text[1 + digit] = b"0123456789abcdef"[(hash >> (60 - 4 * digit)) as usize & 0xf];
+        digit += 1;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values of `attribute` in the page.
+    fn values(attribute: &str) -> Vec<&'static str> {
+        let start = format!(" {attribute}=\"");
+        let parts = INDEX.body.split(start.as_str()).skip(1);
+        parts.filter_map(|rest| rest.split('"').next()).collect()
+    }
+
+    #[test]
+    fn etag_is_fnv_1a_of_the_bytes() {
+        assert_eq!(&etag(b""), b"\"cbf29ce484222325\"");
+        assert_eq!(&etag(b"foobar"), b"\"85944171f73967e8\"");
+        assert_eq!(INDEX.etag.as_bytes(), etag(INDEX.body.as_bytes()));
+    }
+
+    #[test]
+    fn page_loads_its_own_files_only() {
+        assert_eq!(values("src"), ["assets/app.js"]);
+        for link in values("href") {
+            let own = ["#/", "docs"].contains(&link) || link.starts_with("data:image/");
+            assert!(own || asset(&format!("/{link}")).is_some(), "{link}");
+        }
+        assert!(!STYLE.body.contains("url(") && !STYLE.body.contains("@import"));
+    }
+
+    #[test]
+    fn page_holds_nothing_that_the_policy_blocks() {
+        assert!(!INDEX.body.contains("<style") && values("style").is_empty());
+        assert_eq!(INDEX.body.matches("<script").count(), values("src").len());
+        for rest in INDEX.body.split(" on").skip(1) {
+            let after = rest.trim_start_matches(|letter: char| letter.is_ascii_alphabetic());
+            assert!(!after.starts_with('='), "an inline event handler");
+        }
+    }
+
+    #[test]
+    fn script_finds_every_element_that_it_names() {
+        let ids = values("id");
+        for name in SCRIPT.body.split("$(\"").skip(1) {
+            let name = name.split('"').next().unwrap_or_default();
+            assert!(ids.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_not_the_pages() {
+        for path in ["", "/index.html", "/assets/", "/assets/../mod.rs"] {
+            assert_eq!(asset(path), None, "{path}");
+        }
+    }
+}
