@@ -1,2 +1,8 @@
-//! worker
-fn main() {}
+//! The `worker` binary.
+
+use clap::Parser;
+use worker::cli::{self, Cli};
+
+fn main() -> anyhow::Result<()> {
+    cli::run(Cli::parse())
+}

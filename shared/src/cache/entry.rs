@@ -104,12 +104,13 @@ impl Cache {
     pub async fn get(&self, uid: &OrderUid) -> Result<Option<Cached>, CacheError> {
         let key = key(uid);
         let reply = self
-            .run("get", async |connection| {
+            .run("get", async {
+                let mut connection = self.connection().await?;
                 let reply: Reply = redis::cmd("HMGET")
                     .arg(&key)
                     .arg("version")
                     .arg("json")
-                    .query_async(connection)
+                    .query_async(&mut connection)
                     .await?;
                 Ok(reply)
             })
@@ -138,11 +139,12 @@ impl Cache {
     ) -> Result<WriteOutcome, CacheError> {
         let until = self.fresh_until(read_at).await?;
         let code = self
-            .run("fill", async |connection| {
+            .run("fill", async {
+                let mut connection = self.connection().await?;
                 let message = announcement::encode([revision]);
                 let mut invocation = self.invocation(revision, until);
                 invocation.arg(announcement::CHANNEL).arg(message);
-                Ok(invocation.invoke_async(connection).await?)
+                Ok(invocation.invoke_async(&mut connection).await?)
             })
             .await?;
         WriteOutcome::from_script(code)
@@ -171,11 +173,12 @@ impl Cache {
         read_at: Instant,
     ) -> Result<Vec<Result<WriteOutcome, CacheError>>, CacheError> {
         let until = self.fresh_until(read_at).await?;
-        self.run("write", async |connection| {
+        self.run("write", async {
+            let mut connection = self.connection().await?;
             if self.inner.source.is_cluster() {
-                self.write_to_cluster(connection, revisions, until).await
+                self.write_to_cluster(&connection, revisions, until).await
             } else {
-                self.write_pipeline(connection, revisions, until).await
+                self.write_pipeline(&mut connection, revisions, until).await
             }
         })
         .await

@@ -132,23 +132,24 @@ impl Cache {
         }
     }
 
-    /// Runs `operation` on a connection, under the deadline of one command, unless the breaker is open.
+    async fn connection(&self) -> Result<Connection, CacheError> {
+        self.inner.source.connection().await
+    }
+
+    /// Does `work` under the deadline of one command, unless the breaker is open.
     async fn run<T>(
         &self,
         operation: &'static str,
-        work: impl AsyncFnOnce(&mut Connection) -> Result<T, CacheError>,
+        work: impl Future<Output = Result<T, CacheError>>,
     ) -> Result<T, CacheError> {
         if !self.inner.breaker.admits() {
             return Err(CacheError::Open);
         }
         let started = Instant::now();
         let timeout = self.inner.timeout;
-        let result = tokio::time::timeout(timeout, async {
-            let mut connection = self.inner.source.connection().await?;
-            work(&mut connection).await
-        })
-        .await
-        .unwrap_or(Err(CacheError::Deadline(timeout)));
+        let result = tokio::time::timeout(timeout, work)
+            .await
+            .unwrap_or(Err(CacheError::Deadline(timeout)));
         self.inner
             .breaker
             .record(result.as_ref().err().is_none_or(|error| !error.is_outage()));

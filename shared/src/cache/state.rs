@@ -36,12 +36,13 @@ impl Cache {
     pub async fn probe(&self) -> Result<CacheState, CacheError> {
         self.read_clock().await?;
         let (watermark, bypass): (Option<Watermark>, Option<String>) = self
-            .run("probe", async |connection| {
+            .run("probe", async {
+                let mut connection = self.connection().await?;
                 Ok(redis::cmd("HMGET")
                     .arg(KEY)
                     .arg("watermark")
                     .arg("bypass")
-                    .query_async(connection)
+                    .query_async(&mut connection)
                     .await?)
             })
             .await?;
@@ -53,8 +54,9 @@ impl Cache {
 
     pub(super) async fn read_clock(&self) -> Result<ClockReading, CacheError> {
         let (seconds, micros): (i64, i64) = self
-            .run("time", async |connection| {
-                Ok(redis::cmd("TIME").query_async(connection).await?)
+            .run("time", async {
+                let mut connection = self.connection().await?;
+                Ok(redis::cmd("TIME").query_async(&mut connection).await?)
             })
             .await?;
         let reading = ClockReading {
@@ -77,12 +79,13 @@ impl Cache {
         let from = from
             .map(|watermark| watermark.to_string())
             .unwrap_or_default();
-        self.run("watermark", async |connection| {
+        self.run("watermark", async {
+            let mut connection = self.connection().await?;
             let moved: i64 = MOVE_WATERMARK
                 .key(KEY)
                 .arg(from)
                 .arg(to)
-                .invoke_async(connection)
+                .invoke_async(&mut connection)
                 .await?;
             Ok(moved == 1)
         })
@@ -94,12 +97,13 @@ impl Cache {
     /// # Errors
     /// When Redis does not answer or refuses.
     pub async fn begin_bypass(&self) -> Result<(), CacheError> {
-        self.run("bypass", async |connection| {
+        self.run("bypass", async {
+            let mut connection = self.connection().await?;
             Ok(redis::cmd("HSET")
                 .arg(KEY)
                 .arg("bypass")
                 .arg(1)
-                .query_async(connection)
+                .query_async(&mut connection)
                 .await?)
         })
         .await
@@ -113,19 +117,22 @@ impl Cache {
         let (mut cursor, mut deleted) = (0_u64, 0);
         loop {
             let (next, keys): (u64, Vec<String>) = self
-                .run("scan", async |connection| {
+                .run("scan", async {
+                    let mut connection = self.connection().await?;
                     let mut scan = redis::cmd("SCAN");
                     scan.arg(cursor)
                         .arg("MATCH")
                         .arg(format!("{PREFIX}*"))
                         .arg("COUNT")
                         .arg(SCAN_COUNT);
-                    Ok(scan.query_async(connection).await?)
+                    Ok(scan.query_async(&mut connection).await?)
                 })
                 .await?;
             if !keys.is_empty() {
                 deleted += self
-                    .run("unlink", async |connection| unlink(connection, &keys).await)
+                    .run("unlink", async {
+                        unlink(&mut self.connection().await?, &keys).await
+                    })
                     .await?;
             }
             if next == 0 {
@@ -141,10 +148,11 @@ impl Cache {
     /// When Redis does not answer or refuses.
     pub async fn eviction_policy(&self) -> Result<Option<String>, CacheError> {
         let info: String = self
-            .run("info", async |connection| {
+            .run("info", async {
+                let mut connection = self.connection().await?;
                 Ok(redis::cmd("INFO")
                     .arg("memory")
-                    .query_async(connection)
+                    .query_async(&mut connection)
                     .await?)
             })
             .await?;

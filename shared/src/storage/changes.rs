@@ -19,11 +19,18 @@ pub struct Change {
 pub struct ChangeSet(Vec<Change>);
 
 impl ChangeSet {
-    /// Keeps of each uid the change with the greatest version.
-    pub fn new(mut changes: Vec<Change>) -> Self {
+    /// Keeps of each uid the change with the greatest version; second comes what lost.
+    pub fn new(mut changes: Vec<Change>) -> (Self, Vec<Change>) {
         changes.sort_unstable_by(|a, b| a.uid.cmp(&b.uid).then(b.version.cmp(&a.version)));
-        changes.dedup_by(|later, kept| later.uid == kept.uid);
-        Self(changes)
+        let (mut kept, mut superseded): (Vec<Change>, Vec<Change>) =
+            (Vec::with_capacity(changes.len()), Vec::new());
+        for change in changes {
+            match kept.last() {
+                Some(newest) if newest.uid == change.uid => superseded.push(change),
+                _ => kept.push(change),
+            }
+        }
+        (Self(kept), superseded)
     }
 
     /// The changes, sorted by uid.
@@ -67,25 +74,38 @@ mod tests {
 
     #[test]
     fn the_greatest_version_of_each_uid_stays_in_the_order_of_uids() {
-        let set = ChangeSet::new(vec![
+        let changes = vec![
             erasure("b", 1),
             erasure("a", 7),
             erasure("b", 3),
             erasure("b", 2),
             erasure("a", 5),
-        ]);
-        let kept: Vec<_> = set
-            .as_slice()
-            .iter()
-            .map(|change| (change.uid.as_str(), change.version.offset))
-            .collect();
-        assert_eq!(kept, [("a", 7), ("b", 3)]);
+        ];
+        let (set, superseded) = ChangeSet::new(changes);
+        let names = |changes: &[Change]| -> Vec<(String, i64)> {
+            changes
+                .iter()
+                .map(|change| (change.uid.to_string(), change.version.offset))
+                .collect()
+        };
+        assert_eq!(
+            names(set.as_slice()),
+            [("a".to_owned(), 7), ("b".to_owned(), 3)]
+        );
+        assert_eq!(
+            names(&superseded),
+            [
+                ("a".to_owned(), 5),
+                ("b".to_owned(), 2),
+                ("b".to_owned(), 1)
+            ]
+        );
     }
 
     #[test]
     fn halves_lose_nothing() {
-        let (left, right) =
-            ChangeSet::new((0..7).map(|n| erasure(&format!("u{n}"), n)).collect()).halve();
+        let (set, _) = ChangeSet::new((0..7).map(|n| erasure(&format!("u{n}"), n)).collect());
+        let (left, right) = set.halve();
         assert_eq!((left.len(), right.len()), (3, 4));
     }
 }

@@ -1,20 +1,18 @@
 //! The pool, and the one way in which every statement runs: a connection, a deadline, an error that was classified.
 
-use std::{
-    ops::DerefMut,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram},
 };
-use scopeguard::ScopeGuard;
+use scopeguard::{ScopeGuard, guard};
 use sqlx::{
-    PgConnection, PgPool,
+    PgPool, Postgres as Driver,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout_at;
+use tokio::time::{error::Elapsed, timeout_at};
 
 use super::{Class, StorageError, nodelay};
 use crate::{
@@ -134,53 +132,95 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn ping(&self) -> Result<(), StorageError> {
-        self.call("ping", async |connection| {
-            sqlx::query("SELECT 1").execute(connection).await.map(drop)
-        })
-        .await
+        let mut lease = self.lease("ping").await?;
+        let answer = timeout_at(
+            lease.deadline,
+            sqlx::query("SELECT 1").execute(&mut **lease.connection),
+        )
+        .await;
+        lease.finish(answer).map(drop)
     }
 
-    /// Runs `statement` on a connection of the pool. On a missed deadline, a broken connection, or when the caller goes
-    /// away in the middle, the connection is closed and not returned: a statement may still be running on it.
-    pub(super) async fn call<T>(
-        &self,
-        query: &'static str,
-        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, StorageError> {
+    /// A connection for one call, whose deadline begins now.
+    pub(super) async fn lease(&self, query: &'static str) -> Result<Lease<'_>, StorageError> {
         let started = Instant::now();
         let deadline = tokio::time::Instant::from_std(started + self.timeout);
-        let result = async {
-            let connection = match timeout_at(deadline, self.pool.acquire()).await {
-                Ok(connection) => connection?,
-                Err(_) => return Err(StorageError::Deadline(self.timeout)),
-            };
-            let mut lease = scopeguard::guard(connection, |connection| drop(connection.detach()));
-            let answer = match timeout_at(deadline, statement(lease.deref_mut())).await {
-                Ok(answer) => answer.map_err(StorageError::from),
-                Err(_) => Err(StorageError::Deadline(self.timeout)),
-            };
-            if !answer.as_ref().is_err_and(StorageError::spoils_connection) {
-                drop(ScopeGuard::into_inner(lease));
+        let call = Call {
+            postgres: self,
+            query,
+            started,
+        };
+        match timeout_at(deadline, self.pool.acquire()).await {
+            Ok(Ok(connection)) => {
+                let connection = guard(connection, close as fn(PoolConnection<Driver>));
+                Ok(Lease {
+                    call,
+                    deadline,
+                    connection,
+                })
             }
-            answer
+            Ok(Err(error)) => call.finish(Err(error.into())),
+            Err(_) => call.finish(Err(StorageError::Deadline(self.timeout))),
         }
-        .await;
-        self.metrics.duration.record(
-            started.elapsed().as_secs_f64(),
-            &[KeyValue::new("query", query)],
-        );
-        if let Err(error) = &result {
-            self.metrics
-                .errors
-                .add(1, &[KeyValue::new("class", error.class().as_str())]);
-        }
-        result
     }
 
     /// Closes the pool; waits for calls that are under way.
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// A connection that is closed when dropped: on a missed deadline, or when the caller goes away in the middle, a statement
+/// may still be running on it. [`Lease::finish`] returns it to the pool where it is fit to be used again.
+pub(super) struct Lease<'p> {
+    call: Call<'p>,
+    /// When the call has to be done.
+    pub(super) deadline: tokio::time::Instant,
+    /// The connection itself.
+    pub(super) connection: ScopeGuard<PoolConnection<Driver>, fn(PoolConnection<Driver>)>,
+}
+
+struct Call<'p> {
+    postgres: &'p Postgres,
+    query: &'static str,
+    started: Instant,
+}
+
+impl Lease<'_> {
+    /// Ends the call with what its statements answered before the deadline.
+    pub(super) fn finish<T>(
+        self,
+        answer: Result<Result<T, sqlx::Error>, Elapsed>,
+    ) -> Result<T, StorageError> {
+        let result = match answer {
+            Ok(answer) => answer.map_err(StorageError::from),
+            Err(_) => Err(StorageError::Deadline(self.call.postgres.timeout)),
+        };
+        if !result.as_ref().is_err_and(StorageError::spoils_connection) {
+            drop(ScopeGuard::into_inner(self.connection));
+        }
+        self.call.finish(result)
+    }
+}
+
+impl Call<'_> {
+    fn finish<T>(self, result: Result<T, StorageError>) -> Result<T, StorageError> {
+        let metrics = &self.postgres.metrics;
+        metrics.duration.record(
+            self.started.elapsed().as_secs_f64(),
+            &[KeyValue::new("query", self.query)],
+        );
+        if let Err(error) = &result {
+            metrics
+                .errors
+                .add(1, &[KeyValue::new("class", error.class().as_str())]);
+        }
+        result
+    }
+}
+
+fn close(connection: PoolConnection<Driver>) {
+    drop(connection.detach());
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, QueryBuilder, Row, postgres::PgRow};
+use sqlx::{Postgres as Driver, QueryBuilder, Row, postgres::PgRow};
+use tokio::time::timeout_at;
 
 use super::{Postgres, StorageError};
 use crate::order::{Delivery, Item, Order, OrderUid, Payment, Revision, Version};
@@ -84,14 +85,14 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn read(&self, uid: &OrderUid) -> Result<Option<Revision>, StorageError> {
-        self.call("read", async |connection| {
-            let row = sqlx::query(select_revisions!("WHERE o.order_uid = $1"))
-                .bind(uid.as_str())
-                .fetch_optional(connection)
-                .await?;
-            row.map(|row| revision(&row)).transpose()
-        })
-        .await
+        let mut lease = self.lease("read").await?;
+        let statement = sqlx::query(select_revisions!("WHERE o.order_uid = $1")).bind(uid.as_str());
+        let answer = timeout_at(
+            lease.deadline,
+            statement.fetch_optional(&mut **lease.connection),
+        )
+        .await;
+        lease.finish(answer)?.map(|row| revision(&row)).transpose()
     }
 
     /// Of the orders `uids` those that Postgres holds, in any order.
@@ -100,14 +101,10 @@ impl Postgres {
     /// When Postgres does not answer.
     pub async fn read_many(&self, uids: &[OrderUid]) -> Result<Vec<Revision>, StorageError> {
         let uids: Vec<&str> = uids.iter().map(OrderUid::as_str).collect();
-        self.call("read_many", async |connection| {
-            let rows = sqlx::query(select_revisions!("WHERE o.order_uid = ANY($1)"))
-                .bind(uids)
-                .fetch_all(connection)
-                .await?;
-            rows.iter().map(revision).collect()
-        })
-        .await
+        let mut lease = self.lease("read_many").await?;
+        let statement = sqlx::query(select_revisions!("WHERE o.order_uid = ANY($1)")).bind(uids);
+        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
+        lease.finish(answer)?.iter().map(revision).collect()
     }
 
     /// As [`Postgres::read_many`], by the ids that [`Postgres::changed_since`] tells.
@@ -115,14 +112,10 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn read_ids(&self, ids: &[i64]) -> Result<Vec<Revision>, StorageError> {
-        self.call("read_ids", async |connection| {
-            let rows = sqlx::query(select_revisions!("WHERE o.id = ANY($1)"))
-                .bind(ids)
-                .fetch_all(connection)
-                .await?;
-            rows.iter().map(revision).collect()
-        })
-        .await
+        let mut lease = self.lease("read_ids").await?;
+        let statement = sqlx::query(select_revisions!("WHERE o.id = ANY($1)")).bind(ids);
+        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
+        lease.finish(answer)?.iter().map(revision).collect()
     }
 
     /// The newest `limit` orders that are not erased, newest first.
@@ -130,16 +123,13 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn newest(&self, limit: u32) -> Result<Vec<Revision>, StorageError> {
-        self.call("newest", async |connection| {
-            let rows = sqlx::query(select_revisions!(
-                "WHERE o.erased_at IS NULL ORDER BY o.created_at DESC, o.id DESC LIMIT $1"
-            ))
-            .bind(i64::from(limit))
-            .fetch_all(connection)
-            .await?;
-            rows.iter().map(revision).collect()
-        })
-        .await
+        let mut lease = self.lease("newest").await?;
+        let statement = sqlx::query(select_revisions!(
+            "WHERE o.erased_at IS NULL ORDER BY o.created_at DESC, o.id DESC LIMIT $1"
+        ))
+        .bind(i64::from(limit));
+        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
+        lease.finish(answer)?.iter().map(revision).collect()
     }
 
     /// At most `limit` orders that pass `filter`, newest first by the time they were first stored, then by id. Erased
@@ -152,28 +142,36 @@ impl Postgres {
         filter: &ListFilter,
         limit: u32,
     ) -> Result<Vec<Summary>, StorageError> {
-        self.call("list", async |connection| {
-            list(connection, filter, limit).await
-        })
-        .await
+        let mut statement = list_statement(filter, limit);
+        let mut lease = self.lease("list").await?;
+        let answer = timeout_at(
+            lease.deadline,
+            statement.build().fetch_all(&mut **lease.connection),
+        )
+        .await;
+        lease
+            .finish(answer)?
+            .iter()
+            .map(|row| summary(row).map_err(StorageError::from))
+            .collect()
     }
 }
 
-async fn list(
-    connection: &mut PgConnection,
-    filter: &ListFilter,
-    limit: u32,
-) -> Result<Vec<Summary>, sqlx::Error> {
+fn list_statement(filter: &ListFilter, limit: u32) -> QueryBuilder<Driver> {
     let mut query = QueryBuilder::new(
         "SELECT o.id, o.created_at, o.order_uid, o.track_number, o.customer_id, o.date_created, p.currency, p.amount, \
                 (SELECT count(*) FROM items WHERE order_id = o.id) AS item_count \
          FROM orders o JOIN payments p ON p.order_id = o.id WHERE o.erased_at IS NULL",
     );
     if let Some(customer_id) = &filter.customer_id {
-        query.push(" AND o.customer_id = ").push_bind(customer_id);
+        query
+            .push(" AND o.customer_id = ")
+            .push_bind(customer_id.clone());
     }
     if let Some(track_number) = &filter.track_number {
-        query.push(" AND o.track_number = ").push_bind(track_number);
+        query
+            .push(" AND o.track_number = ")
+            .push_bind(track_number.clone());
     }
     if let Some(after) = filter.after {
         query
@@ -187,12 +185,6 @@ async fn list(
         .push(" ORDER BY o.created_at DESC, o.id DESC LIMIT ")
         .push_bind(i64::from(limit));
     query
-        .build()
-        .fetch_all(connection)
-        .await?
-        .iter()
-        .map(summary)
-        .collect()
 }
 
 fn summary(row: &PgRow) -> Result<Summary, sqlx::Error> {
@@ -211,14 +203,14 @@ fn summary(row: &PgRow) -> Result<Summary, sqlx::Error> {
     })
 }
 
-fn revision(row: &PgRow) -> Result<Revision, sqlx::Error> {
+fn revision(row: &PgRow) -> Result<Revision, StorageError> {
     let version = Version::new(
         row.try_get("source_timestamp_ms")?,
         row.try_get("source_offset")?,
         row.try_get("source_partition")?,
     );
     let uid = OrderUid::parse(row.try_get("order_uid")?)
-        .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        .map_err(|error| StorageError::Unexpected(error.to_string()))?;
     let document = match row.try_get("erased")? {
         true => None,
         false => Some(Bytes::from(order(&uid, row)?.to_json())),

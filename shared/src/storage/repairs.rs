@@ -1,5 +1,7 @@
 //! What Redis still has to learn: marks for writes that failed, and which orders changed since a moment.
 
+use tokio::time::timeout_at;
+
 use super::{Postgres, StorageError};
 use crate::order::OrderUid;
 
@@ -15,6 +17,10 @@ pub struct RepairMark {
     /// Which mark: it changes when the order is marked again.
     mark: i64,
 }
+
+const MARK: &str = "\
+    INSERT INTO cache_repairs (order_uid) SELECT unnest($1::text[]) \
+    ON CONFLICT (order_uid) DO UPDATE SET mark = DEFAULT";
 
 /// Removing in the order of the uids locks in the order in which [`Postgres::mark_for_repair`] does.
 const CLEAR: &str = "\
@@ -33,17 +39,15 @@ impl Postgres {
         let mut uids: Vec<&str> = uids.iter().map(OrderUid::as_str).collect();
         uids.sort_unstable();
         uids.dedup();
-        self.call("mark_for_repair", async |connection| {
-            sqlx::query(
-                "INSERT INTO cache_repairs (order_uid) SELECT unnest($1::text[]) \
-                     ON CONFLICT (order_uid) DO UPDATE SET mark = DEFAULT",
-            )
-            .bind(uids)
-            .execute(connection)
-            .await
-            .map(drop)
-        })
-        .await
+        let mut lease = self.lease("mark_for_repair").await?;
+        let answer = timeout_at(
+            lease.deadline,
+            sqlx::query(MARK)
+                .bind(uids)
+                .execute(&mut **lease.connection),
+        )
+        .await;
+        lease.finish(answer).map(drop)
     }
 
     /// The oldest `limit` marks.
@@ -51,16 +55,12 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn repair_marks(&self, limit: u32) -> Result<Vec<RepairMark>, StorageError> {
-        let rows: Vec<(String, i64)> = self
-            .call("repair_marks", async |connection| {
-                sqlx::query_as(
-                    "SELECT order_uid, mark FROM cache_repairs ORDER BY marked_at LIMIT $1",
-                )
-                .bind(i64::from(limit))
-                .fetch_all(connection)
-                .await
-            })
-            .await?;
+        let mut lease = self.lease("repair_marks").await?;
+        let statement =
+            sqlx::query_as("SELECT order_uid, mark FROM cache_repairs ORDER BY marked_at LIMIT $1")
+                .bind(i64::from(limit));
+        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
+        let rows: Vec<(String, i64)> = lease.finish(answer)?;
         rows.into_iter()
             .map(|(uid, mark)| {
                 let uid = OrderUid::parse(&uid)
@@ -79,15 +79,10 @@ impl Postgres {
             .iter()
             .map(|mark| (mark.uid.as_str(), mark.mark))
             .unzip();
-        self.call("clear_repair_marks", async |connection| {
-            sqlx::query(CLEAR)
-                .bind(uids)
-                .bind(numbers)
-                .execute(connection)
-                .await
-                .map(drop)
-        })
-        .await
+        let mut lease = self.lease("clear_repair_marks").await?;
+        let statement = sqlx::query(CLEAR).bind(uids).bind(numbers);
+        let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
+        lease.finish(answer).map(drop)
     }
 
     /// The moment up to which every write may have reached Redis: now, or the oldest mark where there is one.
@@ -108,12 +103,14 @@ impl Postgres {
     }
 
     async fn time(&self, query: &'static str) -> Result<DatabaseTime, StorageError> {
-        let now: chrono::DateTime<chrono::Utc> = self
-            .call("time", async |connection| {
-                sqlx::query_scalar(query).fetch_one(connection).await
-            })
-            .await?;
-        Ok(DatabaseTime(now.timestamp_micros()))
+        let mut lease = self.lease("time").await?;
+        let answer = timeout_at(
+            lease.deadline,
+            sqlx::query_scalar(query).fetch_one(&mut **lease.connection),
+        )
+        .await;
+        let time: chrono::DateTime<chrono::Utc> = lease.finish(answer)?;
+        Ok(DatabaseTime(time.timestamp_micros()))
     }
 
     /// The ids of at most `limit` orders whose row was written at or after `since`.
@@ -127,13 +124,11 @@ impl Postgres {
     ) -> Result<Vec<i64>, StorageError> {
         let since = chrono::DateTime::from_timestamp_micros(since.0)
             .ok_or_else(|| StorageError::Unexpected("a time out of range".to_owned()))?;
-        self.call("changed_since", async |connection| {
-            sqlx::query_scalar("SELECT id FROM orders WHERE updated_at >= $1 LIMIT $2")
-                .bind(since)
-                .bind(i64::from(limit))
-                .fetch_all(connection)
-                .await
-        })
-        .await
+        let mut lease = self.lease("changed_since").await?;
+        let statement = sqlx::query_scalar("SELECT id FROM orders WHERE updated_at >= $1 LIMIT $2")
+            .bind(since)
+            .bind(i64::from(limit));
+        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
+        lease.finish(answer)
     }
 }

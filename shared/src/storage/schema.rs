@@ -1,6 +1,7 @@
 //! The schema: its migrations, and whether it is new enough for this version.
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
+use tokio::time::timeout_at;
 
 use super::{Postgres, StorageError};
 
@@ -90,9 +91,8 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn schema_version(&self) -> Result<i64, StorageError> {
-        self.call("schema_version", async |connection| {
-            version_on(connection).await
-        })
-        .await
+        let mut lease = self.lease("schema_version").await?;
+        let answer = timeout_at(lease.deadline, version_on(&mut lease.connection)).await;
+        lease.finish(answer)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use sqlx::{Connection, PgConnection, Row};
+use tokio::time::timeout_at;
 
 use super::{Change, ChangeSet, Postgres, StorageError};
 use crate::order::{Item, Order};
@@ -77,11 +78,13 @@ impl Postgres {
     /// # Errors
     /// When nothing was stored, or, for an error of COMMIT, when that is unknown: the same call again is harmless.
     pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
-        let won = self
-            .call("apply", async |connection| {
-                apply(connection, changes.as_slice()).await
-            })
-            .await?;
+        let mut lease = self.lease("apply").await?;
+        let answer = timeout_at(
+            lease.deadline,
+            apply(&mut lease.connection, changes.as_slice()),
+        )
+        .await;
+        let won = lease.finish(answer)?;
         Ok(Applied {
             won,
             committed: Instant::now(),
@@ -94,14 +97,10 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer, or refuses the right to do so.
     pub async fn end_frozen_sessions(&self) -> Result<i64, StorageError> {
-        let name = self.role.application_name();
-        self.call("end_frozen_sessions", async |connection| {
-            sqlx::query_scalar(END_FROZEN_SESSIONS)
-                .bind(name)
-                .fetch_one(connection)
-                .await
-        })
-        .await
+        let mut lease = self.lease("end_frozen_sessions").await?;
+        let statement = sqlx::query_scalar(END_FROZEN_SESSIONS).bind(self.role.application_name());
+        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
+        lease.finish(answer)
     }
 }
 

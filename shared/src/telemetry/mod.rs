@@ -4,17 +4,19 @@ mod logs;
 pub mod metrics;
 pub mod traces;
 
+pub use prometheus::Registry;
+
 use crate::config::{self, ConfigError};
 
 /// What a process keeps for as long as it wants to be observed.
 pub struct Telemetry {
-    registry: prometheus::Registry,
+    registry: Registry,
     traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
 impl Telemetry {
     /// The registry behind `/metrics`.
-    pub fn registry(&self) -> prometheus::Registry {
+    pub fn registry(&self) -> Registry {
         self.registry.clone()
     }
 

@@ -1,0 +1,37 @@
+//! Configuration of the worker's own (`WORKER_*`).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use shared::config::byte_size;
+
+/// `WORKER_*`: how records are batched.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Worker {
+    /// Most records in one transaction.
+    pub batch_size: usize,
+    /// Most bytes of values in one transaction; a single larger record goes alone.
+    #[serde(deserialize_with = "byte_size")]
+    pub batch_max_bytes: usize,
+    /// How long a batch waits for more records while another is being written; an idle worker never waits.
+    #[serde(with = "humantime_serde")]
+    pub batch_linger: Duration,
+    /// Refuse documents with fields that the order does not have.
+    pub strict_fields: bool,
+    /// How long a shutdown may take.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            batch_size: 500,
+            batch_max_bytes: 8 << 20,
+            batch_linger: Duration::from_millis(5),
+            strict_fields: false,
+            shutdown_timeout: Duration::from_secs(25),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The partitions that are ours, shared between the poll thread and the pipeline.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
+
+use super::{
+    context::Context,
+    ledger::{Ledger, Ticket},
+};
+
+/// The ledger, and the consumer at which its frontier is stored.
+pub struct Assignment {
+    topic: Arc<str>,
+    ledger: Mutex<Ledger>,
+    finished: Condvar,
+    /// Weak, for the consumer holds us by its context.
+    consumer: Mutex<Weak<BaseConsumer<Context>>>,
+}
+
+impl Assignment {
+    pub(super) fn new(topic: Arc<str>) -> Self {
+        Self {
+            topic,
+            ledger: Mutex::default(),
+            finished: Condvar::new(),
+            consumer: Mutex::new(Weak::new()),
+        }
+    }
+
+    pub(super) fn attach(&self, consumer: &Arc<BaseConsumer<Context>>) {
+        *lock(&self.consumer) = Arc::downgrade(consumer);
+    }
+
+    pub(super) fn assign(&self, partitions: &[i32]) {
+        let mut ledger = lock(&self.ledger);
+        partitions
+            .iter()
+            .for_each(|partition| ledger.assign(*partition));
+    }
+
+    /// Ends the assignment of `partitions`: whatever is still under way for them is not stored any more.
+    pub(super) fn revoke(&self, partitions: &[i32]) {
+        let mut ledger = lock(&self.ledger);
+        partitions
+            .iter()
+            .for_each(|partition| ledger.revoke(*partition));
+        self.finished.notify_all();
+    }
+
+    pub(super) fn epoch(&self, partition: i32) -> Option<u64> {
+        lock(&self.ledger).epoch(partition)
+    }
+
+    pub(super) fn receive(&self, partition: i32, epoch: u64, offset: i64) -> Option<Ticket> {
+        lock(&self.ledger).receive(partition, epoch, offset)
+    }
+
+    /// Waits until everything taken in from `partitions` is finished; false when that took longer than `limit`.
+    pub(super) fn wait_until_drained(&self, partitions: &[i32], limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut ledger = lock(&self.ledger);
+        while partitions
+            .iter()
+            .any(|partition| ledger.outstanding(*partition) > 0)
+        {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return false;
+            };
+            ledger = self
+                .finished
+                .wait_timeout(ledger, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
+    /// Notes that records are finished, and stores the frontiers that moved. Under one lock with the rebalance hooks, so
+    /// that nothing is stored for a partition that was given away in between.
+    pub fn finish(&self, tickets: &[Ticket]) {
+        let consumer = lock(&self.consumer).upgrade();
+        let mut ledger = lock(&self.ledger);
+        let frontiers = ledger.finish(tickets);
+        if let Some(consumer) = consumer.filter(|_| !frontiers.is_empty()) {
+            self.store(&consumer, &frontiers);
+        }
+        drop(ledger);
+        self.finished.notify_all();
+    }
+
+    fn store(&self, consumer: &BaseConsumer<Context>, frontiers: &[(i32, i64)]) {
+        // In the smallest scope: a list that is alive when the consumer is dropped hangs the drop.
+        let mut offsets = TopicPartitionList::with_capacity(frontiers.len());
+        for (partition, frontier) in frontiers {
+            if let Err(error) =
+                offsets.add_partition_offset(&self.topic, *partition, Offset::Offset(*frontier))
+            {
+                tracing::error!(partition, frontier, %error, "an offset cannot be stored");
+            }
+        }
+        let stored = consumer.store_offsets(&offsets);
+        // The call succeeds when any of them was stored.
+        let refused = offsets
+            .elements()
+            .iter()
+            .find_map(|element| Some((element.partition(), element.error().err()?)));
+        if let Some((partition, error)) = refused.or_else(|| Some((-1, stored.err()?))) {
+            tracing::warn!(partition, %error, "an offset was not stored; its records will be read again");
+        }
+    }
+
+    /// Of each assigned partition the frontier (none before the first record was finished) and the number of records that
+    /// are taken in and not finished.
+    pub(super) fn progress(&self) -> Vec<(i32, Option<i64>, usize)> {
+        let ledger = lock(&self.ledger);
+        ledger
+            .partitions()
+            .map(|partition| {
+                (
+                    partition,
+                    ledger.frontier(partition),
+                    ledger.outstanding(partition),
+                )
+            })
+            .collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,93 @@
+//! All properties of all Kafka clients, with the reason for each that is not obvious.
+
+use std::{process, time::Duration};
+
+use rdkafka::ClientConfig;
+use shared::config::Kafka;
+
+/// The dead letter topic takes records of this size; what is larger goes there without its value.
+pub(super) const DEAD_LETTER_MAX_BYTES: usize = 16 << 20;
+/// The topic takes records of this size, so that one that is too large for an order can be dead-lettered.
+pub(super) const TOPIC_MAX_BYTES: usize = 8 << 20;
+/// How long librdkafka tries to deliver a dead letter before it says that it could not.
+pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The name of this process towards brokers and in dead letters: host name and process id.
+pub fn client_id() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!(
+        "{}-{}",
+        if host.is_empty() { "worker" } else { host },
+        process::id()
+    )
+}
+
+/// What every client needs to reach the brokers.
+pub(super) fn base(config: &Kafka) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    for (name, value) in config.connection_properties() {
+        client.set(name, value);
+    }
+    client
+        .set("client.id", client_id())
+        .set("socket.nagle.disable", "true")
+        // The default of 10 s would keep us away from a broker that is long back.
+        .set("reconnect.backoff.max.ms", "1000");
+    client
+}
+
+/// The consumer of the workers' group.
+pub(super) fn consumer(config: &Kafka) -> ClientConfig {
+    let session = config.session_timeout.as_millis();
+    let mut client = base(config);
+    client
+        .set("group.id", &config.group_id)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session.to_string())
+        .set(
+            "heartbeat.interval.ms",
+            (session / 5).clamp(1, 3000).to_string(),
+        )
+        // We say which offsets are done (storing checks that the partition is ours), the timer commits them.
+        .set("enable.auto.offset.store", "false")
+        .set("enable.auto.commit", "true")
+        .set("auto.commit.interval.ms", "1000")
+        // librdkafka's default, `latest`, would skip what was sent before the group first met the partition.
+        .set("auto.offset.reset", "earliest")
+        // The defaults (64 MiB, 100 000 messages, a second's pause when full) are memory for nothing.
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.queue.backoff.ms", "50")
+        .set("statistics.interval.ms", "1000");
+    client
+}
+
+/// The producer of dead letters: acknowledged by all replicas, in order, without doubles of its own.
+pub(super) fn dead_letter_producer(config: &Kafka) -> ClientConfig {
+    let mut client = base(config);
+    client
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set(
+            "message.timeout.ms",
+            DELIVERY_TIMEOUT.as_millis().to_string(),
+        )
+        .set("message.max.bytes", DEAD_LETTER_MAX_BYTES.to_string())
+        .set("compression.type", "lz4")
+        .set("linger.ms", "0");
+    client
+}
+
+/// A consumer outside any group, for looking at the dead letter topic.
+pub(super) fn reader(config: &Kafka) -> ClientConfig {
+    let mut client = base(config);
+    client
+        // librdkafka asks for a group even where none is joined and nothing is committed.
+        .set("group.id", format!("{}-reader", config.group_id))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("enable.partition.eof", "true")
+        .set("fetch.message.max.bytes", DEAD_LETTER_MAX_BYTES.to_string());
+    client
+}

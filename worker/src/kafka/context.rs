@@ -1,0 +1,195 @@
+//! What librdkafka tells us: rebalances, statistics, errors. All of it runs on the poll thread.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Statistics, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
+    error::{KafkaError, RDKafkaErrorCode},
+    statistics::Partition,
+};
+use shared::runtime::health::Dependency;
+
+use super::assignment::Assignment;
+use crate::metrics::Metrics;
+
+/// What the rest of the process wants to know of the group and the brokers.
+pub struct GroupState {
+    member: AtomicBool,
+    lag: AtomicI64,
+    brokers: Dependency,
+}
+
+impl GroupState {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        Self {
+            member: AtomicBool::new(false),
+            lag: AtomicI64::new(0),
+            brokers: Dependency::new("kafka", "kafka_up"),
+        }
+    }
+
+    /// Whether this process is a member of the group, with or without partitions.
+    pub fn is_member(&self) -> bool {
+        self.member.load(Ordering::Relaxed)
+    }
+
+    /// Records of the assigned partitions that are not finished, as of about a second ago.
+    pub fn lag(&self) -> i64 {
+        self.lag.load(Ordering::Relaxed)
+    }
+
+    /// Whether a broker answers.
+    pub fn brokers(&self) -> &Dependency {
+        &self.brokers
+    }
+}
+
+impl Default for GroupState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+pub(super) struct Context {
+    pub(super) topic: Arc<str>,
+    pub(super) assignment: Arc<Assignment>,
+    pub(super) group: Arc<GroupState>,
+    pub(super) metrics: Metrics,
+    /// How long a partition that is taken away may be drained.
+    pub(super) drain_limit: Duration,
+}
+
+impl Context {
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
+        list.elements_for_topic(&self.topic)
+            .iter()
+            .map(|element| element.partition())
+            .collect()
+    }
+
+    /// What is under way is finished and stored, then the fence goes up. Nothing is taken in meanwhile, for this runs
+    /// inside the poll.
+    fn give_away(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+        if consumer.assignment_lost() {
+            tracing::warn!(
+                ?partitions,
+                "partitions were lost; what is under way for them is not stored"
+            );
+            self.group.member.store(false, Ordering::Relaxed);
+        } else {
+            if !self
+                .assignment
+                .wait_until_drained(partitions, self.drain_limit)
+            {
+                tracing::warn!(?partitions, limit = ?self.drain_limit, "partitions were revoked before all their records were finished; the rest will be read again");
+            }
+            match consumer.commit_consumer_state(CommitMode::Sync) {
+                Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "offsets were not committed; their records will be read again")
+                }
+            }
+        }
+        self.assignment.revoke(partitions);
+        for partition in partitions {
+            self.metrics.lag(*partition, 0);
+        }
+        tracing::info!(?partitions, "partitions were revoked");
+    }
+
+    /// Records between the frontier and the end of the partition.
+    fn lag(&self, statistics: &Partition, frontier: Option<i64>, outstanding: usize) -> i64 {
+        let (low, high) = (statistics.lo_offset, statistics.hi_offset);
+        if high < 0 {
+            return 0;
+        }
+        // Control records stand before the end but are never handed out: everything was fetched and finished, so there
+        // is no lag whatever the frontier says.
+        if outstanding == 0 && statistics.fetchq_cnt == 0 && statistics.next_offset >= high {
+            return 0;
+        }
+        let done = frontier.unwrap_or(statistics.committed_offset).max(low);
+        (high - done).max(0)
+    }
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        let up = statistics
+            .brokers
+            .values()
+            .any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        self.group.brokers.set(if up {
+            Ok(())
+        } else {
+            Err(&"no connection to any broker")
+        });
+        if let Some(group) = &statistics.cgrp {
+            let steady = group.state == "up" && group.join_state == "steady";
+            self.group.member.store(steady, Ordering::Relaxed);
+        }
+        let Some(topic) = statistics.topics.get(&*self.topic) else {
+            return;
+        };
+        let mut total = 0;
+        for (partition, frontier, outstanding) in self.assignment.progress() {
+            let Some(of_partition) = topic.partitions.get(&partition) else {
+                continue;
+            };
+            let lag = self.lag(of_partition, frontier, outstanding);
+            self.metrics.lag(partition, lag);
+            total += lag;
+        }
+        self.group.lag.store(total, Ordering::Relaxed);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.group.brokers.set(Err(&"no broker answers"))
+            }
+            // librdkafka reconnects by itself and says so for each broker and each attempt.
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => {
+                tracing::debug!(%error, reason, "connection to a broker");
+            }
+            _ => tracing::error!(%error, reason, "librdkafka"),
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                let partitions = self.partitions(list);
+                self.assignment.assign(&partitions);
+                tracing::info!(?partitions, "partitions were assigned");
+            }
+            Rebalance::Revoke(list) => self.give_away(consumer, &self.partitions(list)),
+            Rebalance::Error(error) => {
+                tracing::error!(%error, "the rebalance failed; giving up all partitions");
+                let all: Vec<i32> = self
+                    .assignment
+                    .progress()
+                    .iter()
+                    .map(|(partition, ..)| *partition)
+                    .collect();
+                self.assignment.revoke(&all);
+            }
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(_) = rebalance {
+            self.group.member.store(true, Ordering::Relaxed);
+        }
+    }
+}

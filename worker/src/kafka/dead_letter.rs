@@ -1,0 +1,450 @@
+//! The dead letter topic: what can never be stored, byte for byte, with the reason.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::OwnedHeaders,
+    producer::{FutureProducer, FutureRecord, Producer},
+    util::Timeout,
+};
+use sha2::{Digest, Sha256};
+use shared::{
+    config::Kafka,
+    order::{Reason, Refusal, Version},
+};
+
+use super::{
+    client::{self, client_id},
+    record::{Header, Record, Timestamp},
+};
+
+/// Header with a replayed record's version: `TIMESTAMP/OFFSET/PARTITION`.
+pub const REPLAY_VERSION: &str = "replay-version";
+
+/// The headers that we add, in their order. They come last: an original header of such a name stays in front of ours.
+const OURS: [&str; 7] = [
+    "dlq-reason",
+    "dlq-detail",
+    "dlq-topic",
+    "dlq-partition",
+    "dlq-offset",
+    "dlq-timestamp",
+    "dlq-worker",
+];
+
+/// How long closing waits for what is still on its way.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Writes dead letters.
+pub struct DeadLetters {
+    producer: FutureProducer,
+    topic: String,
+    worker: String,
+}
+
+impl DeadLetters {
+    /// A producer for the dead letter topic; connects by itself.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(config: &Kafka) -> anyhow::Result<Self> {
+        let producer = client::dead_letter_producer(config)
+            .create()
+            .context("producer of dead letters")?;
+        Ok(Self {
+            producer,
+            topic: config.dead_letter_topic.clone(),
+            worker: client_id(),
+        })
+    }
+
+    /// Sends `record` with the reason; returns once the broker has acknowledged it. A record that the topic refuses for
+    /// its size goes without its value, whose length and SHA-256 the detail tells instead.
+    ///
+    /// # Errors
+    /// When it was not acknowledged within ten seconds; it may stand in the topic all the same.
+    pub async fn send(&self, record: &Record, refusal: &Refusal) -> Result<(), KafkaError> {
+        match self
+            .deliver(
+                record,
+                record.value.as_deref(),
+                refusal.reason,
+                &refusal.detail,
+            )
+            .await
+        {
+            Err(error)
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) =>
+            {
+                let value = record.value.as_deref().unwrap_or_default();
+                let detail = format!(
+                    "{}; value left out: {} bytes, sha256 {:x}",
+                    refusal.detail,
+                    value.len(),
+                    Sha256::digest(value)
+                );
+                self.deliver(record, Some(&[]), refusal.reason, &detail)
+                    .await
+            }
+            result => result,
+        }
+    }
+
+    async fn deliver(
+        &self,
+        record: &Record,
+        value: Option<&[u8]>,
+        reason: Reason,
+        detail: &str,
+    ) -> Result<(), KafkaError> {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + OURS.len());
+        for Header { name, value } in &record.headers {
+            headers = headers.insert(rdkafka::message::Header {
+                key: name,
+                value: value.as_deref(),
+            });
+        }
+        let timestamp = match record.timestamp {
+            Timestamp::Create(millis) | Timestamp::LogAppend(millis) => millis,
+            Timestamp::Missing => -1,
+        };
+        let values = [
+            reason.as_str().to_owned(),
+            detail.to_owned(),
+            record.topic.to_string(),
+            record.partition.to_string(),
+            record.offset.to_string(),
+            timestamp.to_string(),
+            self.worker.clone(),
+        ];
+        for (name, value) in OURS.into_iter().zip(&values) {
+            headers = headers.insert(rdkafka::message::Header {
+                key: name,
+                value: Some(value.as_bytes()),
+            });
+        }
+        let mut message: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).headers(headers);
+        message.key = record.key.as_deref();
+        message.payload = value;
+        self.producer
+            .send(message, Timeout::After(client::DELIVERY_TIMEOUT))
+            .await
+            .map(drop)
+            .map_err(|(error, _)| error)
+    }
+
+    /// Waits for what is on its way to the broker.
+    pub fn flush(&self) {
+        if let Err(error) = self.producer.flush(FLUSH) {
+            tracing::warn!(%error, "dead letters were still on their way; their records will be read again");
+        }
+    }
+}
+
+/// A record of the dead letter topic.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The record as it stands there.
+    pub record: Record,
+}
+
+impl DeadLetter {
+    fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.record.header(name)?).ok()
+    }
+
+    /// Why it is there: one of the codes of [`Reason`].
+    pub fn reason(&self) -> &str {
+        self.text("dlq-reason").unwrap_or("unknown")
+    }
+
+    /// Which rule or SQLSTATE.
+    pub fn detail(&self) -> &str {
+        self.text("dlq-detail").unwrap_or_default()
+    }
+
+    /// The topic that the record came from.
+    pub fn source_topic(&self) -> Option<&str> {
+        self.text("dlq-topic")
+    }
+
+    /// Where the record stood: its version.
+    pub fn source_version(&self) -> Option<Version> {
+        let number = |name| self.text(name)?.parse::<i64>().ok();
+        let partition = i32::try_from(number("dlq-partition")?).ok()?;
+        Some(Version::new(
+            number("dlq-timestamp")?,
+            number("dlq-offset")?,
+            partition,
+        ))
+    }
+
+    /// The headers to send it back with: those that it came with, and its version, unless it came with one or is to be
+    /// taken `as_new`.
+    pub fn replay_headers(&self, as_new: bool) -> Vec<Header> {
+        let mut headers = self.record.headers.clone();
+        let ours = headers.len().saturating_sub(OURS.len());
+        if headers[ours..]
+            .iter()
+            .map(|header| header.name.as_str())
+            .eq(OURS)
+        {
+            headers.truncate(ours);
+        }
+        if as_new {
+            headers.retain(|header| header.name != REPLAY_VERSION);
+        } else if !headers.iter().any(|header| header.name == REPLAY_VERSION)
+            && let Some(version) = self.source_version()
+        {
+            let value = format!(
+                "{}/{}/{}",
+                version.timestamp_ms, version.offset, version.partition
+            );
+            headers.push(Header {
+                name: REPLAY_VERSION.to_owned(),
+                value: Some(value.into_bytes()),
+            });
+        }
+        headers
+    }
+}
+
+/// Reads the dead letter topic as it stands now.
+pub struct Reader {
+    consumer: BaseConsumer,
+    topic: String,
+    /// Partition, first offset, offset behind the last.
+    ranges: Vec<(i32, i64, i64)>,
+}
+
+/// How long one question to the brokers may take.
+const METADATA: Duration = Duration::from_secs(10);
+
+impl Reader {
+    /// Looks up what the topic holds at this moment.
+    ///
+    /// # Errors
+    /// When no broker answers within ten seconds, or the topic does not exist.
+    pub fn open(config: &Kafka) -> anyhow::Result<Self> {
+        let consumer: BaseConsumer = client::reader(config).create().context("Kafka client")?;
+        let topic = config.dead_letter_topic.clone();
+        let metadata = consumer
+            .fetch_metadata(Some(&topic), METADATA)
+            .with_context(|| format!("KAFKA_BROKERS: no answer from {}", config.brokers))?;
+        let partitions: Vec<i32> = metadata
+            .topics()
+            .iter()
+            .filter(|found| found.name() == topic && found.error().is_none())
+            .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
+            .collect();
+        anyhow::ensure!(!partitions.is_empty(), "the topic {topic} does not exist");
+        let mut ranges = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let (low, high) = consumer
+                .fetch_watermarks(&topic, partition, METADATA)
+                .context("reading the topic's offsets")?;
+            ranges.push((partition, low, high));
+        }
+        Ok(Self {
+            consumer,
+            topic,
+            ranges,
+        })
+    }
+
+    /// Calls `each` with every dead letter, partition by partition, oldest first, until it returns false.
+    ///
+    /// # Errors
+    /// When a broker stops answering, or `each` fails.
+    pub fn for_each(
+        &self,
+        each: impl FnMut(DeadLetter) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        self.read(self.ranges.clone(), each)
+    }
+
+    /// The newest dead letter of all partitions.
+    ///
+    /// # Errors
+    /// When a broker stops answering.
+    pub fn newest(&self) -> anyhow::Result<Option<DeadLetter>> {
+        let last = self
+            .ranges
+            .iter()
+            .map(|(partition, low, high)| (*partition, (*high - 1).max(*low), *high))
+            .collect();
+        let mut newest: Option<DeadLetter> = None;
+        self.read(last, |letter| {
+            if newest.as_ref().is_none_or(|held| {
+                held.record.timestamp.millis() <= letter.record.timestamp.millis()
+            }) {
+                newest = Some(letter);
+            }
+            Ok(true)
+        })?;
+        Ok(newest)
+    }
+
+    fn read(
+        &self,
+        ranges: Vec<(i32, i64, i64)>,
+        mut each: impl FnMut(DeadLetter) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let topic = self.topic.as_str().into();
+        for (partition, from, end) in ranges.into_iter().filter(|(_, from, end)| from < end) {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(from))?;
+            self.consumer.assign(&list)?;
+            loop {
+                let message = match self.consumer.poll(METADATA) {
+                    Some(Ok(message)) => message,
+                    Some(Err(KafkaError::PartitionEOF(_))) => break,
+                    Some(Err(error)) => return Err(error).context("reading the dead letter topic"),
+                    None => anyhow::bail!("no answer from the brokers within {METADATA:?}"),
+                };
+                let record = Record::copy(&message, &topic);
+                let last = record.offset + 1 >= end;
+                if record.offset < end && !each(DeadLetter { record })? {
+                    return Ok(());
+                }
+                if last {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends dead letters back to where they came from.
+pub struct Replay {
+    producer: FutureProducer,
+}
+
+impl Replay {
+    /// A producer for the topics that dead letters came from.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(config: &Kafka) -> anyhow::Result<Self> {
+        Ok(Self {
+            producer: client::dead_letter_producer(config)
+                .create()
+                .context("Kafka producer")?,
+        })
+    }
+
+    /// Sends `letter` back to the topic that it came from, with its key, value and headers.
+    ///
+    /// # Errors
+    /// When it is not a dead letter of ours or was not acknowledged within ten seconds.
+    pub async fn send(&self, letter: &DeadLetter, as_new: bool) -> anyhow::Result<()> {
+        let topic = letter
+            .source_topic()
+            .context("no dlq-topic header: not a dead letter of ours")?;
+        let headers =
+            letter
+                .replay_headers(as_new)
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, header| {
+                    headers.insert(rdkafka::message::Header {
+                        key: &header.name,
+                        value: header.value.as_deref(),
+                    })
+                });
+        let mut message: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
+        message.key = letter.record.key.as_deref();
+        message.payload = letter.record.value.as_deref();
+        self.producer
+            .send(message, Timeout::After(client::DELIVERY_TIMEOUT))
+            .await
+            .map(drop)
+            .map_err(|(error, _)| anyhow::Error::from(error))
+            .with_context(|| format!("sending a record to {topic}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(name: &str, value: &str) -> Header {
+        Header {
+            name: name.to_owned(),
+            value: Some(value.as_bytes().to_vec()),
+        }
+    }
+
+    fn letter(original: &[Header]) -> DeadLetter {
+        let ours = [
+            "invalid_order",
+            "rule",
+            "orders",
+            "3",
+            "42",
+            "1700000000000",
+            "w",
+        ];
+        let headers = original
+            .iter()
+            .cloned()
+            .chain(
+                OURS.into_iter()
+                    .zip(ours)
+                    .map(|(name, value)| header(name, value)),
+            )
+            .collect();
+        let record = Record {
+            topic: "orders-dlq".into(),
+            partition: 0,
+            offset: 0,
+            timestamp: Timestamp::Missing,
+            key: None,
+            value: None,
+            headers,
+        };
+        DeadLetter { record }
+    }
+
+    #[test]
+    fn a_replay_drops_our_headers_and_carries_the_version() {
+        let headers = letter(&[
+            header("traceparent", "t"),
+            header("dlq-reason", "an original of that name"),
+        ])
+        .replay_headers(false);
+        assert_eq!(
+            headers,
+            [
+                header("traceparent", "t"),
+                header("dlq-reason", "an original of that name"),
+                header(REPLAY_VERSION, "1700000000000/42/3")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_version_that_it_came_with_is_kept_unless_it_is_to_be_new() {
+        let letter = letter(&[header(REPLAY_VERSION, "1/2/3")]);
+        assert_eq!(
+            letter.replay_headers(false),
+            [header(REPLAY_VERSION, "1/2/3")]
+        );
+        assert!(letter.replay_headers(true).is_empty());
+    }
+
+    #[test]
+    fn ours_win_over_originals_of_the_same_name() {
+        let letter = letter(&[header("dlq-reason", "forged")]);
+        assert_eq!(letter.reason(), "invalid_order");
+        assert_eq!(
+            letter.source_version(),
+            Some(Version::new(1_700_000_000_000, 42, 3))
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Which offsets are finished: out-of-order completion becomes a contiguous frontier. Pure.
+
+use std::collections::{HashMap, VecDeque};
+
+/// The proof that a record was taken in under an assignment; it is worth nothing once the partition was given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub(super) partition: i32,
+    pub(super) epoch: u64,
+    pub(super) offset: i64,
+}
+
+/// The records of each assigned partition that were taken in and are not finished, and how far the partition is done.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    partitions: HashMap<i32, Partition>,
+    epochs: u64,
+}
+
+#[derive(Debug)]
+struct Partition {
+    /// Tells this assignment of the partition from earlier and later ones.
+    epoch: u64,
+    /// Taken in, lowest offset first, with whether they are finished.
+    outstanding: VecDeque<(i64, bool)>,
+    /// The next offset to read after a restart; none before the first record was finished.
+    frontier: Option<i64>,
+}
+
+impl Ledger {
+    /// Begins an assignment of `partition`.
+    pub(super) fn assign(&mut self, partition: i32) {
+        self.epochs += 1;
+        let fresh = Partition {
+            epoch: self.epochs,
+            outstanding: VecDeque::new(),
+            frontier: None,
+        };
+        self.partitions.insert(partition, fresh);
+    }
+
+    /// Ends the assignment of `partition`: tickets of it are worth nothing from now on.
+    pub(super) fn revoke(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
+    }
+
+    /// The assignment of `partition`, if it is ours.
+    pub(super) fn epoch(&self, partition: i32) -> Option<u64> {
+        self.partitions.get(&partition).map(|held| held.epoch)
+    }
+
+    /// Takes a record in that was read under the assignment `epoch`; none when that is over. Offsets come in rising
+    /// order, with gaps where a topic was compacted.
+    pub(super) fn receive(&mut self, partition: i32, epoch: u64, offset: i64) -> Option<Ticket> {
+        let held = self
+            .partitions
+            .get_mut(&partition)
+            .filter(|held| held.epoch == epoch)?;
+        held.outstanding.push_back((offset, false));
+        Some(Ticket {
+            partition,
+            epoch,
+            offset,
+        })
+    }
+
+    /// Notes that records are finished; returns the partitions whose frontier moved, with the frontier.
+    pub(super) fn finish(&mut self, tickets: &[Ticket]) -> Vec<(i32, i64)> {
+        let mut moved = Vec::new();
+        for ticket in tickets {
+            let Some(held) = self
+                .partitions
+                .get_mut(&ticket.partition)
+                .filter(|held| held.epoch == ticket.epoch)
+            else {
+                continue;
+            };
+            if let Ok(index) = held
+                .outstanding
+                .binary_search_by_key(&ticket.offset, |(offset, _)| *offset)
+            {
+                held.outstanding[index].1 = true;
+            }
+            let mut advanced = false;
+            while let Some((offset, true)) = held.outstanding.front().copied() {
+                held.outstanding.pop_front();
+                held.frontier = Some(offset + 1);
+                advanced = true;
+            }
+            if advanced && !moved.contains(&ticket.partition) {
+                moved.push(ticket.partition);
+            }
+        }
+        moved
+            .into_iter()
+            .filter_map(|partition| Some((partition, self.frontier(partition)?)))
+            .collect()
+    }
+
+    /// The next offset of `partition` to read after a restart, once a record was finished.
+    pub(super) fn frontier(&self, partition: i32) -> Option<i64> {
+        self.partitions.get(&partition)?.frontier
+    }
+
+    /// How many records of `partition` are taken in and not finished.
+    pub(super) fn outstanding(&self, partition: i32) -> usize {
+        self.partitions.get(&partition).map_or(0, |held| {
+            held.outstanding
+                .iter()
+                .filter(|(_, finished)| !finished)
+                .count()
+        })
+    }
+
+    /// The assigned partitions.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = i32> {
+        self.partitions.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_offsets(offsets: &[i64]) -> (Ledger, Vec<Ticket>) {
+        let mut ledger = Ledger::default();
+        ledger.assign(0);
+        let epoch = ledger.epoch(0).unwrap();
+        let tickets = offsets
+            .iter()
+            .map(|offset| ledger.receive(0, epoch, *offset).unwrap())
+            .collect();
+        (ledger, tickets)
+    }
+
+    #[test]
+    fn the_frontier_waits_for_the_lowest() {
+        let (mut ledger, tickets) = with_offsets(&[10, 11, 12]);
+        assert!(ledger.finish(&[tickets[2]]).is_empty());
+        assert!(ledger.finish(&[tickets[1]]).is_empty());
+        assert_eq!(ledger.outstanding(0), 1);
+        assert_eq!(ledger.finish(&[tickets[0]]), [(0, 13)]);
+        assert_eq!(ledger.outstanding(0), 0);
+    }
+
+    #[test]
+    fn gaps_are_passed_over() {
+        let (mut ledger, tickets) = with_offsets(&[5, 9, 100]);
+        assert_eq!(ledger.finish(&tickets[..2]), [(0, 10)]);
+        assert_eq!(ledger.finish(&tickets[2..]), [(0, 101)]);
+    }
+
+    #[test]
+    fn a_ticket_of_an_earlier_assignment_is_worth_nothing() {
+        let (mut ledger, old) = with_offsets(&[1, 2]);
+        ledger.revoke(0);
+        assert!(ledger.finish(&old).is_empty());
+        ledger.assign(0);
+        let epoch = ledger.epoch(0).unwrap();
+        let new = ledger.receive(0, epoch, 1).unwrap();
+        assert!(ledger.finish(&old).is_empty());
+        assert_eq!(ledger.finish(&[new]), [(0, 2)]);
+    }
+
+    #[test]
+    fn a_record_read_before_the_assignment_changed_is_not_taken_in() {
+        let (mut ledger, _) = with_offsets(&[]);
+        let before = ledger.epoch(0).unwrap();
+        ledger.revoke(0);
+        assert!(ledger.receive(0, before, 7).is_none());
+        ledger.assign(0);
+        assert!(ledger.receive(0, before, 7).is_none());
+    }
+
+    #[test]
+    fn in_whatever_order_records_finish_the_frontier_is_contiguous_and_never_goes_back() {
+        use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+        for seed in 0..200 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let offsets: Vec<i64> = (0..50).map(|n| n * 2).collect();
+            let (mut ledger, mut tickets) = with_offsets(&offsets);
+            tickets.shuffle(&mut rng);
+            let mut finished = Vec::new();
+            let mut last = 0;
+            for ticket in tickets {
+                finished.push(ticket.offset);
+                for (_, frontier) in ledger.finish(&[ticket]) {
+                    assert!(frontier > last, "seed {seed}");
+                    assert!(
+                        offsets
+                            .iter()
+                            .all(|offset| *offset >= frontier || finished.contains(offset)),
+                        "seed {seed}"
+                    );
+                    last = frontier;
+                }
+            }
+            assert_eq!(last, 99, "seed {seed}");
+        }
+    }
+}

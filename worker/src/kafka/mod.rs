@@ -1,0 +1,18 @@
+//! Mechanism: everything that knows librdkafka. What to do with a record is decided in [`pipeline`](crate::pipeline).
+
+mod assignment;
+mod client;
+mod context;
+pub mod dead_letter;
+mod ledger;
+mod poll;
+mod record;
+mod topics;
+
+pub use assignment::Assignment;
+pub use client::client_id;
+pub use context::GroupState;
+pub use ledger::Ticket;
+pub use poll::{Poller, Started, start};
+pub use record::{Header, Intake, Received, Record, Timestamp};
+pub use topics::create_topics;

@@ -1,0 +1,265 @@
+//! The poll thread: it alone polls the consumer, and the rebalance hooks run on it. It may block on the pipeline, which
+//! runs on tokio's threads and never waits for it.
+
+use std::{
+    collections::VecDeque,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use rdkafka::{
+    Message,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use shared::config::Kafka;
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{
+    assignment::Assignment,
+    client,
+    context::{Context, GroupState},
+    record::{Intake, Received, Record},
+};
+use crate::metrics::Metrics;
+
+/// How long one poll waits for a record.
+const POLL: Duration = Duration::from_millis(100);
+/// How long the pipeline may have no room before the partitions are paused: pausing throws the prefetch away.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Memory is counted in units of so many bytes, one more for each record's own structures.
+const MEMORY_UNIT: usize = 1024;
+
+/// The running poll thread.
+pub struct Poller {
+    stop: Arc<AtomicBool>,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl Poller {
+    /// Takes nothing more in, waits until the pipeline has finished what was taken in, commits, and leaves the group.
+    pub async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // An error means that the thread is gone, which is what was asked for.
+        let _ = self.stopped.await;
+    }
+}
+
+/// What [`start`] sets going.
+pub struct Started {
+    /// To stop it.
+    pub poller: Poller,
+    /// Where records come out.
+    pub intake: Intake,
+    /// Where they are reported as finished.
+    pub assignment: Arc<Assignment>,
+}
+
+/// Joins the group and starts polling. Records that are taken in and not finished take at most `memory` bytes (a single
+/// larger one goes alone).
+///
+/// # Errors
+/// When the configuration is refused by librdkafka or the thread cannot be started.
+pub fn start(
+    config: &Kafka,
+    memory: usize,
+    drain_limit: Duration,
+    group: Arc<GroupState>,
+    metrics: Metrics,
+) -> anyhow::Result<Started> {
+    let topic: Arc<str> = config.topic.as_str().into();
+    let assignment = Arc::new(Assignment::new(Arc::clone(&topic)));
+    let context = Context {
+        topic: Arc::clone(&topic),
+        assignment: Arc::clone(&assignment),
+        group,
+        metrics,
+        drain_limit,
+    };
+    let consumer: Arc<BaseConsumer<Context>> = Arc::new(
+        client::consumer(config)
+            .create_with_context(context)
+            .context("Kafka consumer")?,
+    );
+    assignment.attach(&consumer);
+    consumer
+        .subscribe(&[&config.topic])
+        .context("subscribing")?;
+
+    let (sender, intake) = mpsc::unbounded_channel();
+    let units = (memory / MEMORY_UNIT).max(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (say_stopped, stopped) = oneshot::channel();
+    let polling = Polling {
+        consumer,
+        assignment: Arc::clone(&assignment),
+        topic,
+        sender,
+        units,
+        memory: Arc::new(Semaphore::new(units)),
+        stop: Arc::clone(&stop),
+        runtime: Handle::current(),
+        held: VecDeque::new(),
+    };
+    thread::Builder::new()
+        .name("kafka-poll".to_owned())
+        .spawn(move || {
+            polling.run(drain_limit);
+            // Whoever wanted to know may be gone.
+            let _ = say_stopped.send(());
+        })
+        .context("starting the poll thread")?;
+    Ok(Started {
+        poller: Poller { stop, stopped },
+        intake,
+        assignment,
+    })
+}
+
+struct Polling {
+    consumer: Arc<BaseConsumer<Context>>,
+    assignment: Arc<Assignment>,
+    topic: Arc<str>,
+    sender: mpsc::UnboundedSender<Received>,
+    units: usize,
+    memory: Arc<Semaphore>,
+    stop: Arc<AtomicBool>,
+    runtime: Handle,
+    /// Read, and not yet taken in for want of memory; with the assignment under which they were read.
+    held: VecDeque<(Record, u64)>,
+}
+
+impl Polling {
+    fn run(mut self, drain_limit: Duration) {
+        while !self.stop.load(Ordering::Relaxed) {
+            self.poll(POLL);
+            while let Some((record, epoch)) = self.held.pop_front() {
+                match self.wait_for_memory(&record) {
+                    Some(memory) => self.take_in(record, epoch, memory),
+                    // Not taken in, so its offset is not stored, and it will be read again.
+                    None => break,
+                }
+            }
+        }
+        self.leave(drain_limit);
+    }
+
+    /// One poll; what it hands out is held.
+    fn poll(&mut self, limit: Duration) {
+        match self.consumer.poll(limit) {
+            None => {}
+            Some(Ok(message)) => {
+                if let Some(epoch) = self.assignment.epoch(message.partition()) {
+                    self.held
+                        .push_back((Record::copy(&message, &self.topic), epoch));
+                }
+            }
+            Some(Err(error)) => complain(&error),
+        }
+    }
+
+    fn take_in(&self, record: Record, epoch: u64, memory: OwnedSemaphorePermit) {
+        // The partition may have been given away while there was no room.
+        if let Some(ticket) = self
+            .assignment
+            .receive(record.partition, epoch, record.offset)
+        {
+            // The pipeline ends only after this thread.
+            let _ = self.sender.send(Received {
+                record,
+                ticket,
+                memory,
+            });
+        }
+    }
+
+    /// Waits for room in the pipeline: at first without polling, then with all partitions paused, for a consumer that
+    /// does not poll is thrown out of its group. None when the process is to stop.
+    fn wait_for_memory(&mut self, record: &Record) -> Option<OwnedSemaphorePermit> {
+        let units = (record.size() / MEMORY_UNIT + 1).min(self.units) as u32;
+        if let Ok(permit) = Arc::clone(&self.memory).try_acquire_many_owned(units) {
+            return Some(permit);
+        }
+        if let Some(permit) = self.acquire(units, PATIENCE) {
+            return Some(permit);
+        }
+        self.pause(true);
+        let permit = loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            self.poll(Duration::ZERO);
+            if let Some(permit) = self.acquire(units, POLL) {
+                break permit;
+            }
+        };
+        self.pause(false);
+        Some(permit)
+    }
+
+    fn acquire(&self, units: u32, limit: Duration) -> Option<OwnedSemaphorePermit> {
+        let acquired = self.runtime.block_on(async {
+            timeout(limit, Arc::clone(&self.memory).acquire_many_owned(units)).await
+        });
+        acquired.ok()?.ok()
+    }
+
+    fn pause(&self, pause: bool) {
+        let result = self
+            .consumer
+            .assignment()
+            .and_then(|partitions| match pause {
+                true => self.consumer.pause(&partitions),
+                false => self.consumer.resume(&partitions),
+            });
+        if let Err(error) = result {
+            tracing::warn!(pause, %error, "partitions could not be paused or resumed");
+        }
+    }
+
+    /// Intake has stopped; what was taken in is finished and stored, then the group is left.
+    fn leave(self, drain_limit: Duration) {
+        drop(self.sender);
+        let partitions: Vec<i32> = self
+            .assignment
+            .progress()
+            .iter()
+            .map(|(partition, ..)| *partition)
+            .collect();
+        if !self.assignment.wait_until_drained(&partitions, drain_limit) {
+            tracing::warn!("records were still under way at shutdown; they will be read again");
+        }
+        match self.consumer.commit_consumer_state(CommitMode::Sync) {
+            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            Err(error) => {
+                tracing::warn!(%error, "offsets were not committed; their records will be read again")
+            }
+        }
+        // Dropping the consumer leaves the group, at once where a broker answers.
+        drop(self.consumer);
+    }
+}
+
+fn complain(error: &KafkaError) {
+    match error {
+        KafkaError::MessageConsumptionFatal(code) => {
+            // It would come back at every poll.
+            tracing::error!(%code, "Kafka says this client cannot go on; ending the process");
+            process::exit(1);
+        }
+        KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition) => {
+            tracing::warn!("the topic does not exist (yet)");
+        }
+        other => tracing::warn!(error = %other, "reading from Kafka"),
+    }
+}

@@ -1,0 +1,53 @@
+//! Creating the topics where they are absent.
+
+use anyhow::Context;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    error::RDKafkaErrorCode,
+};
+use shared::config::Kafka;
+
+use super::client::{self, DEAD_LETTER_MAX_BYTES, TOPIC_MAX_BYTES};
+
+/// Partitions of both topics: the most workers that can share the work.
+const PARTITIONS: i32 = 6;
+
+/// Creates the topic and the dead letter topic, unless they exist.
+///
+/// # Errors
+/// When no broker answers within ten seconds, or the broker refuses.
+pub async fn create_topics(config: &Kafka) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        client::base(config).create().context("Kafka client")?;
+    let (topic_max, dead_letter_max) = (
+        TOPIC_MAX_BYTES.to_string(),
+        DEAD_LETTER_MAX_BYTES.to_string(),
+    );
+    let topics = [
+        // The broker's clock makes the versions: one clock a partition instead of one a producer.
+        NewTopic::new(&config.topic, PARTITIONS, TopicReplication::Fixed(-1))
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("max.message.bytes", &topic_max),
+        NewTopic::new(
+            &config.dead_letter_topic,
+            PARTITIONS,
+            TopicReplication::Fixed(-1),
+        )
+        .set("message.timestamp.type", "LogAppendTime")
+        .set("max.message.bytes", &dead_letter_max),
+    ];
+    let options = AdminOptions::new().request_timeout(Some(std::time::Duration::from_secs(10)));
+    for result in admin
+        .create_topics(&topics, &options)
+        .await
+        .context("creating the topics")?
+    {
+        match result {
+            Ok(topic) => tracing::info!(topic, partitions = PARTITIONS, "created the topic"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => anyhow::bail!("creating the topic {topic}: {code}"),
+        }
+    }
+    Ok(())
+}

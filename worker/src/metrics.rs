@@ -1,0 +1,186 @@
+//! The worker's metrics, all in one place.
+
+use std::time::Duration;
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Gauge, Histogram},
+};
+use shared::{
+    order::Reason,
+    telemetry::metrics::{LATENCY_SECONDS, meter},
+};
+
+/// How a record ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is the newest version of its order.
+    Stored,
+    /// It erased its order.
+    Erased,
+    /// It lost to the same or a newer version.
+    Stale,
+    /// Decoding, size, time or a rule refused it.
+    Invalid,
+    /// The database refused it.
+    Failed,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [
+        Self::Stored,
+        Self::Erased,
+        Self::Stale,
+        Self::Invalid,
+        Self::Failed,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Erased => "erased",
+            Self::Stale => "stale",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Where the time of a batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Lookup, writing and COMMIT in Postgres, retries included.
+    Persist,
+    /// Compare-and-set in Redis, marks for repair included.
+    WriteThrough,
+    /// Waiting for the dead letter topic.
+    DeadLetter,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Persist => "persist",
+            Self::WriteThrough => "write_through",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
+}
+
+/// The instruments; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    messages: Counter<u64>,
+    dead_letters: Counter<u64>,
+    foreign_fields: Counter<u64>,
+    clock_steps: Counter<u64>,
+    batch_size: Histogram<u64>,
+    batch_duration: Histogram<f64>,
+    end_to_end: Histogram<f64>,
+    lag: Gauge<i64>,
+}
+
+impl Metrics {
+    /// Creates the instruments; counters start at zero.
+    pub fn new() -> Self {
+        let meter = meter();
+        let metrics = Self {
+            messages: meter
+                .u64_counter("worker_messages_total")
+                .with_description("Records that were finished, by how they ended")
+                .build(),
+            dead_letters: meter
+                .u64_counter("dead_letter_messages_total")
+                .with_description("Records that went to the dead letter topic, by reason")
+                .build(),
+            foreign_fields: meter
+                .u64_counter("worker_foreign_fields_total")
+                .with_description("Fields that the order does not have and that were ignored")
+                .build(),
+            clock_steps: meter
+                .u64_counter("worker_clock_steps_total")
+                .with_description("Records that lost although their offset in the partition was higher: a clock stepped back")
+                .build(),
+            batch_size: meter
+                .u64_histogram("worker_batch_size")
+                .with_description("Records in one batch")
+                .with_boundaries(vec![1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0])
+                .build(),
+            batch_duration: meter
+                .f64_histogram("worker_batch_duration_seconds")
+                .with_description("Time of one batch in one stage")
+                .with_boundaries(LATENCY_SECONDS.to_vec())
+                .build(),
+            end_to_end: meter
+                .f64_histogram("worker_end_to_end_latency_seconds")
+                .with_description("From the record's timestamp to its finished write, Redis included")
+                .with_boundaries(LATENCY_SECONDS.iter().copied().chain([30.0, 60.0, 300.0, 1800.0]).collect())
+                .build(),
+            lag: meter
+                .i64_gauge("worker_consumer_lag")
+                .with_description("Records of an assigned partition that are not finished yet")
+                .build(),
+        };
+        Outcome::ALL
+            .into_iter()
+            .for_each(|outcome| metrics.finished(outcome, 0));
+        Reason::ALL
+            .into_iter()
+            .for_each(|reason| metrics.dead_lettered(reason, 0));
+        metrics.foreign_fields(0);
+        metrics.clock_stepped_back(0);
+        metrics
+    }
+
+    /// Counts finished records.
+    pub fn finished(&self, outcome: Outcome, count: u64) {
+        self.messages
+            .add(count, &[KeyValue::new("outcome", outcome.as_str())]);
+    }
+
+    /// Counts records that the dead letter topic acknowledged.
+    pub fn dead_lettered(&self, reason: Reason, count: u64) {
+        self.dead_letters
+            .add(count, &[KeyValue::new("reason", reason.as_str())]);
+    }
+
+    /// Counts ignored fields.
+    pub fn foreign_fields(&self, count: u64) {
+        self.foreign_fields.add(count, &[]);
+    }
+
+    /// Counts records that lost to a version with a lower offset in their own partition.
+    pub fn clock_stepped_back(&self, count: u64) {
+        self.clock_steps.add(count, &[]);
+    }
+
+    /// Records the size of a batch.
+    pub fn batch(&self, records: usize) {
+        self.batch_size.record(records as u64, &[]);
+    }
+
+    /// Records what a batch took in one stage.
+    pub fn stage(&self, stage: Stage, duration: Duration) {
+        self.batch_duration.record(
+            duration.as_secs_f64(),
+            &[KeyValue::new("stage", stage.as_str())],
+        );
+    }
+
+    /// Records how long a record took since its timestamp.
+    pub fn end_to_end(&self, seconds: f64) {
+        self.end_to_end.record(seconds, &[]);
+    }
+
+    /// Sets the lag of one partition.
+    pub fn lag(&self, partition: i32, lag: i64) {
+        self.lag
+            .record(lag, &[KeyValue::new("partition", i64::from(partition))]);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,239 @@
+//! One batch, from decoded records to finished ones.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::future::join_all;
+use shared::{
+    order::{OrderUid, Reason, Refusal, Version},
+    runtime::backoff::Backoff,
+    storage::Change,
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    persist::{Persist, Persisted, Verdict},
+    trace::BatchTrace,
+    waits::{Wait, Waits},
+    write_through::WriteThrough,
+};
+use crate::{
+    kafka::{Assignment, Received, Record, dead_letter::DeadLetters},
+    metrics::{Metrics, Outcome, Stage},
+};
+
+/// A record and what is to become of it.
+struct Entry {
+    received: Received,
+    intent: Intent,
+}
+
+enum Intent {
+    Store { uid: OrderUid, version: Version },
+    Erase { uid: OrderUid, version: Version },
+    DeadLetter(Refusal),
+}
+
+/// Records that are finished together.
+#[derive(Default)]
+pub(super) struct Batch {
+    entries: Vec<Entry>,
+    changes: Vec<Change>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn push_change(&mut self, received: Received, change: Change) {
+        let (uid, version) = (change.uid.clone(), change.version);
+        let intent = match change.order {
+            Some(_) => Intent::Store { uid, version },
+            None => Intent::Erase { uid, version },
+        };
+        self.changes.push(change);
+        self.push(received, intent);
+    }
+
+    pub(super) fn push_refused(&mut self, received: Received, refusal: Refusal) {
+        self.push(received, Intent::DeadLetter(refusal));
+    }
+
+    fn push(&mut self, received: Received, intent: Intent) {
+        self.bytes += received.record.size();
+        self.entries.push(Entry { received, intent });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of keys, values and headers.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The orders that it writes, some of them more than once.
+    pub(super) fn uids(&self) -> impl Iterator<Item = &OrderUid> {
+        self.changes.iter().map(|change| &change.uid)
+    }
+}
+
+/// Finishes batches; shared by those that are under way at once.
+pub(super) struct Processor {
+    pub(super) persist: Persist,
+    pub(super) write_through: WriteThrough,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) assignment: Arc<Assignment>,
+    pub(super) waits: Arc<Waits>,
+    pub(super) metrics: Metrics,
+}
+
+impl Processor {
+    /// Finishes `batch`. The order is the promise: what is stored reaches Redis (or is marked for repair), what can never
+    /// be stored reaches the dead letter topic, and only then do the offsets count. `database` is given back as soon as
+    /// Postgres is done, so that the next batch is written while this one goes to Redis.
+    pub(super) async fn process(&self, mut batch: Batch, database: OwnedSemaphorePermit) {
+        self.metrics.batch(batch.len());
+        let mut trace = BatchTrace::begin(batch.entries.iter().map(|entry| &entry.received.record));
+        let changes = std::mem::take(&mut batch.changes);
+
+        let (persisted, ()) = tokio::join!(
+            self.store(changes, database),
+            self.dead_letter_invalid(&batch)
+        );
+        trace.persisted();
+
+        let started = Instant::now();
+        for (revisions, read_at) in persisted.revisions {
+            self.write_through.write(revisions, read_at).await;
+        }
+        self.metrics.stage(Stage::WriteThrough, started.elapsed());
+        trace.written_through();
+
+        let outcomes = self.settle(&batch, &persisted.verdicts).await;
+        self.metrics.clock_stepped_back(persisted.clock_steps);
+        if persisted.clock_steps > 0 {
+            tracing::warn!(
+                records = persisted.clock_steps,
+                "records lost to a lower offset of their own partition: a clock stepped back"
+            );
+        }
+        self.finish(batch, &outcomes);
+        trace.finished();
+    }
+
+    async fn store(&self, changes: Vec<Change>, database: OwnedSemaphorePermit) -> Persisted {
+        let started = Instant::now();
+        let persisted = self.persist.persist(changes).await;
+        self.metrics.stage(Stage::Persist, started.elapsed());
+        drop(database);
+        persisted
+    }
+
+    async fn dead_letter_invalid(&self, batch: &Batch) {
+        let refused = batch
+            .entries
+            .iter()
+            .filter_map(|entry| match &entry.intent {
+                Intent::DeadLetter(refusal) => Some((&entry.received.record, refusal)),
+                Intent::Store { .. } | Intent::Erase { .. } => None,
+            });
+        self.dead_letter_all(refused).await;
+    }
+
+    async fn dead_letter_all<'a>(&self, refused: impl Iterator<Item = (&'a Record, &'a Refusal)>) {
+        let mut sends = Vec::new();
+        for (record, refusal) in refused {
+            sends.push(self.dead_letter(record, refusal));
+        }
+        if sends.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        join_all(sends).await;
+        self.metrics.stage(Stage::DeadLetter, started.elapsed());
+    }
+
+    /// Sends one record to the dead letter topic, for as long as it takes.
+    async fn dead_letter(&self, record: &Record, refusal: &Refusal) {
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.dead_letters.send(record, refusal).await {
+            let _waiting = self.waits.begin(Wait::DeadLetterTopic);
+            tracing::warn!(%error, partition = record.partition, offset = record.offset, "the dead letter topic did not take a record; trying again");
+            backoff.wait().await;
+        }
+        self.metrics.dead_lettered(refusal.reason, 1);
+    }
+
+    /// What became of each entry; dead-letters what the database refused.
+    async fn settle(
+        &self,
+        batch: &Batch,
+        verdicts: &std::collections::HashMap<(OrderUid, Version), Verdict>,
+    ) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut refused = Vec::new();
+        for entry in &batch.entries {
+            let (uid, version, won) = match &entry.intent {
+                Intent::Store { uid, version } => (uid, version, Outcome::Stored),
+                Intent::Erase { uid, version } => (uid, version, Outcome::Erased),
+                Intent::DeadLetter(_) => {
+                    outcomes.push(Outcome::Invalid);
+                    continue;
+                }
+            };
+            outcomes.push(match verdicts.get(&(uid.clone(), *version)) {
+                Some(Verdict::Won) => won,
+                Some(Verdict::Refused(sqlstate)) => {
+                    let refusal = Refusal {
+                        reason: Reason::RejectedByDatabase,
+                        detail: format!("SQLSTATE {sqlstate}"),
+                    };
+                    refused.push((&entry.received.record, refusal));
+                    Outcome::Failed
+                }
+                Some(Verdict::Lost) | None => Outcome::Stale,
+            });
+        }
+        self.dead_letter_all(refused.iter().map(|(record, refusal)| (*record, refusal)))
+            .await;
+        outcomes
+    }
+
+    fn finish(&self, batch: Batch, outcomes: &[Outcome]) {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis() as i64;
+        for outcome in [
+            Outcome::Stored,
+            Outcome::Erased,
+            Outcome::Stale,
+            Outcome::Invalid,
+            Outcome::Failed,
+        ] {
+            let count = outcomes.iter().filter(|each| **each == outcome).count();
+            if count > 0 {
+                self.metrics.finished(outcome, count as u64);
+            }
+        }
+        for (entry, outcome) in batch.entries.iter().zip(outcomes) {
+            if matches!(outcome, Outcome::Stored | Outcome::Erased) {
+                let millis = (now - entry.received.record.timestamp.millis()).max(0);
+                self.metrics.end_to_end(millis as f64 / 1000.0);
+            }
+        }
+        let tickets: Vec<_> = batch
+            .entries
+            .iter()
+            .map(|entry| entry.received.ticket)
+            .collect();
+        self.assignment.finish(&tickets);
+        self.waits.progressed();
+    }
+}

@@ -1,0 +1,210 @@
+//! From a record to a change, or to the reason why it never becomes one.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use shared::{
+    order::{
+        ForeignFields, MAX_FUTURE, MAX_VALUE_BYTES, OrderUid, Reason, Refusal, Version, decode,
+        parse_replay_version,
+    },
+    storage::Change,
+};
+
+use crate::kafka::{Record, Timestamp, dead_letter::REPLAY_VERSION};
+
+/// A record that can be stored.
+pub(super) struct Decoded {
+    pub(super) change: Change,
+    pub(super) foreign_fields: u64,
+}
+
+/// Reads `record` and checks it, in the order of [`Reason`].
+pub(super) fn decode_record(
+    record: &Record,
+    fields: ForeignFields,
+    now: SystemTime,
+) -> Result<Decoded, Refusal> {
+    let version = version(record);
+    let too_large = record
+        .value
+        .as_ref()
+        .is_some_and(|value| value.len() > MAX_VALUE_BYTES);
+    if let Ok(version) = &version
+        && !too_large
+        && lies_in_future(record, version, now)
+    {
+        return Err(Refusal {
+            reason: Reason::FutureTimestamp,
+            detail: format!(
+                "more than {} s ahead of this worker's clock",
+                MAX_FUTURE.as_secs()
+            ),
+        });
+    }
+    match &record.value {
+        Some(value) => {
+            let decoded = decode(value, fields)?;
+            let uid = OrderUid::parse(&decoded.order.order_uid)
+                .map_err(|_| invalid("order_uid: code"))?;
+            let change = Change {
+                uid,
+                version: version?,
+                order: Some(Box::new(decoded.order)),
+            };
+            Ok(Decoded {
+                change,
+                foreign_fields: decoded.foreign_fields,
+            })
+        }
+        None => {
+            let uid = OrderUid::from_bytes(record.key.as_deref().unwrap_or_default())
+                .map_err(|_| invalid("a null value erases the order that the key names, and the key is not an order uid"))?;
+            Ok(Decoded {
+                change: Change {
+                    uid,
+                    version: version?,
+                    order: None,
+                },
+                foreign_fields: 0,
+            })
+        }
+    }
+}
+
+/// Where the record stood, or, of a replayed dead letter, where the original stood.
+fn version(record: &Record) -> Result<Version, Refusal> {
+    match record.header(REPLAY_VERSION) {
+        Some(header) => parse_replay_version(header)
+            .map_err(|_| invalid("header replay-version: TIMESTAMP/OFFSET/PARTITION is expected")),
+        None => Ok(Version::new(
+            record.timestamp.millis(),
+            record.offset,
+            record.partition,
+        )),
+    }
+}
+
+/// The broker's own clock is never in the future; a producer's, or a replay's, may be.
+fn lies_in_future(record: &Record, version: &Version, now: SystemTime) -> bool {
+    let chosen_by_broker = matches!(record.timestamp, Timestamp::LogAppend(_))
+        && record.header(REPLAY_VERSION).is_none();
+    let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default() + MAX_FUTURE;
+    !chosen_by_broker && i128::from(version.timestamp_ms) > limit.as_millis() as i128
+}
+
+fn invalid(detail: &str) -> Refusal {
+    Refusal {
+        reason: Reason::InvalidOrder,
+        detail: detail.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shared::order::sample;
+
+    use super::*;
+    use crate::kafka::Header;
+
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+    fn record(timestamp: Timestamp, value: Option<&[u8]>) -> Record {
+        Record {
+            topic: "orders".into(),
+            partition: 3,
+            offset: 42,
+            timestamp,
+            key: Some(b"uid-1".to_vec()),
+            value: value.map(<[u8]>::to_vec),
+            headers: Vec::new(),
+        }
+    }
+
+    fn valid() -> Vec<u8> {
+        sample::Generator::new(1, 1..=3).next().unwrap().to_json()
+    }
+
+    fn check(record: &Record) -> Result<Version, Reason> {
+        decode_record(record, ForeignFields::Ignore, UNIX_EPOCH + NOW)
+            .map(|decoded| decoded.change.version)
+            .map_err(|refusal| refusal.reason)
+    }
+
+    fn with_replay_version(mut record: Record, value: &str) -> Record {
+        record.headers.push(Header {
+            name: REPLAY_VERSION.to_owned(),
+            value: Some(value.as_bytes().to_vec()),
+        });
+        record
+    }
+
+    #[test]
+    fn the_version_is_where_the_record_stood() {
+        let stood = check(&record(Timestamp::LogAppend(7), Some(&valid())));
+        assert_eq!(stood, Ok(Version::new(7, 42, 3)));
+        assert_eq!(
+            check(&record(Timestamp::Missing, Some(&valid()))),
+            Ok(Version::new(0, 42, 3))
+        );
+        let replayed =
+            with_replay_version(record(Timestamp::LogAppend(7), Some(&valid())), "5/6/1");
+        assert_eq!(check(&replayed), Ok(Version::new(5, 6, 1)));
+    }
+
+    #[test]
+    fn only_a_chosen_time_can_lie_in_the_future() {
+        let limit = (NOW + MAX_FUTURE).as_millis() as i64;
+        let value = valid();
+        assert!(check(&record(Timestamp::Create(limit), Some(&value))).is_ok());
+        assert_eq!(
+            check(&record(Timestamp::Create(limit + 1), Some(&value))),
+            Err(Reason::FutureTimestamp)
+        );
+        assert!(check(&record(Timestamp::LogAppend(limit + 1), Some(&value))).is_ok());
+        let replayed = with_replay_version(
+            record(Timestamp::LogAppend(1), Some(&value)),
+            &format!("{}/1/1", limit + 1),
+        );
+        assert_eq!(check(&replayed), Err(Reason::FutureTimestamp));
+    }
+
+    #[test]
+    fn reasons_are_checked_in_their_order() {
+        let future = Timestamp::Create(i64::MAX);
+        let large = vec![b' '; MAX_VALUE_BYTES + 1];
+        assert_eq!(check(&record(future, Some(&large))), Err(Reason::TooLarge));
+        assert_eq!(
+            check(&record(future, Some(b"{"))),
+            Err(Reason::FutureTimestamp)
+        );
+        let malformed = with_replay_version(record(Timestamp::Create(1), Some(b"{")), "x");
+        assert_eq!(check(&malformed), Err(Reason::MalformedJson));
+        let rule = with_replay_version(record(Timestamp::Create(1), Some(&valid())), "1/2");
+        assert_eq!(check(&rule), Err(Reason::InvalidOrder));
+    }
+
+    #[test]
+    fn a_null_value_erases_and_an_empty_one_is_malformed() {
+        let erasure = decode_record(
+            &record(Timestamp::LogAppend(1), None),
+            ForeignFields::Ignore,
+            UNIX_EPOCH + NOW,
+        );
+        let change = erasure.ok().map(|decoded| decoded.change).unwrap();
+        assert_eq!(
+            (change.uid.as_str(), change.order.is_none()),
+            ("uid-1", true)
+        );
+        assert_eq!(
+            check(&record(Timestamp::LogAppend(1), Some(b""))),
+            Err(Reason::MalformedJson)
+        );
+        for key in [None, Some(b"not a uid".to_vec()), Some(Vec::new())] {
+            let mut record = record(Timestamp::LogAppend(1), None);
+            record.key = key;
+            assert_eq!(check(&record), Err(Reason::InvalidOrder));
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Policy: what becomes of a record, and when it counts as finished.
+//!
+//! A record is decoded ([`decode`]), gathered into a batch ([`batcher`]), and finished with it ([`batch`]): stored
+//! ([`persist`]), written through to Redis ([`write_through`]), or dead-lettered. Nothing here ends in failure: what
+//! cannot be done now is waited for ([`waits`]) and done again.
+
+mod batch;
+pub mod batcher;
+pub mod breaker;
+mod decode;
+mod persist;
+mod trace;
+pub mod waits;
+pub mod write_through;
+
+pub use batcher::Pipeline;
