@@ -1,7 +1,7 @@
 //! The Kafka client: its properties, its delivery reports, the headers of a record.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -24,6 +24,7 @@ const MAX_MESSAGE_BYTES: usize = 8 << 20;
 pub(crate) struct Reports {
     acknowledged: AtomicU64,
     failed: AtomicU64,
+    hopeless: AtomicBool,
     /// The first record that failed.
     failure: Mutex<Option<KafkaError>>,
     /// What librdkafka said last about the connection.
@@ -51,9 +52,16 @@ impl Reports {
         lock(&self.complaint).clone()
     }
 
+    /// Whether a record failed in a way that the next ones will, too.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.hopeless.load(Ordering::Relaxed)
+    }
+
     /// Counts a record that failed.
     pub(crate) fn record_failure(&self, error: KafkaError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+        self.hopeless
+            .fetch_or(is_hopeless(&error), Ordering::Relaxed);
         lock(&self.failure).get_or_insert(error);
     }
 }
@@ -132,7 +140,7 @@ pub(crate) fn producer(
 }
 
 /// Whether an error means that nothing will go through any more, so that going on is no use.
-pub(crate) fn is_hopeless(error: &KafkaError) -> bool {
+fn is_hopeless(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

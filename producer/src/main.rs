@@ -1,14 +1,6 @@
 //! Generates orders and sends them to Kafka.
 //!
-//! | module | responsibility |
-//! |---|---|
-//! | `cli` | the command line |
-//! | `generate` | made-up orders, and files of them |
-//! | `source` | records from a file, from the generator, or to erase orders |
-//! | `kafka` | the Kafka client: properties, delivery reports, trace headers |
-//! | `send` | sending at a pace, until all is acknowledged |
-//! | `progress` | the progress bar and the summary |
-//! | `interrupt` | Ctrl-C and SIGTERM |
+//! `source` says what to send, `send` when, and `kafka` how.
 
 mod cli;
 mod generate;
@@ -43,10 +35,7 @@ fn run() -> anyhow::Result<ExitCode> {
 
 /// Runs `work` on this thread; tokio serves signals and the exporter of traces beside it.
 fn observed(work: impl FnOnce(&Interrupt) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Runtime::new()?;
     let _inside = runtime.enter();
     let telemetry = telemetry::init("producer", env!("CARGO_PKG_VERSION"))?;
     let outcome = work(&Interrupt::listen());

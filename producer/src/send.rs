@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
@@ -99,17 +100,12 @@ impl<'a> Sender<'a> {
         };
         println!("{summary}");
         outcome?;
-        if let Some(error) = self.failure() {
-            eprintln!("records failed at {}: {error}", self.config.brokers);
-            return Ok(self
-                .interrupt
-                .exit_code()
-                .map_or(ExitCode::FAILURE, ExitCode::from));
+        let mut exit_code = ExitCode::SUCCESS;
+        if let Some(error) = self.producer.context().failure() {
+            eprintln!("error: records failed at {}: {error}", self.config.brokers);
+            exit_code = ExitCode::FAILURE;
         }
-        Ok(self
-            .interrupt
-            .exit_code()
-            .map_or(ExitCode::SUCCESS, ExitCode::from))
+        Ok(self.interrupt.exit_code().map_or(exit_code, ExitCode::from))
     }
 
     /// Hands one record to librdkafka when it is due, waiting while its queue is full. Breaks when sending must stop.
@@ -146,11 +142,7 @@ impl<'a> Sender<'a> {
         self.counts.acknowledged = self.producer.context().acknowledged();
         self.counts.failed = self.producer.context().failed();
         self.progress.show(&self.counts, done);
-        let hopeless = self.counts.failed > 0
-            && self
-                .failure()
-                .is_some_and(|error| kafka::is_hopeless(&error));
-        if hopeless || self.interrupt.exit_code().is_some() {
+        if self.producer.context().is_hopeless() || self.interrupt.exit_code().is_some() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -160,21 +152,13 @@ impl<'a> Sender<'a> {
     /// Waits until each record is acknowledged or has failed; librdkafka gives each of them up in time.
     fn drain(&mut self) {
         while self.producer.in_flight_count() > 0 {
-            let stop = self.serve(TICK, 1.0).is_break();
-            if stop
-                && self
-                    .failure()
-                    .is_some_and(|error| kafka::is_hopeless(&error))
-            {
+            let _go_on = self.serve(TICK, 1.0);
+            if self.producer.context().is_hopeless() {
                 self.producer
                     .purge(PurgeConfig::default().queue().inflight());
             }
         }
-        let _all_done = self.serve(Duration::ZERO, 1.0);
-    }
-
-    fn failure(&self) -> Option<KafkaError> {
-        self.producer.context().failure()
+        let _go_on = self.serve(Duration::ZERO, 1.0);
     }
 }
 
@@ -185,29 +169,30 @@ fn wait_for_topic(
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + timeout;
-    let seconds = timeout.as_secs_f64();
     // An interrupted wait ends here, too: the first record then meets the same interrupt.
     while interrupt.exit_code().is_none() {
-        let problem = match kafka::has_topic(producer, &config.topic, METADATA_TIMEOUT) {
-            Ok(true) => return Ok(()),
-            Ok(false) => format!(
-                "no topic {} at {} (a worker creates it)",
-                config.topic, config.brokers
-            ),
-            Err(error) => {
-                let complaint = producer.context().complaint();
-                format!(
-                    "no broker answers at {}: {}",
-                    config.brokers,
-                    complaint.unwrap_or(error.to_string())
-                )
-            }
-        };
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "{problem}; gave up after {seconds} s"
-        );
-        // Serves the client while it waits.
+        let answer = kafka::has_topic(producer, &config.topic, METADATA_TIMEOUT);
+        if answer == Ok(true) {
+            break;
+        }
+        if Instant::now() >= deadline {
+            let problem = match answer {
+                Ok(_) => format!("no topic {} (a worker creates it)", config.topic),
+                Err(error) => {
+                    let complaint = producer.context().complaint();
+                    format!(
+                        "no broker answers: {}",
+                        complaint.unwrap_or(error.to_string())
+                    )
+                }
+            };
+            bail!(
+                "{}: {problem}; gave up after {} s",
+                config.brokers,
+                timeout.as_secs_f64()
+            );
+        }
+        // Takes in complaints while it waits.
         producer.poll(TOPIC_INTERVAL);
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! The binary against a real broker.
 
-use std::collections::BTreeMap;
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 use shared::order::{ForeignFields, Reason, decode};
@@ -21,6 +23,29 @@ const PARTITIONS: i32 = 3;
 fn brokers() -> String {
     env::var("KAFKA_BROKERS")
         .expect("set KAFKA_BROKERS to a Kafka broker, such as `scripts/services env` prints it")
+}
+
+/// A record as it arrived.
+#[derive(PartialEq)]
+struct Received {
+    partition: i32,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    traceparent: Option<String>,
+}
+
+impl From<BorrowedMessage<'_>> for Received {
+    fn from(message: BorrowedMessage<'_>) -> Self {
+        Self {
+            partition: message.partition(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            traceparent: message.headers().and_then(|headers| {
+                let header = headers.iter().find(|header| header.key == "traceparent")?;
+                Some(String::from_utf8(header.value?.to_vec()).unwrap())
+            }),
+        }
+    }
 }
 
 /// A topic of its own for each test.
@@ -71,7 +96,7 @@ impl Topic {
     }
 
     /// Everything in the topic: key and value, by partition.
-    fn records(&self) -> Vec<(i32, Option<Vec<u8>>, Option<Vec<u8>>)> {
+    fn records(&self) -> Vec<Received> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers())
             .set("group.id", &self.name)
@@ -93,13 +118,7 @@ impl Topic {
         while left > 0 {
             assert!(Instant::now() < deadline, "{left} records did not arrive");
             if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-                let message = message.unwrap();
-                let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-                records.push((
-                    message.partition(),
-                    owned(message.key()),
-                    owned(message.payload()),
-                ));
+                records.push(message.unwrap().into());
                 left -= 1;
             }
         }
@@ -221,7 +240,7 @@ fn file_arrives_byte_for_byte_under_its_uids() {
         let mut orders = Vec::new();
         let mut bad = BTreeMap::new();
         let mut reasons = BTreeMap::new();
-        for (_, key, value) in topic.records() {
+        for Received { key, value, .. } in topic.records() {
             let bytes = value.as_deref().unwrap();
             if let Err(refusal) = decode(bytes, ForeignFields::Refuse) {
                 *reasons.entry(refusal.reason).or_insert(0) += 1;
@@ -279,7 +298,14 @@ fn made_up_orders_follow_the_seed_and_one_uid_keeps_its_partition() {
     let records = topic.records();
     assert_eq!(records.len(), 200);
     let mut by_key = BTreeMap::<_, Vec<_>>::new();
-    for (partition, key, value) in records {
+    for Received {
+        partition,
+        key,
+        value,
+        traceparent,
+    } in records
+    {
+        assert_eq!(traceparent, None);
         let order = decode(value.as_deref().unwrap(), ForeignFields::Refuse)
             .unwrap()
             .order;
@@ -314,7 +340,7 @@ fn erasure_is_a_null_value_and_an_empty_one_is_not() {
     let mut records: Vec<_> = topic
         .records()
         .into_iter()
-        .map(|(_, key, value)| (key, value))
+        .map(|record| (record.key, record.value))
         .collect();
     records.sort();
     assert_eq!(
@@ -348,7 +374,7 @@ fn oversized_order_is_sent_up_to_the_topics_limit() {
     assert_eq!(records.len(), 1);
     assert!(
         records[0]
-            .2
+            .value
             .as_ref()
             .is_some_and(|value| value.len() > 2 << 20)
     );
@@ -411,7 +437,7 @@ fn no_broker_and_no_topic_are_said_by_name() {
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
-        errors.contains("no broker answers at 127.0.0.1:1") && errors.contains("gave up after 1 s"),
+        errors.contains("127.0.0.1:1: no broker answers: ") && errors.contains("gave up after 1 s"),
         "{errors}"
     );
 
@@ -426,7 +452,7 @@ fn no_broker_and_no_topic_are_said_by_name() {
     ]);
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("no topic no-such-topic at "), "{errors}");
+    assert!(errors.contains("no topic no-such-topic"), "{errors}");
     // Asking did not create it.
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
@@ -495,6 +521,27 @@ impl Drop for KillOnDrop {
         if let Some(child) = &mut self.0 {
             let _may_have_ended = child.kill();
         }
+    }
+}
+
+#[test]
+fn each_record_carries_a_trace_of_its_own_where_traces_go_anywhere() {
+    let topic = Topic::create("traces");
+    let output = command(&["send", "--topic", &topic.name, "-n", "3"])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    succeeded(&output);
+    let traces: BTreeSet<_> = topic
+        .records()
+        .into_iter()
+        .map(|record| record.traceparent.unwrap())
+        .collect();
+    assert_eq!(traces.len(), 3);
+    // Version, trace, span, and the flag that says that it is sampled.
+    for trace in traces {
+        let parts: Vec<_> = trace.split('-').map(str::len).collect();
+        assert!(parts == [2, 32, 16, 2] && trace.ends_with("-01"), "{trace}");
     }
 }
 
