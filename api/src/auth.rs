@@ -1,0 +1,291 @@
+//! API keys: who may ask for what.
+//!
+//! The file holds one key a line, `NAME sha256:HEX SCOPE,SCOPE`, where HEX is the SHA-256 of the token that the caller
+//! presents. Blank lines and lines that begin with `#` are passed over.
+
+use std::{fmt, fs, path::Path};
+
+use sha2::{Digest, Sha256};
+use shared::config::ConfigError;
+
+/// The variable that names the file.
+const VARIABLE: &str = "API_KEYS_FILE";
+
+/// Something that a key may be allowed to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Look orders up and list them.
+    OrdersRead,
+}
+
+impl Scope {
+    const ALL: [Self; 1] = [Self::OrdersRead];
+
+    /// Its name in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OrdersRead => "orders:read",
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The name of the key.
+    pub name: String,
+}
+
+/// Why a caller is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// No token, or one that is not known.
+    Unauthorized,
+    /// The token is known but lacks the scope.
+    Forbidden,
+}
+
+/// The keys that may be presented.
+#[derive(Default)]
+pub struct Keys {
+    keys: Vec<Key>,
+}
+
+struct Key {
+    caller: Caller,
+    digest: [u8; 32],
+    scopes: Vec<Scope>,
+}
+
+/// Shows names, never digests.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.keys.iter().map(|key| &key.caller.name))
+            .finish()
+    }
+}
+
+impl Keys {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, holds no key, or has a line that is not understood; the error names the line by its number
+    /// and quotes none of it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::SecretFile {
+            variable: VARIABLE.to_owned(),
+            path: path.display().to_string(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|problem| {
+            ConfigError::malformed(VARIABLE, format!("{}: {problem}", path.display()))
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut keys: Vec<Key> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let key =
+                parse_line(line).map_err(|problem| format!("line {}: {problem}", index + 1))?;
+            if keys.iter().any(|other| other.caller == key.caller) {
+                return Err(format!(
+                    "line {}: a key of this name stands above",
+                    index + 1
+                ));
+            }
+            keys.push(key);
+        }
+        if keys.is_empty() {
+            return Err("there is no key in it".to_owned());
+        }
+        Ok(Self { keys })
+    }
+
+    /// Who presents `authorization` (the value of the header), if that key may do what `scope` says.
+    ///
+    /// # Errors
+    /// When the token is missing, unknown, or lacks the scope.
+    pub fn check(&self, authorization: Option<&[u8]>, scope: Scope) -> Result<&Caller, Denial> {
+        let token = authorization
+            .and_then(bearer_token)
+            .ok_or(Denial::Unauthorized)?;
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        // Every key is compared, and each of them whole: how long that takes tells nothing.
+        let mut found = None;
+        for key in &self.keys {
+            if equal(&key.digest, &digest) {
+                found = Some(key);
+            }
+        }
+        let key = found.ok_or(Denial::Unauthorized)?;
+        if key.scopes.contains(&scope) {
+            Ok(&key.caller)
+        } else {
+            Err(Denial::Forbidden)
+        }
+    }
+}
+
+fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    a.iter()
+        .zip(b)
+        .fold(0, |difference, (a, b)| difference | (a ^ b))
+        == 0
+}
+
+/// The token of `Bearer TOKEN`; the scheme's name in any case, as RFC 9110 has it.
+fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = authorization.split_at_checked(7)?;
+    let token = rest.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
+}
+
+fn parse_line(line: &str) -> Result<Key, &'static str> {
+    let mut words = line.split_whitespace();
+    let (Some(name), Some(digest), Some(scopes), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err("three words are expected: NAME sha256:HEX SCOPE,SCOPE");
+    };
+    let digest = digest
+        .strip_prefix("sha256:")
+        .and_then(parse_digest)
+        .ok_or("sha256: and 64 hexadecimal digits are expected")?;
+    let scopes = scopes
+        .split(',')
+        .map(|name| Scope::ALL.into_iter().find(|scope| scope.as_str() == name))
+        .collect::<Option<Vec<Scope>>>()
+        .ok_or("a scope is not known; there is orders:read")?;
+    Ok(Key {
+        caller: Caller {
+            name: name.to_owned(),
+        },
+        digest,
+        scopes,
+    })
+}
+
+fn parse_digest(hex: &str) -> Option<[u8; 32]> {
+    let digits = hex.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+        let (high, low) = (
+            char::from(pair[0]).to_digit(16)?,
+            char::from(pair[1]).to_digit(16)?,
+        );
+        *byte = (high * 16 + low) as u8;
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SHA-256 of `secret`.
+    const DIGEST: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
+    fn keys() -> Keys {
+        Keys::parse(&format!(
+            "# readers\n\n  support sha256:{} orders:read\n",
+            DIGEST.to_uppercase()
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_known_token_names_its_caller() {
+        let caller = Caller {
+            name: "support".to_owned(),
+        };
+        for header in ["Bearer secret", "bearer secret", "BEARER  secret "] {
+            assert_eq!(
+                keys().check(Some(header.as_bytes()), Scope::OrdersRead),
+                Ok(&caller),
+                "{header}"
+            );
+        }
+    }
+
+    #[test]
+    fn anything_else_is_turned_away() {
+        for header in [
+            None,
+            Some(""),
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Bearer wrong"),
+            Some("Basic secret"),
+            Some("secret"),
+        ] {
+            let answer = keys()
+                .check(header.map(str::as_bytes), Scope::OrdersRead)
+                .map(|_| ());
+            assert_eq!(answer, Err(Denial::Unauthorized), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_without_the_scope_is_forbidden() {
+        let mut keys = keys();
+        keys.keys[0].scopes.clear();
+        assert_eq!(
+            keys.check(Some(b"Bearer secret"), Scope::OrdersRead)
+                .map(|_| ()),
+            Err(Denial::Forbidden)
+        );
+    }
+
+    #[test]
+    fn a_bad_line_is_named_by_its_number_and_not_quoted() {
+        for (line, problem) in [
+            ("support", "three words"),
+            (
+                &format!("support sha256:{DIGEST} orders:read more"),
+                "three words",
+            ),
+            ("support md5:0123 orders:read", "64 hexadecimal digits"),
+            ("support sha256:0123 orders:read", "64 hexadecimal digits"),
+            (
+                &format!("support sha256:{}g orders:read", &DIGEST[1..]),
+                "64 hexadecimal digits",
+            ),
+            (&format!("support sha256:{DIGEST} orders:write"), "scope"),
+            (
+                &format!("a sha256:{DIGEST} orders:read\na sha256:{DIGEST} orders:read"),
+                "above",
+            ),
+        ] {
+            let error = Keys::parse(&format!("# comment\n{line}\n")).unwrap_err();
+            let number = 1 + line.lines().count();
+            assert!(
+                error.starts_with(&format!("line {number}: ")) && error.contains(problem),
+                "{error}"
+            );
+            assert!(
+                !error.contains("support") && !error.contains("0123"),
+                "{error}"
+            );
+        }
+        assert!(Keys::parse("# nothing\n").unwrap_err().contains("no key"));
+    }
+
+    #[test]
+    fn a_missing_file_names_the_variable() {
+        let error = Keys::read(Path::new("/nowhere/keys"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("API_KEYS_FILE: cannot read /nowhere/keys"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,204 @@
+//! The api's own variables, on top of those that it shares with the worker.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+use shared::config::{self, ConfigError, byte_size};
+
+/// Everything that the api reads from its environment.
+#[derive(Clone, Default)]
+pub struct Config {
+    /// `API_*`.
+    pub api: Api,
+    /// `CACHE_*`.
+    pub cache: Cache,
+    /// `LOCAL_CACHE_*`.
+    pub local_cache: LocalCache,
+    /// `NEGATIVE_CACHE_*`.
+    pub negative_cache: NegativeCache,
+    /// `DATABASE_*`.
+    pub database: config::Database,
+    /// `REDIS_*`.
+    pub redis: config::Redis,
+    /// `ADMIN_*`.
+    pub admin: config::Admin,
+}
+
+impl Config {
+    /// Reads the environment of the process.
+    ///
+    /// # Errors
+    /// Names the first variable that cannot be read.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Ok(Self {
+            api: config::load("API_")?,
+            cache: config::load("CACHE_")?,
+            local_cache: config::load("LOCAL_CACHE_")?,
+            negative_cache: config::load("NEGATIVE_CACHE_")?,
+            database: config::load("DATABASE_")?,
+            redis: config::load("REDIS_")?,
+            admin: config::load("ADMIN_")?,
+        })
+    }
+}
+
+/// `API_*`: the public port.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Api {
+    /// Address to listen on.
+    pub addr: String,
+    /// File with the keys that callers present; without one every caller is served.
+    pub keys_file: Option<PathBuf>,
+    /// Requests a second that one client may make, 0 for any number.
+    pub rate_limit: u32,
+    /// How long a request may take before it is answered with 503.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Origins whose scripts may read answers, separated by commas; `*` for all.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            addr: "0.0.0.0:8080".to_owned(),
+            keys_file: None,
+            rate_limit: 0,
+            request_timeout: Duration::from_secs(2),
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// `CACHE_*`: the caches as a whole.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Cache {
+    /// Whether anything but Postgres is asked.
+    pub enabled: bool,
+    /// How many of the newest orders are loaded before the api is ready, 0 for none.
+    pub warmup: u32,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            warmup: 1000,
+        }
+    }
+}
+
+/// `LOCAL_CACHE_*`: the cache inside the process.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct LocalCache {
+    /// Memory for entries, in bytes; 0 turns it off.
+    #[serde(deserialize_with = "byte_size")]
+    pub max_bytes: usize,
+    /// How long an entry is served, counted from the start of the load that made it.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+}
+
+impl Default for LocalCache {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 << 20,
+            ttl: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `NEGATIVE_CACHE_*`: remembering that an order does not exist.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct NegativeCache {
+    /// For how long.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+}
+
+impl Default for NegativeCache {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    fn read<T: DeserializeOwned>(
+        prefix: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<T, ConfigError> {
+        config::load_from(
+            prefix,
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
+    }
+
+    #[test]
+    fn reads_every_variable() {
+        let api: Api = read(
+            "API_",
+            &[
+                ("API_ADDR", "127.0.0.1:0"),
+                ("API_KEYS_FILE", "/etc/keys"),
+                ("API_RATE_LIMIT", "100"),
+                ("API_REQUEST_TIMEOUT", "750ms"),
+                ("API_CORS_ORIGINS", "https://a.example,https://b.example"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(api.addr, "127.0.0.1:0");
+        assert_eq!(api.keys_file, Some(PathBuf::from("/etc/keys")));
+        assert_eq!(
+            (api.rate_limit, api.request_timeout),
+            (100, Duration::from_millis(750))
+        );
+        assert_eq!(api.cors_origins, ["https://a.example", "https://b.example"]);
+
+        let cache: Cache = read(
+            "CACHE_",
+            &[("CACHE_ENABLED", "false"), ("CACHE_WARMUP", "0")],
+        )
+        .unwrap();
+        assert_eq!((cache.enabled, cache.warmup), (false, 0));
+        let local: LocalCache = read(
+            "LOCAL_CACHE_",
+            &[("LOCAL_CACHE_MAX_BYTES", "1MiB"), ("LOCAL_CACHE_TTL", "2s")],
+        )
+        .unwrap();
+        assert_eq!(
+            (local.max_bytes, local.ttl),
+            (1 << 20, Duration::from_secs(2))
+        );
+        let negative: NegativeCache =
+            read("NEGATIVE_CACHE_", &[("NEGATIVE_CACHE_TTL", "300ms")]).unwrap();
+        assert_eq!(negative.ttl, Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable() {
+        let error = read::<LocalCache>("LOCAL_CACHE_", &[("LOCAL_CACHE_MAX_BYTES", "lots")])
+            .err()
+            .unwrap();
+        assert!(
+            error.to_string().starts_with("LOCAL_CACHE_MAX_BYTES: "),
+            "{error}"
+        );
+        let error = read::<Api>("API_", &[("API_RATE_LIMIT", "-1")])
+            .err()
+            .unwrap();
+        assert!(error.to_string().starts_with("API_RATE_LIMIT: "), "{error}");
+    }
+}

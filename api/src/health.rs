@@ -1,0 +1,249 @@
+//! What the admin port says of this process, and the loop that finds it out.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use shared::{
+    cache::Cache,
+    runtime::health::{Dependency, Report},
+    storage::{Postgres, schema::required_version},
+};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{local_cache::LocalCache, lookup::Lookup};
+
+/// How often dependencies are asked for a sign of life, and the schema until it is new enough.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the start waits for a subscription, and for the warm-up.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// An eviction policy that suits a cache of which every entry may be dropped.
+const EVICTION_POLICY: &str = "allkeys-lru";
+
+/// How far the start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    /// The schema was not checked yet, for Postgres did not answer.
+    Waiting,
+    /// The schema is older than this version needs.
+    SchemaTooOld,
+    /// The newest orders are being loaded.
+    WarmingUp,
+    /// Requests are welcome.
+    Started,
+    /// The process ends.
+    Stopping,
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [
+        Self::Waiting,
+        Self::SchemaTooOld,
+        Self::WarmingUp,
+        Self::Started,
+        Self::Stopping,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting for Postgres",
+            Self::SchemaTooOld => "schema too old: run `worker migrate`",
+            Self::WarmingUp => "warming up",
+            Self::Started => "started",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The state of the process, as probes see it.
+pub struct Health {
+    stage: AtomicU8,
+    postgres: Dependency,
+    /// None where caches are switched off.
+    redis: Option<Dependency>,
+    local: Arc<LocalCache>,
+}
+
+impl Health {
+    /// A process that has just started, of whose dependencies nothing is known.
+    pub fn new(local: Arc<LocalCache>, uses_redis: bool) -> Self {
+        let redis = Dependency::new("redis", "redis_up");
+        Self {
+            stage: AtomicU8::new(Stage::Waiting as u8),
+            postgres: Dependency::new("postgres", "db_up"),
+            redis: uses_redis.then_some(redis),
+            local,
+        }
+    }
+
+    /// Postgres.
+    pub fn postgres(&self) -> Dependency {
+        self.postgres.clone()
+    }
+
+    /// Whether requests are welcome: the start is over, and Postgres or Redis answers.
+    pub fn ready(&self) -> Report {
+        let stage = self.stage();
+        let redis_up = self.redis.as_ref().is_some_and(Dependency::is_up);
+        let report = Report::new(stage == Stage::Started && (self.postgres.is_up() || redis_up))
+            .with("stage", stage.as_str())
+            .with("postgres", self.postgres.state());
+        match &self.redis {
+            Some(redis) => report.with("redis", redis.state()).with(
+                "announcements",
+                if self.local.is_linked() {
+                    "heard"
+                } else {
+                    "not heard"
+                },
+            ),
+            None => report.with("redis", "off"),
+        }
+    }
+
+    /// That the process answers; what it depends on does not count.
+    pub fn live(&self) -> Report {
+        Report::new(true)
+    }
+
+    /// Requests are not welcome any more.
+    pub fn stop(&self) {
+        self.stage.store(Stage::Stopping as u8, Ordering::Release);
+    }
+
+    fn stage(&self) -> Stage {
+        Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
+    }
+
+    /// Goes on to `next`, unless the process is stopping already.
+    fn enter(&self, next: Stage) -> Stage {
+        let enter = |now| (now != Stage::Stopping as u8).then_some(next as u8);
+        let before = self
+            .stage
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter);
+        Stage::ALL[usize::from(before.unwrap_or_else(|now| now))]
+    }
+}
+
+/// Asks Postgres and Redis for a sign of life, again and again.
+pub async fn watch(health: Arc<Health>, lookup: Lookup, postgres: Postgres, redis: Option<Cache>) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let policy_checked = AtomicBool::new(false);
+    loop {
+        ticks.tick().await;
+        tokio::join!(
+            async {
+                let answer = postgres.ping().await;
+                health
+                    .postgres
+                    .set(answer.as_ref().copied().map_err(|error| error as _));
+            },
+            async {
+                if let (Some(redis), Some(dependency)) = (&redis, &health.redis) {
+                    watch_redis(redis, dependency, &lookup, &policy_checked).await;
+                }
+            },
+        );
+    }
+}
+
+async fn watch_redis(
+    redis: &Cache,
+    dependency: &Dependency,
+    lookup: &Lookup,
+    policy_checked: &AtomicBool,
+) {
+    match redis.probe().await {
+        Ok(state) => {
+            dependency.set(Ok(()));
+            lookup.use_redis(!state.bypass);
+            if !policy_checked.swap(true, Ordering::Relaxed) {
+                check_policy(redis).await;
+            }
+        }
+        // While it does not answer, the breaker in front of it spares requests the wait.
+        Err(error) => dependency.set(Err(&error)),
+    }
+}
+
+async fn check_policy(redis: &Cache) {
+    // Some hosted services do not tell; then there is nothing to warn about.
+    let Ok(Some(policy)) = redis.eviction_policy().await else {
+        return;
+    };
+    if policy != EVICTION_POLICY {
+        tracing::warn!(
+            policy,
+            recommended = EVICTION_POLICY,
+            "Redis will refuse writes, or evict other keys, when it is full"
+        );
+    }
+}
+
+/// What has to happen before requests are welcome: the schema is checked, and the newest `warmup` orders are loaded, after
+/// the subscription was tried.
+pub async fn start(
+    health: Arc<Health>,
+    lookup: Lookup,
+    postgres: Postgres,
+    mut subscription_tried: watch::Receiver<bool>,
+    warmup: u32,
+) {
+    wait_for_schema(&health, &postgres).await;
+    health.enter(Stage::WarmingUp);
+    // A subscription that takes longer only costs what is warmed up: it is dropped when the link is there.
+    let _ = timeout(PATIENCE, subscription_tried.wait_for(|tried| *tried)).await;
+    if warmup > 0 {
+        match timeout(PATIENCE, lookup.warm_up(warmup)).await {
+            Ok(Ok(orders)) => tracing::info!(orders, "warmed up"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the warm-up failed; starting with an empty cache")
+            }
+            Err(_) => {
+                tracing::warn!(limit = ?PATIENCE, "the warm-up took too long; starting without it")
+            }
+        }
+    }
+    health.enter(Stage::Started);
+    tracing::info!("ready");
+}
+
+async fn wait_for_schema(health: &Health, postgres: &Postgres) {
+    let required = required_version();
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = false;
+    loop {
+        ticks.tick().await;
+        match postgres.schema_version().await {
+            Ok(found) if found >= required => return,
+            Ok(found) => {
+                if health.enter(Stage::SchemaTooOld) != Stage::SchemaTooOld {
+                    tracing::error!(
+                        found,
+                        required,
+                        "the database schema is too old: run `worker migrate`; waiting for it"
+                    );
+                }
+            }
+            Err(error) => {
+                health.enter(Stage::Waiting);
+                if !told {
+                    tracing::warn!(%error, "waiting for Postgres to check the schema");
+                    told = true;
+                }
+            }
+        }
+    }
+}

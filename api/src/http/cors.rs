@@ -1,0 +1,111 @@
+//! Which pages of other origins may read answers (CORS); none unless the operator names them.
+
+use poem::http::{HeaderMap, HeaderValue, header};
+use shared::config::ConfigError;
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
+const REQUEST_HEADERS: HeaderValue =
+    HeaderValue::from_static("Authorization, If-None-Match, X-Request-Id, traceparent");
+const RESPONSE_HEADERS: HeaderValue =
+    HeaderValue::from_static("ETag, Retry-After, X-Source, X-Duration-Ms, X-Request-Id");
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+/// The origins that may read answers.
+pub(super) struct Cors {
+    origins: Vec<HeaderValue>,
+    any: bool,
+}
+
+impl Cors {
+    /// From `API_CORS_ORIGINS`.
+    ///
+    /// # Errors
+    /// When an origin is not one.
+    pub(super) fn new(origins: &[String]) -> Result<Self, ConfigError> {
+        let origins: Vec<&str> = origins
+            .iter()
+            .map(|origin| origin.trim())
+            .filter(|origin| !origin.is_empty())
+            .collect();
+        let parsed = origins
+            .iter()
+            .filter(|origin| **origin != "*")
+            .map(|origin| {
+                let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
+                    !scheme.is_empty() && !host.is_empty() && !host.contains('/')
+                });
+                let value = HeaderValue::from_str(origin).ok().filter(|_| is_origin);
+                value.ok_or_else(|| {
+                    ConfigError::malformed(
+                        "API_CORS_ORIGINS",
+                        "an origin is expected, such as https://shop.example, or *",
+                    )
+                })
+            });
+        Ok(Self {
+            origins: parsed.collect::<Result<_, _>>()?,
+            any: origins.contains(&"*"),
+        })
+    }
+
+    /// Whether any origin is named at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.any || !self.origins.is_empty()
+    }
+
+    /// Adds what the browser of `origin` needs to hand the answer over; `preflight` answers its question beforehand.
+    pub(super) fn write(
+        &self,
+        origin: Option<&HeaderValue>,
+        preflight: bool,
+        headers: &mut HeaderMap,
+    ) {
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        let Some(origin) = origin.filter(|origin| self.any || self.origins.contains(origin)) else {
+            return;
+        };
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
+        if preflight {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(cors: &Cors, origin: &'static str) -> bool {
+        let mut headers = HeaderMap::new();
+        cors.write(Some(&HeaderValue::from_static(origin)), true, &mut headers);
+        headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+    }
+
+    #[test]
+    fn only_named_origins_are_let_in() {
+        let cors = Cors::new(&[
+            "https://a.example".to_owned(),
+            " http://localhost:3000".to_owned(),
+        ])
+        .unwrap();
+        assert!(
+            cors.is_on()
+                && allowed(&cors, "https://a.example")
+                && allowed(&cors, "http://localhost:3000")
+        );
+        assert!(!allowed(&cors, "https://b.example") && !allowed(&cors, "null"));
+        let all = Cors::new(&["*".to_owned()]).unwrap();
+        assert!(all.is_on() && allowed(&all, "https://b.example"));
+        assert!(!Cors::new(&[String::new()]).unwrap().is_on());
+    }
+
+    #[test]
+    fn what_is_no_origin_stops_the_start() {
+        for bad in ["a.example", "https://a.example/path", "://a", "https://"] {
+            assert!(Cors::new(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+}

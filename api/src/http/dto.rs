@@ -1,0 +1,84 @@
+//! The shapes that are answered beside the order itself.
+
+use poem_openapi::Object;
+use serde::Serialize;
+use shared::storage::{Position, Summary};
+
+use super::{cursor, route::ORDER_PREFIX};
+
+/// A page of orders, newest first by the time they were first stored.
+#[derive(Serialize, Object)]
+pub(super) struct OrderList {
+    /// The orders.
+    pub(super) orders: Vec<OrderSummary>,
+    /// Where the next page begins; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[oai(skip_serializing_if_is_none)]
+    pub(super) next_cursor: Option<String>,
+}
+
+impl OrderList {
+    /// The first `limit` of `orders`; one more than that tells that there is a next page.
+    pub(super) fn page(mut orders: Vec<Summary>, limit: usize) -> Self {
+        let more = orders.len() > limit;
+        orders.truncate(limit);
+        let last: Option<Position> = orders.last().filter(|_| more).map(|order| order.position);
+        Self {
+            orders: orders.into_iter().map(OrderSummary::from).collect(),
+            next_cursor: last.map(cursor::encode),
+        }
+    }
+}
+
+/// An order in a list.
+#[derive(Serialize, Object)]
+pub(super) struct OrderSummary {
+    /// Identifies the order.
+    order_uid: String,
+    /// Identifies the parcel.
+    track_number: String,
+    /// Identifies the customer.
+    customer_id: String,
+    /// When the order was placed: RFC 3339, UTC.
+    date_created: String,
+    /// When the order was first stored: RFC 3339, UTC.
+    created_at: String,
+    /// ISO 4217 code of the currency.
+    currency: String,
+    /// The sum paid, in minor units.
+    amount: i64,
+    /// How many lines the order has.
+    item_count: i64,
+    /// Where to go from here.
+    links: Links,
+}
+
+/// Where to go from an order in a list.
+#[derive(Serialize, Object)]
+pub(super) struct Links {
+    /// The whole order.
+    #[serde(rename = "self")]
+    #[oai(rename = "self")]
+    this: String,
+}
+
+impl From<Summary> for OrderSummary {
+    fn from(order: Summary) -> Self {
+        let time = |time: chrono::DateTime<chrono::Utc>| {
+            time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+        };
+        Self {
+            links: Links {
+                this: format!("{ORDER_PREFIX}{}", order.order_uid),
+            },
+            order_uid: order.order_uid,
+            track_number: order.track_number,
+            customer_id: order.customer_id,
+            date_created: time(order.date_created),
+            created_at: time(order.position.created_at),
+            currency: order.currency,
+            amount: order.amount,
+            item_count: order.item_count,
+        }
+    }
+}

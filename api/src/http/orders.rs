@@ -1,0 +1,402 @@
+//! The two order routes, as poem-openapi generates them and as the document describes them.
+
+use std::{sync::LazyLock, time::Instant};
+
+use bytes::Bytes;
+use poem::{
+    IntoResponse, Response,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+};
+use poem_openapi::{
+    ApiResponse, OpenApi, Tags,
+    registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, Registry},
+    types::Type,
+};
+use shared::{order::Version, storage::ListFilter};
+
+use super::{
+    dto::OrderList,
+    params::{ApiKey, Cursor, CustomerId, IfNoneMatch, Limit, PathUid, Query, TrackNumber},
+    problem::Problem,
+    schema,
+};
+use crate::{
+    answer::Answer,
+    lookup::{Found, Freshness, Lookup, Source},
+};
+
+pub(super) static X_SOURCE: HeaderName = HeaderName::from_static("x-source");
+pub(super) static X_DURATION_MS: HeaderName = HeaderName::from_static("x-duration-ms");
+
+/// A copy may be kept, by the client alone, and must be asked about before it is used: an order has personal data in it
+/// and may change at any time.
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+#[derive(Tags)]
+enum Tag {
+    /// Look orders up.
+    Orders,
+}
+
+/// The order routes.
+pub(super) struct OrdersApi {
+    pub(super) lookup: Lookup,
+}
+
+#[OpenApi]
+impl OrdersApi {
+    /// Look an order up
+    ///
+    /// Answers from the fastest tier that knows the order. `X-Source` tells which one that was, `X-Duration-Ms` how long
+    /// it took.
+    #[oai(path = "/order/:order_uid", method = "get", tag = "Tag::Orders")]
+    async fn get_order(
+        &self,
+        _key: ApiKey,
+        /// Identifies the order.
+        #[oai(name = "order_uid")]
+        PathUid(uid): PathUid,
+        /// `1` reads what Postgres holds now, past the caches.
+        #[oai(name = "nocache")]
+        Query(freshness): Query<Freshness>,
+        /// The `ETag` of a copy that the client has (or a list of them, or `*`): if the order has not changed since, the
+        /// answer is 304 without a body.
+        #[oai(name = "If-None-Match")]
+        known: IfNoneMatch<'_>,
+    ) -> OrderResponse {
+        let started = Instant::now();
+        match self.lookup.find(uid, freshness).await {
+            Ok(Found { answer, source }) => {
+                let kind = match answer {
+                    Answer::Order(order) if known.matches(&order.etag) => Kind::NotModified {
+                        etag: order.etag.clone(),
+                    },
+                    Answer::Order(order) => Kind::Found {
+                        etag: order.etag.clone(),
+                        json: order.json.clone(),
+                    },
+                    Answer::Erased(_) => Kind::Problem(Problem::OrderErased),
+                    Answer::Unknown => Kind::Problem(Problem::OrderNotFound),
+                };
+                OrderResponse {
+                    kind,
+                    origin: Some(Origin { source, started }),
+                }
+            }
+            Err(error) => OrderResponse {
+                kind: Kind::Problem(error.into()),
+                origin: None,
+            },
+        }
+    }
+
+    /// List orders
+    ///
+    /// Newest first by the time they were first stored. Erased orders are not listed. A page ends with `next_cursor` when
+    /// there are more orders behind it.
+    #[oai(path = "/orders", method = "get", tag = "Tag::Orders")]
+    async fn list_orders(
+        &self,
+        _key: ApiKey,
+        /// Only orders of this customer.
+        #[oai(name = "customer_id")]
+        Query(customer_id): Query<CustomerId>,
+        /// Only orders with this track number.
+        #[oai(name = "track_number")]
+        Query(track_number): Query<TrackNumber>,
+        /// At most so many orders.
+        #[oai(name = "limit")]
+        Query(limit): Query<Limit>,
+        /// The `next_cursor` of the page before.
+        #[oai(name = "cursor")]
+        Query(cursor): Query<Cursor>,
+    ) -> ListResponse {
+        let filter = ListFilter {
+            customer_id: customer_id.0,
+            track_number: track_number.0,
+            after: cursor.0,
+        };
+        // One more than asked for tells whether there is a next page.
+        match self.lookup.list(&filter, limit.0 + 1).await {
+            Ok(orders) => ListResponse::Page(OrderList::page(orders, limit.0 as usize)),
+            Err(error) => ListResponse::Problem(error.into()),
+        }
+    }
+}
+
+/// The answer to a look-up.
+pub(super) struct OrderResponse {
+    kind: Kind,
+    /// None where no tier answered.
+    origin: Option<Origin>,
+}
+
+enum Kind {
+    Found { etag: Bytes, json: Bytes },
+    NotModified { etag: Bytes },
+    Problem(Problem),
+}
+
+struct Origin {
+    source: Source,
+    started: Instant,
+}
+
+impl Origin {
+    fn write(self, headers: &mut HeaderMap) {
+        let source = match self.source {
+            Source::Local => HeaderValue::from_static("local"),
+            Source::Redis => HeaderValue::from_static("redis"),
+            Source::Postgres => HeaderValue::from_static("postgres"),
+        };
+        headers.insert(&X_SOURCE, source);
+        headers.insert(&X_DURATION_MS, millis(self.started.elapsed().as_micros()));
+    }
+}
+
+/// Microseconds as milliseconds with three decimals. What takes less than one, as most look-ups do, comes out of a table.
+fn millis(micros: u128) -> HeaderValue {
+    /// `0.000` to `0.999`, one behind the other.
+    static TABLE: LazyLock<String> =
+        LazyLock::new(|| (0..1000).map(|micros| format!("0.{micros:03}")).collect());
+    const WIDTH: usize = 5;
+
+    match usize::try_from(micros) {
+        Ok(micros @ 0..1000) => {
+            HeaderValue::from_static(&TABLE[micros * WIDTH..(micros + 1) * WIDTH])
+        }
+        // Digits and a point are always fit for a header.
+        _ => HeaderValue::try_from(format!("{}.{:03}", micros / 1000, micros % 1000))
+            .unwrap_or(HeaderValue::from_static("0")),
+    }
+}
+
+fn etag_value(etag: Bytes) -> HeaderValue {
+    // Quotes, digits and dashes are always fit for a header; an empty one names nothing.
+    HeaderValue::from_maybe_shared(etag).unwrap_or(HeaderValue::from_static(""))
+}
+
+impl IntoResponse for OrderResponse {
+    fn into_response(self) -> Response {
+        let mut response = match self.kind {
+            Kind::Found { etag, json } => {
+                let mut response = Response::default();
+                response.set_body(json);
+                let headers = response.headers_mut();
+                headers.reserve(8);
+                headers.insert(header::CONTENT_TYPE, JSON);
+                headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+                headers.insert(header::ETAG, etag_value(etag));
+                response
+            }
+            Kind::NotModified { etag } => {
+                let mut response = Response::default();
+                response.set_status(StatusCode::NOT_MODIFIED);
+                let headers = response.headers_mut();
+                headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+                headers.insert(header::ETAG, etag_value(etag));
+                response
+            }
+            Kind::Problem(problem) => problem.into_response(),
+        };
+        if let Some(origin) = self.origin {
+            origin.write(response.headers_mut());
+        }
+        response
+    }
+}
+
+impl ApiResponse for OrderResponse {
+    fn meta() -> MetaResponses {
+        let found = MetaResponse {
+            description: "The order.",
+            status: Some(200),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: "application/json",
+                schema: schema::order(),
+            }],
+            headers: vec![
+                source_header(),
+                duration_header(),
+                etag_header(),
+                cache_control_header(),
+            ],
+        };
+        let not_modified = MetaResponse {
+            description: "The client's copy is current.",
+            status: Some(304),
+            status_range: None,
+            content: Vec::new(),
+            headers: vec![
+                source_header(),
+                duration_header(),
+                etag_header(),
+                cache_control_header(),
+            ],
+        };
+        let with_origin = |mut response: MetaResponse| {
+            response
+                .headers
+                .extend([source_header(), duration_header()]);
+            response
+        };
+        MetaResponses {
+            responses: vec![
+                found,
+                not_modified,
+                schema::problem(
+                    400,
+                    "The uid or a parameter is malformed (`malformed_uid`, `bad_request`).",
+                ),
+                schema::problem(401, "An API key is needed (`unauthorized`)."),
+                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
+                with_origin(schema::problem(
+                    404,
+                    "There is no such order (`order_not_found`).",
+                )),
+                with_origin(schema::problem(
+                    410,
+                    "The order was erased (`order_erased`).",
+                )),
+                schema::problem(429, "The client made too many requests (`rate_limited`)."),
+                schema::problem(
+                    503,
+                    "No tier can answer in time (`unavailable`, `timeout`).",
+                ),
+            ],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        schema::register_order(registry);
+        schema::register_problem(registry);
+    }
+}
+
+fn source_header() -> MetaHeader {
+    let tiers = ["local", "redis", "postgres"].map(Into::into).to_vec();
+    schema::header(
+        "X-Source",
+        "The tier that answered.",
+        MetaSchema {
+            enum_items: tiers,
+            ..MetaSchema::new("string")
+        },
+    )
+}
+
+fn duration_header() -> MetaHeader {
+    let schema = MetaSchema {
+        example: Some("0.042".into()),
+        ..MetaSchema::new("string")
+    };
+    schema::header(
+        "X-Duration-Ms",
+        "How long the look-up took: milliseconds with three decimals.",
+        schema,
+    )
+}
+
+fn etag_header() -> MetaHeader {
+    let example = format!("\"{}\"", Version::new(1_637_907_727_000, 42, 5));
+    let schema = MetaSchema {
+        example: Some(example.into()),
+        ..MetaSchema::new("string")
+    };
+    schema::header(
+        "ETag",
+        "The version of the order, in double quotes.",
+        schema,
+    )
+}
+
+fn cache_control_header() -> MetaHeader {
+    schema::header(
+        "Cache-Control",
+        "Keep a copy if you like, but ask before you use it.",
+        MetaSchema::new("string"),
+    )
+}
+
+/// The answer to a list.
+pub(super) enum ListResponse {
+    Page(OrderList),
+    Problem(Problem),
+}
+
+impl IntoResponse for ListResponse {
+    fn into_response(self) -> Response {
+        let page = match self {
+            Self::Page(page) => serde_json::to_vec(&page).map_err(|_| Problem::Internal),
+            Self::Problem(problem) => Err(problem),
+        };
+        match page {
+            Ok(body) => {
+                let mut response = Response::default();
+                response.set_body(body);
+                response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+                response
+                    .headers_mut()
+                    .insert(header::CACHE_CONTROL, CACHE_CONTROL);
+                response
+            }
+            Err(problem) => problem.into_response(),
+        }
+    }
+}
+
+impl ApiResponse for ListResponse {
+    fn meta() -> MetaResponses {
+        let page = MetaResponse {
+            description: "A page of orders.",
+            status: Some(200),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: "application/json",
+                schema: OrderList::schema_ref(),
+            }],
+            headers: vec![cache_control_header()],
+        };
+        MetaResponses {
+            responses: vec![
+                page,
+                schema::problem(
+                    400,
+                    "A parameter is malformed (`invalid_limit`, `invalid_cursor`, `bad_request`).",
+                ),
+                schema::problem(401, "An API key is needed (`unauthorized`)."),
+                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
+                schema::problem(429, "The client made too many requests (`rate_limited`)."),
+                schema::problem(
+                    503,
+                    "The database does not answer in time (`unavailable`, `timeout`).",
+                ),
+            ],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        OrderList::register(registry);
+        schema::register_problem(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_three_decimals() {
+        for (micros, text) in [
+            (0, "0.000"),
+            (42, "0.042"),
+            (999, "0.999"),
+            (1000, "1.000"),
+            (1_234_567, "1234.567"),
+        ] {
+            assert_eq!(millis(micros), text);
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The parameters of requests, each with its place in the OpenAPI document.
+//!
+//! Not poem-openapi's own: those need its router's work at every request, and its pattern validator compiles its regular
+//! expression at each of them.
+
+use std::borrow::Cow;
+
+use poem::{
+    Request, RequestBody,
+    http::{HeaderMap, header},
+};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    registry::{MetaParamIn, MetaSchema, MetaSchemaRef, MetaSecurityScheme, Registry},
+};
+use serde_json::json;
+use shared::{
+    order::{Field, Order, OrderUid, Rule, Text},
+    storage::Position,
+};
+
+use super::{cursor, problem::Problem, route::ORDER_PREFIX, schema};
+use crate::lookup::Freshness;
+
+/// How many orders a page has.
+const DEFAULT_LIMIT: u32 = 20;
+/// How many it may have.
+const MAX_LIMIT: u32 = 100;
+
+/// Declares the API key in the document. It was checked before the request came here.
+pub(super) struct ApiKey;
+
+impl<'a> ApiExtractor<'a> for ApiKey {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        registry.create_security_scheme(
+            "api_key",
+            MetaSecurityScheme {
+                ty: "http",
+                description: Some("An API key with the scope `orders:read`. Needed where the operator set `API_KEYS_FILE`."),
+                name: None,
+                key_in: None,
+                scheme: Some("bearer"),
+                bearer_format: None,
+                flows: None,
+                openid_connect_url: None,
+            },
+        );
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec!["api_key"]
+    }
+
+    fn has_security_fallback() -> bool {
+        true
+    }
+
+    async fn from_request(
+        _: &'a Request,
+        _: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        Ok(Self)
+    }
+}
+
+/// The uid in the path.
+pub(super) struct PathUid(pub(super) OrderUid);
+
+impl<'a> ApiExtractor<'a> for PathUid {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    const PARAM_IS_REQUIRED: bool = true;
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Path)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(order_field("order_uid"))
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        let segment = request
+            .uri()
+            .path()
+            .strip_prefix(ORDER_PREFIX)
+            .unwrap_or_default();
+        let uid = percent_decoded(segment).and_then(|text| OrderUid::parse(&text).ok());
+        Ok(Self(uid.ok_or(Problem::MalformedUid)?))
+    }
+}
+
+/// A path segment without its escapes, where what they stand for is ASCII, as all of a uid is.
+fn percent_decoded(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(Cow::Borrowed(segment));
+    }
+    let mut text = String::with_capacity(segment.len());
+    let mut rest = segment.chars();
+    while let Some(character) = rest.next() {
+        if character != '%' {
+            text.push(character);
+            continue;
+        }
+        let (high, low) = (rest.next()?.to_digit(16)?, rest.next()?.to_digit(16)?);
+        let byte = (high * 16 + low) as u8;
+        text.push(byte.is_ascii().then_some(char::from(byte))?);
+    }
+    Some(Cow::Owned(text))
+}
+
+/// The `If-None-Match` header.
+pub(super) struct IfNoneMatch<'a>(&'a HeaderMap);
+
+impl<'a> ApiExtractor<'a> for IfNoneMatch<'a> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Header)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(schema::text(MetaSchema::new("string")))
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        Ok(Self(request.headers()))
+    }
+}
+
+impl IfNoneMatch<'_> {
+    /// Whether the client has what `etag` (in its quotes) names.
+    pub(super) fn matches(&self, etag: &[u8]) -> bool {
+        none_match(self.0, etag)
+    }
+}
+
+/// Whether `If-None-Match` lists `etag` (in its quotes), or has a `*`. Compared weakly, as RFC 9110 asks for.
+pub(super) fn none_match(headers: &HeaderMap, etag: &[u8]) -> bool {
+    // No etag of ours has a comma in it.
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|tag| {
+            let tag = tag.trim_ascii();
+            tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag
+        })
+}
+
+/// A parameter of the query.
+pub(super) struct Query<T>(pub(super) T);
+
+/// What a parameter of the query can be.
+pub(super) trait QueryParam: Sized {
+    /// What the document says.
+    fn schema() -> MetaSchemaRef;
+
+    /// Reads the value, or takes the default where the parameter is absent.
+    fn parse(value: Option<&str>) -> Result<Self, Problem>;
+}
+
+impl<'a, T: QueryParam + Send> ApiExtractor<'a> for Query<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Query)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(T::schema())
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        of: ExtractParamOptions<()>,
+    ) -> poem::Result<Self> {
+        if request.uri().query().is_none() {
+            return Ok(Self(T::parse(None)?));
+        }
+        let pairs: Vec<(String, String)> = request
+            .params()
+            .map_err(|_| Problem::BadRequest("The query is not understood."))?;
+        let value = pairs
+            .iter()
+            .find(|(name, _)| name == of.name)
+            .map(|(_, value)| value.as_str());
+        Ok(Self(T::parse(value)?))
+    }
+}
+
+impl QueryParam for Freshness {
+    fn schema() -> MetaSchemaRef {
+        schema::text(MetaSchema {
+            enum_items: vec![json!("0"), json!("1")],
+            default: Some(json!("0")),
+            ..MetaSchema::new("string")
+        })
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        match value {
+            None | Some("0" | "false") => Ok(Self::Cached),
+            Some("1" | "true" | "") => Ok(Self::Current),
+            Some(_) => Err(Problem::BadRequest("nocache is 0 or 1.")),
+        }
+    }
+}
+
+/// How many orders a page has at most.
+pub(super) struct Limit(pub(super) u32);
+
+impl QueryParam for Limit {
+    fn schema() -> MetaSchemaRef {
+        schema::text(MetaSchema {
+            minimum: Some(1.0),
+            maximum: Some(f64::from(MAX_LIMIT)),
+            default: Some(json!(DEFAULT_LIMIT)),
+            ..MetaSchema::new_with_format("integer", "int32")
+        })
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        let Some(value) = value else {
+            return Ok(Self(DEFAULT_LIMIT));
+        };
+        let limit = value
+            .bytes()
+            .all(|byte| byte.is_ascii_digit())
+            .then(|| value.parse().ok())
+            .flatten();
+        limit
+            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+            .map(Self)
+            .ok_or(Problem::InvalidLimit)
+    }
+}
+
+/// Behind which order a page begins.
+pub(super) struct Cursor(pub(super) Option<Position>);
+
+impl QueryParam for Cursor {
+    fn schema() -> MetaSchemaRef {
+        schema::text(MetaSchema::new("string"))
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        let Some(value) = value else {
+            return Ok(Self(None));
+        };
+        cursor::decode(value)
+            .map(|position| Self(Some(position)))
+            .ok_or(Problem::InvalidCursor)
+    }
+}
+
+/// Whose orders to list.
+pub(super) struct CustomerId(pub(super) Option<String>);
+
+impl QueryParam for CustomerId {
+    fn schema() -> MetaSchemaRef {
+        order_field("customer_id")
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        let detail =
+            "customer_id is 1 to 256 characters, not blank and without control characters.";
+        filter(value, &Text::NAME, detail).map(Self)
+    }
+}
+
+/// Which parcel's orders to list.
+pub(super) struct TrackNumber(pub(super) Option<String>);
+
+impl QueryParam for TrackNumber {
+    fn schema() -> MetaSchemaRef {
+        order_field("track_number")
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        filter(
+            value,
+            &Text::CODE,
+            "track_number is 1 to 64 of A-Z a-z 0-9 _ -.",
+        )
+        .map(Self)
+    }
+}
+
+/// No order has a value that breaks the field's rule, and some of them the database cannot even be asked for.
+fn filter(
+    value: Option<&str>,
+    rule: &Text,
+    detail: &'static str,
+) -> Result<Option<String>, Problem> {
+    match value {
+        Some(value) if !rule.holds(value) => Err(Problem::BadRequest(detail)),
+        value => Ok(value.map(str::to_owned)),
+    }
+}
+
+/// The schema of the order's field `name`, with the same limits.
+fn order_field(name: &str) -> MetaSchemaRef {
+    let is_it = |field: &&Field| field.name == name && matches!(field.rule, Rule::Text(_));
+    let found = Order::FIELDS.iter().find(is_it);
+    schema::text(match found {
+        Some(field) => MetaSchema {
+            example: Some(field.example()),
+            ..schema::field(field)
+        },
+        None => MetaSchema::new("string"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use poem::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn if_none_match_takes_lists_weak_tags_and_the_star() {
+        for (values, matches) in [
+            (&["\"v1\""][..], true),
+            (&["W/\"v1\""], true),
+            (&["\"v0\", \"v1\""], true),
+            (&["\"v0\",W/\"v1\" ,\"v2\""], true),
+            (&["\"v0\"", "\"v1\""], true),
+            (&["*"], true),
+            (&[], false),
+            (&["\"v0\""], false),
+            (&["v1"], false),
+            (&["\"v11\""], false),
+            (&[""], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::IF_NONE_MATCH, HeaderValue::from_static(value));
+            }
+            assert_eq!(none_match(&headers, b"\"v1\""), matches, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn escapes_in_the_path_are_read() {
+        for (segment, text) in [
+            ("abc-1", Some("abc-1")),
+            ("%61bc%2D1", Some("abc-1")),
+            ("%2", None),
+            ("%zz", None),
+            ("%C3%A4", None),
+            ("a%2Fb", Some("a/b")),
+        ] {
+            assert_eq!(percent_decoded(segment).as_deref(), text, "{segment}");
+        }
+    }
+
+    #[test]
+    fn limits_are_held() {
+        for (value, limit) in [
+            (None, Some(20)),
+            (Some("1"), Some(1)),
+            (Some("100"), Some(100)),
+        ] {
+            assert_eq!(Limit::parse(value).ok().map(|limit| limit.0), limit);
+        }
+        for value in ["", "0", "101", "-1", "+5", "1.0", "ten", "99999999999"] {
+            assert_eq!(
+                Limit::parse(Some(value)).err(),
+                Some(Problem::InvalidLimit),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn filters_keep_to_the_rules_of_their_fields() {
+        assert!(CustomerId::parse(Some("a\0b")).is_err() && CustomerId::parse(Some(" ")).is_err());
+        assert!(TrackNumber::parse(Some("a b")).is_err() && TrackNumber::parse(Some("")).is_err());
+        assert_eq!(
+            CustomerId::parse(Some("test"))
+                .ok()
+                .and_then(|id| id.0)
+                .as_deref(),
+            Some("test")
+        );
+    }
+
+    #[test]
+    fn nocache_is_on_or_off() {
+        assert_eq!(Freshness::parse(None), Ok(Freshness::Cached));
+        assert_eq!(Freshness::parse(Some("1")), Ok(Freshness::Current));
+        assert_eq!(Freshness::parse(Some("0")), Ok(Freshness::Cached));
+        assert!(Freshness::parse(Some("maybe")).is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! The api: answers order look-ups from a local cache, Redis and Postgres.
+//!
+//! ```text
+//! http ──▶ lookup ──▶ local_cache ◀── invalidation ◀── announcements
+//!                 ├─▶ shared::cache (Redis)
+//!                 └─▶ shared::storage (Postgres)
+//! ```
+//!
+//! | module | responsibility |
+//! |---|---|
+//! | [`cli`] | commands |
+//! | [`config`] | the api's own variables and their defaults |
+//! | [`http`] | requests and answers; knows neither SQL nor Redis |
+//! | [`lookup`] | in which order the tiers are asked, single-flight; knows no HTTP |
+//! | [`answer`] | what is known about an order |
+//! | [`local_cache`] | the cache inside the process, its fence and its limits |
+//! | [`invalidation`] | applies announcements to the local cache |
+//! | [`health`] | start, readiness, liveness |
+//! | [`auth`], [`rate_limit`] | who may ask, and how often |
+//! | [`metrics`] | every metric of the api |
+//! | [`web`] | the web page |
+
+pub mod answer;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod health;
+pub mod http;
+pub mod invalidation;
+pub mod local_cache;
+pub mod lookup;
+pub mod metrics;
+pub mod rate_limit;
+pub mod web;
+
+use std::sync::Arc;
+
+use prometheus::Registry;
+use shared::{
+    cache::Cache,
+    runtime::admin::Admin,
+    storage::{Postgres, Role},
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use auth::Keys;
+use config::Config;
+use health::Health;
+use http::{Front, HttpServer};
+use local_cache::{LocalCache, Settings};
+use lookup::{Lookup, Tiers};
+use metrics::Metrics;
+
+/// The api, listening but not answering yet.
+pub struct App {
+    server: HttpServer,
+    front: Front,
+    admin_port: u16,
+    admin_stop: CancellationToken,
+    health: Arc<Health>,
+    local: Arc<LocalCache>,
+    lookup: Lookup,
+    postgres: Postgres,
+    redis: Option<Cache>,
+    config: Config,
+}
+
+impl App {
+    /// Opens both ports and prepares everything that needs no other service.
+    ///
+    /// # Errors
+    /// Names the variable that cannot be used.
+    pub async fn build(config: Config, registry: Registry) -> anyhow::Result<Self> {
+        let metrics = Metrics::register(&registry)?;
+        let keys = config
+            .api
+            .keys_file
+            .as_deref()
+            .map(Keys::read)
+            .transpose()?;
+        if keys.is_none() {
+            tracing::warn!(
+                "API_KEYS_FILE is not set: anybody who reaches this port can read every order"
+            );
+        }
+        let enabled = config.cache.enabled;
+        let local = Arc::new(LocalCache::new(Settings {
+            max_bytes: if enabled {
+                config.local_cache.max_bytes
+            } else {
+                0
+            },
+            ttl: config.local_cache.ttl,
+            negative_ttl: config.negative_cache.ttl,
+        }));
+        let redis = enabled.then(|| Cache::shared(&config.redis)).transpose()?;
+        let database = &config.database;
+        let postgres = Postgres::new(&database.url, database, Role::Api)?;
+        let replica = database
+            .read_url
+            .as_deref()
+            .map(|url| Postgres::new(url, database, Role::Api))
+            .transpose()?;
+        let health = Arc::new(Health::new(local.clone(), enabled));
+        let tiers = Tiers {
+            local: local.clone(),
+            redis: redis.clone(),
+            postgres: postgres.clone(),
+            replica,
+            connections: database.max_connections,
+            health: health.postgres(),
+        };
+        let lookup = Lookup::new(tiers, metrics.cache.clone());
+        let front = Front::new(&config.api, keys, lookup.clone(), &metrics)?;
+        let server = HttpServer::bind(&config.api.addr).await?;
+        let (live, ready) = (health.clone(), health.clone());
+        let admin = Admin {
+            live: Arc::new(move || live.live()),
+            ready: Arc::new(move || ready.ready()),
+            registry,
+        };
+        let admin_stop = CancellationToken::new();
+        let admin_port = admin.serve(&config.admin.addr, admin_stop.clone()).await?;
+        Ok(Self {
+            server,
+            front,
+            admin_port,
+            admin_stop,
+            health,
+            local,
+            lookup,
+            postgres,
+            redis,
+            config,
+        })
+    }
+
+    /// The public port that is really open.
+    pub fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// The admin port that is really open.
+    pub fn admin_port(&self) -> u16 {
+        self.admin_port
+    }
+
+    /// Answers until `shutdown`. Then, in this order: not ready any more, no new connections, requests in flight finished
+    /// (ten seconds at most), connections closed.
+    ///
+    /// # Errors
+    /// When the public port fails.
+    pub async fn run_until_stopped(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let background = CancellationToken::new();
+        let tasks = self.spawn_background(&background);
+        tokio::spawn({
+            let (health, shutdown) = (self.health.clone(), shutdown.clone());
+            async move {
+                shutdown.cancelled().await;
+                health.stop();
+            }
+        });
+        let served = self.server.serve(self.front, shutdown).await;
+        self.health.stop();
+        background.cancel();
+        tasks.wait().await;
+        self.admin_stop.cancel();
+        self.postgres.close().await;
+        served
+    }
+
+    fn spawn_background(&self, stop: &CancellationToken) -> TaskTracker {
+        let tasks = TaskTracker::new();
+        let (tried, subscription_tried) = watch::channel(self.redis.is_none());
+        if self.redis.is_some() {
+            let (local, redis) = (self.local.clone(), self.config.redis.clone());
+            tasks.spawn(invalidation::run(local, redis, tried, stop.clone()));
+        }
+        let watch = health::watch(
+            self.health.clone(),
+            self.lookup.clone(),
+            self.postgres.clone(),
+            self.redis.clone(),
+        );
+        tasks.spawn(stop.clone().run_until_cancelled_owned(watch));
+        // What a warm-up puts where nothing is kept is work for nothing.
+        let warmup = if self.redis.is_some() {
+            self.config.cache.warmup
+        } else {
+            0
+        };
+        let start = health::start(
+            self.health.clone(),
+            self.lookup.clone(),
+            self.postgres.clone(),
+            subscription_tried,
+            warmup,
+        );
+        tasks.spawn(stop.clone().run_until_cancelled_owned(start));
+        tasks.close();
+        tasks
+    }
+}

@@ -1,0 +1,239 @@
+//! Every race between a load and an announcement, driven by hand.
+
+use bytes::Bytes;
+
+use super::*;
+
+const TTL: Duration = Duration::from_secs(5);
+const NEGATIVE_TTL: Duration = Duration::from_millis(800);
+
+fn cache_of(max_bytes: usize) -> LocalCache {
+    let cache = LocalCache::new(Settings {
+        max_bytes,
+        ttl: TTL,
+        negative_ttl: NEGATIVE_TTL,
+    });
+    cache.link_up();
+    cache
+}
+
+fn cache() -> LocalCache {
+    cache_of(1 << 20)
+}
+
+fn uid(text: &str) -> OrderUid {
+    OrderUid::parse(text).unwrap()
+}
+
+fn version(offset: i64) -> Version {
+    Version::new(1_700_000_000_000, offset, 0)
+}
+
+fn order(offset: i64) -> Answer {
+    Answer::new(version(offset), Some(Bytes::from_static(b"{}")))
+}
+
+fn held(cache: &LocalCache, text: &str) -> Option<Option<Version>> {
+    cache
+        .get(&uid(text), Instant::now())
+        .map(|answer| answer.version())
+}
+
+fn load(cache: &LocalCache, text: &str, answer: Answer) -> Insertion {
+    cache.insert(uid(text), answer, cache.begin(&uid(text)))
+}
+
+#[test]
+fn serves_what_was_loaded() {
+    let cache = cache();
+    assert_eq!(held(&cache, "a"), None);
+    assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
+    assert_eq!(
+        load(&cache, "b", Answer::Erased(version(2))),
+        Insertion::Kept
+    );
+    assert_eq!(load(&cache, "c", Answer::Unknown), Insertion::Kept);
+    assert_eq!(held(&cache, "a"), Some(Some(version(1))));
+    assert_eq!(held(&cache, "b"), Some(Some(version(2))));
+    assert_eq!(held(&cache, "c"), Some(None));
+}
+
+#[test]
+fn an_announcement_drops_what_is_older_and_nothing_else() {
+    let cache = cache();
+    for name in ["older", "equal", "newer", "other"] {
+        load(&cache, name, order(5));
+    }
+    load(&cache, "unknown", Answer::Unknown);
+    load(&cache, "erased", Answer::Erased(version(5)));
+    cache.invalidate(&uid("older"), version(6));
+    cache.invalidate(&uid("equal"), version(5));
+    cache.invalidate(&uid("newer"), version(4));
+    cache.invalidate(&uid("unknown"), version(1));
+    cache.invalidate(&uid("erased"), version(6));
+    assert_eq!(held(&cache, "older"), None);
+    assert_eq!(held(&cache, "equal"), Some(Some(version(5))));
+    assert_eq!(held(&cache, "newer"), Some(Some(version(5))));
+    assert_eq!(held(&cache, "other"), Some(Some(version(5))));
+    assert_eq!(held(&cache, "unknown"), None);
+    assert_eq!(held(&cache, "erased"), None);
+}
+
+#[test]
+fn a_load_that_began_before_an_announcement_cannot_insert_after_it() {
+    let cache = cache();
+    let ticket = cache.begin(&uid("a"));
+    cache.invalidate(&uid("a"), version(2));
+    assert_eq!(cache.insert(uid("a"), order(1), ticket), Insertion::Fenced);
+    assert_eq!(held(&cache, "a"), None);
+    assert_eq!(load(&cache, "a", order(2)), Insertion::Kept);
+}
+
+#[test]
+fn not_found_that_was_loaded_before_an_announcement_cannot_be_remembered_after_it() {
+    let cache = cache();
+    let ticket = cache.begin(&uid("a"));
+    cache.invalidate(&uid("a"), version(1));
+    assert_eq!(
+        cache.insert(uid("a"), Answer::Unknown, ticket),
+        Insertion::Fenced
+    );
+    assert_eq!(held(&cache, "a"), None);
+}
+
+#[test]
+fn of_two_loads_that_overlap_the_newer_version_stays() {
+    let cache = cache();
+    let (slow, fast) = (cache.begin(&uid("a")), cache.begin(&uid("a")));
+    assert_eq!(cache.insert(uid("a"), order(2), fast), Insertion::Kept);
+    assert_eq!(cache.insert(uid("a"), order(1), slow), Insertion::KeptNewer);
+    assert_eq!(
+        cache.insert(uid("a"), Answer::Unknown, slow),
+        Insertion::KeptNewer
+    );
+    assert_eq!(held(&cache, "a"), Some(Some(version(2))));
+    assert_eq!(
+        cache.insert(uid("a"), Answer::Erased(version(3)), slow),
+        Insertion::Kept
+    );
+    assert_eq!(held(&cache, "a"), Some(Some(version(3))));
+}
+
+#[test]
+fn any_version_beats_not_found() {
+    let cache = cache();
+    load(&cache, "a", Answer::Unknown);
+    assert_eq!(load(&cache, "a", order(0)), Insertion::Kept);
+    assert_eq!(held(&cache, "a"), Some(Some(version(0))));
+}
+
+#[test]
+fn a_load_that_spans_the_loss_of_the_link_is_refused() {
+    let cache = cache();
+    load(&cache, "held", order(1));
+    let (ticket, any) = (cache.begin(&uid("a")), cache.begin_any());
+    cache.link_down();
+    assert_eq!(held(&cache, "held"), None);
+    assert_eq!(cache.insert(uid("a"), order(1), ticket), Insertion::Fenced);
+    assert_eq!(
+        cache.insert(uid("b"), order(1), cache.ticket_of(&uid("b"), &any)),
+        Insertion::Fenced
+    );
+}
+
+#[test]
+fn what_was_loaded_while_the_link_was_down_is_dropped_when_it_is_back() {
+    let cache = cache();
+    cache.link_down();
+    assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
+    let ticket = cache.begin(&uid("b"));
+    cache.link_up();
+    assert_eq!(held(&cache, "a"), None);
+    assert_eq!(cache.insert(uid("b"), order(1), ticket), Insertion::Fenced);
+}
+
+#[test]
+fn entries_expire_counted_from_the_start_of_their_load() {
+    let cache = cache();
+    let ticket = cache.begin(&uid("a"));
+    cache.insert(uid("a"), order(1), ticket);
+    cache.insert(
+        uid("b"),
+        Answer::Unknown,
+        cache.ticket_of(&uid("b"), &cache.begin_any()),
+    );
+    let at = |delay: Duration| ticket.started() + delay;
+    assert!(
+        cache
+            .get(&uid("a"), at(TTL - Duration::from_nanos(1)))
+            .is_some()
+    );
+    assert!(cache.get(&uid("a"), at(TTL)).is_none());
+    assert!(
+        cache
+            .get(&uid("b"), at(NEGATIVE_TTL - Duration::from_millis(1)))
+            .is_some()
+    );
+    assert!(
+        cache
+            .get(&uid("b"), at(NEGATIVE_TTL + Duration::from_secs(1)))
+            .is_none()
+    );
+}
+
+#[test]
+fn nothing_is_served_longer_than_a_second_without_the_link() {
+    let cache = cache();
+    cache.link_down();
+    let ticket = cache.begin(&uid("a"));
+    cache.insert(uid("a"), order(1), ticket);
+    assert!(
+        cache
+            .get(&uid("a"), ticket.started() + Duration::from_millis(999))
+            .is_some()
+    );
+    assert!(
+        cache
+            .get(&uid("a"), ticket.started() + UNLINKED_TTL)
+            .is_none()
+    );
+}
+
+#[test]
+fn a_warm_up_passes_through_the_fence() {
+    let cache = cache();
+    let any = cache.begin_any();
+    cache.invalidate(&uid("changed"), version(2));
+    let insert = |text: &str| cache.insert(uid(text), order(1), cache.ticket_of(&uid(text), &any));
+    assert_eq!(insert("changed"), Insertion::Fenced);
+    // Another uid may share the stripe of the first, but not all of them can.
+    assert!((0..64).any(|n| insert(&format!("quiet-{n}")) == Insertion::Kept));
+}
+
+#[test]
+fn stays_within_its_bytes_and_keeps_no_giant() {
+    let max_bytes = 256 << 10;
+    let cache = cache_of(max_bytes);
+    let document = |bytes: usize| Answer::new(version(1), Some(Bytes::from(vec![b'x'; bytes])));
+    assert_eq!(
+        load(&cache, "giant", document(max_bytes / LARGEST_SHARE)),
+        Insertion::TooLarge
+    );
+    for n in 0..2000 {
+        load(&cache, &format!("order-{n}"), document(1200));
+    }
+    assert!(
+        cache.bytes() > 0 && cache.bytes() <= max_bytes as u64,
+        "{}",
+        cache.bytes()
+    );
+}
+
+#[test]
+fn can_be_turned_off() {
+    let cache = cache_of(0);
+    assert_eq!(load(&cache, "a", order(1)), Insertion::TooLarge);
+    cache.invalidate(&uid("a"), version(2));
+    cache.link_down();
+    assert_eq!(held(&cache, "a"), None);
+}

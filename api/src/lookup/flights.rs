@@ -1,0 +1,172 @@
+//! Single-flight: of many who want the same thing at the same time one load is made, and all of them get its result.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+type Result<T> = watch::Receiver<Option<T>>;
+
+/// Loads under way, by what they load.
+pub(super) struct Flights<K, T> {
+    running: Arc<Mutex<HashMap<K, Result<T>>>>,
+}
+
+impl<K, T> Flights<K, T>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    pub(super) fn new() -> Self {
+        Self {
+            running: Arc::new(Mutex::new(HashMap::new())),
+        }
+    }
+
+    /// The result of the load of `key` that is under way, or else of the one that `load` begins. A load is a task of its
+    /// own: whoever began it may go away without stranding those who joined. None when the load panicked.
+    pub(super) async fn join<F>(&self, key: K, load: impl FnOnce() -> F) -> Option<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut result = {
+            let mut running = lock(&self.running);
+            match running.get(&key) {
+                Some(result) => result.clone(),
+                None => {
+                    let (send, receive) = watch::channel(None);
+                    running.insert(key.clone(), receive.clone());
+                    let landing = Landing {
+                        running: self.running.clone(),
+                        key,
+                    };
+                    let load = load();
+                    tokio::spawn(async move {
+                        let value = load.await;
+                        // Nobody may be waiting any more.
+                        let _ = send.send(Some(value));
+                        drop(landing);
+                    });
+                    receive
+                }
+            }
+        };
+        let value = result.wait_for(Option::is_some).await.ok()?;
+        value.clone()
+    }
+
+    /// How many loads are under way.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        lock(&self.running).len()
+    }
+}
+
+/// Removes its flight, also when the load panics.
+struct Landing<K: Eq + Hash, T> {
+    running: Arc<Mutex<HashMap<K, Result<T>>>>,
+    key: K,
+}
+
+impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+    fn drop(&mut self) {
+        lock(&self.running).remove(&self.key);
+    }
+}
+
+fn lock<V>(running: &Mutex<V>) -> MutexGuard<'_, V> {
+    // No code of ours can panic while it holds the map.
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// Begins a flight that lands when told to, and returns once it is under way.
+    async fn begin(
+        flights: &Arc<Flights<&'static str, u32>>,
+        land: &Arc<Notify>,
+        loads: &Arc<AtomicUsize>,
+    ) -> tokio::task::JoinHandle<Option<u32>> {
+        let (flights, land, loads) = (flights.clone(), land.clone(), loads.clone());
+        let before = flights.clone();
+        let task = tokio::spawn(async move {
+            flights
+                .join("a", || async move {
+                    loads.fetch_add(1, Ordering::Relaxed);
+                    land.notified().await;
+                    7
+                })
+                .await
+        });
+        while before.len() == 0 {
+            tokio::task::yield_now().await;
+        }
+        task
+    }
+
+    #[tokio::test]
+    async fn many_share_one_load() {
+        let (flights, land, loads) = (
+            Arc::new(Flights::new()),
+            Arc::new(Notify::new()),
+            Arc::default(),
+        );
+        let leader = begin(&flights, &land, &loads).await;
+        let mut followers: Vec<_> = Vec::new();
+        for _ in 0..10 {
+            followers.push(Box::pin(
+                flights.join("a", || async { unreachable!("a load is under way") }),
+            ));
+        }
+        for follower in &mut followers {
+            assert!(futures_util::poll!(follower).is_pending());
+        }
+        land.notify_one();
+        assert_eq!(leader.await.unwrap(), Some(7));
+        for follower in followers {
+            assert_eq!(follower.await, Some(7));
+        }
+        assert_eq!(loads.load(Ordering::Relaxed), 1);
+        while flights.len() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(flights.join("a", || async { 8 }).await, Some(8));
+    }
+
+    #[tokio::test]
+    async fn followers_get_the_result_when_the_leader_hangs_up() {
+        let (flights, land, loads) = (
+            Arc::new(Flights::new()),
+            Arc::new(Notify::new()),
+            Arc::default(),
+        );
+        let leader = begin(&flights, &land, &loads).await;
+        let mut follower =
+            Box::pin(flights.join("a", || async { unreachable!("a load is under way") }));
+        assert!(futures_util::poll!(&mut follower).is_pending());
+        leader.abort();
+        assert!(leader.await.unwrap_err().is_cancelled());
+        land.notify_one();
+        assert_eq!(follower.await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_load_that_panics_strands_nobody() {
+        let flights: Flights<&str, u32> = Flights::new();
+        assert_eq!(
+            flights.join("a", || async { panic!("on purpose") }).await,
+            None
+        );
+        assert_eq!(flights.join("a", || async { 1 }).await, Some(1));
+    }
+}

@@ -1,0 +1,303 @@
+//! In which order the tiers are asked, and what a broken one means: the next is asked, and only when the last one, Postgres,
+//! gives no answer is there none. Knows no HTTP.
+//!
+//! | tier | asked | shared between requests |
+//! |---|---|---|
+//! | local cache | always, but for [`Freshness::Current`] | by its nature |
+//! | Redis | as above, unless it is off, under repair or failing | no: one multiplexed connection makes a second question cheaper than waiting for somebody else's |
+//! | Postgres | when the caches cannot tell | single-flight, behind a bounded queue |
+
+mod database;
+mod flights;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use shared::{
+    cache::{Cache, CacheError},
+    order::{OrderUid, Revision},
+    runtime::health::Dependency,
+    storage::{ListFilter, Postgres, Summary},
+};
+use tokio::sync::Semaphore;
+
+pub use database::DatabaseError;
+
+use crate::{
+    answer::Answer,
+    local_cache::{LocalCache, Ticket},
+    metrics::{CacheMetrics, LocalResult, RedisResult},
+};
+use database::Database;
+use flights::Flights;
+
+/// Writes back to Redis that may be under way; what does not fit is left to the next read.
+const MAX_FILLS: usize = 64;
+
+/// Which tier answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The cache inside the process.
+    Local,
+    /// The cache that the replicas share.
+    Redis,
+    /// The truth.
+    Postgres,
+}
+
+/// How current an answer has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// As current as the caches are.
+    Cached,
+    /// What Postgres says now.
+    Current,
+}
+
+/// An answer, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The answer.
+    pub answer: Answer,
+    /// The tier that gave it.
+    pub source: Source,
+}
+
+/// No tier could answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// Too many requests wait for Postgres.
+    #[error("too many requests wait for Postgres")]
+    Overloaded,
+    /// Postgres does not answer, and no cache knows the order.
+    #[error("no tier can answer")]
+    Unavailable,
+}
+
+impl From<DatabaseError> for LookupError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Busy => Self::Overloaded,
+            DatabaseError::Down | DatabaseError::Failed(_) => Self::Unavailable,
+        }
+    }
+}
+
+/// What a [`Lookup`] asks.
+pub struct Tiers {
+    /// The cache inside the process.
+    pub local: Arc<LocalCache>,
+    /// The cache that the replicas share; none where caches are switched off.
+    pub redis: Option<Cache>,
+    /// The truth.
+    pub postgres: Postgres,
+    /// A replica of it for lists, where there is one.
+    pub replica: Option<Postgres>,
+    /// Connections that each pool may hold.
+    pub connections: u32,
+    /// Whether Postgres answered the last health check.
+    pub health: Dependency,
+}
+
+/// Finds orders; clones share everything.
+#[derive(Clone)]
+pub struct Lookup {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    local: Arc<LocalCache>,
+    redis: Option<Cache>,
+    redis_usable: AtomicBool,
+    database: Arc<Database>,
+    lists: Arc<Database>,
+    flights: Flights<(OrderUid, u64), Result<Answer, LookupError>>,
+    fills: Arc<Semaphore>,
+    metrics: Arc<CacheMetrics>,
+}
+
+impl Lookup {
+    /// Asks the given tiers. Redis is passed by until [`Lookup::use_redis`].
+    pub fn new(tiers: Tiers, metrics: Arc<CacheMetrics>) -> Self {
+        let database = Arc::new(Database::new(
+            tiers.postgres,
+            tiers.connections,
+            Some(tiers.health),
+        ));
+        let lists = match tiers.replica {
+            Some(replica) => Arc::new(Database::new(replica, tiers.connections, None)),
+            None => database.clone(),
+        };
+        let inner = Inner {
+            local: tiers.local,
+            redis: tiers.redis,
+            redis_usable: AtomicBool::new(false),
+            database,
+            lists,
+            flights: Flights::new(),
+            fills: Arc::new(Semaphore::new(MAX_FILLS)),
+            metrics,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Whether the content of Redis is fit to be served: not while it is being repaired.
+    pub fn use_redis(&self, usable: bool) {
+        self.inner.redis_usable.store(usable, Ordering::Relaxed);
+    }
+
+    /// What the first tier that knows says about `uid`.
+    ///
+    /// # Errors
+    /// When no tier can answer.
+    pub async fn find(&self, uid: OrderUid, freshness: Freshness) -> Result<Found, LookupError> {
+        if freshness == Freshness::Cached
+            && let Some(answer) = self.look_locally(&uid)
+        {
+            return Ok(Found {
+                answer,
+                source: Source::Local,
+            });
+        }
+        let ticket = self.inner.local.begin(&uid);
+        if freshness == Freshness::Cached
+            && let Some(answer) = self.look_in_redis(&uid, ticket).await
+        {
+            return Ok(Found {
+                answer,
+                source: Source::Redis,
+            });
+        }
+        let answer = self.look_in_postgres(uid, ticket).await?;
+        Ok(Found {
+            answer,
+            source: Source::Postgres,
+        })
+    }
+
+    /// A page of orders, from the read replica where there is one.
+    ///
+    /// # Errors
+    /// When the database cannot answer.
+    pub async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
+        let list = |postgres: Postgres| async move { postgres.list(filter, limit).await };
+        Ok(self.inner.lists.run(list).await?)
+    }
+
+    /// Loads the newest `limit` orders into the local cache; returns how many it holds of them.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn warm_up(&self, limit: u32) -> Result<usize, DatabaseError> {
+        let local = &self.inner.local;
+        let ticket = local.begin_any();
+        let rows = self
+            .inner
+            .database
+            .run(|postgres| async move { postgres.newest(limit).await })
+            .await?;
+        // The newest last: should they not all fit, those stay.
+        let kept = rows.iter().rev().filter(|row| {
+            let ticket = local.ticket_of(&row.uid, &ticket);
+            local.insert(row.uid.clone(), Answer::from_row(Some(row)), ticket)
+                == crate::local_cache::Insertion::Kept
+        });
+        Ok(kept.count())
+    }
+
+    fn look_locally(&self, uid: &OrderUid) -> Option<Answer> {
+        let metrics = &self.inner.metrics;
+        let started = Instant::now();
+        let answer = self.inner.local.get(uid, started);
+        metrics.local_get.observe(started.elapsed().as_secs_f64());
+        metrics.local(match &answer {
+            Some(Answer::Order(_) | Answer::Erased(_)) => LocalResult::Hit,
+            Some(Answer::Unknown) => LocalResult::Negative,
+            None => LocalResult::Miss,
+        });
+        answer
+    }
+
+    async fn look_in_redis(&self, uid: &OrderUid, ticket: Ticket) -> Option<Answer> {
+        let (result, answer) = self.ask_redis(uid).await;
+        self.inner.metrics.redis(result);
+        let answer = answer?;
+        self.inner.local.insert(uid.clone(), answer.clone(), ticket);
+        Some(answer)
+    }
+
+    /// A cache that fails must not fail the look-up, so what went wrong is only counted.
+    async fn ask_redis(&self, uid: &OrderUid) -> (RedisResult, Option<Answer>) {
+        let Some(redis) = self
+            .inner
+            .redis
+            .as_ref()
+            .filter(|_| self.inner.redis_usable.load(Ordering::Relaxed))
+        else {
+            return (RedisResult::Bypass, None);
+        };
+        match redis.get(uid).await {
+            Ok(Some(cached)) => (
+                RedisResult::Hit,
+                Some(Answer::new(cached.version, cached.document)),
+            ),
+            Ok(None) => (RedisResult::Miss, None),
+            Err(CacheError::Open) => (RedisResult::Bypass, None),
+            Err(CacheError::Corrupt) => (RedisResult::Corrupt, None),
+            Err(CacheError::Deadline(_) | CacheError::Connection(_) | CacheError::Refused(_)) => {
+                (RedisResult::Error, None)
+            }
+        }
+    }
+
+    async fn look_in_postgres(&self, uid: OrderUid, ticket: Ticket) -> Result<Answer, LookupError> {
+        // The generation is part of the key: who asks after an announcement must not be answered by a load from before it.
+        let key = (uid.clone(), ticket.generation());
+        let lookup = self.clone();
+        let load = move || async move { lookup.load(uid, ticket).await };
+        self.inner
+            .flights
+            .join(key, load)
+            .await
+            .unwrap_or(Err(LookupError::Unavailable))
+    }
+
+    async fn load(&self, uid: OrderUid, ticket: Ticket) -> Result<Answer, LookupError> {
+        let read_at = Instant::now();
+        let read = |postgres: Postgres| {
+            let uid = uid.clone();
+            async move { postgres.read(&uid).await }
+        };
+        let row = self.inner.database.run(read).await?;
+        let answer = Answer::from_row(row.as_ref());
+        self.inner.local.insert(uid, answer.clone(), ticket);
+        if let Some(row) = row {
+            self.fill_redis(row, read_at);
+        }
+        Ok(answer)
+    }
+
+    /// Writes the row back to Redis, behind the answer's back.
+    fn fill_redis(&self, row: Revision, read_at: Instant) {
+        let Some(redis) = self.inner.redis.clone() else {
+            return;
+        };
+        let Ok(permit) = self.inner.fills.clone().try_acquire_owned() else {
+            return;
+        };
+        tokio::spawn(async move {
+            // What cannot be written is read from Postgres again; Redis' failure is told by its own health check.
+            if let Err(error) = redis.fill(&row, read_at).await {
+                tracing::debug!(%error, order_uid = %row.uid, "Redis was not filled");
+            }
+            drop(permit);
+        });
+    }
+}

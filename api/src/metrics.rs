@@ -1,0 +1,266 @@
+//! The api's metrics, all of them declared here.
+//!
+//! Straight to the registry behind `/metrics` and not through OpenTelemetry: these are counted at every request, and a
+//! handle that is kept per set of labels costs a quarter of what an instrument does that looks its attributes up.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+};
+use shared::telemetry::metrics::LATENCY_SECONDS;
+
+/// Handles of every metric; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Of the public port.
+    pub http: Arc<HttpMetrics>,
+    /// Of the cache tiers.
+    pub cache: Arc<CacheMetrics>,
+}
+
+impl Metrics {
+    /// Registers all of them, at zero.
+    ///
+    /// # Errors
+    /// When the registry has one of them already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            http: Arc::new(HttpMetrics::register(registry)?),
+            cache: Arc::new(CacheMetrics::register(registry)?),
+        })
+    }
+}
+
+/// `http_requests_total` and `http_request_duration_seconds`.
+pub struct HttpMetrics {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    routes: Vec<RouteMetrics>,
+}
+
+struct RouteMetrics {
+    template: &'static str,
+    duration: Histogram,
+    /// One place for each of [`METHODS`] and [`STATUSES`], filled at its first request.
+    requests: Vec<OnceLock<IntCounter>>,
+}
+
+/// Methods with a label of their own; any other counts as `other`, for a client may send anything.
+const METHODS: [&str; 4] = ["GET", "HEAD", "OPTIONS", "other"];
+
+/// The statuses that the api answers with.
+const STATUSES: [u16; 13] = [
+    200, 204, 304, 400, 401, 403, 404, 405, 410, 414, 429, 500, 503,
+];
+
+impl HttpMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let requests = IntCounterVec::new(
+            Opts::new("http_requests_total", "Requests that were answered"),
+            &["method", "route", "status"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "http_request_duration_seconds",
+                "Time from the request's head to the answer's",
+            )
+            .buckets(LATENCY_SECONDS.to_vec()),
+            &["route"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(durations.clone()))?;
+        Ok(Self {
+            requests,
+            durations,
+            routes: Vec::new(),
+        })
+    }
+
+    /// Makes the series of `templates`; a route is then named by its place in this list. The series of `GET` with status
+    /// 200, and those of `failures`, are there from the start.
+    #[must_use]
+    pub fn with_routes(&self, templates: &[&'static str], failures: &[u16]) -> Self {
+        let routes = templates
+            .iter()
+            .map(|template| {
+                for status in failures.iter().chain(&[200]) {
+                    self.requests
+                        .with_label_values(&["GET", template, &status.to_string()]);
+                }
+                RouteMetrics {
+                    template,
+                    duration: self.durations.with_label_values(&[template]),
+                    requests: (0..METHODS.len() * STATUSES.len())
+                        .map(|_| OnceLock::new())
+                        .collect(),
+                }
+            })
+            .collect();
+        Self {
+            requests: self.requests.clone(),
+            durations: self.durations.clone(),
+            routes,
+        }
+    }
+
+    /// Counts one answer of the route at `route` of the list.
+    pub fn record(&self, route: usize, method: &str, status: u16, took: Duration) {
+        let Some(route) = self.routes.get(route) else {
+            return;
+        };
+        route.duration.observe(took.as_secs_f64());
+        let method = METHODS
+            .iter()
+            .position(|known| *known == method)
+            .unwrap_or(METHODS.len() - 1);
+        let counter = |status: u16| {
+            self.requests.with_label_values(&[
+                METHODS[method],
+                route.template,
+                status.to_string().as_str(),
+            ])
+        };
+        match STATUSES.iter().position(|known| *known == status) {
+            Some(place) => route.requests[method * STATUSES.len() + place]
+                .get_or_init(|| counter(status))
+                .inc(),
+            None => counter(status).inc(),
+        }
+    }
+}
+
+/// `cache_requests_total`, and `cache_operation_duration_seconds` of the local tier; that of Redis is measured where
+/// Redis is called.
+pub struct CacheMetrics {
+    local: [IntCounter; LocalResult::ALL.len()],
+    redis: [IntCounter; RedisResult::ALL.len()],
+    /// Time of one look into the local cache.
+    pub local_get: Histogram,
+}
+
+/// What a look into the local cache gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalResult {
+    /// An order, or its erasure.
+    Hit,
+    /// Nothing.
+    Miss,
+    /// That there is no such order.
+    Negative,
+}
+
+impl LocalResult {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Hit, "hit"),
+        (Self::Miss, "miss"),
+        (Self::Negative, "negative"),
+    ];
+}
+
+/// What asking Redis gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisResult {
+    /// An order, or its erasure.
+    Hit,
+    /// Nothing.
+    Miss,
+    /// Something that is not an entry of ours.
+    Corrupt,
+    /// No answer in time, or a refusal.
+    Error,
+    /// It was not asked: switched off, under repair, or failing.
+    Bypass,
+}
+
+impl RedisResult {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Hit, "hit"),
+        (Self::Miss, "miss"),
+        (Self::Corrupt, "corrupt"),
+        (Self::Error, "error"),
+        (Self::Bypass, "bypass"),
+    ];
+}
+
+impl CacheMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "cache_requests_total",
+                "Look-ups of a cache tier, by what they gave",
+            ),
+            &["tier", "result"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "cache_operation_duration_seconds",
+                "Time of one operation on a cache tier",
+            )
+            .buckets(LATENCY_SECONDS.to_vec()),
+            &["operation", "tier"],
+        )?;
+        registry.register(Box::new(durations.clone()))?;
+        Ok(Self {
+            local: LocalResult::ALL
+                .map(|(_, result)| requests.with_label_values(&["local", result])),
+            redis: RedisResult::ALL
+                .map(|(_, result)| requests.with_label_values(&["redis", result])),
+            local_get: durations.with_label_values(&["get", "local"]),
+        })
+    }
+
+    /// Counts a look into the local cache.
+    pub fn local(&self, result: LocalResult) {
+        self.local[result as usize].inc();
+    }
+
+    /// Counts a question to Redis.
+    pub fn redis(&self, result: RedisResult) {
+        self.redis[result as usize].inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::telemetry::metrics::render;
+
+    use super::*;
+
+    #[test]
+    fn counters_are_there_at_zero_and_count() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let http = metrics
+            .http
+            .with_routes(&["/order/{order_uid}", "/orders"], &[503]);
+        let text = || String::from_utf8(render(&registry).unwrap()).unwrap();
+        for line in [
+            r#"http_requests_total{method="GET",route="/order/{order_uid}",status="200"} 0"#,
+            r#"http_requests_total{method="GET",route="/orders",status="503"} 0"#,
+            r#"http_request_duration_seconds_count{route="/orders"} 0"#,
+            r#"cache_requests_total{result="negative",tier="local"} 0"#,
+            r#"cache_requests_total{result="bypass",tier="redis"} 0"#,
+            r#"cache_operation_duration_seconds_count{operation="get",tier="local"} 0"#,
+        ] {
+            assert!(text().contains(line), "{line} is not in\n{}", text());
+        }
+        http.record(1, "GET", 200, Duration::from_millis(3));
+        http.record(1, "BREW", 418, Duration::from_millis(3));
+        metrics.cache.local(LocalResult::Negative);
+        metrics.cache.redis(RedisResult::Bypass);
+        for line in [
+            r#"http_requests_total{method="GET",route="/orders",status="200"} 1"#,
+            r#"http_requests_total{method="other",route="/orders",status="418"} 1"#,
+            r#"http_request_duration_seconds_count{route="/orders"} 2"#,
+            r#"cache_requests_total{result="negative",tier="local"} 1"#,
+            r#"cache_requests_total{result="bypass",tier="redis"} 1"#,
+        ] {
+            assert!(text().contains(line), "{line} is not in\n{}", text());
+        }
+    }
+}

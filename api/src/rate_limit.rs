@@ -1,0 +1,74 @@
+//! How many requests a second one client may make.
+
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Places in the table. Two clients that share one share its rate, which is the price for a fixed size.
+const SLOTS: usize = 16 * 1024;
+
+/// A rate for each client, in a table of fixed size. One second's worth may be spent at once.
+pub struct RateLimit {
+    epoch: Instant,
+    /// Between two requests at the highest rate that lasts.
+    interval: Duration,
+    hasher: RandomState,
+    /// When the client will have paid for what it has spent, in nanoseconds after `epoch`.
+    paid_at: Box<[AtomicU64]>,
+}
+
+impl RateLimit {
+    /// `rate` requests a second, at least one.
+    pub fn per_second(rate: u32) -> Self {
+        Self {
+            epoch: Instant::now(),
+            interval: Duration::from_secs(1) / rate.max(1),
+            hasher: RandomState::new(),
+            paid_at: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Whether `client` may make a request at the moment `now`; counts it if so.
+    pub fn admits(&self, client: impl Hash, now: Instant) -> bool {
+        let now = nanos(now.saturating_duration_since(self.epoch));
+        let slot = &self.paid_at[self.hasher.hash_one(client) as usize % SLOTS];
+        let spend = |paid_at: u64| {
+            let paid_at = paid_at.max(now) + nanos(self.interval);
+            (paid_at <= now + nanos(Duration::from_secs(1))).then_some(paid_at)
+        };
+        slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend)
+            .is_ok()
+    }
+}
+
+/// Enough for 584 years.
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admits_the_rate_and_no_more() {
+        let limit = RateLimit::per_second(10);
+        let start = limit.epoch;
+        let admitted = |from: Instant| (0..50).filter(|_| limit.admits("client", from)).count();
+        assert_eq!(admitted(start), 10);
+        assert_eq!(admitted(start + Duration::from_millis(100)), 1);
+        assert_eq!(admitted(start + Duration::from_millis(450)), 3);
+        assert_eq!(admitted(start + Duration::from_secs(60)), 10);
+    }
+
+    #[test]
+    fn clients_do_not_spend_each_others_rate() {
+        let limit = RateLimit::per_second(1);
+        let now = limit.epoch;
+        assert!(limit.admits("a", now) && !limit.admits("a", now));
+        // Another client may share the slot of the first, but not all of them can.
+        assert!((0..64).any(|other| limit.admits(other, now)));
+    }
+}

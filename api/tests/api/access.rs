@@ -1,0 +1,128 @@
+//! Keys, rate, origins.
+
+use std::fs;
+
+use crate::harness::{Replica, World, order};
+
+/// SHA-256 of `secret`.
+const DIGEST: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
+#[tokio::test]
+async fn with_keys_only_their_owners_read_orders() {
+    let world = World::new().await;
+    world.database.store(&order("guarded"), 1).await;
+    let path = std::env::temp_dir().join(format!("api-keys-{}", std::process::id()));
+    fs::write(
+        &path,
+        format!("# support\nsupport sha256:{DIGEST} orders:read\n"),
+    )
+    .unwrap();
+    let mut config = world.config();
+    config.api.keys_file = Some(path.clone());
+    let replica = Replica::start(config).await.ready().await;
+    fs::remove_file(&path).unwrap();
+    for target in ["/order/guarded", "/orders"] {
+        let refused = replica.get(target).await;
+        refused.assert_problem(401, "unauthorized");
+        assert!(
+            refused
+                .header("www-authenticate")
+                .is_some_and(|challenge| challenge.starts_with("Bearer"))
+        );
+        let wrong = replica
+            .request("GET", target)
+            .header("Authorization", "Bearer wrong")
+            .send()
+            .await;
+        wrong.assert_problem(401, "unauthorized");
+        let right = replica
+            .request("GET", target)
+            .header("Authorization", "Bearer secret")
+            .send()
+            .await;
+        assert_eq!(right.status, 200);
+    }
+    for target in [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/openapi.yaml",
+        "/assets/app.js",
+    ] {
+        assert_eq!(replica.get(target).await.status, 200, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_told_when_to_come_back() {
+    let world = World::new().await;
+    let mut config = world.config();
+    config.api.rate_limit = 1;
+    let replica = Replica::start(config).await.ready().await;
+    let mut refused = None;
+    // One a second is admitted; a machine slow enough to admit all of these would take a minute.
+    for _ in 0..60 {
+        let answer = replica.order("unknown").await;
+        if answer.status == 429 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("the limit was never met");
+    refused.assert_problem(429, "rate_limited");
+    assert!(
+        refused
+            .header("retry-after")
+            .is_some_and(|seconds| seconds.parse::<u32>().is_ok())
+    );
+    assert_eq!(
+        replica.probe("/readyz").await.status,
+        200,
+        "the admin port has no limit"
+    );
+}
+
+#[tokio::test]
+async fn pages_of_named_origins_may_read_answers() {
+    let world = World::new().await;
+    world.database.store(&order("open"), 1).await;
+    let mut config = world.config();
+    config.api.cors_origins = vec!["https://shop.example".to_owned()];
+    let replica = Replica::start(config).await.ready().await;
+    let ask = |method: &'static str, origin: &'static str| {
+        replica
+            .request(method, "/order/open")
+            .header("Origin", origin)
+            .send()
+    };
+    let named = ask("GET", "https://shop.example").await;
+    assert_eq!(
+        named.header("access-control-allow-origin"),
+        Some("https://shop.example")
+    );
+    assert!(
+        named
+            .header("access-control-expose-headers")
+            .is_some_and(|headers| headers.contains("X-Source"))
+    );
+    let other = ask("GET", "https://other.example").await;
+    assert_eq!(
+        (other.status, other.header("access-control-allow-origin")),
+        (200, None)
+    );
+    let preflight = ask("OPTIONS", "https://shop.example").await;
+    assert_eq!(preflight.status, 204);
+    assert!(
+        preflight
+            .header("access-control-allow-headers")
+            .is_some_and(|headers| headers.contains("Authorization"))
+    );
+
+    let closed = world.replica().await;
+    let answer = closed
+        .request("GET", "/order/open")
+        .header("Origin", "https://shop.example")
+        .send()
+        .await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}

@@ -1,0 +1,121 @@
+//! A client of few lines that hides nothing: one connection for each request.
+
+use shared::order::Order;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// A request in the making.
+pub(crate) struct Request {
+    port: u16,
+    head: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn new(port: u16, method: &str, path: &str) -> Self {
+        Self {
+            port,
+            head: format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"),
+        }
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.head.push_str(&format!("{name}: {value}\r\n"));
+        self
+    }
+
+    /// Sends it, without waiting for the answer.
+    pub(crate) async fn connect(self) -> TcpStream {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream
+            .write_all(format!("{}\r\n", self.head).as_bytes())
+            .await
+            .unwrap();
+        stream
+    }
+
+    /// Sends it and reads the answer.
+    pub(crate) async fn send(self) -> Response {
+        let mut stream = self.connect().await;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        Response::parse(&bytes)
+    }
+}
+
+impl Response {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .expect("the answer has a head");
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .and_then(|status| status.parse().ok());
+        let headers: Vec<_> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        Self {
+            status: status.expect("the answer has a status"),
+            headers,
+            body: bytes[end + 4..].to_vec(),
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn source(&self) -> Option<&str> {
+        self.header("x-source")
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// Checks that it is `order`, answered by the tier `source`.
+    #[track_caller]
+    pub(crate) fn assert_order(&self, source: &str, order: &Order) {
+        assert_eq!(
+            (self.status, self.source()),
+            (200, Some(source)),
+            "{self:?}"
+        );
+        assert_eq!(self.body, order.to_json());
+    }
+
+    /// Checks that it is a problem with this status and code.
+    #[track_caller]
+    pub(crate) fn assert_problem(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json")
+        );
+        let body = self.json();
+        assert_eq!(
+            (body["code"].as_str(), body["status"].as_u64()),
+            (Some(code), Some(u64::from(status)))
+        );
+        for member in ["type", "title", "detail"] {
+            assert!(body[member].is_string(), "{member} is missing in {body}");
+        }
+    }
+}
