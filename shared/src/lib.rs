@@ -9,3 +9,5 @@ pub mod order;
 pub mod runtime;
 pub mod storage;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -15,6 +15,14 @@ use socket2::SockRef;
 /// Sets TCP_NODELAY on every socket of this process whose peer is `host:port`. Quietly does nothing where there is no
 /// `/proc` or where the peer is a Unix socket: the option only makes things faster.
 pub(super) fn set(host: &str, port: u16) {
+    each_socket_to(host, port, |socket| {
+        if let Err(error) = socket.set_tcp_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set on a connection to Postgres");
+        }
+    });
+}
+
+fn each_socket_to(host: &str, port: u16, mut action: impl FnMut(&SockRef<'_>)) {
     let Ok(peers) = (host, port)
         .to_socket_addrs()
         .map(Iterator::collect::<Vec<_>>)
@@ -24,10 +32,14 @@ pub(super) fn set(host: &str, port: u16) {
     let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
         return;
     };
-    let numbers =
-        descriptors.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok());
-    for descriptor in numbers {
-        set_on(descriptor, &peers);
+    for entry in descriptors.flatten() {
+        if let Some(descriptor) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        {
+            on_socket_to(descriptor, &peers, &mut action);
+        }
     }
 }
 
@@ -35,18 +47,43 @@ pub(super) fn set(host: &str, port: u16) {
     unsafe_code,
     reason = "sqlx hands out no socket, so its descriptor is borrowed by number"
 )]
-fn set_on(descriptor: RawFd, peers: &[SocketAddr]) {
-    // SAFETY: the number was open a moment ago and is borrowed for two system calls only. Were it closed and reused in
+fn on_socket_to(descriptor: RawFd, peers: &[SocketAddr], action: &mut impl FnMut(&SockRef<'_>)) {
+    // SAFETY: the number was open a moment ago and is borrowed for a few system calls only. Were it closed and reused in
     // between, the calls would fail or set the option on another socket, which is harmless; nothing is read, written or
     // closed through it.
     let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
     let socket = SockRef::from(&borrowed);
-    let leads_to_database = socket
-        .peer_addr()
-        .ok()
-        .and_then(|peer| peer.as_socket())
-        .is_some_and(|peer| peers.contains(&peer));
-    if leads_to_database && let Err(error) = socket.set_tcp_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set on a connection to Postgres");
+    let peer = socket.peer_addr().ok().and_then(|peer| peer.as_socket());
+    if peer.is_some_and(|peer| peers.contains(&peer)) {
+        action(&socket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        storage::{ChangeSet, Role},
+        testing::TestDatabase,
+    };
+
+    /// Told by the option itself, not by a clock.
+    #[tokio::test]
+    async fn every_connection_of_the_pool_has_it() {
+        let database = TestDatabase::migrated().await;
+        let postgres = database.connect(Role::Worker);
+        let empty = ChangeSet::default();
+        let (first, second) = tokio::join!(postgres.ping(), postgres.apply(&empty));
+        assert!(first.is_ok() && second.is_ok());
+        let (host, port) = postgres.peer();
+        let mut options = Vec::new();
+        each_socket_to(&host, port, |socket| {
+            options.push(socket.tcp_nodelay().unwrap())
+        });
+        // Other tests of this process have connections to the same server, opened by themselves.
+        assert!(
+            options.iter().filter(|nodelay| **nodelay).count() >= 2,
+            "{options:?}"
+        );
     }
 }

@@ -122,6 +122,13 @@ impl Postgres {
         })
     }
 
+    /// Host and port of the server.
+    #[cfg(test)]
+    pub(super) fn peer(&self) -> (String, u16) {
+        let options = self.pool.connect_options();
+        (options.get_host().to_owned(), options.get_port())
+    }
+
     /// Deadline of one call.
     pub fn timeout(&self) -> Duration {
         self.timeout
@@ -241,6 +248,6 @@ mod tests {
         let uid = OrderUid::parse("u").unwrap();
         spawnable(postgres.read(&uid));
         spawnable(postgres.apply(&ChangeSet::default()));
-        spawnable(postgres.mark_for_repair(&[uid.clone()]));
+        spawnable(postgres.mark_for_repair(std::slice::from_ref(&uid)));
     }
 }

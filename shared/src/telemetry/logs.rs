@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
-/// sqlx repeats what our own messages say, and librdkafka reports each broker that is down once a second.
-const DEFAULT_FILTER: &str = "info,sqlx=warn,librdkafka=warn,rdkafka=warn";
+/// Libraries repeat what our own messages say, and librdkafka reports each broker that is down once a second.
+const DEFAULT_FILTER: &str =
+    "info,sqlx=warn,librdkafka=warn,rdkafka=warn,opentelemetry=warn,poem=warn";
 
 pub(super) fn init(format: Option<LogFormat>) {
     let filter =

@@ -1,0 +1,239 @@
+//! Real services for tests: a database of one's own on the Postgres that `DATABASE_URL` names, and a Redis process of
+//! one's own, for its keys and channels have fixed names.
+//!
+//! Everything panics with what is missing: a test that cannot reach its services must fail.
+
+use std::{
+    env,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use crate::{
+    config,
+    storage::{Postgres, Role, schema},
+};
+
+/// How long a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The value of an environment variable that `make test` sets.
+pub fn required(variable: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`, or `eval \"$(scripts/services env)\"` first"))
+}
+
+/// A database of one's own, dropped with the value.
+pub struct TestDatabase {
+    /// Its address.
+    pub url: String,
+    server: String,
+    name: String,
+}
+
+impl TestDatabase {
+    /// Creates an empty database.
+    pub async fn empty() -> Self {
+        let server = required("DATABASE_URL");
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        execute(&server, format!("CREATE DATABASE {name}")).await;
+        let (base, _) = server
+            .rsplit_once('/')
+            .unwrap_or_else(|| panic!("DATABASE_URL names no database"));
+        Self {
+            url: format!("{base}/{name}"),
+            server,
+            name,
+        }
+    }
+
+    /// Creates a database with the newest schema.
+    pub async fn migrated() -> Self {
+        let database = Self::empty().await;
+        schema::migrate(&database.url)
+            .await
+            .unwrap_or_else(|error| panic!("migrating: {error}"));
+        database
+    }
+
+    /// Access to it.
+    pub fn connect(&self, role: Role) -> Postgres {
+        Postgres::new(&self.url, &config::Database::default(), role)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs a statement of the test's own in it.
+    pub async fn execute(&self, statement: &str) {
+        execute(&self.url, statement.to_owned()).await;
+    }
+
+    /// The single value that a query of the test's own answers.
+    pub async fn value<T>(&self, query: &str) -> T
+    where
+        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        let mut connection = connect(&self.url).await;
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned()))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (server, statement) = (
+            self.server.clone(),
+            format!("DROP DATABASE {} WITH (FORCE)", self.name),
+        );
+        // A runtime cannot be entered from within another one, hence the thread.
+        let dropping = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.map(|runtime| runtime.block_on(execute(&server, statement)))
+        });
+        // The server may be gone already, and a panic while unwinding would hide the first one.
+        let _ = dropping.join();
+    }
+}
+
+async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url)
+        .await
+        .unwrap_or_else(|error| panic!("DATABASE_URL: {error}"))
+}
+
+async fn execute(url: &str, statement: String) {
+    let mut connection = connect(url).await;
+    sqlx::query(sqlx::AssertSqlSafe(statement.clone()))
+        .execute(&mut connection)
+        .await
+        .unwrap_or_else(|error| panic!("{statement}: {error}"));
+}
+
+/// A Redis process of one's own, ended with the value.
+pub struct TestRedis {
+    port: u16,
+    process: Child,
+}
+
+impl TestRedis {
+    /// Starts an empty Redis that keeps nothing on disk.
+    pub fn start() -> Self {
+        // Somebody else may take the port between finding it free and listening on it.
+        (0..10)
+            .find_map(|_| Self::start_on(free_port()))
+            .unwrap_or_else(|| panic!("redis-server does not start"))
+    }
+
+    /// None when the port is taken.
+    fn start_on(port: u16) -> Option<Self> {
+        let program =
+            env::var("ORDER_SERVICE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let process = Command::new(&program)
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .args([
+                "--maxmemory-policy",
+                "allkeys-lru",
+                "--enable-debug-command",
+                "yes",
+            ])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}"));
+        let mut redis = Self { port, process };
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if matches!(redis.process.try_wait(), Ok(Some(_))) {
+                return None;
+            }
+            if redis.process_id() == Some(redis.process.id()) {
+                return Some(redis);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("{program} does not answer on port {port}");
+    }
+
+    /// The process that answers on the port.
+    fn process_id(&self) -> Option<u32> {
+        let mut connection = redis::Client::open(self.url())
+            .ok()?
+            .get_connection()
+            .ok()?;
+        let info: String = redis::cmd("INFO")
+            .arg("server")
+            .query(&mut connection)
+            .ok()?;
+        info.lines()
+            .find_map(|line| line.strip_prefix("process_id:")?.trim().parse().ok())
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The configuration that leads to it.
+    pub fn config(&self) -> config::Redis {
+        config::Redis {
+            url: self.url(),
+            timeout: Duration::from_secs(2),
+            ..config::Redis::default()
+        }
+    }
+
+    /// A connection of the test's own.
+    pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).unwrap_or_else(|error| panic!("{error}"));
+        client
+            .get_multiplexed_async_connection()
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Ends the process as `kill -9` does.
+    pub fn kill(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Starts an empty Redis at the same address.
+    pub fn restart(&mut self) {
+        self.kill();
+        *self = Self::start_on(self.port).unwrap_or_else(|| panic!("port {} was taken", self.port));
+    }
+}
+
+impl Drop for TestRedis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on at this moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .unwrap_or_else(|error| panic!("no free port: {error}"))
+}
+
+/// Asks `state` until it answers; panics after a minute with what was waited for.
+pub async fn eventually<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = state().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

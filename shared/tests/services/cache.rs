@@ -1,0 +1,295 @@
+use std::time::{Duration, Instant};
+
+use redis::AsyncCommands;
+use shared::{
+    cache::{Announcement, CHANNEL, Cache, CacheError, Cached, Subscription, WriteOutcome},
+    config,
+    order::Revision,
+    testing::{TestRedis, eventually},
+};
+
+use super::{order, revision, uid, version};
+
+fn erased(text: &str, offset: i64) -> Revision {
+    Revision {
+        uid: uid(text),
+        version: version(offset),
+        document: None,
+    }
+}
+
+async fn write(cache: &Cache, revision: &Revision) -> WriteOutcome {
+    let results = cache
+        .write_batch(std::slice::from_ref(revision), Instant::now())
+        .await;
+    results.into_iter().next().unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn an_entry_is_a_hash_of_version_and_json_that_expires() {
+    let redis = TestRedis::start();
+    let cache = Cache::pooled(&redis.config()).unwrap();
+    let revision = revision(&order("u", 1), 7);
+    assert_eq!(write(&cache, &revision).await, WriteOutcome::Written);
+    let mut connection = redis.connect().await;
+    let fields: Vec<(String, Vec<u8>)> = connection.hgetall("order:u").await.unwrap();
+    assert_eq!(fields.len(), 2);
+    assert_eq!(
+        fields[0],
+        (
+            "version".to_owned(),
+            revision.version.to_string().into_bytes()
+        )
+    );
+    assert_eq!(
+        fields[1],
+        (
+            "json".to_owned(),
+            revision.document.clone().unwrap().to_vec()
+        )
+    );
+    let ttl: i64 = connection.pttl("order:u").await.unwrap();
+    assert!((3_590_000..=3_960_000).contains(&ttl), "{ttl}");
+    let cached = Cached {
+        version: revision.version,
+        document: revision.document,
+    };
+    assert_eq!(cache.get(&uid("u")).await.unwrap(), Some(cached));
+    assert_eq!(cache.get(&uid("other")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn only_a_newer_version_is_written() {
+    let redis = TestRedis::start();
+    let cache = Cache::pooled(&redis.config()).unwrap();
+    let (first, second) = (revision(&order("u", 1), 5), revision(&order("u", 2), 6));
+    assert_eq!(write(&cache, &second).await, WriteOutcome::Written);
+    assert_eq!(write(&cache, &first).await, WriteOutcome::KeptNewer);
+    // An equal version leaves the entry as it is, its time to live included.
+    let mut connection = redis.connect().await;
+    let _: bool = connection.pexpire("order:u", 1_000_000).await.unwrap();
+    assert_eq!(write(&cache, &second).await, WriteOutcome::Unchanged);
+    assert!(connection.pttl::<_, i64>("order:u").await.unwrap() <= 1_000_000);
+    assert_eq!(
+        cache.get(&uid("u")).await.unwrap().unwrap().document,
+        second.document
+    );
+
+    assert_eq!(write(&cache, &erased("u", 7)).await, WriteOutcome::Written);
+    let fields: Vec<String> = connection.hkeys("order:u").await.unwrap();
+    assert_eq!(fields, ["version"]);
+    assert_eq!(write(&cache, &second).await, WriteOutcome::KeptNewer);
+    assert_eq!(
+        cache.get(&uid("u")).await.unwrap(),
+        Some(Cached {
+            version: version(7),
+            document: None
+        })
+    );
+}
+
+#[tokio::test]
+async fn what_was_read_long_ago_creates_no_entry_but_replaces_an_older_one() {
+    let redis = TestRedis::start();
+    let cache = Cache::pooled(&redis.config()).unwrap();
+    cache.probe().await.unwrap();
+    let revision = revision(&order("u", 1), 5);
+    let long_ago = Instant::now()
+        .checked_sub(Duration::from_millis(1500))
+        .unwrap();
+    let late = cache
+        .write_batch(std::slice::from_ref(&revision), long_ago)
+        .await;
+    assert_eq!(
+        late.into_iter().next().unwrap().unwrap(),
+        WriteOutcome::Late
+    );
+    assert_eq!(
+        cache.fill(&revision, long_ago).await.unwrap(),
+        WriteOutcome::Late
+    );
+    assert_eq!(cache.get(&uid("u")).await.unwrap(), None);
+
+    write(&cache, &erased("u", 4)).await;
+    assert_eq!(
+        cache.fill(&revision, long_ago).await.unwrap(),
+        WriteOutcome::Written
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_ours_under_our_key_is_replaced() {
+    let redis = TestRedis::start();
+    let cache = Cache::pooled(&redis.config()).unwrap();
+    let mut connection = redis.connect().await;
+    let _: () = connection.set("order:u", "rubbish").await.unwrap();
+    assert!(cache.get(&uid("u")).await.is_err());
+    let revision = revision(&order("u", 1), 5);
+    assert_eq!(write(&cache, &revision).await, WriteOutcome::Written);
+    let _: () = connection.hset("order:u", "version", "zzz").await.unwrap();
+    assert!(matches!(
+        cache.get(&uid("u")).await,
+        Err(CacheError::Corrupt)
+    ));
+    assert_eq!(write(&cache, &revision).await, WriteOutcome::Written);
+    assert!(cache.get(&uid("u")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_batch_is_announced_in_one_message_and_a_fill_only_when_it_was_written() {
+    let redis = TestRedis::start();
+    let cache = Cache::shared(&redis.config()).unwrap();
+    let mut subscription = Subscription::open(&redis.config()).await.unwrap();
+    let batch: Vec<Revision> = (0..100)
+        .map(|n| revision(&order(&format!("u{n}"), 1), n))
+        .collect();
+    let results = cache.write_batch(&batch, Instant::now()).await;
+    assert!(
+        results
+            .iter()
+            .all(|result| matches!(result, Ok(WriteOutcome::Written)))
+    );
+    let announced = subscription.next().await.unwrap();
+    let expected: Vec<Announcement> = batch
+        .iter()
+        .map(|revision| Announcement {
+            uid: revision.uid.clone(),
+            version: revision.version,
+        })
+        .collect();
+    assert_eq!(announced, expected);
+
+    assert_eq!(
+        cache.fill(&batch[0], Instant::now()).await.unwrap(),
+        WriteOutcome::Unchanged
+    );
+    let newer = revision(&order("u0", 2), 1000);
+    assert_eq!(
+        cache.fill(&newer, Instant::now()).await.unwrap(),
+        WriteOutcome::Written
+    );
+    let announced = subscription.next().await.unwrap();
+    assert_eq!(
+        announced,
+        [Announcement {
+            uid: newer.uid.clone(),
+            version: newer.version
+        }]
+    );
+}
+
+#[tokio::test]
+async fn a_subscription_ends_when_redis_dies_or_falls_silent() {
+    let mut redis = TestRedis::start();
+    let mut subscription = Subscription::open(&redis.config()).await.unwrap();
+    let mut connection = redis.connect().await;
+    let receivers: i64 = connection
+        .publish(CHANNEL, "rubbish that is passed over")
+        .await
+        .unwrap();
+    assert_eq!(receivers, 1);
+    assert_eq!(subscription.next().await.unwrap(), []);
+    // A Redis that answers nobody for a while, as a frozen one does.
+    let sleeping = tokio::spawn(async move {
+        let _: Result<(), _> = redis::cmd("DEBUG")
+            .arg("SLEEP")
+            .arg("6")
+            .query_async(&mut connection)
+            .await;
+    });
+    assert!(subscription.next().await.is_err());
+    sleeping.abort();
+    redis.restart();
+    let mut subscription = Subscription::open(&redis.config()).await.unwrap();
+    redis.kill();
+    assert!(subscription.next().await.is_err());
+}
+
+#[tokio::test]
+async fn a_dead_redis_is_left_alone_and_found_again() {
+    let mut redis = TestRedis::start();
+    let settings = config::Redis {
+        timeout: Duration::from_millis(200),
+        ..redis.config()
+    };
+    for cache in [
+        Cache::shared(&settings).unwrap(),
+        Cache::pooled(&settings).unwrap(),
+    ] {
+        assert_eq!(cache.get(&uid("u")).await.unwrap(), None);
+        redis.kill();
+        eventually("an open breaker", async || {
+            matches!(cache.get(&uid("u")).await, Err(CacheError::Open)).then_some(())
+        })
+        .await;
+        redis.restart();
+        eventually("an answer", async || cache.get(&uid("u")).await.ok()).await;
+    }
+}
+
+#[tokio::test]
+async fn refused_writes_are_reported_one_by_one() {
+    let redis = TestRedis::start();
+    let cache = Cache::pooled(&redis.config()).unwrap();
+    let mut connection = redis.connect().await;
+    cache.probe().await.unwrap();
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory-policy")
+        .arg("noeviction")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory")
+        .arg("1")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let batch = [revision(&order("a", 1), 1), revision(&order("b", 1), 1)];
+    let results = cache.write_batch(&batch, Instant::now()).await;
+    assert_eq!(results.len(), 2);
+    for result in results {
+        assert!(
+            matches!(&result, Err(CacheError::Refused(code)) if code == "OOM"),
+            "{result:?}"
+        );
+    }
+    // It refuses, but it is there: reading goes on.
+    assert_eq!(cache.get(&uid("a")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_watermark_moves_only_from_where_it_was_seen() {
+    let redis = TestRedis::start();
+    let cache = Cache::pooled(&redis.config()).unwrap();
+    assert_eq!(cache.probe().await.unwrap().watermark, None);
+    assert!(cache.move_watermark(None, 10).await.unwrap());
+    assert!(!cache.move_watermark(None, 20).await.unwrap());
+    assert!(!cache.move_watermark(Some(9), 20).await.unwrap());
+    cache.begin_bypass().await.unwrap();
+    assert!(cache.probe().await.unwrap().bypass);
+    assert!(cache.move_watermark(Some(10), 20).await.unwrap());
+    let state = cache.probe().await.unwrap();
+    assert_eq!((state.watermark, state.bypass), (Some(20), false));
+}
+
+#[tokio::test]
+async fn clearing_deletes_our_entries_and_nothing_else() {
+    let redis = TestRedis::start();
+    let cache = Cache::pooled(&redis.config()).unwrap();
+    let batch: Vec<Revision> = (0..2500).map(|n| erased(&format!("u{n}"), n)).collect();
+    cache.write_batch(&batch, Instant::now()).await;
+    cache.move_watermark(None, 1).await.unwrap();
+    let mut connection = redis.connect().await;
+    let _: () = connection.set("somebody:elses", 1).await.unwrap();
+    assert_eq!(cache.clear().await.unwrap(), 2500);
+    let mut left: Vec<String> = connection.keys("*").await.unwrap();
+    left.sort();
+    assert_eq!(left, ["order-cache", "somebody:elses"]);
+    assert_eq!(
+        cache.eviction_policy().await.unwrap().as_deref(),
+        Some("allkeys-lru")
+    );
+}

@@ -1,0 +1,49 @@
+//! Storage and cache against a real Postgres and a real Redis.
+
+mod cache;
+mod storage;
+
+use bytes::Bytes;
+use shared::{
+    order::{Order, OrderUid, Revision, Version, sample::Generator},
+    storage::Change,
+};
+
+/// A valid order with the uid `uid`; `seed` makes the rest.
+fn order(uid: &str, seed: u64) -> Order {
+    let mut order = Generator::new(seed, 1..=4).next().unwrap();
+    order.order_uid = uid.to_owned();
+    order
+}
+
+fn uid(text: &str) -> OrderUid {
+    OrderUid::parse(text).unwrap()
+}
+
+fn version(offset: i64) -> Version {
+    Version::new(1_700_000_000_000, offset, 0)
+}
+
+fn change(order: &Order, offset: i64) -> Change {
+    Change {
+        uid: uid(&order.order_uid),
+        version: version(offset),
+        order: Some(Box::new(order.clone())),
+    }
+}
+
+fn erasure(text: &str, offset: i64) -> Change {
+    Change {
+        uid: uid(text),
+        version: version(offset),
+        order: None,
+    }
+}
+
+fn revision(order: &Order, offset: i64) -> Revision {
+    Revision {
+        uid: uid(&order.order_uid),
+        version: version(offset),
+        document: Some(Bytes::from(order.to_json())),
+    }
+}
