@@ -57,6 +57,10 @@ struct Topic {
 
 impl Topic {
     fn create(test: &str) -> Self {
+        Self::create_with(test, 8 << 20)
+    }
+
+    fn create_with(test: &str, max_message_bytes: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -70,7 +74,7 @@ impl Topic {
             process::id(),
             rand::random::<u32>()
         );
-        let size = (8 << 20).to_string();
+        let size = max_message_bytes.to_string();
         let topic = NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(1))
             .set("max.message.bytes", &size);
         let results = runtime
@@ -464,6 +468,24 @@ fn no_broker_and_no_topic_are_said_by_name() {
             .topics()
             .iter()
             .all(|topic| topic.name() != "no-such-topic")
+    );
+}
+
+#[test]
+fn records_that_nobody_acknowledges_fail_the_run() {
+    // No order is that small, so the broker refuses each of them.
+    let topic = Topic::create_with("refused", 100);
+    let output = producer(&["send", "--topic", &topic.name, "-n", "100"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("sent 100 (") && said.contains("acknowledged 0, failed 100"),
+        "{said}"
+    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains(&format!("records failed at {}: ", brokers())),
+        "{errors}"
     );
 }
 
