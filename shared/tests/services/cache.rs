@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use redis::AsyncCommands;
 use shared::{
@@ -32,22 +35,18 @@ async fn an_entry_is_a_hash_of_version_and_json_that_expires() {
     let revision = revision(&order("u", 1), 7);
     assert_eq!(write(&cache, &revision).await, WriteOutcome::Written);
     let mut connection = redis.connect().await;
-    let fields: Vec<(String, Vec<u8>)> = connection.hgetall("order:u").await.unwrap();
-    assert_eq!(fields.len(), 2);
-    assert_eq!(
-        fields[0],
+    let fields: HashMap<String, Vec<u8>> = connection.hgetall("order:u").await.unwrap();
+    let expected = HashMap::from([
         (
             "version".to_owned(),
-            revision.version.to_string().into_bytes()
-        )
-    );
-    assert_eq!(
-        fields[1],
+            revision.version.to_string().into_bytes(),
+        ),
         (
             "json".to_owned(),
-            revision.document.clone().unwrap().to_vec()
-        )
-    );
+            revision.document.clone().unwrap().to_vec(),
+        ),
+    ]);
+    assert!(fields == expected);
     let ttl: i64 = connection.pttl("order:u").await.unwrap();
     assert!((3_590_000..=3_960_000).contains(&ttl), "{ttl}");
     let cached = Cached {

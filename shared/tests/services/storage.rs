@@ -108,11 +108,10 @@ async fn an_erasure_is_a_version_like_any_other() {
     assert_eq!(apply(&postgres, vec![change(&order, 3)]).await, [true]);
     assert_eq!(read(&postgres, "u").await, Some(revision(&order, 3)));
     assert_eq!(database.value::<String>(born).await, identity);
-    assert_eq!(
+    assert!(
         database
             .value::<bool>("SELECT erased_at IS NULL FROM orders")
-            .await,
-        true
+            .await
     );
 }
 

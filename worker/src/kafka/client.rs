@@ -62,8 +62,8 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
     client
 }
 
-/// The producer of dead letters: acknowledged by all replicas, in order, without doubles of its own.
-pub(super) fn dead_letter_producer(config: &Kafka) -> ClientConfig {
+/// The producer of dead letters and of replayed records: acknowledged by all replicas, in order, without doubles of its own.
+pub(super) fn producer(config: &Kafka) -> ClientConfig {
     let mut client = base(config);
     client
         .set("enable.idempotence", "true")
@@ -73,6 +73,8 @@ pub(super) fn dead_letter_producer(config: &Kafka) -> ClientConfig {
             DELIVERY_TIMEOUT.as_millis().to_string(),
         )
         .set("message.max.bytes", DEAD_LETTER_MAX_BYTES.to_string())
+        // As Java's producers and ours, so that a replayed record goes to the partition of its key.
+        .set("partitioner", "murmur2_random")
         .set("compression.type", "lz4")
         .set("linger.ms", "0");
     client

@@ -52,7 +52,7 @@ impl DeadLetters {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
-        let producer = client::dead_letter_producer(config)
+        let producer = client::producer(config)
             .create()
             .context("producer of dead letters")?;
         Ok(Self {
@@ -333,7 +333,7 @@ impl Replay {
     /// When librdkafka refuses the configuration.
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
         Ok(Self {
-            producer: client::dead_letter_producer(config)
+            producer: client::producer(config)
                 .create()
                 .context("Kafka producer")?,
         })

@@ -1,0 +1,245 @@
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use redis::AsyncCommands;
+use shared::{
+    cache::{Cache, Watermark},
+    order::{OrderUid, Revision, Version, sample::Generator},
+    runtime::health::Dependency,
+    storage::{Change, ChangeSet, Postgres, Role},
+    testing::{TestDatabase, TestRedis, eventually},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use worker::{
+    pipeline::{waits::Waits, write_through::WriteThrough},
+    repair::Repair,
+};
+
+struct World {
+    database: TestDatabase,
+    redis: TestRedis,
+    postgres: Postgres,
+    cache: Cache,
+    write_through: WriteThrough,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (database, redis) = (TestDatabase::migrated().await, TestRedis::start());
+        let postgres = database.connect(Role::Worker);
+        let cache = Cache::pooled(&redis.config()).unwrap();
+        let write_through =
+            WriteThrough::new(cache.clone(), postgres.clone(), Arc::new(Waits::new()));
+        Self {
+            database,
+            redis,
+            postgres,
+            cache,
+            write_through,
+        }
+    }
+
+    /// A worker's look after Redis, until the guard is dropped.
+    fn look_after(&self) -> (DropGuard, JoinHandle<()>) {
+        let repair = Repair {
+            postgres: self.postgres.clone(),
+            cache: self.cache.clone(),
+            write_through: self.write_through.clone(),
+            redis: Dependency::new("redis", "redis_up"),
+            database: Dependency::new("postgres", "db_up"),
+        };
+        let token = CancellationToken::new();
+        let running = tokio::spawn(repair.run(token.clone()));
+        (token.drop_guard(), running)
+    }
+
+    /// Stores `count` orders at the given offset, without telling Redis.
+    async fn store(&self, count: u64, offset: i64) -> Vec<Revision> {
+        let changes = Generator::new(7, 1..=2)
+            .take(count as usize)
+            .map(|order| Change {
+                uid: OrderUid::parse(&order.order_uid).unwrap(),
+                version: Version::new(1, offset, 0),
+                order: Some(Box::new(order)),
+            });
+        let (set, _) = ChangeSet::new(changes.collect());
+        self.postgres.apply(&set).await.unwrap();
+        let uids: Vec<OrderUid> = set
+            .into_vec()
+            .into_iter()
+            .map(|change| change.uid)
+            .collect();
+        self.postgres.read_many(&uids).await.unwrap()
+    }
+
+    async fn watermark(&self) -> Option<Watermark> {
+        self.cache.probe().await.ok()?.watermark
+    }
+
+    async fn holds(&self, revisions: &[Revision]) -> bool {
+        for revision in revisions {
+            let entry = self.cache.get(&revision.uid).await.ok().flatten();
+            if entry.is_none_or(|entry| {
+                entry.version != revision.version || entry.document != revision.document
+            }) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+#[tokio::test]
+async fn marks_are_repaired_and_cleared() {
+    let world = World::new().await;
+    let orders = world.store(700, 1).await;
+    let uids: Vec<OrderUid> = orders.iter().map(|revision| revision.uid.clone()).collect();
+    world.postgres.mark_for_repair(&uids).await.unwrap();
+    let _looking = world.look_after();
+    eventually("no mark", async || {
+        world
+            .postgres
+            .repair_marks(1)
+            .await
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+    assert!(world.holds(&orders).await);
+}
+
+#[tokio::test]
+async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it() {
+    let world = World::new().await;
+    let mut connection = world.redis.connect().await;
+    let orders = world.store(3, 1).await;
+    world.cache.probe().await.unwrap();
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory-policy")
+        .arg("noeviction")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory")
+        .arg("1")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    world
+        .write_through
+        .write(orders.clone(), Instant::now())
+        .await;
+    assert_eq!(world.postgres.repair_marks(10).await.unwrap().len(), 3);
+    let _looking = world.look_after();
+    let _: () = redis::cmd("CONFIG")
+        .arg("SET")
+        .arg("maxmemory")
+        .arg("0")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    eventually("no mark", async || {
+        world
+            .postgres
+            .repair_marks(1)
+            .await
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+    assert!(world.holds(&orders).await);
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_with_older_content_is_brought_up_to_date() {
+    let world = World::new().await;
+    let old = world.store(50, 1).await;
+    world.write_through.write(old.clone(), Instant::now()).await;
+    let _looking = world.look_after();
+    let before = eventually("a watermark", async || world.watermark().await).await;
+    eventually("a watermark that moves", async || {
+        world.watermark().await.filter(|now| *now > before)
+    })
+    .await;
+
+    // What a dump of this moment holds,
+    let mut connection = world.redis.connect().await;
+    let mut dump: Vec<(String, HashMap<String, Vec<u8>>)> = Vec::new();
+    for key in connection.keys::<_, Vec<String>>("*").await.unwrap() {
+        let fields = connection.hgetall(&key).await.unwrap();
+        dump.push((key, fields));
+    }
+    // what happens after it,
+    let new = world.store(50, 2).await;
+    world.write_through.write(new.clone(), Instant::now()).await;
+    assert!(world.holds(&new).await);
+    let after = world.watermark().await.unwrap();
+    eventually("a watermark that moves", async || {
+        world.watermark().await.filter(|now| *now > after)
+    })
+    .await;
+    // and a Redis that is restored from it, in one step.
+    let mut restore = redis::pipe();
+    restore.atomic().flushall();
+    for (key, fields) in &dump {
+        restore.hset_multiple(key, &fields.iter().collect::<Vec<_>>());
+    }
+    let _: () = restore.query_async(&mut connection).await.unwrap();
+    eventually("Redis to equal Postgres", async || {
+        world.holds(&new).await.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_redis_gets_a_watermark_and_loses_what_was_written_before_it() {
+    let world = World::new().await;
+    let orders = world.store(5, 1).await;
+    world
+        .write_through
+        .write(orders.clone(), Instant::now())
+        .await;
+    // Entries without a watermark: nobody knows how old they are.
+    let _looking = world.look_after();
+    eventually("a watermark", async || world.watermark().await).await;
+    let mut connection = world.redis.connect().await;
+    assert_eq!(
+        connection.keys::<_, Vec<String>>("order:*").await.unwrap(),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test]
+async fn more_changes_than_can_be_rewritten_are_deleted_instead() {
+    let world = World::new().await;
+    let stale = world.store(5, 1).await;
+    world.write_through.write(stale, Instant::now()).await;
+    let long_ago = world.postgres.now().await.unwrap().0;
+    assert!(world.cache.move_watermark(None, long_ago).await.unwrap());
+    world
+        .database
+        .execute(
+            "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, \
+                 delivery_service, shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, \
+                 source_partition, erased_at) \
+             SELECT 'bulk-' || n, '', '', '', '', '', '', '', 0, 'epoch', '', 1, n, 1, now() \
+             FROM generate_series(1, 100001) n",
+        )
+        .await;
+    let _looking = world.look_after();
+    eventually("a watermark that moves", async || {
+        world.watermark().await.filter(|now| *now > long_ago)
+    })
+    .await;
+    let mut connection = world.redis.connect().await;
+    assert_eq!(
+        connection.keys::<_, Vec<String>>("order:*").await.unwrap(),
+        Vec::<String>::new()
+    );
+    assert!(!world.cache.probe().await.unwrap().bypass);
+}
