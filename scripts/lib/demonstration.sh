@@ -80,7 +80,7 @@ demonstrate() {
     echo
     (($(total "$after" worker_consumer_lag) == 0)) || die "the workers have not finished"
     ((stored + dead == sent)) || die "stored + dead-lettered is $((stored + dead)), but $sent were sent"
-    echo "stored + dead-lettered = sent"
+    echo "every record is accounted for: stored + dead-lettered = sent"
     echo
     fetch_one "$orders"
 }
