@@ -371,4 +371,47 @@ mod tests {
                 .is_some_and(|error| error.to_string().starts_with("REDIS_URL_FILE: cannot read"))
         );
     }
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        let example = crate::testing::example_variables();
+        let kafka: Kafka = load_from("KAFKA_", example.clone()).unwrap();
+        let default = Kafka::default();
+        assert_eq!(
+            (
+                kafka.brokers,
+                kafka.topic,
+                kafka.dead_letter_topic,
+                kafka.group_id
+            ),
+            (
+                default.brokers,
+                default.topic,
+                default.dead_letter_topic,
+                default.group_id
+            )
+        );
+        assert_eq!(
+            (kafka.create_topics, kafka.session_timeout),
+            (default.create_topics, default.session_timeout)
+        );
+        let (redis, default): (Redis, _) = (
+            load_from("REDIS_", example.clone()).unwrap(),
+            Redis::default(),
+        );
+        assert_eq!(
+            (redis.url, redis.timeout, redis.order_ttl),
+            (default.url, default.timeout, default.order_ttl)
+        );
+        let (database, default): (Database, _) = (
+            load_from("DATABASE_", example.clone()).unwrap(),
+            Database::default(),
+        );
+        assert_eq!(
+            (database.url, database.max_connections),
+            (default.url, default.max_connections)
+        );
+        let admin: Admin = load_from("ADMIN_", example).unwrap();
+        assert_eq!(admin.addr, Admin::default().addr);
+    }
 }

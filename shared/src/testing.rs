@@ -27,6 +27,17 @@ pub fn required(variable: &str) -> String {
     env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`, or `eval \"$(scripts/services env)\"` first"))
 }
 
+/// The variables that `.env.example` sets, those that are commented out left out.
+pub fn example_variables() -> Vec<(String, String)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../.env.example");
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
 /// A database of one's own, dropped with the value.
 pub struct TestDatabase {
     /// Its address.

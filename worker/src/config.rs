@@ -6,7 +6,7 @@ use serde::Deserialize;
 use shared::config::byte_size;
 
 /// `WORKER_*`: how records are batched.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct Worker {
     /// Most records in one transaction.
@@ -33,5 +33,18 @@ impl Default for Worker {
             strict_fields: false,
             shutdown_timeout: Duration::from_secs(25),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{config::load_from, testing::example_variables};
+
+    use super::*;
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        let example: Worker = load_from("WORKER_", example_variables()).unwrap();
+        assert_eq!(example, Worker::default());
     }
 }
