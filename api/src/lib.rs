@@ -18,6 +18,7 @@
 //! | [`health`] | start, readiness, liveness |
 //! | [`auth`], [`rate_limit`] | who may ask, and how often |
 //! | [`metrics`] | every metric of the api |
+//! | [`trace`] | spans |
 //! | [`web`] | the web page |
 
 pub mod answer;
@@ -31,6 +32,7 @@ pub mod local_cache;
 pub mod lookup;
 pub mod metrics;
 pub mod rate_limit;
+pub mod trace;
 pub mod web;
 
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use prometheus::Registry;
 use shared::{
     cache::Cache,
+    config::ConfigError,
     runtime::admin::Admin,
     storage::{Postgres, Role},
 };
@@ -97,11 +100,12 @@ impl App {
         let redis = enabled.then(|| Cache::shared(&config.redis)).transpose()?;
         let database = &config.database;
         let postgres = Postgres::new(&database.url, database, Role::Api)?;
-        let replica = database
-            .read_url
-            .as_deref()
-            .map(|url| Postgres::new(url, database, Role::Api))
-            .transpose()?;
+        let replica = match database.read_url.as_deref() {
+            Some(url) => Some(Postgres::new(url, database, Role::Api).map_err(|_| {
+                ConfigError::malformed("DATABASE_READ_URL", "not a postgres:// URL")
+            })?),
+            None => None,
+        };
         let health = Arc::new(Health::new(local.clone(), enabled));
         let tiers = Tiers {
             local: local.clone(),

@@ -13,7 +13,10 @@ use poem::{
     http::{HeaderValue, Method, StatusCode, header},
 };
 use poem_openapi::OpenApi;
-use shared::config::ConfigError;
+use shared::{
+    config::ConfigError,
+    telemetry::traces::{self, TRACEPARENT},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -30,6 +33,7 @@ use crate::{
     lookup::Lookup,
     metrics::{HttpMetrics, Metrics},
     rate_limit::RateLimit,
+    trace::RequestSpan,
 };
 
 /// Failures whose counters are there from the start, for dashboards and alerts.
@@ -167,6 +171,16 @@ fn peer(request: &Request) -> Option<IpAddr> {
     }
 }
 
+/// The span of the request, where it is traced; documents and pages never are.
+fn trace(request: &Request, route: Route) -> Option<RequestSpan> {
+    if !traces::enabled() {
+        return None;
+    }
+    route.scope()?;
+    let traceparent = request.header(TRACEPARENT);
+    RequestSpan::start(request.method().as_str(), route.template(), traceparent)
+}
+
 fn options() -> Response {
     let mut response = Response::default();
     response.set_status(StatusCode::NO_CONTENT);
@@ -189,7 +203,14 @@ impl Endpoint for Front {
             .cors
             .is_on()
             .then(|| request.headers().get(header::ORIGIN).cloned());
-        let mut response = self.respond(request, route, started).await;
+        let mut response = match trace(&request, route) {
+            None => self.respond(request, route, started).await,
+            // Boxed, so that the usual future does not carry the room for this one.
+            Some(span) => {
+                let work = self.respond(request, route, started);
+                Box::pin(span.run(work, |response| response.status().as_u16())).await
+            }
+        };
         let headers = response.headers_mut();
         headers.insert(&X_REQUEST_ID, id);
         if let Some(origin) = origin {

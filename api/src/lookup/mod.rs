@@ -32,6 +32,7 @@ use crate::{
     answer::Answer,
     local_cache::{LocalCache, Ticket},
     metrics::{CacheMetrics, LocalResult, RedisResult},
+    trace,
 };
 use database::Database;
 use flights::Flights;
@@ -188,7 +189,7 @@ impl Lookup {
     /// When the database cannot answer.
     pub async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
         let list = |postgres: Postgres| async move { postgres.list(filter, limit).await };
-        Ok(self.inner.lists.run(list).await?)
+        Ok(trace::in_span("postgres", self.inner.lists.run(list)).await?)
     }
 
     /// Loads the newest `limit` orders into the local cache; returns how many it holds of them.
@@ -215,7 +216,7 @@ impl Lookup {
     fn look_locally(&self, uid: &OrderUid) -> Option<Answer> {
         let metrics = &self.inner.metrics;
         let started = Instant::now();
-        let answer = self.inner.local.get(uid, started);
+        let answer = trace::in_span_sync("local cache", || self.inner.local.get(uid, started));
         metrics.local_get.observe(started.elapsed().as_secs_f64());
         metrics.local(match &answer {
             Some(Answer::Order(_) | Answer::Erased(_)) => LocalResult::Hit,
@@ -226,7 +227,7 @@ impl Lookup {
     }
 
     async fn look_in_redis(&self, uid: &OrderUid, ticket: Ticket) -> Option<Answer> {
-        let (result, answer) = self.ask_redis(uid).await;
+        let (result, answer) = trace::in_span("redis", self.ask_redis(uid)).await;
         self.inner.metrics.redis(result);
         let answer = answer?;
         self.inner.local.insert(uid.clone(), answer.clone(), ticket);
@@ -261,7 +262,11 @@ impl Lookup {
         // The generation is part of the key: who asks after an announcement must not be answered by a load from before it.
         let key = (uid.clone(), ticket.generation());
         let lookup = self.clone();
-        let load = move || async move { lookup.load(uid, ticket).await };
+        let load = move || {
+            trace::carried(
+                async move { trace::in_span("postgres", lookup.load(uid, ticket)).await },
+            )
+        };
         self.inner
             .flights
             .join(key, load)

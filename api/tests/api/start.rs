@@ -115,16 +115,24 @@ async fn a_request_in_flight_is_finished_before_it_stops() {
 
 #[tokio::test]
 async fn what_cannot_be_used_stops_the_start_and_names_its_variable() {
-    let config = api::config::Config::default;
-    let (mut keys, mut origins, mut database, mut addr) = (config(), config(), config(), config());
+    let config = || {
+        let mut config = api::config::Config::default();
+        config.api.addr = "127.0.0.1:0".to_owned();
+        config.admin.addr = "127.0.0.1:0".to_owned();
+        config
+    };
+    let (mut keys, mut origins, mut addr) = (config(), config(), config());
+    let (mut database, mut replica) = (config(), config());
     keys.api.keys_file = Some("/nowhere/keys".into());
     origins.api.cors_origins = vec!["nonsense".to_owned()];
-    database.database.url = "mysql://localhost".to_owned();
+    database.database.url = "nonsense".to_owned();
+    replica.database.read_url = Some("nonsense".to_owned());
     addr.api.addr = "nonsense".to_owned();
     for (config, variable) in [
         (keys, "API_KEYS_FILE"),
         (origins, "API_CORS_ORIGINS"),
         (database, "DATABASE_URL"),
+        (replica, "DATABASE_READ_URL"),
         (addr, "API_ADDR"),
     ] {
         let error = api::App::build(config, prometheus::Registry::new())
