@@ -34,6 +34,9 @@ use crate::{
 /// gathers.
 const MEMORY_IN_BATCHES: usize = 4;
 
+/// With lag and without a known wait, so long without progress means that the process is stuck.
+const STALL: Duration = Duration::from_secs(30);
+
 /// How long a revoked partition may be drained, as a part of the session timeout: the group waits for us.
 const DRAIN_PART: u32 = 2;
 
@@ -237,14 +240,10 @@ impl Health {
 
     /// Red when there is lag and, for 30 s, neither progress nor a known reason to wait.
     fn live(&self) -> Report {
-        let lag = self.group.lag();
-        if lag == 0 || !self.group.brokers().is_up() {
-            self.waits.progressed();
-        }
-        let stalled = self.waits.stalled();
+        let stalled = self.group.lagging_for() > STALL && self.waits.idle_for() > STALL;
         self.report(!stalled)
             .with("progress", if stalled { "stalled" } else { "ok" })
-            .with("lag", lag.to_string())
+            .with("lag", self.group.lag().to_string())
     }
 
     /// Ready once the schema is right and the group has this worker as a member, with or without partitions, unless it

@@ -22,7 +22,7 @@ use crate::{
 
 /// How long a worker's statement waits for a lock, and how long its session may idle inside a transaction, so that a
 /// frozen worker blocks nobody longer.
-const WORKER_LOCK_TIMEOUT: &str = "5s";
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who asks: decides the session's name and settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +94,10 @@ impl Postgres {
             .map_err(|_| ConfigError::malformed("DATABASE_URL", "not a postgres:// URL"))?;
         options = options.application_name(role.application_name());
         if role == Role::Worker {
+            let limit = format!("{}ms", LOCK_TIMEOUT.as_millis());
             options = options.options([
-                ("lock_timeout", WORKER_LOCK_TIMEOUT),
-                ("idle_in_transaction_session_timeout", WORKER_LOCK_TIMEOUT),
+                ("lock_timeout", limit.as_str()),
+                ("idle_in_transaction_session_timeout", limit.as_str()),
             ]);
         }
         let peer = (options.get_host().to_owned(), options.get_port());
@@ -150,12 +151,29 @@ impl Postgres {
 
     /// A connection for one call, whose deadline begins now.
     pub(super) async fn lease(&self, query: &'static str) -> Result<Lease<'_>, StorageError> {
+        self.lease_for(query, self.timeout).await
+    }
+
+    /// As [`Postgres::lease`], for a call that may have to wait for a lock: Postgres is to say so before we lose patience.
+    pub(super) async fn lease_to_lock(
+        &self,
+        query: &'static str,
+    ) -> Result<Lease<'_>, StorageError> {
+        self.lease_for(query, self.timeout + LOCK_TIMEOUT).await
+    }
+
+    async fn lease_for(
+        &self,
+        query: &'static str,
+        limit: Duration,
+    ) -> Result<Lease<'_>, StorageError> {
         let started = Instant::now();
-        let deadline = tokio::time::Instant::from_std(started + self.timeout);
+        let deadline = tokio::time::Instant::from_std(started + limit);
         let call = Call {
             postgres: self,
             query,
             started,
+            limit,
         };
         match timeout_at(deadline, self.pool.acquire()).await {
             Ok(Ok(connection)) => {
@@ -167,7 +185,7 @@ impl Postgres {
                 })
             }
             Ok(Err(error)) => call.finish(Err(error.into())),
-            Err(_) => call.finish(Err(StorageError::Deadline(self.timeout))),
+            Err(_) => call.finish(Err(StorageError::Deadline(limit))),
         }
     }
 
@@ -191,6 +209,7 @@ struct Call<'p> {
     postgres: &'p Postgres,
     query: &'static str,
     started: Instant,
+    limit: Duration,
 }
 
 impl Lease<'_> {
@@ -201,7 +220,7 @@ impl Lease<'_> {
     ) -> Result<T, StorageError> {
         let result = match answer {
             Ok(answer) => answer.map_err(StorageError::from),
-            Err(_) => Err(StorageError::Deadline(self.call.postgres.timeout)),
+            Err(_) => Err(StorageError::Deadline(self.call.limit)),
         };
         if !result.as_ref().is_err_and(StorageError::spoils_connection) {
             drop(ScopeGuard::into_inner(self.connection));

@@ -78,7 +78,7 @@ impl Postgres {
     /// # Errors
     /// When nothing was stored, or, for an error of COMMIT, when that is unknown: the same call again is harmless.
     pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
-        let mut lease = self.lease("apply").await?;
+        let mut lease = self.lease_to_lock("apply").await?;
         let answer = timeout_at(
             lease.deadline,
             apply(&mut lease.connection, changes.as_slice()),

@@ -2,17 +2,17 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
     ClientContext, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
-    statistics::Partition,
+    statistics::{ConsumerGroup, Partition},
 };
 use shared::runtime::health::Dependency;
 
@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 pub struct GroupState {
     member: AtomicBool,
     lag: AtomicI64,
+    lagging_since: Mutex<Option<Instant>>,
     brokers: Dependency,
 }
 
@@ -32,6 +33,7 @@ impl GroupState {
         Self {
             member: AtomicBool::new(false),
             lag: AtomicI64::new(0),
+            lagging_since: Mutex::new(None),
             brokers: Dependency::new("kafka", "kafka_up"),
         }
     }
@@ -44,6 +46,37 @@ impl GroupState {
     /// Records of the assigned partitions that are not finished, as of about a second ago.
     pub fn lag(&self) -> i64 {
         self.lag.load(Ordering::Relaxed)
+    }
+
+    /// For how long there has been lag and a broker to read it from.
+    pub fn lagging_for(&self) -> Duration {
+        let since = *self
+            .lagging_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    fn set_lag(&self, lag: i64) {
+        self.lag.store(lag, Ordering::Relaxed);
+        let mut since = self
+            .lagging_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *since = match (lag > 0 && self.brokers.is_up(), *since) {
+            (false, _) => None,
+            (true, None) => Some(Instant::now()),
+            (true, earlier) => earlier,
+        };
+    }
+
+    /// A rebalance is no end of the membership; being thrown out, or alone without a coordinator, is.
+    fn set_membership(&self, group: &ConsumerGroup) {
+        if group.state != "up" || group.join_state == "init" {
+            self.member.store(false, Ordering::Relaxed);
+        } else if group.join_state == "steady" {
+            self.member.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether a broker answers.
@@ -133,8 +166,7 @@ impl ClientContext for Context {
             Err(&"no connection to any broker")
         });
         if let Some(group) = &statistics.cgrp {
-            let steady = group.state == "up" && group.join_state == "steady";
-            self.group.member.store(steady, Ordering::Relaxed);
+            self.group.set_membership(group);
         }
         let Some(topic) = statistics.topics.get(&*self.topic) else {
             return;
@@ -148,7 +180,7 @@ impl ClientContext for Context {
             self.metrics.lag(partition, lag);
             total += lag;
         }
-        self.group.lag.store(total, Ordering::Relaxed);
+        self.group.set_lag(total);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

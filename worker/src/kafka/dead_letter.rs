@@ -1,6 +1,6 @@
 //! The dead letter topic: what can never be stored, byte for byte, with the reason.
 
-use std::time::Duration;
+use std::{process, time::Duration};
 
 use anyhow::Context;
 use rdkafka::{
@@ -131,11 +131,16 @@ impl DeadLetters {
             FutureRecord::to(&self.topic).headers(headers);
         message.key = record.key.as_deref();
         message.payload = value;
-        self.producer
+        let delivered = self
+            .producer
             .send(message, Timeout::After(client::DELIVERY_TIMEOUT))
-            .await
-            .map(drop)
-            .map_err(|(error, _)| error)
+            .await;
+        if let Some((code, reason)) = self.producer.client().fatal_error() {
+            // No later send would succeed either.
+            tracing::error!(%code, reason, "the producer of dead letters cannot go on; ending the process");
+            process::exit(1);
+        }
+        delivered.map(drop).map_err(|(error, _)| error)
     }
 
     /// Waits for what is on its way to the broker.

@@ -1,6 +1,7 @@
 //! One batch, from decoded records to finished ones.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -115,7 +116,7 @@ impl Processor {
         self.metrics.stage(Stage::WriteThrough, started.elapsed());
         trace.written_through();
 
-        let outcomes = self.settle(&batch, &persisted.verdicts).await;
+        let outcomes = self.settle(&batch, persisted.verdicts).await;
         self.metrics.clock_stepped_back(persisted.clock_steps);
         if persisted.clock_steps > 0 {
             tracing::warn!(
@@ -174,7 +175,7 @@ impl Processor {
     async fn settle(
         &self,
         batch: &Batch,
-        verdicts: &std::collections::HashMap<(OrderUid, Version), Verdict>,
+        mut verdicts: HashMap<(OrderUid, Version), Verdict>,
     ) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut refused = Vec::new();
@@ -187,8 +188,12 @@ impl Processor {
                     continue;
                 }
             };
-            outcomes.push(match verdicts.get(&(uid.clone(), *version)) {
-                Some(Verdict::Won) => won,
+            outcomes.push(match verdicts.get_mut(&(uid.clone(), *version)) {
+                Some(verdict @ Verdict::Won) => {
+                    // A record that stands in the batch twice wins once.
+                    *verdict = Verdict::Lost;
+                    won
+                }
                 Some(Verdict::Refused(sqlstate)) => {
                     let refusal = Refusal {
                         reason: Reason::RejectedByDatabase,

@@ -45,7 +45,8 @@ impl Persisted {
         if version.partition == winner.partition && version.offset > winner.offset {
             self.clock_steps += 1;
         }
-        self.verdicts.insert(loser, Verdict::Lost);
+        // Of two copies of one record, one has won.
+        self.verdicts.entry(loser).or_insert(Verdict::Lost);
     }
 }
 

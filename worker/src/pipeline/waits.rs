@@ -2,14 +2,11 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
-
-/// With lag and without a known wait, so long without progress means that the process is stuck.
-const STALL: Duration = Duration::from_secs(30);
 
 /// A known reason to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,21 +82,21 @@ impl Waits {
         Wait::ALL.into_iter().filter(|wait| self.waiting_for(*wait))
     }
 
-    /// Something was finished, or there is nothing to do.
+    /// Something was finished.
     pub fn progressed(&self) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.last_progress() = Instant::now();
     }
 
-    /// Whether nothing was finished for 30 s although nothing known was waited for.
-    pub fn stalled(&self) -> bool {
-        if self.reasons().next().is_some() {
-            return false;
+    /// For how long nothing was finished although nothing known was waited for.
+    pub fn idle_for(&self) -> Duration {
+        match self.reasons().next() {
+            Some(_) => Duration::ZERO,
+            None => self.last_progress().elapsed(),
         }
-        self.progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
-            > STALL
+    }
+
+    fn last_progress(&self) -> MutexGuard<'_, Instant> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,20 +118,17 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    fn idle_for(waits: &Waits, duration: Duration) {
-        *waits.progress.lock().unwrap() = Instant::now().checked_sub(duration).unwrap();
-    }
-
     #[test]
-    fn a_known_wait_is_not_a_stall_and_neither_is_the_time_after_it() {
+    fn time_spent_waiting_is_not_idle_and_neither_is_the_time_before_it() {
         let waits = Waits::new();
-        idle_for(&waits, STALL + Duration::from_secs(1));
-        assert!(waits.stalled());
+        let hour = Duration::from_secs(3600);
+        *waits.last_progress() = Instant::now().checked_sub(hour).unwrap();
+        assert!(waits.idle_for() >= hour);
         let waiting = waits.begin(Wait::Postgres);
-        assert!(!waits.stalled());
+        assert_eq!(waits.idle_for(), Duration::ZERO);
         assert_eq!(waits.reasons().collect::<Vec<_>>(), [Wait::Postgres]);
         drop(waiting);
-        assert!(!waits.stalled());
+        assert!(waits.idle_for() < hour);
         assert!(waits.reasons().next().is_none());
     }
 }
