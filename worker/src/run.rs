@@ -195,8 +195,10 @@ async fn work(
 
     shutdown.cancelled().await;
     started.poller.stop().await;
-    // Ends as soon as the last record is finished; the watchdog of the shutdown is its deadline.
-    pipeline.await?;
+    // The group is left: what is still under way now waits for a service that is down, and is read again by others.
+    if tokio::time::timeout(CLOSE, pipeline).await.is_err() {
+        tracing::warn!("records were still under way; they will be read again");
+    }
     repairing.await?;
     if tokio::time::timeout(CLOSE, postgres.close()).await.is_err() {
         tracing::debug!("connections to Postgres were still in use");
@@ -204,7 +206,7 @@ async fn work(
     Ok(())
 }
 
-/// How long closing the pool may take; nothing depends on it.
+/// How long each part may take to close once the group is left; nothing depends on it any more.
 const CLOSE: Duration = Duration::from_secs(1);
 
 /// What the probes answer from.

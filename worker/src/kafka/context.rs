@@ -124,12 +124,7 @@ impl Context {
             {
                 tracing::warn!(?partitions, limit = ?self.drain_limit, "partitions were revoked before all their records were finished; the rest will be read again");
             }
-            match consumer.commit_consumer_state(CommitMode::Sync) {
-                Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "offsets were not committed; their records will be read again")
-                }
-            }
+            commit(consumer);
         }
         self.assignment.revoke(partitions);
         for partition in partitions {
@@ -222,6 +217,16 @@ impl ConsumerContext for Context {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(_) = rebalance {
             self.group.member.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Commits what is stored. The timer would do so within a second, but by then the partitions are somebody else's.
+pub(super) fn commit(consumer: &BaseConsumer<Context>) {
+    match consumer.commit_consumer_state(CommitMode::Sync) {
+        Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+        Err(error) => {
+            tracing::warn!(%error, "offsets were not committed; their records will be read again");
         }
     }
 }

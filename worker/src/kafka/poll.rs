@@ -15,7 +15,7 @@ use std::{
 use anyhow::Context as _;
 use rdkafka::{
     Message,
-    consumer::{BaseConsumer, CommitMode, Consumer},
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use shared::config::Kafka;
@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     assignment::Assignment,
     client,
-    context::{Context, GroupState},
+    context::{Context, GroupState, commit},
     record::{Intake, Received, Record},
 };
 use crate::metrics::Metrics;
@@ -239,11 +239,9 @@ impl Polling {
         if !self.assignment.wait_until_drained(&partitions, drain_limit) {
             tracing::warn!("records were still under way at shutdown; they will be read again");
         }
-        match self.consumer.commit_consumer_state(CommitMode::Sync) {
-            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
-            Err(error) => {
-                tracing::warn!(%error, "offsets were not committed; their records will be read again")
-            }
+        // Without a broker both the commit and the drop would wait for the session timeout.
+        if self.consumer.context().group.brokers().is_up() {
+            commit(&self.consumer);
         }
         // Dropping the consumer leaves the group, at once where a broker answers.
         drop(self.consumer);
