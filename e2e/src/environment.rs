@@ -1,0 +1,72 @@
+//! What the tests need from outside. Whatever is missing fails the test and names the way to get it.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+/// A variable that `scripts/services env` prints.
+pub(crate) fn required(name: &str) -> String {
+    match env::var(name) {
+        Ok(value) if !value.is_empty() => value,
+        _ => panic!(
+            "{name} is not set: run `make test`, or start the services with `make services` and set the environment \
+             with `eval \"$(scripts/services env)\"`"
+        ),
+    }
+}
+
+/// A script of this repository.
+pub(crate) fn script(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../scripts")
+        .join(path)
+}
+
+/// One of the built programs: in `ORDER_SERVICE_BIN_DIR`, or where cargo builds the workspace by default.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let folder = env::var_os("ORDER_SERVICE_BIN_DIR").map_or_else(
+        || {
+            let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+                || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+                PathBuf::from,
+            );
+            target.join("debug")
+        },
+        PathBuf::from,
+    );
+    let program = folder.join(name);
+    assert!(
+        program.is_file(),
+        "{} does not exist: build it with `cargo build --workspace --bins`, or run `make test`; \
+         ORDER_SERVICE_BIN_DIR names the folder of the programs",
+        program.display()
+    );
+    program
+}
+
+/// A folder for logs and data that goes away with its owner.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one below `ORDER_SERVICE_HOME`, which the user that Postgres runs as can enter.
+    pub(crate) fn create(name: &str) -> Self {
+        let folder = PathBuf::from(required("ORDER_SERVICE_HOME"))
+            .join("e2e")
+            .join(name);
+        fs::create_dir_all(&folder)
+            .unwrap_or_else(|error| panic!("cannot create {}: {error}", folder.display()));
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left behind is a few kilobytes that `make clean` removes.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

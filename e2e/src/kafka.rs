@@ -1,0 +1,339 @@
+//! Kafka as a producer, a consumer and an operator see it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, Offset, Timestamp, TopicPartitionList,
+    admin::{
+        AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+    },
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Headers, Message, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
+};
+
+use crate::{
+    block_on,
+    record::Record,
+    wait::{DEADLINE, until},
+};
+
+/// The size that a record may have here; the topic decides what it really takes.
+const MAX_BYTES: &str = "16777216";
+
+/// Name and value of a header.
+pub type Header = (String, Option<Vec<u8>>);
+
+/// Whose clock a topic's timestamps come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timestamps {
+    /// The broker's, as the worker creates it.
+    LogAppend,
+    /// The producers'.
+    Create,
+}
+
+impl Timestamps {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::LogAppend => "LogAppendTime",
+            Self::Create => "CreateTime",
+        }
+    }
+}
+
+/// Where a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp in ms since 1970.
+    pub timestamp_ms: i64,
+}
+
+/// A record as it stands in a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Where it stands.
+    pub position: Position,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// Its headers, in their order.
+    pub headers: Vec<Header>,
+}
+
+/// The brokers.
+pub struct Broker {
+    client: ClientConfig,
+    producer: BaseProducer<Reports>,
+}
+
+impl Broker {
+    /// The brokers at these addresses.
+    pub fn new(brokers: &str) -> Self {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", brokers)
+            .set("message.max.bytes", MAX_BYTES)
+            .set("fetch.message.max.bytes", MAX_BYTES)
+            .set("acks", "all")
+            .set("enable.idempotence", "true");
+        let producer = client
+            .create_with_context(Reports::default())
+            .expect("a producer");
+        Self { client, producer }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client.create().expect("an admin client")
+    }
+
+    /// Creates a topic of six partitions, of that size as the worker would.
+    #[track_caller]
+    pub fn create_topic(&self, name: &str, timestamps: Timestamps, max_bytes: u32) {
+        let max_bytes = max_bytes.to_string();
+        let topic = NewTopic::new(name, 6, TopicReplication::Fixed(1))
+            .set("message.timestamp.type", timestamps.as_str())
+            .set("max.message.bytes", &max_bytes);
+        let created = block_on(self.admin().create_topics([&topic], &AdminOptions::new()));
+        assert_eq!(created, Ok(vec![Ok(name.to_owned())]));
+    }
+
+    /// Deletes topics, where they exist.
+    pub fn delete_topics(&self, names: &[&str]) {
+        let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(5)));
+        if let Err(error) = block_on(self.admin().delete_topics(names, &options)) {
+            eprintln!("deleting {names:?}: {error}");
+        }
+    }
+
+    /// The settings of a topic.
+    #[track_caller]
+    pub fn settings(&self, topic: &str) -> BTreeMap<String, String> {
+        let described: Vec<Result<ConfigResource, RDKafkaErrorCode>> = block_on(
+            self.admin()
+                .describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new()),
+        )
+        .unwrap_or_else(|error| panic!("settings of {topic}: {error}"));
+        described
+            .into_iter()
+            .flat_map(|resource| resource.expect("the topic exists").entries)
+            .filter_map(|entry| Some((entry.name, entry.value?)))
+            .collect()
+    }
+
+    fn consumer(&self, group: &str) -> BaseConsumer {
+        let mut client = self.client.clone();
+        client
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest");
+        client.create().expect("a consumer")
+    }
+
+    /// First offset, and offset behind the last, of each partition of a topic.
+    #[track_caller]
+    pub fn watermarks(&self, topic: &str) -> BTreeMap<i32, (i64, i64)> {
+        watermarks(&self.consumer("e2e-reader"), topic)
+    }
+
+    /// How many records of `topic` the group has finished, as it committed them, and how many there are.
+    #[track_caller]
+    pub fn progress(&self, group: &str, topic: &str) -> (i64, i64) {
+        let consumer = self.consumer(group);
+        let watermarks = watermarks(&consumer, topic);
+        let mut partitions = TopicPartitionList::new();
+        for partition in watermarks.keys() {
+            partitions.add_partition(topic, *partition);
+        }
+        let committed = until(
+            "the committed offsets",
+            || -> Result<TopicPartitionList, KafkaError> {
+                consumer.committed_offsets(partitions.clone(), Duration::from_secs(5))
+            },
+        );
+        let finished = committed
+            .elements()
+            .iter()
+            .map(|element| match element.offset() {
+                Offset::Offset(offset) => offset - watermarks[&element.partition()].0,
+                _ => 0,
+            })
+            .sum();
+        let all = watermarks.values().map(|(low, high)| high - low).sum();
+        (finished, all)
+    }
+
+    /// Everything that stands in a topic now, partition by partition.
+    #[track_caller]
+    pub fn read(&self, topic: &str) -> Vec<Stored> {
+        let consumer = self.consumer("e2e-reader");
+        let mut left = 0;
+        let mut assignment = TopicPartitionList::new();
+        for (partition, (low, high)) in watermarks(&consumer, topic) {
+            left += high - low;
+            assignment
+                .add_partition_offset(topic, partition, Offset::Offset(low))
+                .unwrap();
+        }
+        consumer.assign(&assignment).unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        let mut records = Vec::new();
+        while left > 0 {
+            assert!(
+                Instant::now() < deadline,
+                "{left} records of {topic} did not arrive"
+            );
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                let message = message.unwrap_or_else(|error| panic!("reading {topic}: {error}"));
+                left -= 1;
+                records.push(Stored {
+                    position: position(&message),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: message.payload().map(<[u8]>::to_vec),
+                    headers: message.headers().map_or_else(Vec::new, |headers| {
+                        headers
+                            .iter()
+                            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+                            .collect()
+                    }),
+                });
+            }
+        }
+        records.sort_by_key(|record| (record.position.partition, record.position.offset));
+        records
+    }
+
+    /// Sends records and waits until each is acknowledged; where each stands, in their order.
+    #[track_caller]
+    pub fn send<'a>(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = &'a Record>,
+    ) -> Vec<Position> {
+        let mut sent = 0;
+        for record in records {
+            let mut message = record.message(topic, sent);
+            while let Err((error, back)) = self.producer.send(message) {
+                assert_eq!(
+                    error.rdkafka_error_code(),
+                    Some(RDKafkaErrorCode::QueueFull),
+                    "{error}"
+                );
+                self.producer.poll(Duration::from_millis(10));
+                message = back;
+            }
+            sent += 1;
+        }
+        self.producer
+            .flush(DEADLINE)
+            .unwrap_or_else(|error| panic!("sending {sent} records to {topic}: {error}"));
+        let reports = self.producer.context().take();
+        assert_eq!(reports.len(), sent, "delivery reports");
+        reports
+            .into_values()
+            .map(|report| report.unwrap_or_else(|error| panic!("sending to {topic}: {error}")))
+            .collect()
+    }
+}
+
+impl Record {
+    fn message<'a>(&'a self, topic: &'a str, number: usize) -> BaseRecord<'a, [u8], [u8], usize> {
+        let mut message = BaseRecord::with_opaque_to(topic, number);
+        message.key = self.key.as_deref();
+        message.payload = self.value.as_deref();
+        message.partition = self.partition;
+        message.timestamp = self.timestamp_ms;
+        if !self.headers.is_empty() {
+            let headers =
+                self.headers
+                    .iter()
+                    .fold(OwnedHeaders::new(), |headers, (name, value)| {
+                        headers.insert(rdkafka::message::Header {
+                            key: name,
+                            value: value.as_deref(),
+                        })
+                    });
+            message.headers = Some(headers);
+        }
+        message
+    }
+}
+
+fn position(message: &impl Message) -> Position {
+    Position {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: match message.timestamp() {
+            Timestamp::CreateTime(millis) | Timestamp::LogAppendTime(millis) => millis,
+            Timestamp::NotAvailable => -1,
+        },
+    }
+}
+
+/// As soon as each partition has a leader.
+#[track_caller]
+fn watermarks(consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, (i64, i64)> {
+    until(
+        &format!("the offsets of {topic}"),
+        || -> Result<_, KafkaError> {
+            let timeout = Duration::from_secs(5);
+            let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+            let partitions = metadata
+                .topics()
+                .iter()
+                .flat_map(|topic| topic.partitions());
+            let watermarks = partitions
+                .map(|partition| {
+                    Ok((
+                        partition.id(),
+                        consumer.fetch_watermarks(topic, partition.id(), timeout)?,
+                    ))
+                })
+                .collect::<Result<BTreeMap<_, _>, KafkaError>>()?;
+            if watermarks.is_empty() {
+                return Err(KafkaError::MetadataFetch(
+                    RDKafkaErrorCode::UnknownTopicOrPartition,
+                ));
+            }
+            Ok(watermarks)
+        },
+    )
+}
+
+/// Delivery reports, by the number of the record.
+#[derive(Default)]
+struct Reports(Mutex<BTreeMap<usize, Result<Position, KafkaError>>>);
+
+impl Reports {
+    fn take(&self) -> BTreeMap<usize, Result<Position, KafkaError>> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Reports {}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let report = match result {
+            Ok(message) => Ok(position(message)),
+            Err((error, _)) => Err(error.clone()),
+        };
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(number, report);
+    }
+}

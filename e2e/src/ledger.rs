@@ -1,0 +1,187 @@
+//! What was sent and acknowledged, hence what must be there in the end.
+
+use std::collections::BTreeMap;
+
+use shared::order::{Reason, Version, parse_replay_version};
+
+use crate::{
+    kafka::{Broker, Position},
+    record::{Draft, Record},
+};
+
+/// What is to become of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// It is an order.
+    Order {
+        /// Which one.
+        uid: String,
+        /// The bytes that every tier answers.
+        json: Vec<u8>,
+    },
+    /// It erases an order.
+    Erasure {
+        /// Which one.
+        uid: String,
+    },
+    /// It goes to the dead letter topic.
+    Refused(Reason),
+}
+
+/// A record that the broker has acknowledged.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The record.
+    pub record: Record,
+    /// What is to become of it.
+    pub class: Class,
+    /// Where it stands.
+    pub position: Position,
+}
+
+impl Sent {
+    /// The version that it gives to its order: where it stands, or where its header says that it stood.
+    pub fn version(&self) -> Version {
+        self.record
+            .headers
+            .iter()
+            .rev()
+            .find(|(name, _)| name == "replay-version")
+            .and_then(|(_, value)| parse_replay_version(value.as_deref()?).ok())
+            .unwrap_or(Version::new(
+                self.position.timestamp_ms,
+                self.position.offset,
+                self.position.partition,
+            ))
+    }
+}
+
+/// What must be known of an order in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Its greatest version.
+    pub version: Version,
+    /// Its document; none when that version erased it.
+    pub json: Option<Vec<u8>>,
+}
+
+/// Everything that was sent.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    sent: Vec<Sent>,
+}
+
+impl Ledger {
+    /// Sends `drafts` to `topic`, waits until each is acknowledged, and takes them down.
+    #[track_caller]
+    pub fn send(&mut self, broker: &Broker, topic: &str, drafts: &[Draft]) {
+        let positions = broker.send(topic, drafts.iter().map(|draft| &draft.record));
+        let sent = drafts.iter().zip(positions).map(|(draft, position)| Sent {
+            record: draft.record.clone(),
+            class: draft.class.clone(),
+            position,
+        });
+        self.sent.extend(sent);
+    }
+
+    /// Adds what another ledger holds.
+    pub fn append(&mut self, mut other: Self) {
+        self.sent.append(&mut other.sent);
+    }
+
+    /// Every record.
+    pub fn records(&self) -> &[Sent] {
+        &self.sent
+    }
+
+    /// For each order that was ever sent, the greatest version and what it says.
+    pub fn orders(&self) -> BTreeMap<String, State> {
+        let mut orders: BTreeMap<String, State> = BTreeMap::new();
+        for sent in &self.sent {
+            let (uid, json) = match &sent.class {
+                Class::Order { uid, json } => (uid, Some(json.clone())),
+                Class::Erasure { uid } => (uid, None),
+                Class::Refused(_) => continue,
+            };
+            let state = State {
+                version: sent.version(),
+                json,
+            };
+            match orders.get_mut(uid) {
+                Some(held) if held.version >= state.version => {}
+                Some(held) => *held = state,
+                None => drop(orders.insert(uid.clone(), state)),
+            }
+        }
+        orders
+    }
+
+    /// The records that go to the dead letter topic.
+    pub fn refused(&self) -> impl Iterator<Item = (&Sent, Reason)> {
+        self.sent.iter().filter_map(|sent| match sent.class {
+            Class::Refused(reason) => Some((sent, reason)),
+            Class::Order { .. } | Class::Erasure { .. } => None,
+        })
+    }
+
+    /// A uid whose newest version is an order.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn some_uid(&self) -> String {
+        let live = self
+            .orders()
+            .into_iter()
+            .find(|(_, state)| state.json.is_some());
+        live.expect("the ledger has an order").0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(timestamp_ms: i64, offset: i64, class: Class) -> Sent {
+        Sent {
+            record: Record::default(),
+            class,
+            position: Position {
+                partition: 0,
+                offset,
+                timestamp_ms,
+            },
+        }
+    }
+
+    #[test]
+    fn the_greatest_version_wins_whatever_the_order() {
+        let order = |json: &[u8]| Class::Order {
+            uid: "u".to_owned(),
+            json: json.to_vec(),
+        };
+        let erasure = Class::Erasure {
+            uid: "u".to_owned(),
+        };
+        let mut ledger = Ledger {
+            sent: vec![
+                sent(2, 0, order(b"new")),
+                sent(1, 9, erasure.clone()),
+                sent(1, 8, order(b"old")),
+                sent(9, 9, Class::Refused(Reason::TooLarge)),
+            ],
+        };
+        assert_eq!(ledger.orders()["u"].json.as_deref(), Some(&b"new"[..]));
+        assert_eq!(ledger.refused().count(), 1);
+        ledger.sent.push(sent(2, 1, erasure));
+        let state = &ledger.orders()["u"];
+        assert_eq!((state.version, &state.json), (Version::new(2, 1, 0), &None));
+    }
+
+    #[test]
+    fn a_replayed_record_has_the_version_of_its_header() {
+        let mut replayed = sent(9, 9, Class::Refused(Reason::TooLarge));
+        let header = ("replay-version".to_owned(), Some(b"1/2/3".to_vec()));
+        replayed.record.headers.push(header);
+        assert_eq!(replayed.version(), Version::new(1, 2, 3));
+    }
+}

@@ -1,0 +1,351 @@
+//! Postgres as whoever looks at it with `psql` sees it, and a Postgres that a test may stop.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+
+use serde_json::Value;
+use shared::order::Version;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row as _, postgres::PgRow};
+
+use crate::{
+    block_on,
+    environment::{Folder, required, script},
+    port::Port,
+    process::Signal,
+};
+
+/// An order put together from its four tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// `orders.id`.
+    pub id: i64,
+    /// Which version it is.
+    pub version: Version,
+    /// The order in the shape of its JSON, the time in microseconds since 1970; without children there is no order.
+    pub document: Option<Value>,
+    /// The columns of `orders` that say something about an order, whether erased or not.
+    pub columns: Value,
+    /// How many rows of the other tables belong to it.
+    pub children: i64,
+    /// Whether `erased_at` is set.
+    pub erased: bool,
+    /// `created_at`, in microseconds since 1970.
+    pub created_at: i64,
+    /// `updated_at`, in microseconds since 1970.
+    pub updated_at: i64,
+}
+
+/// Columns are named as the fields of the JSON are, but for `shard_key`.
+const ORDERS: &str = "\
+    SELECT o.order_uid, o.id, o.source_timestamp_ms, o.source_offset, o.source_partition, \
+           o.erased_at IS NOT NULL AS erased, \
+           (extract(epoch FROM o.created_at) * 1000000)::bigint AS created_at, \
+           (extract(epoch FROM o.updated_at) * 1000000)::bigint AS updated_at, \
+           (SELECT count(*) FROM deliveries WHERE order_id = o.id) \
+             + (SELECT count(*) FROM payments WHERE order_id = o.id) \
+             + (SELECT count(*) FROM items WHERE order_id = o.id) AS children, \
+           columns::text, \
+           (columns || jsonb_build_object( \
+               'order_uid', o.order_uid, \
+               'delivery', (SELECT to_jsonb(d) - 'order_id' FROM deliveries d WHERE d.order_id = o.id), \
+               'payment', (SELECT to_jsonb(p) - 'order_id' FROM payments p WHERE p.order_id = o.id), \
+               'items', (SELECT jsonb_agg(to_jsonb(i) - 'order_id' - 'line_no' ORDER BY i.line_no) \
+                         FROM items i WHERE i.order_id = o.id)))::text AS document \
+    FROM orders o CROSS JOIN LATERAL jsonb_build_object( \
+        'track_number', o.track_number, 'entry', o.entry, 'locale', o.locale, \
+        'internal_signature', o.internal_signature, 'customer_id', o.customer_id, \
+        'delivery_service', o.delivery_service, 'shardkey', o.shard_key, 'sm_id', o.sm_id, \
+        'date_created', (extract(epoch FROM o.date_created) * 1000000)::bigint, \
+        'oof_shard', o.oof_shard) AS columns";
+
+/// A database, by its URL. Each call has a connection of its own, so that nothing outlives a restart of the server.
+#[derive(Clone, Debug)]
+pub struct Database {
+    url: String,
+}
+
+impl Database {
+    /// The database at `url`.
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+        }
+    }
+
+    /// Runs statements.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub fn try_execute(&self, sql: &str) -> Result<(), sqlx::Error> {
+        block_on(async {
+            let mut connection = PgConnection::connect(&self.url).await?;
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut connection)
+                .await?;
+            connection.close().await
+        })
+    }
+
+    /// Runs statements.
+    #[track_caller]
+    pub fn execute(&self, sql: &str) {
+        self.try_execute(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    fn query(&self, sql: &str) -> Result<Vec<PgRow>, sqlx::Error> {
+        block_on(async {
+            let mut connection = PgConnection::connect(&self.url).await?;
+            let rows = sqlx::query(AssertSqlSafe(sql))
+                .fetch_all(&mut connection)
+                .await?;
+            connection.close().await?;
+            Ok(rows)
+        })
+    }
+
+    /// One number.
+    #[track_caller]
+    pub fn number(&self, sql: &str) -> i64 {
+        self.query(sql)
+            .and_then(|rows| rows[0].try_get(0))
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// How many orders there are, erased ones included.
+    #[track_caller]
+    pub fn count(&self) -> usize {
+        self.number("SELECT count(*) FROM orders") as usize
+    }
+
+    /// How many marks say that Redis still has to learn about an order.
+    #[track_caller]
+    pub fn repair_marks(&self) -> i64 {
+        self.number("SELECT count(*) FROM cache_repairs")
+    }
+
+    /// Every order, by its uid.
+    #[track_caller]
+    pub fn orders(&self) -> BTreeMap<String, Row> {
+        let rows = self
+            .query(ORDERS)
+            .unwrap_or_else(|error| panic!("reading all orders: {error}"));
+        rows.iter()
+            .map(|row| row_of(row).unwrap_or_else(|error| panic!("reading all orders: {error}")))
+            .collect()
+    }
+
+    /// One order, which must be there.
+    #[track_caller]
+    pub fn order(&self, uid: &str) -> Row {
+        self.orders()
+            .remove(uid)
+            .unwrap_or_else(|| panic!("Postgres has no order {uid}"))
+    }
+
+    /// How many rows of the three other tables there are. Foreign keys see to it that each belongs to an order.
+    #[track_caller]
+    pub fn children(&self) -> i64 {
+        self.number(
+            "SELECT (SELECT count(*) FROM deliveries) + (SELECT count(*) FROM payments) + (SELECT count(*) FROM items)",
+        )
+    }
+}
+
+fn row_of(row: &PgRow) -> Result<(String, Row), sqlx::Error> {
+    let json = |column| -> Result<Value, sqlx::Error> {
+        let text: &str = row.try_get(column)?;
+        Ok(serde_json::from_str(text).expect("Postgres writes JSON"))
+    };
+    let children: i64 = row.try_get("children")?;
+    let document = match children {
+        0 => None,
+        _ => Some(json("document")?),
+    };
+    let found = Row {
+        id: row.try_get("id")?,
+        version: Version {
+            timestamp_ms: row.try_get("source_timestamp_ms")?,
+            offset: row.try_get("source_offset")?,
+            partition: row.try_get("source_partition")?,
+        },
+        document,
+        columns: json("columns")?,
+        children,
+        erased: row.try_get("erased")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    };
+    Ok((row.try_get("order_uid")?, found))
+}
+
+/// A database on the shared server that is dropped with its owner.
+pub(crate) struct OwnDatabase {
+    name: String,
+    server: Database,
+    url: String,
+}
+
+impl OwnDatabase {
+    pub(crate) fn create(name: &str) -> Self {
+        let server = required("DATABASE_URL");
+        let name = name.replace('-', "_");
+        let own = Self {
+            url: with_database(&server, &name),
+            server: Database::new(&server),
+            name,
+        };
+        own.server.execute(&format!("CREATE DATABASE {}", own.name));
+        own
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for OwnDatabase {
+    fn drop(&mut self) {
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        if let Err(error) = self.server.try_execute(&drop) {
+            eprintln!("{drop}: {error}");
+        }
+    }
+}
+
+/// The URL `url` with another database in it.
+fn with_database(url: &str, name: &str) -> String {
+    let (address, parameters) = match url.split_once('?') {
+        Some((address, parameters)) => (address, format!("?{parameters}")),
+        None => (url, String::new()),
+    };
+    let server = address
+        .rfind('/')
+        .map_or(address, |slash| &address[..slash]);
+    format!("{server}/{name}{parameters}")
+}
+
+/// A Postgres of its own, which a test may stop, crash and freeze.
+pub struct PrivatePostgres {
+    folder: Folder,
+    port: Port,
+}
+
+impl PrivatePostgres {
+    pub(crate) fn start(name: &str) -> Self {
+        let server = Self {
+            folder: Folder::create(&format!("{name}-postgres")),
+            port: Port::reserve(),
+        };
+        server.start_again();
+        server
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!(
+            "postgres://postgres:postgres@{}/orders",
+            self.port.address()
+        )
+    }
+
+    /// Starts it after a [`PrivatePostgres::crash`]; returns when it is ready.
+    #[track_caller]
+    pub fn start_again(&self) {
+        self.script(&["start"], &[&self.port.number().to_string()]);
+    }
+
+    /// Ends it as a crash would.
+    #[track_caller]
+    pub fn crash(&self) {
+        self.script(&["stop"], &["immediate"]);
+    }
+
+    /// Freezes the server and all its sessions: connections stay open, and nobody answers.
+    #[track_caller]
+    pub fn freeze(&self) {
+        // The postmaster first, so that it starts no new session meanwhile.
+        self.signal(Signal::Stop);
+    }
+
+    /// Ends a [`PrivatePostgres::freeze`].
+    #[track_caller]
+    pub fn thaw(&self) {
+        self.signal(Signal::Continue);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = fs::read_to_string(self.folder.path().join("pid")).unwrap();
+        let postmaster: u32 = pid.trim().parse().unwrap();
+        assert!(signal.send(postmaster), "Postgres does not run");
+        for session in children_of(postmaster) {
+            // A session that has ended meanwhile needs no signal.
+            let _ = signal.send(session);
+        }
+    }
+
+    #[track_caller]
+    fn script(&self, command: &[&str], arguments: &[&str]) {
+        let output = Command::new(script("postgres"))
+            .args(command)
+            .arg(self.folder.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "scripts/postgres {command:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+impl Drop for PrivatePostgres {
+    fn drop(&mut self) {
+        if let Ok(pid) = fs::read_to_string(self.folder.path().join("pid"))
+            && let Ok(postmaster) = pid.trim().parse()
+        {
+            // A frozen server cannot end.
+            for pid in children_of(postmaster).chain([postmaster]) {
+                let _ = Signal::Continue.send(pid);
+            }
+        }
+        let stopped = Command::new(script("postgres"))
+            .arg("stop")
+            .arg(self.folder.path())
+            .arg("immediate")
+            .status();
+        if !stopped.is_ok_and(|status| status.success()) {
+            eprintln!(
+                "Postgres in {} could not be stopped",
+                self.folder.path().display()
+            );
+        }
+    }
+}
+
+fn children_of(parent: u32) -> impl Iterator<Item = u32> {
+    let path = PathBuf::from(format!("/proc/{parent}/task/{parent}/children"));
+    let children = fs::read_to_string(path).unwrap_or_default();
+    let pids: Vec<u32> = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    pids.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_of_a_url_is_replaced_and_nothing_else() {
+        for (url, expected) in [
+            ("postgres://u:p@h:1/orders", "postgres://u:p@h:1/x"),
+            (
+                "postgres://u:p@h/orders?sslmode=require",
+                "postgres://u:p@h/x?sslmode=require",
+            ),
+        ] {
+            assert_eq!(with_database(url, "x"), expected);
+        }
+    }
+}

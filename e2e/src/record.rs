@@ -1,0 +1,302 @@
+//! What is sent: orders of every origin, and everything that is none.
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use shared::order::{
+    ForeignFields, MAX_VALUE_BYTES, Order, Reason, decode,
+    sample::{Defect, Generator, broken_json, gibberish},
+};
+
+use crate::{kafka::Header, ledger::Class};
+
+/// A record before it is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value; none is Kafka's null.
+    pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Vec<Header>,
+    /// Its partition; none: the one that its key stands for, or any.
+    pub partition: Option<i32>,
+    /// Its timestamp, where the topic keeps the producer's.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// A record before it is sent, and what is to become of it.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The record.
+    pub record: Record,
+    /// What is to become of it.
+    pub class: Class,
+}
+
+impl Draft {
+    /// The canonical document of an order, keyed by its uid.
+    pub fn order(order: &Order) -> Self {
+        Self::valid(order.to_json())
+    }
+
+    /// A document that is an order, keyed by its uid.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn valid(value: Vec<u8>) -> Self {
+        let order = decode(&value, ForeignFields::Ignore).unwrap().order;
+        Self {
+            record: Record {
+                key: Some(order.order_uid.clone().into_bytes()),
+                value: Some(value),
+                ..Record::default()
+            },
+            class: Class::Order {
+                json: order.to_json(),
+                uid: order.order_uid,
+            },
+        }
+    }
+
+    /// A null value that erases the order `uid`.
+    pub fn erasure(uid: &str) -> Self {
+        Self {
+            record: Record {
+                key: Some(uid.as_bytes().to_vec()),
+                ..Record::default()
+            },
+            class: Class::Erasure {
+                uid: uid.to_owned(),
+            },
+        }
+    }
+
+    /// A value that is to be refused.
+    pub fn refused(reason: Reason, value: impl Into<Vec<u8>>) -> Self {
+        Self {
+            record: Record {
+                value: Some(value.into()),
+                ..Record::default()
+            },
+            class: Class::Refused(reason),
+        }
+    }
+
+    /// With another key, or none.
+    #[must_use]
+    pub fn with_key(mut self, key: Option<&[u8]>) -> Self {
+        self.record.key = key.map(<[u8]>::to_vec);
+        self
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: Option<&[u8]>) -> Self {
+        self.record
+            .headers
+            .push((name.to_owned(), value.map(<[u8]>::to_vec)));
+        self
+    }
+
+    /// But to be refused.
+    #[must_use]
+    pub fn but_refused(mut self, reason: Reason) -> Self {
+        self.class = Class::Refused(reason);
+        self
+    }
+}
+
+/// Orders as other systems' producers write them, and their time as it is to come out.
+const FOREIGN_ORDERS: [(&[u8], &str); 5] = [
+    (
+        include_bytes!("../fixtures/model.json"),
+        "2021-11-26T06:22:19Z",
+    ),
+    // A uid with dashes; Go's RFC3339Nano in local time.
+    (
+        include_bytes!("../fixtures/go_nanoseconds.json"),
+        "2025-09-01T09:34:56.123456Z",
+    ),
+    // Python's isoformat() with an offset, digits as a uid, no decimals that count.
+    (
+        include_bytes!("../fixtures/python_isoformat.json"),
+        "2025-08-31T22:15:00Z",
+    ),
+    // JavaScript's toISOString(); fields that an order does not have; escapes.
+    (
+        include_bytes!("../fixtures/javascript_milliseconds.json"),
+        "2025-01-31T23:59:59.120Z",
+    ),
+    // The greatest numbers that fit, money above 32 bits, fields in another order.
+    (
+        include_bytes!("../fixtures/greatest_numbers.json"),
+        "9999-12-31T23:59:59.999999Z",
+    ),
+];
+
+/// Records that are to be stored, one of each kind that is worth a look.
+pub fn valid_samples(seed: u64) -> Vec<Draft> {
+    let mut orders = Generator::new(seed, 1..=4);
+    let mut order = move || orders.next().expect("the generator has no end");
+    let mut samples: Vec<Draft> = FOREIGN_ORDERS
+        .iter()
+        .map(|(value, time)| foreign_order(value, time))
+        .collect();
+
+    let mut padded = order().to_json();
+    padded.resize(MAX_VALUE_BYTES, b' ');
+    samples.push(Draft::valid(padded));
+    let long = Generator::new(seed + 1, 1000..=1000).next();
+    samples.extend(long.as_ref().map(Draft::order));
+
+    samples.push(Draft::order(&order()).with_key(None));
+    samples.push(Draft::order(&order()).with_key(Some(b"another key \xff")));
+    samples.push(
+        Draft::order(&order())
+            .with_header(
+                "traceparent",
+                Some(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            )
+            .with_header("nothing", None),
+    );
+    samples.push(Draft::order(&order()).with_header("replay-version", Some(b"1700000000000/42/5")));
+    samples.push(Draft::valid(with_members(
+        &order(),
+        &format!("\"foreign\":{}", "9".repeat(400)),
+    )));
+    samples
+}
+
+fn foreign_order(value: &[u8], time: &str) -> Draft {
+    let draft = Draft::valid(value.to_vec());
+    // The decoder of `shared` says what the bytes become; this says that it changes nothing but the time.
+    let mut expected: Value = serde_json::from_slice(value).unwrap();
+    expected["date_created"] = json!(time);
+    expected.as_object_mut().unwrap().remove("foreign");
+    let Class::Order { json, .. } = &draft.class else {
+        unreachable!("a valid draft is an order");
+    };
+    let canonical: Value = serde_json::from_slice(json).unwrap();
+    assert_eq!(canonical, expected);
+    draft
+}
+
+/// Records that are to be refused, each way at least once.
+pub fn refused_samples(seed: u64) -> Vec<Draft> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut orders = Generator::new(seed, 1..=3);
+    let mut order = move || orders.next().expect("the generator has no end");
+    let mut samples: Vec<Draft> = Defect::ALL
+        .iter()
+        .map(|defect| {
+            let order = order();
+            Draft::refused(defect.reason(), defect.apply(&order))
+                .with_key(Some(order.order_uid.as_bytes()))
+        })
+        .collect();
+    samples.extend(malformed_values(&order(), &mut rng).map(|value| {
+        // Some with the key that they would have had, some without.
+        let key: Option<&[u8]> = rng.random_bool(0.5).then_some(b"malformed");
+        Draft::refused(Reason::MalformedJson, value).with_key(key)
+    }));
+
+    for size in [MAX_VALUE_BYTES + 1, 2 << 20, 7 << 20] {
+        let mut value = order().to_json();
+        value.resize(size, b' ');
+        samples.push(Draft::refused(Reason::TooLarge, value));
+    }
+
+    let nobody = Draft::erasure("nobody").but_refused(Reason::InvalidOrder);
+    samples.push(nobody.clone().with_key(None));
+    samples.push(nobody.clone().with_key(Some(b"")));
+    samples.push(nobody.with_key(Some(b"not/a/uid")));
+
+    let valid = || Draft::order(&Generator::new(seed + 1, 1..=1).next().unwrap());
+    for version in ["", "1/2", "1/2/3/4", "-1/2/3", "1700000000000/42/x"] {
+        samples.push(
+            valid()
+                .but_refused(Reason::InvalidOrder)
+                .with_header("replay-version", Some(version.as_bytes())),
+        );
+    }
+    samples.push(
+        valid()
+            .but_refused(Reason::FutureTimestamp)
+            .with_header("replay-version", Some(b"9000000000000/42/5")),
+    );
+    // Headers of the dead letter topic's own names, a null one among them, stay in front.
+    samples.push(
+        Draft::refused(Reason::MalformedJson, b"{".to_vec())
+            .with_key(Some(b"with headers"))
+            .with_header("dlq-reason", Some(b"an original"))
+            .with_header("dlq-offset", None)
+            .with_header(
+                "traceparent",
+                Some(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            )
+            .with_header("twice", Some(b"1"))
+            .with_header("twice", Some(b"2")),
+    );
+    samples
+}
+
+/// Values that are not one JSON text of the order's shape.
+fn malformed_values(order: &Order, rng: &mut StdRng) -> impl Iterator<Item = Vec<u8>> + use<> {
+    let json = String::from_utf8(order.to_json()).unwrap();
+    let name = format!("\"{}\"", order.delivery.name);
+    let amount = format!("\"amount\":{}", order.payment.amount);
+    let mut values = vec![
+        Vec::new(),
+        b" ".to_vec(),
+        b"null".to_vec(),
+        b"{}".to_vec(),
+        b"[]".to_vec(),
+        b"\"order\"".to_vec(),
+        b"NaN".to_vec(),
+        "[".repeat(10_000).into_bytes(),
+        ["[".repeat(10_000), "]".repeat(10_000)]
+            .concat()
+            .into_bytes(),
+        format!("\u{feff}{json}").into_bytes(),
+        format!("{json}{json}").into_bytes(),
+        format!("{json}\0").into_bytes(),
+        json[..json.len() - 1].as_bytes().to_vec(),
+        format!("[{json}]").into_bytes(),
+        json.replace(&amount, "\"amount\":NaN").into_bytes(),
+        json.replace(&amount, &format!("\"amount\":{}", "9".repeat(400)))
+            .into_bytes(),
+        json.replace(&amount, "\"amount\":9223372036854775808")
+            .into_bytes(),
+        json.replace(&amount, "\"amount\":1e3").into_bytes(),
+        json.replace(&amount, &format!("{amount},{amount}"))
+            .into_bytes(),
+        with_members(order, "\"locale\":\"en\""),
+        with_members(
+            order,
+            &format!("\"deep\":{}1{}", "[".repeat(10_000), "]".repeat(10_000)),
+        ),
+    ];
+    // Latin-1 in the middle of a text.
+    let at = json.find(&name).unwrap() + 1;
+    let mut latin1 = json.clone().into_bytes();
+    latin1.insert(at, 0xe4);
+    values.push(latin1);
+    // The values without their names.
+    let array: Vec<Value> = serde_json::from_str::<Value>(&json)
+        .unwrap()
+        .as_object()
+        .unwrap()
+        .values()
+        .cloned()
+        .collect();
+    values.push(Value::Array(array).to_string().into_bytes());
+    values.extend((0..20).map(|_| broken_json(order, rng)));
+    values.extend((0..20).map(|_| gibberish(rng)));
+    values.into_iter()
+}
+
+/// The document of an order with `members` in front of its own.
+fn with_members(order: &Order, members: &str) -> Vec<u8> {
+    let json = String::from_utf8(order.to_json()).unwrap();
+    json.replacen('{', &format!("{{{members},"), 1).into_bytes()
+}

@@ -1,0 +1,159 @@
+//! Redis as `redis-cli` sees it, and a Redis that a test may stop.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use redis::{Connection, RedisError, RedisResult, cmd};
+
+use crate::{
+    environment::{Folder, required},
+    port::Port,
+    process::{Process, Signal},
+    wait::until,
+};
+
+/// How long one command may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What stands under `order:{uid}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The fields of the hash.
+    pub fields: BTreeMap<String, Vec<u8>>,
+    /// How long it still lives; -1 for ever.
+    pub ttl_ms: i64,
+}
+
+impl Entry {
+    /// Its version.
+    pub fn version(&self) -> Option<String> {
+        Some(String::from_utf8_lossy(self.fields.get("version")?).into_owned())
+    }
+
+    /// Its document.
+    pub fn json(&self) -> Option<&[u8]> {
+        self.fields.get("json").map(Vec::as_slice)
+    }
+}
+
+/// Every order in the Redis at `url`, by its uid.
+///
+/// # Errors
+/// When Redis does not answer.
+pub fn entries(url: &str) -> RedisResult<BTreeMap<String, Entry>> {
+    let mut connection = connect(url)?;
+    let keys: Vec<String> = cmd("KEYS").arg("order:*").query(&mut connection)?;
+    let mut entries = BTreeMap::new();
+    for key in keys {
+        let fields = cmd("HGETALL").arg(&key).query(&mut connection)?;
+        let ttl_ms = cmd("PTTL").arg(&key).query(&mut connection)?;
+        let uid = key.trim_start_matches("order:").to_owned();
+        entries.insert(uid, Entry { fields, ttl_ms });
+    }
+    Ok(entries)
+}
+
+fn connect(url: &str) -> RedisResult<Connection> {
+    let connection = redis::Client::open(url)?.get_connection_with_timeout(TIMEOUT)?;
+    connection.set_read_timeout(Some(TIMEOUT))?;
+    Ok(connection)
+}
+
+/// A Redis of its own, which a test may stop, crash and freeze.
+pub struct RedisServer {
+    process: Option<Process>,
+    port: Port,
+    folder: Folder,
+}
+
+impl RedisServer {
+    pub(crate) fn start(name: &str) -> Self {
+        let mut server = Self {
+            process: None,
+            port: Port::reserve(),
+            folder: Folder::create(&format!("{name}-redis")),
+        };
+        server.start_again();
+        server
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.port.address())
+    }
+
+    /// Starts it after a [`RedisServer::crash`], with what was saved before, if anything was.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let program = PathBuf::from(required("ORDER_SERVICE_REDIS_SERVER"));
+        let (port, folder) = (self.port.number().to_string(), self.folder.path());
+        #[rustfmt::skip]
+        let arguments = [
+            "--bind", "127.0.0.1", "--port", &port, "--dir", &folder.to_string_lossy(), "--daemonize", "no", "--save", "",
+            "--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru",
+        ];
+        let mut process = Process::start("redis", &program, &arguments, &[], folder);
+        until("an answer of Redis", || -> Result<(), RedisError> {
+            assert!(process.ended().is_none(), "Redis ended: {}", process.log());
+            cmd("PING").query(&mut connect(&self.url())?)
+        });
+        self.process = Some(process);
+    }
+
+    /// Ends it as a crash would; what was not saved is lost.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        self.process.take().expect("Redis runs").kill();
+    }
+
+    /// Freezes it: connections stay open, and nobody answers.
+    #[track_caller]
+    pub fn freeze(&mut self) {
+        self.process
+            .as_mut()
+            .expect("Redis runs")
+            .signal(Signal::Stop);
+    }
+
+    /// Ends a [`RedisServer::freeze`].
+    #[track_caller]
+    pub fn thaw(&mut self) {
+        self.process
+            .as_mut()
+            .expect("Redis runs")
+            .signal(Signal::Continue);
+    }
+
+    /// Writes what it holds to its file, from which the next start reads it.
+    #[track_caller]
+    pub fn save(&self) {
+        self.command(&["SAVE"]);
+    }
+
+    /// Removes an order's entry, as an eviction would.
+    #[track_caller]
+    pub fn evict(&self, uid: &str) {
+        self.command(&["DEL", &format!("order:{uid}")]);
+    }
+
+    /// The time up to which the workers know it to be complete; none before they have looked at it.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub fn watermark(&self) -> RedisResult<Option<String>> {
+        cmd("HGET")
+            .arg("order-cache")
+            .arg("watermark")
+            .query(&mut connect(&self.url())?)
+    }
+
+    #[track_caller]
+    fn command(&self, words: &[&str]) {
+        let mut command = cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        let reply: RedisResult<redis::Value> =
+            connect(&self.url()).and_then(|mut connection| command.query(&mut connection));
+        reply.unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    }
+}
