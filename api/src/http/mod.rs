@@ -72,7 +72,7 @@ impl HttpServer {
         self.port
     }
 
-    /// Answers until `shutdown`; then accepts nothing more and finishes what is under way, within [`DRAIN`].
+    /// Answers until `shutdown`; then accepts nothing more and finishes what is under way, within ten seconds.
     ///
     /// # Errors
     /// When the listener fails.

@@ -19,7 +19,7 @@ pub(crate) use replica::Replica;
 const MODEL: &str = include_str!("../../../../shared/src/order/model.json");
 
 /// After this a condition is taken for one that never comes true.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds, asking again and again.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
@@ -77,13 +77,13 @@ impl World {
         config.admin.addr = "127.0.0.1:0".to_owned();
         config.database.url = self.database.url();
         config.database.max_connections = 4;
-        config.database.timeout = Some(Duration::from_secs(2));
+        config.database.timeout = Some(Duration::from_secs(10));
         config.redis.url = self.redis.url();
-        config.redis.timeout = Duration::from_secs(1);
+        config.redis.timeout = Duration::from_secs(5);
         // What a test relies on must not expire under it on a busy machine; those on expiry set their own.
         config.local_cache.ttl = Duration::from_secs(600);
         config.negative_cache.ttl = Duration::from_secs(600);
-        config.api.request_timeout = Duration::from_secs(10);
+        config.api.request_timeout = Duration::from_secs(30);
         config
     }
 
