@@ -1,6 +1,6 @@
 //! The dead letter topic: what can never be stored, byte for byte, with the reason.
 
-use std::{process, time::Duration};
+use std::{collections::HashMap, process, time::Duration};
 
 use anyhow::Context;
 use rdkafka::{
@@ -223,8 +223,26 @@ impl DeadLetter {
 pub struct Reader {
     consumer: BaseConsumer,
     topic: String,
-    /// Partition, first offset, offset behind the last.
-    ranges: Vec<(i32, i64, i64)>,
+    ranges: Vec<Range>,
+}
+
+/// Offsets of one partition.
+struct Range {
+    partition: i32,
+    from: i64,
+    /// Behind the last.
+    end: i64,
+}
+
+impl Range {
+    fn last(&self) -> Self {
+        let from = (self.end - 1).max(self.from);
+        Self {
+            partition: self.partition,
+            from,
+            end: self.end,
+        }
+    }
 }
 
 /// How long one question to the brokers may take.
@@ -250,10 +268,14 @@ impl Reader {
         anyhow::ensure!(!partitions.is_empty(), "the topic {topic} does not exist");
         let mut ranges = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let (low, high) = consumer
+            let (from, end) = consumer
                 .fetch_watermarks(&topic, partition, METADATA)
                 .context("reading the topic's offsets")?;
-            ranges.push((partition, low, high));
+            ranges.push(Range {
+                partition,
+                from,
+                end,
+            });
         }
         Ok(Self {
             consumer,
@@ -268,9 +290,14 @@ impl Reader {
     /// When a broker stops answering, or `each` fails.
     pub fn for_each(
         &self,
-        each: impl FnMut(DeadLetter) -> anyhow::Result<bool>,
+        mut each: impl FnMut(DeadLetter) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        self.read(self.ranges.clone(), each)
+        for range in &self.ranges {
+            if !self.read(std::slice::from_ref(range), &mut each)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The newest dead letter of all partitions.
@@ -278,13 +305,9 @@ impl Reader {
     /// # Errors
     /// When a broker stops answering.
     pub fn newest(&self) -> anyhow::Result<Option<DeadLetter>> {
-        let last = self
-            .ranges
-            .iter()
-            .map(|(partition, low, high)| (*partition, (*high - 1).max(*low), *high))
-            .collect();
+        let last: Vec<Range> = self.ranges.iter().map(Range::last).collect();
         let mut newest: Option<DeadLetter> = None;
-        self.read(last, |letter| {
+        self.read(&last, |letter| {
             if newest.as_ref().is_none_or(|held| {
                 held.record.timestamp.millis() <= letter.record.timestamp.millis()
             }) {
@@ -295,34 +318,43 @@ impl Reader {
         Ok(newest)
     }
 
+    /// Reads all `ranges` at once; stops when `each` returns false, which this then returns, too.
     fn read(
         &self,
-        ranges: Vec<(i32, i64, i64)>,
+        ranges: &[Range],
         mut each: impl FnMut(DeadLetter) -> anyhow::Result<bool>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let topic = self.topic.as_str().into();
-        for (partition, from, end) in ranges.into_iter().filter(|(_, from, end)| from < end) {
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(&self.topic, partition, Offset::Offset(from))?;
-            self.consumer.assign(&list)?;
-            loop {
-                let message = match self.consumer.poll(METADATA) {
-                    Some(Ok(message)) => message,
-                    Some(Err(KafkaError::PartitionEOF(_))) => break,
-                    Some(Err(error)) => return Err(error).context("reading the dead letter topic"),
-                    None => anyhow::bail!("no answer from the brokers within {METADATA:?}"),
-                };
-                let record = Record::copy(&message, &topic);
-                let last = record.offset + 1 >= end;
-                if record.offset < end && !each(DeadLetter { record })? {
-                    return Ok(());
+        let mut open: HashMap<i32, i64> = HashMap::new();
+        let mut list = TopicPartitionList::new();
+        for range in ranges.iter().filter(|range| range.from < range.end) {
+            list.add_partition_offset(&self.topic, range.partition, Offset::Offset(range.from))?;
+            open.insert(range.partition, range.end);
+        }
+        self.consumer.assign(&list)?;
+        while !open.is_empty() {
+            let message = match self.consumer.poll(METADATA) {
+                Some(Ok(message)) => message,
+                // Control records may stand at the end, which are never handed out.
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                    continue;
                 }
-                if last {
-                    break;
-                }
+                Some(Err(error)) => return Err(error).context("reading the dead letter topic"),
+                None => anyhow::bail!("no answer from the brokers within {METADATA:?}"),
+            };
+            let record = Record::copy(&message, &topic);
+            let Some(end) = open.get(&record.partition).copied() else {
+                continue;
+            };
+            if record.offset + 1 >= end {
+                open.remove(&record.partition);
+            }
+            if record.offset < end && !each(DeadLetter { record })? {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
