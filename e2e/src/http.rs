@@ -66,19 +66,6 @@ impl Http {
         )
     }
 
-    /// A client that uses each connection once.
-    pub fn without_reuse() -> Self {
-        Self(
-            ureq::Agent::config_builder()
-                .proxy(None)
-                .timeout_global(Some(TIMEOUT))
-                .http_status_as_error(false)
-                .max_idle_connections(0)
-                .build()
-                .into(),
-        )
-    }
-
     /// GET, with headers.
     ///
     /// # Errors

@@ -11,7 +11,7 @@
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
 //! | `postgres`, `redis`, `kafka`, `http` | the services as a client or an operator sees them |
 //! | `stack` | a system of its own |
-//! | `record`, `ledger`, `check` | what is sent, what is to be there, whether it is |
+//! | `record`, `feed`, `ledger`, `check` | what is sent, what is to be there, whether it is |
 //!
 //! Everything here panics where it cannot go on, with what it saw instead: a test has no other use for an error.
 
@@ -20,6 +20,7 @@
 mod addresses;
 mod check;
 mod environment;
+mod feed;
 mod http;
 mod kafka;
 mod ledger;
@@ -33,6 +34,7 @@ mod wait;
 
 pub use addresses::Addresses;
 pub use check::Check;
+pub use feed::Feed;
 pub use http::{Answer, Http};
 pub use kafka::{Broker, Header, Position, Stored, Timestamps};
 pub use ledger::{Class, Ledger, Sent, State};

@@ -260,7 +260,7 @@ fn malformed_values(order: &Order, rng: &mut StdRng) -> impl Iterator<Item = Vec
         format!("\u{feff}{json}").into_bytes(),
         format!("{json}{json}").into_bytes(),
         format!("{json}\0").into_bytes(),
-        json[..json.len() - 1].as_bytes().to_vec(),
+        json.as_bytes()[..json.len() - 1].to_vec(),
         format!("[{json}]").into_bytes(),
         json.replace(&amount, "\"amount\":NaN").into_bytes(),
         json.replace(&amount, &format!("\"amount\":{}", "9".repeat(400)))

@@ -245,6 +245,11 @@ impl Api {
         format!("http://{}", self.port.address())
     }
 
+    /// Where it answers, such as `127.0.0.1:8080`.
+    pub fn address(&self) -> String {
+        self.port.address()
+    }
+
     /// The answer to `GET /order/{uid}`.
     #[track_caller]
     pub fn order(&self, uid: &str) -> Answer {

@@ -1,0 +1,136 @@
+//! A stream that flows until it is stopped, so that whatever a test does happens in its middle.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use shared::order::{
+    Order,
+    sample::{Defect, Generator},
+};
+
+use crate::{addresses::Addresses, kafka::Broker, ledger::Ledger, record::Draft};
+
+/// Records that are sent at once.
+const CHUNK: usize = 50;
+/// The stream waits while so many records are unfinished, so that it neither dries up nor drowns a slow machine.
+const MAX_UNFINISHED: i64 = 1000;
+/// How often it looks whether it may go on.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mix {
+    /// Orders, each once.
+    Distinct,
+    /// Orders, changes and repetitions and erasures of earlier ones, and records that are refused.
+    Everything,
+}
+
+/// A running stream.
+pub struct Feed {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Ledger>>,
+}
+
+impl Feed {
+    /// Orders, each once.
+    pub fn of_distinct_orders(addresses: &Addresses, seed: u64) -> Self {
+        Self::start(addresses, seed, Mix::Distinct)
+    }
+
+    /// Everything that can arrive.
+    pub fn of_everything(addresses: &Addresses, seed: u64) -> Self {
+        Self::start(addresses, seed, Mix::Everything)
+    }
+
+    fn start(addresses: &Addresses, seed: u64, mix: Mix) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let (stop, addresses) = (Arc::clone(&stop), addresses.clone());
+            move || run(&addresses, seed, mix, &stop)
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends it and hands back what was sent.
+    #[track_caller]
+    pub fn stop(mut self) -> Ledger {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("stopped once");
+        thread.join().expect("the stream flowed without a fault")
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger {
+    let broker = Broker::new(&addresses.brokers);
+    let mut source = Source {
+        mix,
+        orders: Generator::new(seed, 1..=3),
+        rng: StdRng::seed_from_u64(seed),
+        sent: Vec::new(),
+    };
+    let mut ledger = Ledger::default();
+    while !stop.load(Ordering::Relaxed) {
+        let drafts: Vec<Draft> = (0..CHUNK).map(|_| source.draft()).collect();
+        ledger.send(&broker, &addresses.topic, &drafts);
+        while !stop.load(Ordering::Relaxed) {
+            let (finished, all) = broker.progress(&addresses.group_id, &addresses.topic);
+            if all - finished <= MAX_UNFINISHED {
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+    ledger
+}
+
+struct Source {
+    mix: Mix,
+    orders: Generator,
+    rng: StdRng,
+    sent: Vec<Order>,
+}
+
+impl Source {
+    fn draft(&mut self) -> Draft {
+        let mut order = self.orders.next().expect("the generator has no end");
+        if self.mix == Mix::Distinct {
+            return Draft::order(&order);
+        }
+        let earlier = self.sent.choose(&mut self.rng).cloned();
+        match (self.rng.random_range(0..100), earlier) {
+            (0..4, _) => {
+                let defect = Defect::ALL
+                    .choose(&mut self.rng)
+                    .expect("there are defects");
+                Draft::refused(defect.reason(), defect.apply(&order))
+            }
+            (4..6, Some(earlier)) => Draft::erasure(&earlier.order_uid),
+            (6..10, Some(earlier)) => Draft::order(&earlier),
+            (10..30, Some(earlier)) => {
+                order.order_uid = earlier.order_uid;
+                Draft::order(&order)
+            }
+            _ => {
+                self.sent.push(order.clone());
+                Draft::order(&order)
+            }
+        }
+    }
+}
