@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -22,6 +22,10 @@ use crate::{local_cache::LocalCache, lookup::Lookup};
 
 /// How often dependencies are asked for a sign of life, and the schema until it is new enough.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// A worker repairs what is marked within a second or two. What stays marked for longer is out of every worker's reach, and
+/// may be out of date here.
+const OVERDUE: Duration = Duration::from_secs(3);
 
 /// How long the start waits for a subscription, and for the warm-up.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -135,45 +139,34 @@ impl Health {
     }
 }
 
-/// Asks Postgres and Redis for a sign of life, again and again.
+/// Asks Postgres and Redis for a sign of life, again and again, and decides whether what Redis holds may be served: not
+/// while a worker repairs more than it can at once, and not while orders that changed cannot be written there.
 pub async fn watch(health: Arc<Health>, lookup: Lookup, postgres: Postgres, redis: Option<Cache>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let policy_checked = AtomicBool::new(false);
+    let mut policy_checked = false;
     loop {
         ticks.tick().await;
-        tokio::join!(
-            async {
-                let answer = postgres.ping().await;
-                health
-                    .postgres
-                    .set(answer.as_ref().copied().map_err(|error| error as _));
-            },
-            async {
-                if let (Some(redis), Some(dependency)) = (&redis, &health.redis) {
-                    watch_redis(redis, dependency, &lookup, &policy_checked).await;
-                }
-            },
-        );
-    }
-}
-
-async fn watch_redis(
-    redis: &Cache,
-    dependency: &Dependency,
-    lookup: &Lookup,
-    policy_checked: &AtomicBool,
-) {
-    match redis.probe().await {
-        Ok(state) => {
-            dependency.set(Ok(()));
-            lookup.use_redis(!state.bypass);
-            if !policy_checked.swap(true, Ordering::Relaxed) {
-                check_policy(redis).await;
+        let (overdue, state) = tokio::join!(postgres.repairs_are_overdue(OVERDUE), async {
+            match &redis {
+                Some(redis) => Some(redis.probe().await),
+                None => None,
             }
-        }
+        });
+        let answered = overdue.as_ref().map(drop);
+        health.postgres.set(answered.map_err(|error| error as _));
+        let (Some(redis), Some(state), Some(dependency)) = (&redis, state, &health.redis) else {
+            continue;
+        };
+        dependency.set(state.as_ref().map(drop).map_err(|error| error as _));
         // While it does not answer, the breaker in front of it spares requests the wait.
-        Err(error) => dependency.set(Err(&error)),
+        let Ok(state) = state else { continue };
+        // What Postgres cannot tell while it is down cannot have changed either.
+        lookup.use_redis(!state.bypass && !overdue.unwrap_or(false));
+        if !policy_checked {
+            policy_checked = true;
+            check_policy(redis).await;
+        }
     }
 }
 

@@ -89,9 +89,13 @@ impl Postgres {
     /// When the URL is not one.
     pub fn new(url: &str, config: &Database, role: Role) -> Result<Self, ConfigError> {
         let timeout = config.timeout.unwrap_or(role.default_timeout());
+        // sqlx itself does not look at the scheme.
+        let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
         let mut options: PgConnectOptions = url
             .parse()
-            .map_err(|_| ConfigError::malformed("DATABASE_URL", "not a postgres:// URL"))?;
+            .ok()
+            .filter(|_| is_postgres)
+            .ok_or_else(|| ConfigError::malformed("DATABASE_URL", "not a postgres:// URL"))?;
         options = options.application_name(role.application_name());
         if role == Role::Worker {
             let limit = format!("{}ms", LOCK_TIMEOUT.as_millis());
@@ -268,5 +272,14 @@ mod tests {
         spawnable(postgres.read(&uid));
         spawnable(postgres.apply(&ChangeSet::default()));
         spawnable(postgres.mark_for_repair(std::slice::from_ref(&uid)));
+    }
+
+    #[tokio::test]
+    async fn an_address_of_something_else_names_the_variable() {
+        for url in ["mysql://root@localhost/orders", "localhost:5432", ""] {
+            let error = Postgres::new(url, &Database::default(), Role::Api).err();
+            let text = error.map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(text, "DATABASE_URL: not a postgres:// URL", "{url}");
+        }
     }
 }

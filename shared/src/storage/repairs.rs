@@ -1,5 +1,7 @@
 //! What Redis still has to learn: marks for writes that failed, and which orders changed since a moment.
 
+use std::time::Duration;
+
 use tokio::time::timeout_at;
 
 use super::{Postgres, StorageError};
@@ -83,6 +85,20 @@ impl Postgres {
         let statement = sqlx::query(CLEAR).bind(uids).bind(numbers);
         let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
         lease.finish(answer).map(drop)
+    }
+
+    /// Whether Redis has lacked some order for longer than `patience`: nobody who could repair it reaches it.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn repairs_are_overdue(&self, patience: Duration) -> Result<bool, StorageError> {
+        let mut lease = self.lease("repairs_are_overdue").await?;
+        let statement = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM cache_repairs WHERE marked_at < now() - make_interval(secs => $1))",
+        )
+        .bind(patience.as_secs_f64());
+        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
+        lease.finish(answer)
     }
 
     /// The moment up to which every write may have reached Redis: now, or the oldest mark where there is one.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use shared::{
     order::{Order, OrderUid, Revision},
@@ -309,6 +311,13 @@ async fn a_mark_that_is_set_anew_survives_the_repair_of_the_old_one() {
         .unwrap();
     let marks = postgres.repair_marks(10).await.unwrap();
     assert_eq!(marks.len(), 2);
+    assert!(
+        !postgres
+            .repairs_are_overdue(Duration::from_secs(600))
+            .await
+            .unwrap()
+    );
+    assert!(postgres.repairs_are_overdue(Duration::ZERO).await.unwrap());
     assert!(postgres.repaired_up_to().await.unwrap() >= before);
     let held = postgres.repaired_up_to().await.unwrap();
 

@@ -243,6 +243,8 @@ impl Polling {
         if self.consumer.context().group.brokers().is_up() {
             commit(&self.consumer);
         }
+        // The fence goes up before the group is left, so that the revocation does not wait a second time.
+        self.assignment.revoke(&partitions);
         // Dropping the consumer leaves the group, at once where a broker answers.
         drop(self.consumer);
     }
