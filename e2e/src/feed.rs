@@ -18,7 +18,7 @@ use shared::order::{
 use crate::{addresses::Addresses, kafka::Broker, ledger::Ledger, record::Draft};
 
 /// Records that are sent at once.
-const CHUNK: usize = 50;
+const CHUNK: usize = 200;
 /// The stream waits while so many records are unfinished, so that it neither dries up nor drowns a slow machine.
 const MAX_UNFINISHED: i64 = 1000;
 /// How often it looks whether it may go on.

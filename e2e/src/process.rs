@@ -9,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    environment::Folder,
-    wait::{DEADLINE, until},
-};
+use crate::{environment::Folder, wait::until};
 
 /// How much of a log is shown.
 const TAIL_LINES: usize = 25;
+
+/// How often a command is looked at that is to end by itself.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a process can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,43 +169,41 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Runs `program` to its end, with nothing but `variables` in its environment.
-    ///
-    /// # Panics
-    /// When it does not end within [`DEADLINE`].
+    /// Runs `program` to its end, with nothing but `variables` in its environment. None when it still ran after `limit`;
+    /// it is killed then.
     #[track_caller]
-    pub(crate) fn run(program: &Path, arguments: &[&str], variables: &[(String, String)]) -> Self {
-        let name = format!("command-{:016x}", rand::random::<u64>());
-        let folder = Folder::create(&name);
+    pub(crate) fn run(
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(String, String)],
+        limit: Duration,
+    ) -> Option<Self> {
+        let folder = Folder::create(&format!("command-{:016x}", rand::random::<u64>()));
         let (stdout, stderr) = (folder.path().join("stdout"), folder.path().join("stderr"));
         let mut child = command(program, arguments, variables)
             .stdout(File::create(&stdout).unwrap())
             .stderr(File::create(&stderr).unwrap())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
-        let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 break status;
             }
             if Instant::now() >= deadline {
+                // Either fails only when it has just ended by itself.
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!(
-                    "{} {arguments:?} still ran after {DEADLINE:?}; it said: {}{}",
-                    program.display(),
-                    read(&stdout),
-                    read(&stderr)
-                );
+                return None;
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(PAUSE);
         };
-        Self {
+        let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+        Some(Self {
             code: status.code(),
             stdout: read(&stdout),
             stderr: read(&stderr),
-        }
+        })
     }
 
     /// Expects exit code 0 and hands back the standard output.

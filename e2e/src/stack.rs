@@ -1,6 +1,6 @@
 //! A whole system of its own.
 
-use std::process;
+use std::{process, time::Duration};
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use crate::{
     process::{Finished, Process},
     record::Draft,
     redis::RedisServer,
-    wait::until,
+    wait::{DEADLINE, until},
 };
 
 /// What the worker gives the topic of orders, too.
@@ -406,7 +406,20 @@ impl Stack {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Finished {
-        Finished::run(&program(name), arguments, &self.variables(variables))
+        self.command_within(DEADLINE, name, arguments, variables)
+            .unwrap_or_else(|| panic!("{name} {arguments:?} still ran after {DEADLINE:?}"))
+    }
+
+    /// As [`Stack::command_with`], but none when it still runs after `limit`.
+    #[track_caller]
+    pub fn command_within(
+        &self,
+        limit: Duration,
+        name: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Option<Finished> {
+        Finished::run(&program(name), arguments, &self.variables(variables), limit)
     }
 
     /// Starts one more worker and waits until it is ready; it is the last of [`Stack::workers`].

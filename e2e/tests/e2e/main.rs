@@ -1,6 +1,15 @@
 //! The built programs against real services; see the library of this crate for how a test is made.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod crash;
+mod dead_letters;
+mod erasure;
+mod http;
+mod invalidation;
 mod ledger;
+mod outages;
+mod producer;
 mod replay;
 mod shutdown;
+mod start;

@@ -1,0 +1,205 @@
+//! Starting: configuration, schema, the small commands.
+
+use std::time::Duration;
+
+use e2e::{Stack, until};
+
+/// A process that still runs after this time has accepted its configuration.
+const START: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_malformed_variable_stops_the_start_and_is_named() {
+    let stack = Stack::builder("config").start();
+    let both = [
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL_FILE", "/nowhere/at/all"),
+        ("DATABASE_MAX_CONNECTIONS", "many"),
+        ("DATABASE_MAX_CONNECTIONS", "0"),
+        ("DATABASE_TIMEOUT", "5"),
+        ("DATABASE_TIMEOUT", "5 parsecs"),
+        ("REDIS_URL", "nonsense"),
+        ("REDIS_TIMEOUT", "-1s"),
+        ("REDIS_ORDER_TTL", "for ever"),
+        ("ADMIN_ADDR", "nonsense"),
+        ("LOG_FORMAT", "xml"),
+        ("RUST_LOG", "worker=loudly"),
+    ];
+    let worker = [
+        ("KAFKA_CREATE_TOPICS", "perhaps"),
+        ("KAFKA_SESSION_TIMEOUT", "soon"),
+        ("KAFKA_SECURITY_PROTOCOL", "pigeon"),
+        ("WORKER_BATCH_SIZE", "-1"),
+        ("WORKER_BATCH_SIZE", "0"),
+        ("WORKER_BATCH_MAX_BYTES", "lots"),
+        ("WORKER_BATCH_LINGER", "5"),
+        ("WORKER_STRICT_FIELDS", "yes please"),
+        ("WORKER_SHUTDOWN_TIMEOUT", "later"),
+    ];
+    let api = [
+        ("API_ADDR", "nonsense"),
+        ("API_KEYS_FILE", "/nowhere/at/all"),
+        ("API_RATE_LIMIT", "-1"),
+        ("API_REQUEST_TIMEOUT", "0s"),
+        ("CACHE_ENABLED", "perhaps"),
+        ("CACHE_WARMUP", "-5"),
+        ("LOCAL_CACHE_MAX_BYTES", "lots"),
+        ("LOCAL_CACHE_TTL", "5"),
+        ("NEGATIVE_CACHE_TTL", "short"),
+    ];
+    let address = [("ADMIN_ADDR", "127.0.0.1:0"), ("API_ADDR", "127.0.0.1:0")];
+    let mut problems = Vec::new();
+    for (program, arguments, variables) in [("worker", "run", &worker[..]), ("api", "serve", &api)]
+    {
+        for (name, value) in both.iter().chain(variables) {
+            let environment = [&address[..], &[(*name, *value)]].concat();
+            let finished = stack.command_within(START, program, &[arguments], &environment);
+            match finished {
+                Some(finished) if finished.code == Some(0) => {
+                    problems.push(format!(
+                        "{program} with {name}={value} ends with exit code 0"
+                    ));
+                }
+                Some(finished)
+                    if !format!("{}{}", finished.stdout, finished.stderr).contains(name) =>
+                {
+                    problems.push(format!(
+                        "{program} with {name}={value} does not name it: {}",
+                        finished.stderr
+                    ));
+                }
+                Some(_) => {}
+                None => problems.push(format!("{program} with {name}={value} starts")),
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// The text of an error must not have the password in it.
+#[test]
+fn a_malformed_secret_is_not_shown() {
+    let stack = Stack::builder("secret").start();
+    for (program, arguments) in [("worker", "run"), ("api", "serve")] {
+        for (name, value) in [
+            ("DATABASE_URL", "postgres://user:hunter2@[::1:5432/orders"),
+            ("REDIS_URL", "redi://:hunter2@127.0.0.1:6379"),
+        ] {
+            let said = stack
+                .command_with(
+                    program,
+                    &[arguments],
+                    &[
+                        ("ADMIN_ADDR", "127.0.0.1:0"),
+                        ("API_ADDR", "127.0.0.1:0"),
+                        (name, value),
+                    ],
+                )
+                .failed();
+            assert!(said.contains(name), "{program}: {said}");
+            assert!(!said.contains("hunter2"), "{program}: {said}");
+        }
+    }
+}
+
+#[test]
+fn small_commands_answer() {
+    let mut stack = Stack::builder("commands").workers(1).apis(1).start();
+    for program in ["worker", "api", "producer"] {
+        let version = stack.command(program, &["--version"]).succeeded();
+        assert_eq!(
+            version.trim(),
+            format!("{program} {}", env!("CARGO_PKG_VERSION"))
+        );
+        stack.command(program, &["--help"]).succeeded();
+        stack.command(program, &["nonsense"]).failed();
+    }
+    let json = stack.command("api", &["openapi"]).succeeded();
+    let document: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(document["paths"]["/order/{order_uid}"]["get"].is_object());
+    assert!(
+        stack
+            .command("api", &["openapi", "--yaml"])
+            .succeeded()
+            .contains("/orders")
+    );
+
+    let addresses = [
+        ("worker", stack.workers[0].admin_address()),
+        ("api", stack.apis[0].admin_address()),
+    ];
+    for (program, address) in &addresses {
+        let variables = [("ADMIN_ADDR", address.as_str())];
+        stack
+            .command_with(program, &["health"], &variables)
+            .succeeded();
+        stack
+            .command_with(program, &["health", "--live"], &variables)
+            .succeeded();
+    }
+    stack.stop_workers();
+    stack.apis[0].process.terminate();
+    for (program, address) in &addresses {
+        let variables = [("ADMIN_ADDR", address.as_str())];
+        stack
+            .command_with(program, &["health"], &variables)
+            .failed();
+    }
+}
+
+#[test]
+fn migrations_go_down_and_up_again_and_processes_wait_for_them() {
+    let mut stack = Stack::builder("schema").without_schema().start();
+    let database = stack.database();
+    stack.launch_worker(&[]);
+    stack.launch_api(&[]);
+    let (worker, api) = (&mut stack.workers[0], &mut stack.apis[0]);
+    for process in [&mut worker.process, &mut api.process] {
+        until("a log that names `worker migrate`", || {
+            match process.log() {
+                log if log.contains("worker migrate") => Ok(()),
+                log => Err(log),
+            }
+        });
+        assert!(process.ended().is_none());
+    }
+    assert_eq!(worker.admin("/readyz").status, 503);
+    assert_eq!(api.admin("/readyz").status, 503);
+
+    stack.command("worker", &["migrate"]).succeeded();
+    let (worker, api) = (&stack.workers[0], &stack.apis[0]);
+    until("a ready worker", || match worker.admin("/readyz") {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(answer.text()),
+    });
+    until("a ready api", || match api.admin("/readyz") {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(answer.text()),
+    });
+
+    stack.stop_workers();
+    stack.apis.clear();
+    let versions = "SELECT count(*) FROM _sqlx_migrations WHERE success";
+    let all = database.number(versions);
+    stack
+        .command("worker", &["migrate", "--down", "1"])
+        .succeeded();
+    assert_eq!(database.number(versions), all - 1);
+    stack.command("worker", &["migrate"]).succeeded();
+    assert_eq!(database.number(versions), all);
+    stack
+        .command("worker", &["migrate", "--down", &all.to_string()])
+        .succeeded();
+    let ours = "SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \
+                WHERE nspname = 'public' AND relname NOT LIKE '\\_sqlx%'";
+    assert_eq!(database.number(ours), 0, "something is left");
+    stack.command("worker", &["migrate"]).succeeded();
+
+    // A newer schema is accepted: migrations expand first and contract one release later.
+    database.execute(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (999999, 'from the future', true, '', 0)",
+    );
+    stack.command("worker", &["migrate"]).succeeded();
+    stack.start_worker();
+    stack.start_api();
+}
