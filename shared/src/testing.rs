@@ -65,10 +65,15 @@ impl TestDatabase {
     /// Creates a database with the newest schema.
     pub async fn migrated() -> Self {
         let database = Self::empty().await;
-        schema::migrate(&database.url)
+        database.migrate().await;
+        database
+    }
+
+    /// Brings it to the newest schema.
+    pub async fn migrate(&self) {
+        schema::migrate(&self.url)
             .await
             .unwrap_or_else(|error| panic!("migrating: {error}"));
-        database
     }
 
     /// Access to it.
@@ -92,6 +97,38 @@ impl TestDatabase {
             .fetch_one(&mut connection)
             .await
             .unwrap_or_else(|error| panic!("{query}: {error}"))
+    }
+
+    /// Makes whoever reads or writes `table` wait, until the connection that holds the lock is dropped.
+    pub async fn lock(&self, table: &str) -> PgConnection {
+        let mut connection = connect(&self.url).await;
+        run(&mut connection, "BEGIN".to_owned()).await;
+        let lock = format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+        run(&mut connection, lock).await;
+        connection
+    }
+
+    /// Cuts every connection to it and lets none in.
+    pub async fn shut(&self) {
+        self.allow_connections(false).await;
+        let cut = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+            self.name
+        );
+        execute(&self.server, cut).await;
+    }
+
+    /// Lets connections in again.
+    pub async fn open(&self) {
+        self.allow_connections(true).await;
+    }
+
+    async fn allow_connections(&self, allowed: bool) {
+        let statement = format!(
+            "ALTER DATABASE {} WITH ALLOW_CONNECTIONS {allowed}",
+            self.name
+        );
+        execute(&self.server, statement).await;
     }
 }
 
@@ -120,9 +157,12 @@ async fn connect(url: &str) -> PgConnection {
 }
 
 async fn execute(url: &str, statement: String) {
-    let mut connection = connect(url).await;
+    run(&mut connect(url).await, statement).await;
+}
+
+async fn run(connection: &mut PgConnection, statement: String) {
     sqlx::query(sqlx::AssertSqlSafe(statement.clone()))
-        .execute(&mut connection)
+        .execute(connection)
         .await
         .unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
@@ -216,7 +256,7 @@ impl TestRedis {
         let _ = self.process.wait();
     }
 
-    /// Starts an empty Redis at the same address.
+    /// Starts an empty Redis at the same address, where one may run still; blocks the thread until it answers.
     pub fn restart(&mut self) {
         self.kill();
         *self = Self::start_on(self.port).unwrap_or_else(|| panic!("port {} was taken", self.port));
@@ -237,14 +277,17 @@ pub fn free_port() -> u16 {
         .unwrap_or_else(|error| panic!("no free port: {error}"))
 }
 
-/// Asks `state` until it answers; panics after a minute with what was waited for.
+/// Asks `state` until it answers; panics after [`PATIENCE`] with what was waited for, also when an answer hangs.
 pub async fn eventually<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = state().await {
-            return value;
+    let asking = async {
+        loop {
+            if let Some(value) = state().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }

@@ -1,6 +1,6 @@
 //! `GET /orders`: pages, filters, limits.
 
-use crate::harness::{Replica, World, order};
+use crate::harness::{World, order};
 
 fn uids(page: &serde_json::Value) -> Vec<String> {
     page["orders"]
@@ -15,9 +15,9 @@ fn uids(page: &serde_json::Value) -> Vec<String> {
 async fn pages_go_from_the_newest_to_the_oldest_and_miss_none() {
     let world = World::new().await;
     for n in 0..7 {
-        world.database.store(&order(&format!("order-{n}")), n).await;
+        world.store(&order(&format!("order-{n}")), n).await;
     }
-    world.database.erase("order-3", 100).await;
+    world.erase("order-3", 100).await;
     let replica = world.replica().await;
     let (mut seen, mut path) = (Vec::new(), "/orders?limit=2".to_owned());
     loop {
@@ -47,7 +47,7 @@ async fn pages_go_from_the_newest_to_the_oldest_and_miss_none() {
 #[tokio::test]
 async fn an_entry_tells_what_a_list_shows_and_where_the_order_is() {
     let world = World::new().await;
-    world.database.store(&order("listed"), 1).await;
+    world.store(&order("listed"), 1).await;
     let replica = world.replica().await;
     let page = replica.get("/orders").await.json();
     assert!(page.get("next_cursor").is_none());
@@ -85,7 +85,7 @@ async fn filters_narrow_the_list() {
         let mut stored = order(name);
         stored.customer_id = customer.to_owned();
         stored.track_number = track.to_owned();
-        world.database.store(&stored, 1).await;
+        world.store(&stored, 1).await;
     }
     let replica = world.replica().await;
     for (query, expected) in [
@@ -130,12 +130,12 @@ async fn bad_parameters_are_refused() {
 
 #[tokio::test]
 async fn a_read_replica_serves_lists_and_nothing_else() {
-    let (world, other) = (World::new().await, crate::harness::Database::create().await);
-    world.database.store(&order("primary"), 1).await;
+    let (world, other) = (World::new().await, World::new().await);
+    world.store(&order("primary"), 1).await;
     other.store(&order("replica"), 1).await;
-    let mut config = world.config();
-    config.database.read_url = Some(other.url());
-    let replica = Replica::start(config).await.ready().await;
+    let replica = world
+        .replica_with(|config| config.database.read_url = Some(other.database.url.clone()))
+        .await;
     assert_eq!(uids(&replica.get("/orders").await.json()), ["replica"]);
     assert_eq!(replica.get("/order/primary?nocache=1").await.status, 200);
     assert_eq!(replica.get("/order/replica?nocache=1").await.status, 404);

@@ -1,29 +1,23 @@
 //! `GET /order/{order_uid}`: tiers, headers, conditional requests, errors.
 
-use std::time::Instant;
+use shared::testing::eventually;
 
-use crate::harness::{World, document, eventually, order, version};
+use crate::harness::{World, etag, order};
 
 #[tokio::test]
 async fn an_order_comes_from_postgres_then_redis_then_the_local_cache_with_the_same_bytes() {
     let world = World::new().await;
     let stored = order("tiers");
-    world.database.store(&stored, 1).await;
+    world.store(&stored, 1).await;
     let first = world.replica().await;
     // The warm-up has it already; a second replica has nothing but what it is asked for.
     assert_eq!(first.order("tiers").await.source(), Some("local"));
 
-    let mut config = world.config();
-    config.cache.warmup = 0;
-    let cold = crate::harness::Replica::start(config).await.ready().await;
+    let cold = world.cold_replica().await;
     let answer = cold.order("tiers").await;
-    assert_eq!((answer.status, answer.source()), (200, Some("postgres")));
-    assert_eq!(answer.body, document(&stored));
+    answer.assert_order("postgres", &stored);
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(
-        answer.header("etag"),
-        Some(format!("\"{}\"", version(1)).as_str())
-    );
+    assert_eq!(answer.header("etag"), Some(etag(1).as_str()));
     assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
     let (whole, fraction) = answer
         .header("x-duration-ms")
@@ -35,13 +29,8 @@ async fn an_order_comes_from_postgres_then_redis_then_the_local_cache_with_the_s
     let again = cold.order("tiers").await;
     again.assert_order("local", &stored);
 
-    eventually("the read was written back to Redis", || async {
-        world.redis.version_of("tiers").await.is_some()
-    })
-    .await;
-    let mut config = world.config();
-    config.cache.warmup = 0;
-    let other = crate::harness::Replica::start(config).await.ready().await;
+    world.wait_until_cached("tiers").await;
+    let other = world.cold_replica().await;
     let shared = other.order("tiers").await;
     shared.assert_order("redis", &stored);
     assert_eq!(other.order("tiers").await.source(), Some("local"));
@@ -49,23 +38,10 @@ async fn an_order_comes_from_postgres_then_redis_then_the_local_cache_with_the_s
     let current = other.get("/order/tiers?nocache=1").await;
     current.assert_order("postgres", &stored);
 
-    assert_eq!(
-        cold.metric(r#"cache_requests_total{result="miss",tier="local"}"#),
-        1.0
-    );
-    assert_eq!(
-        cold.metric(r#"cache_requests_total{result="hit",tier="local"}"#),
-        1.0
-    );
-    assert_eq!(
-        other.metric(r#"cache_requests_total{result="hit",tier="redis"}"#),
-        1.0
-    );
-    assert_eq!(
-        other
-            .metric(r#"http_requests_total{method="GET",route="/order/{order_uid}",status="200"}"#),
-        3.0
-    );
+    assert_eq!(cold.cache_requests("local", "miss"), 1.0);
+    assert_eq!(cold.cache_requests("local", "hit"), 1.0);
+    assert_eq!(other.cache_requests("redis", "hit"), 1.0);
+    assert_eq!(other.order_requests("GET", 200), 3.0);
     assert_eq!(
         other.metric(r#"http_request_duration_seconds_count{route="/order/{order_uid}"}"#),
         3.0
@@ -75,25 +51,24 @@ async fn an_order_comes_from_postgres_then_redis_then_the_local_cache_with_the_s
 #[tokio::test]
 async fn a_client_that_has_the_version_gets_no_body() {
     let world = World::new().await;
-    world.database.store(&order("known"), 7).await;
+    world.store(&order("known"), 7).await;
     let replica = world.replica().await;
-    let etag = format!("\"{}\"", version(7));
-    for value in [etag.clone(), format!("\"other\", W/{etag}"), "*".to_owned()] {
+    let current = etag(7);
+    for value in [current.as_str(), &format!("\"other\", W/{current}"), "*"] {
         for path in ["/order/known", "/order/known?nocache=1"] {
             let answer = replica
                 .request("GET", path)
-                .header("If-None-Match", &value)
+                .header("If-None-Match", value)
                 .send()
                 .await;
             assert_eq!(answer.status, 304, "{value}");
-            assert_eq!(answer.header("etag"), Some(etag.as_str()));
+            assert_eq!(answer.header("etag"), Some(current.as_str()));
             assert!(answer.body.is_empty());
         }
     }
-    let other = format!("\"{}\"", version(6));
     let answer = replica
         .request("GET", "/order/known")
-        .header("If-None-Match", &other)
+        .header("If-None-Match", &etag(6))
         .send()
         .await;
     assert_eq!(answer.status, 200);
@@ -102,8 +77,8 @@ async fn a_client_that_has_the_version_gets_no_body() {
 #[tokio::test]
 async fn what_cannot_be_answered_is_a_problem_with_a_code() {
     let world = World::new().await;
-    world.database.store(&order("gone"), 1).await;
-    world.database.erase("gone", 2).await;
+    world.store(&order("gone"), 1).await;
+    world.erase("gone", 2).await;
     let replica = world.replica().await;
     for path in [
         "/order/not%20a%20uid",
@@ -126,10 +101,7 @@ async fn what_cannot_be_answered_is_a_problem_with_a_code() {
     for path in ["/order/gone", "/order/gone", "/order/gone?nocache=1"] {
         replica.get(path).await.assert_problem(410, "order_erased");
     }
-    assert_eq!(
-        replica.metric(r#"cache_requests_total{result="negative",tier="local"}"#),
-        1.0
-    );
+    assert_eq!(replica.cache_requests("local", "negative"), 1.0);
 
     for path in ["/order/", "/order", "/order/a/b", "/nothing", "/orders/"] {
         replica.get(path).await.assert_problem(404, "not_found");
@@ -146,7 +118,7 @@ async fn what_cannot_be_answered_is_a_problem_with_a_code() {
 #[tokio::test]
 async fn an_escaped_uid_is_the_same_uid() {
     let world = World::new().await;
-    world.database.store(&order("esc-1"), 1).await;
+    world.store(&order("esc-1"), 1).await;
     let replica = world.replica().await;
     assert_eq!(replica.get("/order/%65sc%2D1").await.status, 200);
 }
@@ -155,27 +127,19 @@ async fn an_escaped_uid_is_the_same_uid() {
 async fn head_answers_as_get_without_the_body() {
     let world = World::new().await;
     let stored = order("head");
-    world.database.store(&stored, 1).await;
+    world.store(&stored, 1).await;
     let replica = world.replica().await;
     let answer = replica.request("HEAD", "/order/head").send().await;
     assert_eq!(answer.status, 200);
     assert!(answer.body.is_empty());
     assert_eq!(
         answer.header("content-length"),
-        Some(document(&stored).len().to_string().as_str())
+        Some(stored.to_json().len().to_string().as_str())
     );
-    assert_eq!(
-        answer.header("etag"),
-        Some(format!("\"{}\"", version(1)).as_str())
-    );
+    assert_eq!(answer.header("etag"), Some(etag(1).as_str()));
     let missing = replica.request("HEAD", "/order/missing").send().await;
     assert_eq!((missing.status, missing.body.len()), (404, 0));
-    assert_eq!(
-        replica.metric(
-            r#"http_requests_total{method="HEAD",route="/order/{order_uid}",status="200"}"#
-        ),
-        1.0
-    );
+    assert_eq!(replica.order_requests("HEAD", 200), 1.0);
 }
 
 #[tokio::test]
@@ -204,38 +168,23 @@ async fn the_request_id_is_kept_or_made() {
 async fn many_who_ask_at_once_share_one_read_also_when_the_first_hangs_up() {
     let world = World::new().await;
     let stored = order("hot");
-    world.database.store(&stored, 1).await;
-    let mut config = world.config();
-    config.cache.warmup = 0;
-    let replica = crate::harness::Replica::start(config).await.ready().await;
-    let lock = world.database.lock().await;
+    world.store(&stored, 1).await;
+    let replica = world.cold_replica().await;
+    let lock = world.database.lock("orders").await;
     let leader = replica.request("GET", "/order/hot").connect().await;
-    eventually("the leader's read waits", || async {
-        world.database.waiting_sessions().await == 1
+    world.wait_for_blocked_read().await;
+    let followers: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(replica.request("GET", "/order/hot").send()))
+        .collect();
+    eventually("all to have asked", async || {
+        (replica.cache_requests("redis", "miss") == 21.0).then_some(())
     })
     .await;
-    let followers: Vec<_> = (0..20)
-        .map(|_| replica.request("GET", "/order/hot").send())
-        .collect();
-    let followers = followers.into_iter().map(tokio::spawn).collect::<Vec<_>>();
-    let asked = r#"cache_requests_total{result="miss",tier="redis"}"#;
-    eventually("all have asked", || async { replica.metric(asked) == 21.0 }).await;
     drop(leader);
-    assert_eq!(
-        world.database.waiting_sessions().await,
-        1,
-        "one read for all"
-    );
+    assert_eq!(world.blocked_reads().await, 1, "one read for all");
     drop(lock);
-    let started = Instant::now();
     for follower in followers {
         let answer = follower.await.unwrap();
-        assert_eq!(
-            (answer.status, answer.source()),
-            (200, Some("postgres")),
-            "after {:?}",
-            started.elapsed()
-        );
-        assert_eq!(answer.body, document(&stored));
+        answer.assert_order("postgres", &stored);
     }
 }

@@ -118,4 +118,12 @@ impl Response {
             assert!(body[member].is_string(), "{member} is missing in {body}");
         }
     }
+
+    /// Checks that it is a problem with this status and code that says in how many seconds to come back.
+    #[track_caller]
+    pub(crate) fn assert_temporary_problem(&self, status: u16, code: &str) {
+        self.assert_problem(status, code);
+        let seconds = self.header("retry-after").map(str::parse::<u32>);
+        assert!(matches!(seconds, Some(Ok(_))), "{self:?}");
+    }
 }

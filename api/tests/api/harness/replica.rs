@@ -2,11 +2,12 @@
 
 use api::{App, config::Config};
 use prometheus::Registry;
-use shared::telemetry::metrics::render;
+use serde_json::json;
+use shared::{order::Order, telemetry::metrics::render, testing::eventually};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Request, Response, eventually};
+use super::{Request, Response};
 
 pub(crate) struct Replica {
     port: u16,
@@ -35,11 +36,39 @@ impl Replica {
 
     /// Waits until it is ready.
     pub(crate) async fn ready(self) -> Self {
-        eventually("the replica is ready", || async {
-            self.probe("/readyz").await.status == 200
+        self.wait_for_readiness(200).await;
+        self
+    }
+
+    /// Waits until `/readyz` answers `status`.
+    pub(crate) async fn wait_for_readiness(&self, status: u16) {
+        eventually(&format!("/readyz to answer {status}"), async || {
+            (self.probe("/readyz").await.status == status).then_some(())
         })
         .await;
-        self
+    }
+
+    /// Waits until `/readyz` reports the check `name` to be in `state`.
+    pub(crate) async fn wait_for_check(&self, name: &str, state: &str) {
+        let wanted = json!({"name": name, "state": state});
+        eventually(&format!("{name} to be {state}"), async || {
+            let report = self.probe("/readyz").await.json();
+            report["checks"]
+                .as_array()
+                .is_some_and(|checks| checks.contains(&wanted))
+                .then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until it is unready and says so with `reason`.
+    pub(crate) async fn wait_for_reason(&self, reason: &str) {
+        eventually(&format!("/readyz to say {reason}"), async || {
+            let report = self.probe("/readyz").await;
+            let body = String::from_utf8_lossy(&report.body);
+            (report.status == 503 && body.contains(reason)).then_some(())
+        })
+        .await;
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> Request {
@@ -52,6 +81,34 @@ impl Replica {
 
     pub(crate) async fn order(&self, uid: &str) -> Response {
         self.get(&format!("/order/{uid}")).await
+    }
+
+    /// Waits until `path` answers `status`.
+    pub(crate) async fn wait_for_status(&self, path: &str, status: u16) {
+        eventually(&format!("{path} to answer {status}"), async || {
+            (self.get(path).await.status == status).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until it answers `order` as it is here.
+    pub(crate) async fn wait_for_order(&self, order: &Order) {
+        self.wait_for_answer(order, |_| true).await;
+    }
+
+    /// Waits until it answers `order` as it is here from the tier `source`.
+    pub(crate) async fn wait_for_order_from(&self, source: &str, order: &Order) {
+        self.wait_for_answer(order, |answer| answer.source() == Some(source))
+            .await;
+    }
+
+    async fn wait_for_answer(&self, order: &Order, wanted: impl Fn(&Response) -> bool) {
+        let (uid, document) = (&order.order_uid, order.to_json());
+        eventually(&format!("{uid} as it is now"), async || {
+            let answer = self.order(uid).await;
+            (answer.body == document && wanted(&answer)).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn probe(&self, path: &str) -> Response {
@@ -67,6 +124,19 @@ impl Replica {
         value
             .and_then(|value| value.parse().ok())
             .unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+    }
+
+    /// How many look-ups in `tier` ended with `result`.
+    pub(crate) fn cache_requests(&self, tier: &str, result: &str) -> f64 {
+        let labels = format!(r#"{{result="{result}",tier="{tier}"}}"#);
+        self.metric(&format!("cache_requests_total{labels}"))
+    }
+
+    /// How many requests for one order with this method were answered with `status`.
+    pub(crate) fn order_requests(&self, method: &str, status: u16) -> f64 {
+        let labels =
+            format!(r#"{{method="{method}",route="/order/{{order_uid}}",status="{status}"}}"#);
+        self.metric(&format!("http_requests_total{labels}"))
     }
 
     /// Asks it to stop; it may go on with what is under way.

@@ -1,0 +1,156 @@
+//! A database and a Redis of one test's own, and what a worker would do to them.
+
+use std::time::{Duration, Instant};
+
+use api::config::Config;
+use bytes::Bytes;
+use redis::AsyncCommands;
+use shared::{
+    cache::Cache,
+    order::{Order, Revision},
+    storage::{Change, ChangeSet, Postgres, Role},
+    testing::{TestDatabase, TestRedis, eventually},
+};
+
+use super::{Replica, uid, version};
+
+pub(crate) struct World {
+    pub(crate) database: TestDatabase,
+    pub(crate) redis: TestRedis,
+    writer: Postgres,
+}
+
+impl World {
+    /// With the newest schema.
+    pub(crate) async fn new() -> Self {
+        Self::over(TestDatabase::migrated().await)
+    }
+
+    /// With a schema that still has to be made.
+    pub(crate) async fn without_schema() -> Self {
+        Self::over(TestDatabase::empty().await)
+    }
+
+    fn over(database: TestDatabase) -> Self {
+        Self {
+            writer: database.connect(Role::Worker),
+            redis: TestRedis::start(),
+            database,
+        }
+    }
+
+    /// Stores `order` with the version of `offset`; Redis hears nothing of it.
+    pub(crate) async fn store(&self, order: &Order, offset: i64) -> Revision {
+        self.apply(revision(order, offset), Some(order)).await
+    }
+
+    /// Erases the order `name` with the version of `offset`; Redis hears nothing of it.
+    pub(crate) async fn erase(&self, name: &str, offset: i64) -> Revision {
+        let erased = Revision {
+            uid: uid(name),
+            version: version(offset),
+            document: None,
+        };
+        self.apply(erased, None).await
+    }
+
+    async fn apply(&self, revision: Revision, order: Option<&Order>) -> Revision {
+        let change = Change {
+            uid: revision.uid.clone(),
+            version: revision.version,
+            order: order.cloned().map(Box::new),
+        };
+        let changes = ChangeSet::new(vec![change]).0;
+        assert_eq!(self.writer.apply(&changes).await.unwrap().won, [true]);
+        revision
+    }
+
+    /// Writes `revision` to Redis, as if it had just been committed, and thereby announces it.
+    pub(crate) async fn announce(&self, revision: &Revision) {
+        self.cache().fill(revision, Instant::now()).await.unwrap();
+    }
+
+    /// What a worker writes to Redis with.
+    pub(crate) fn cache(&self) -> Cache {
+        Cache::shared(&self.redis.config()).unwrap()
+    }
+
+    /// The version that Redis holds of the order `uid`.
+    pub(crate) async fn cached_version(&self, uid: &str) -> Option<String> {
+        let mut redis = self.redis.connect().await;
+        redis.hget(format!("order:{uid}"), "version").await.unwrap()
+    }
+
+    /// Waits until Redis holds the order `uid`.
+    pub(crate) async fn wait_until_cached(&self, uid: &str) {
+        let what = format!("{uid} in Redis");
+        eventually(&what, async || self.cached_version(uid).await).await;
+    }
+
+    /// How many reads of replicas wait for a lock.
+    pub(crate) async fn blocked_reads(&self) -> i64 {
+        let count = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND application_name = 'order-api' AND wait_event_type = 'Lock'";
+        self.database.value(count).await
+    }
+
+    /// Waits until exactly one read of a replica waits for a lock.
+    pub(crate) async fn wait_for_blocked_read(&self) {
+        eventually("a read that waits for the lock", async || {
+            (self.blocked_reads().await == 1).then_some(())
+        })
+        .await;
+    }
+
+    /// The configuration of a replica on free ports.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.api.addr = "127.0.0.1:0".to_owned();
+        config.admin.addr = "127.0.0.1:0".to_owned();
+        config.database.url = self.database.url.clone();
+        config.database.max_connections = 4;
+        config.database.timeout = Some(Duration::from_secs(10));
+        config.redis.url = self.redis.url();
+        config.redis.timeout = Duration::from_secs(5);
+        // What a test relies on must not expire under it on a busy machine; those on expiry set their own.
+        config.local_cache.ttl = Duration::from_secs(600);
+        config.negative_cache.ttl = Duration::from_secs(600);
+        config.api.request_timeout = Duration::from_secs(30);
+        config
+    }
+
+    /// A replica that is ready.
+    pub(crate) async fn replica(&self) -> Replica {
+        self.replica_with(|_| ()).await
+    }
+
+    /// A replica that is ready and has cached nothing but what it will be asked for.
+    pub(crate) async fn cold_replica(&self) -> Replica {
+        self.cold_replica_with(|_| ()).await
+    }
+
+    /// A replica that is ready, configured further by `configure`.
+    pub(crate) async fn replica_with(&self, configure: impl FnOnce(&mut Config)) -> Replica {
+        let mut config = self.config();
+        configure(&mut config);
+        Replica::start(config).await.ready().await
+    }
+
+    /// As `cold_replica`, configured further by `configure`.
+    pub(crate) async fn cold_replica_with(&self, configure: impl FnOnce(&mut Config)) -> Replica {
+        self.replica_with(|config| {
+            config.cache.warmup = 0;
+            configure(config);
+        })
+        .await
+    }
+}
+
+/// What Postgres holds after `order` was stored with the version of `offset`.
+pub(crate) fn revision(order: &Order, offset: i64) -> Revision {
+    Revision {
+        uid: uid(&order.order_uid),
+        version: version(offset),
+        document: Some(Bytes::from(order.to_json())),
+    }
+}
