@@ -25,9 +25,8 @@ const TOPIC_MAX_BYTES: u32 = 8 << 20;
 const DEAD_LETTER_MAX_BYTES: u32 = 16 << 20;
 
 /// Set for every program of every stack, unless a test says otherwise.
-const VARIABLES: [(&str, &str); 4] = [
+const VARIABLES: [(&str, &str); 3] = [
     ("LOG_FORMAT", "json"),
-    ("RUST_BACKTRACE", "1"),
     // The shortest that a broker allows by default: after a `kill -9` its partitions are free again so much sooner.
     ("KAFKA_SESSION_TIMEOUT", "6s"),
     // A busy machine is not to look like an outage.
