@@ -16,7 +16,7 @@ async fn an_update_is_seen_by_every_replica_and_comes_from_redis() {
     world.announce(&revision).await;
     for replica in &replicas {
         replica.wait_for_order(&stored).await;
-        assert_eq!(replica.cache_requests("redis", "hit"), 1.0);
+        assert!(replica.cache_requests("redis", "hit") >= 1.0);
     }
 }
 
