@@ -146,8 +146,9 @@ impl RedisServer {
             .query(&mut connect(&self.url())?)
     }
 
+    /// Runs a command as `redis-cli` would.
     #[track_caller]
-    fn command(&self, words: &[&str]) {
+    pub fn command(&self, words: &[&str]) {
         let mut command = cmd(words[0]);
         for word in &words[1..] {
             command.arg(word);

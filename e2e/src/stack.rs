@@ -48,6 +48,7 @@ pub struct Builder {
     private_postgres: bool,
     migrate: bool,
     topics: Option<Timestamps>,
+    dead_letter_max_bytes: u32,
     variables: Vec<(String, String)>,
 }
 
@@ -94,6 +95,13 @@ impl Builder {
         self
     }
 
+    /// With a dead letter topic that takes no record larger than this.
+    #[must_use]
+    pub fn dead_letter_max_bytes(mut self, bytes: u32) -> Self {
+        self.dead_letter_max_bytes = bytes;
+        self
+    }
+
     /// With a variable for every program.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -127,7 +135,7 @@ impl Builder {
             dead_letter_topic: format!("{name}-dlq"),
         };
         if let Some(timestamps) = self.topics {
-            topics.create(timestamps);
+            topics.create(timestamps, self.dead_letter_max_bytes);
         }
         let mut stack = Stack {
             workers: Vec::new(),
@@ -169,13 +177,13 @@ struct Topics {
 }
 
 impl Topics {
-    fn create(&self, timestamps: Timestamps) {
+    fn create(&self, timestamps: Timestamps, dead_letter_max_bytes: u32) {
         self.broker
             .create_topic(&self.topic, timestamps, TOPIC_MAX_BYTES);
         self.broker.create_topic(
             &self.dead_letter_topic,
             Timestamps::LogAppend,
-            DEAD_LETTER_MAX_BYTES,
+            dead_letter_max_bytes,
         );
     }
 }
@@ -330,6 +338,7 @@ impl Stack {
             private_postgres: false,
             migrate: true,
             topics: Some(Timestamps::LogAppend),
+            dead_letter_max_bytes: DEAD_LETTER_MAX_BYTES,
             variables: Vec::new(),
         }
     }

@@ -1,6 +1,13 @@
 //! Everything that can arrive, and where it ends.
 
-use e2e::{Draft, Ledger, Stack, refused_samples, valid_samples};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    slice, thread,
+};
+
+use e2e::{
+    Broker, Check, Class, Draft, Ledger, Record, Stack, Timestamps, refused_samples, valid_samples,
+};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use shared::order::{Reason, sample::Generator};
 
@@ -94,7 +101,160 @@ fn every_record_ends_where_it_belongs() {
     stack.start_api();
     stack.start_api();
     stack.start_api_with(&[("LOCAL_CACHE_MAX_BYTES", "0")]);
-    for (api, second) in stack.apis.iter().zip(["local", "local", "redis"]) {
-        stack.check().api(&ledger, &api.url(), second);
+    thread::scope(|scope| {
+        for (api, second) in stack.apis.iter().zip(["local", "local", "redis"]) {
+            let (stack, ledger) = (&stack, &ledger);
+            scope.spawn(move || stack.check().api(ledger, &api.url(), second));
+        }
+    });
+}
+
+#[test]
+fn strict_mode_refuses_foreign_fields() {
+    let stack = Stack::builder("strict")
+        .variable("WORKER_STRICT_FIELDS", "true")
+        .workers(1)
+        .start();
+    let mut ledger = Ledger::default();
+    let order = Generator::new(5, 1..=1).next().unwrap();
+    let foreign = |uid: &str| {
+        let mut order = serde_json::to_value(&order).unwrap();
+        order["order_uid"] = uid.into();
+        order["payment"]["foreign"] = 1.into();
+        order
+    };
+    let mut invalid = foreign("b");
+    invalid["locale"] = "xx_123".into();
+    let mut malformed = foreign("c");
+    malformed["sm_id"] = "1".into();
+    let drafts = [
+        Draft::order(&order),
+        Draft::refused(Reason::UnknownField, foreign("a").to_string()),
+        Draft::refused(Reason::UnknownField, invalid.to_string()),
+        Draft::refused(Reason::MalformedJson, malformed.to_string()),
+    ];
+    stack.send(&mut ledger, &drafts);
+    stack.settle();
+    stack.check().tiers(&ledger);
+}
+
+/// The comparison itself: whatever is changed behind the back of the system, it notices.
+#[test]
+fn every_difference_is_noticed() {
+    let stack = Stack::builder("notice").workers(1).apis(1).start();
+    let mut ledger = Ledger::default();
+    let orders: Vec<Draft> = Generator::new(6, 2..=2)
+        .take(3)
+        .map(|order| Draft::order(&order))
+        .collect();
+    stack.send(&mut ledger, &orders);
+    stack.send(&mut ledger, &[Draft::erasure("gone")]);
+    stack.send(&mut ledger, &refused_samples(6)[..1]);
+    stack.settle();
+    stack.check().tiers(&ledger);
+    let uid = ledger.some_uid();
+    let key = format!("order:{uid}");
+    let notices = |check: &dyn Fn()| {
+        let outcome = catch_unwind(AssertUnwindSafe(check));
+        assert!(outcome.is_err(), "a difference was not noticed");
+    };
+
+    for (change, back) in [
+        (
+            "UPDATE items SET price = price + 1",
+            "UPDATE items SET price = price - 1",
+        ),
+        (
+            "UPDATE items SET line_no = 1 - line_no + 10",
+            "UPDATE items SET line_no = 11 - line_no",
+        ),
+        (
+            "UPDATE orders SET source_offset = source_offset + 1",
+            "UPDATE orders SET source_offset = source_offset - 1",
+        ),
+        (
+            "UPDATE orders SET date_created = date_created + interval '1 microsecond'",
+            "UPDATE orders SET date_created = date_created - interval '1 microsecond'",
+        ),
+        (
+            "UPDATE orders SET sm_id = sm_id + 1 WHERE order_uid = 'gone'",
+            "UPDATE orders SET sm_id = 0 WHERE order_uid = 'gone'",
+        ),
+        (
+            "UPDATE orders SET order_uid = 'x' WHERE order_uid = 'gone'",
+            "UPDATE orders SET order_uid = 'gone' WHERE order_uid = 'x'",
+        ),
+    ] {
+        stack.database().execute(change);
+        notices(&|| stack.check().postgres(&ledger));
+        stack.database().execute(back);
+        stack.check().postgres(&ledger);
+    }
+    let api = stack.apis[0].url();
+    stack.check().api(&ledger, &api, "local");
+    notices(&|| stack.check().api(&ledger, &api, "redis"));
+
+    for change in [
+        &["HSET", &key, "json", "{}"][..],
+        &["HSET", "order:gone", "json", "{}"],
+        &["HSET", &key, "version", "0"],
+        &["HSET", &key, "more", "1"],
+        &["HSET", "order:nobody", "version", "0"],
+        &["PEXPIRE", &key, "1000000"],
+        &["PERSIST", &key],
+        &["DEL", &key],
+    ] {
+        stack.redis.command(&["COPY", change[1], "kept"]);
+        stack.redis.command(change);
+        notices(&|| stack.check().redis(&ledger));
+        stack.redis.command(&["DEL", change[1]]);
+        stack.redis.command(&["COPY", "kept", change[1]]);
+        stack.redis.command(&["DEL", "kept"]);
+        stack.check().redis(&ledger);
+    }
+
+    // More was sent than what the system has seen.
+    let elsewhere = format!("{}-elsewhere", stack.addresses().topic);
+    let broker = Broker::new(&stack.addresses().brokers);
+    broker.create_topic(&elsewhere, Timestamps::LogAppend, 1 << 20);
+    for draft in [&orders[0], &Draft::erasure(&uid), &refused_samples(6)[1]] {
+        let mut more = ledger.clone();
+        more.send(&broker, &elsewhere, slice::from_ref(draft));
+        notices(&|| stack.check().tiers(&more));
+        if !matches!(draft.class, Class::Refused(_)) {
+            notices(&|| stack.check().postgres(&more));
+            notices(&|| stack.check().redis(&more));
+            notices(&|| stack.check().api(&more, &api, "local"));
+        }
+    }
+    broker.delete_topics(&[&elsewhere]);
+
+    let dead_letters = stack.addresses().dead_letter_topic.clone();
+    let letter = stack.broker().read(&dead_letters).remove(0);
+    let again = Record {
+        key: letter.key,
+        value: letter.value,
+        headers: letter.headers,
+        ..Record::default()
+    };
+    stack.broker().send(&dead_letters, [&again]);
+    notices(&|| stack.check().dead_letters(&ledger));
+    stack.check().dead_letters_at_least_once(&ledger);
+    for change in [
+        |record: &mut Record| record.key = None,
+        |record: &mut Record| record.value = None,
+        |record: &mut Record| drop(record.headers.remove(0)),
+        |record: &mut Record| record.headers[0].1 = Some(b"too_large".to_vec()),
+        |record: &mut Record| record.headers.insert(0, ("more".to_owned(), None)),
+    ] {
+        let mut changed = again.clone();
+        change(&mut changed);
+        let other = Broker::new(&stack.addresses().brokers);
+        let mut addresses = stack.addresses().clone();
+        addresses.dead_letter_topic = format!("{dead_letters}-{:08x}", rand::random::<u32>());
+        other.create_topic(&addresses.dead_letter_topic, Timestamps::LogAppend, 1 << 20);
+        other.send(&addresses.dead_letter_topic, [&changed]);
+        notices(&|| Check::new(&addresses, &other).dead_letters_at_least_once(&ledger));
+        other.delete_topics(&[&addresses.dead_letter_topic]);
     }
 }
