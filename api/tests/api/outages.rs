@@ -152,6 +152,28 @@ async fn redis_is_passed_by_while_it_is_repaired() {
 }
 
 #[tokio::test]
+async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
+    let world = World::new().await;
+    let mut stored = order("cut-off");
+    let old = world.store(&stored, 1).await;
+    world.announce(&old).await;
+    let replica = world
+        .cold_replica_with(|config| config.local_cache.max_bytes = 0)
+        .await;
+    replica.wait_for_order_from("redis", &stored).await;
+    stored.delivery_service = "other".to_owned();
+    world.store(&stored, 2).await;
+    world
+        .database
+        .execute(
+            "INSERT INTO cache_repairs (order_uid, marked_at) \
+             VALUES ('cut-off', now() - interval '1 hour')",
+        )
+        .await;
+    replica.wait_for_order(&stored).await;
+}
+
+#[tokio::test]
 async fn an_entry_that_is_not_ours_is_passed_by() {
     let world = World::new().await;
     let stored = order("corrupt");
