@@ -216,23 +216,30 @@ impl<'a> Check<'a> {
         counts
     }
 
-    /// The replica at `url` answers each order as Postgres, its caches and every other replica do: the same bytes and the
-    /// version as `ETag`, from whichever tier; 410 for what was erased. `second` is the tier that answers an order that
-    /// was just asked for: `local`, or `redis` where the local cache is off.
+    /// The replica at `url` answers each order with the bytes that every tier and every replica has and the version as
+    /// `ETag`, from whichever tier it finds it in first and then from `second`: `local`, or `redis` where the local cache
+    /// is off. What was erased is 410.
     #[track_caller]
     pub fn api(&self, ledger: &Ledger, url: &str, second: &str) {
         let http = Http::new();
         for (uid, state) in ledger.orders() {
-            let order = format!("{url}/order/{uid}");
-            let any = http.get(&order);
-            assert_answer(&any, &state, &order);
-            let cached = http.get(&order);
-            assert_answer(&cached, &state, &order);
-            assert_eq!(cached.header("X-Source"), Some(second), "{order}");
-            let fresh = format!("{order}?nocache=1");
-            let answer = http.get(&fresh);
-            assert_answer(&answer, &state, &fresh);
-            assert_eq!(answer.header("X-Source"), Some("postgres"), "{fresh}");
+            let url = format!("{url}/order/{uid}");
+            assert_answer(&http.get(&url), &state, &url);
+            let cached = http.get(&url);
+            assert_answer(&cached, &state, &url);
+            assert_eq!(cached.header("X-Source"), Some(second), "{url}");
+        }
+    }
+
+    /// As [`Check::api`], when each order is read from Postgres.
+    #[track_caller]
+    pub fn api_in_postgres(&self, ledger: &Ledger, url: &str) {
+        let http = Http::new();
+        for (uid, state) in ledger.orders() {
+            let url = format!("{url}/order/{uid}?nocache=1");
+            let answer = http.get(&url);
+            assert_answer(&answer, &state, &url);
+            assert_eq!(answer.header("X-Source"), Some("postgres"), "{url}");
         }
     }
 

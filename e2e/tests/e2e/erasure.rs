@@ -68,5 +68,6 @@ fn an_erased_order_stays_erased_until_a_newer_record_comes() {
     assert_eq!((after.id, after.created_at), (before.id, before.created_at));
     for api in &stack.apis {
         stack.check().api(&ledger, &api.url(), "local");
+        stack.check().api_in_postgres(&ledger, &api.url());
     }
 }

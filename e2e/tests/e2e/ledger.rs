@@ -106,6 +106,7 @@ fn every_record_ends_where_it_belongs() {
             let (stack, ledger) = (&stack, &ledger);
             scope.spawn(move || stack.check().api(ledger, &api.url(), second));
         }
+        scope.spawn(|| stack.check().api_in_postgres(&ledger, &stack.apis[0].url()));
     });
 }
 
@@ -192,6 +193,7 @@ fn every_difference_is_noticed() {
     }
     let api = stack.apis[0].url();
     stack.check().api(&ledger, &api, "local");
+    stack.check().api_in_postgres(&ledger, &api);
     notices(&|| stack.check().api(&ledger, &api, "redis"));
 
     for change in [
@@ -225,6 +227,7 @@ fn every_difference_is_noticed() {
             notices(&|| stack.check().postgres(&more));
             notices(&|| stack.check().redis(&more));
             notices(&|| stack.check().api(&more, &api, "local"));
+            notices(&|| stack.check().api_in_postgres(&more, &api));
         }
     }
     broker.delete_topics(&[&elsewhere]);

@@ -117,6 +117,7 @@ fn a_redis_that_comes_back_with_older_content_is_put_right() {
     stack.check().dead_letters(&ledger);
     for api in &stack.apis {
         stack.check().api(&ledger, &api.url(), "local");
+        stack.check().api_in_postgres(&ledger, &api.url());
     }
 }
 
@@ -141,6 +142,7 @@ fn a_redis_that_comes_back_empty_is_filled_again() {
     stack.check().dead_letters(&ledger);
     for api in &stack.apis {
         stack.check().api(&ledger, &api.url(), "local");
+        stack.check().api_in_postgres(&ledger, &api.url());
     }
 }
 

@@ -70,6 +70,7 @@ fn a_replay_from_the_beginning_changes_nothing() {
         );
     }
     stack.check().api(&ledger, &stack.apis[0].url(), "local");
+    stack.check().api_in_postgres(&ledger, &stack.apis[0].url());
 }
 
 #[test]
