@@ -4,10 +4,11 @@
 //! Everything panics with what is missing: a test that cannot reach its services must fail.
 
 use std::{
+    cell::RefCell,
     env,
     net::TcpListener,
     process::{Child, Command, Stdio},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -38,7 +39,7 @@ pub fn example_variables() -> Vec<(String, String)> {
         .collect()
 }
 
-/// A database of one's own, dropped with the value.
+/// A database of one's own; it is dropped with the value, and gone when the thread that did so has ended.
 pub struct TestDatabase {
     /// Its address.
     pub url: String,
@@ -143,10 +144,30 @@ impl Drop for TestDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            runtime.map(|runtime| runtime.block_on(execute(&server, statement)))
+            if let Ok(runtime) = runtime {
+                runtime.block_on(execute(&server, statement));
+            }
         });
-        // The server may be gone already, and a panic while unwinding would hide the first one.
-        let _ = dropping.join();
+        // Without the list, at the very end of its thread, nobody waits; the statement runs all the same.
+        let _ = DROPPING.try_with(|list| list.0.borrow_mut().push(dropping));
+    }
+}
+
+thread_local! {
+    static DROPPING: Dropping = const { Dropping(RefCell::new(Vec::new())) };
+}
+
+/// Databases on their way out, waited for when the test's thread ends and its runtime is gone. Waiting in the drop of
+/// [`TestDatabase`] would stop that runtime, and with it any connection half-way through its log-in, which `DROP
+/// DATABASE` waits for: until `authentication_timeout`, a minute, for every test on that server.
+struct Dropping(RefCell<Vec<JoinHandle<()>>>);
+
+impl Drop for Dropping {
+    fn drop(&mut self) {
+        for dropping in self.0.take() {
+            // The server may be gone already, and a panic while unwinding would hide the first one.
+            let _ = dropping.join();
+        }
     }
 }
 
