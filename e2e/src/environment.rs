@@ -1,8 +1,10 @@
 //! What the tests need from outside. Whatever is missing fails the test and names the way to get it.
 
 use std::{
+    borrow::Cow,
     env, fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// A variable that `scripts/services env` prints.
@@ -16,11 +18,24 @@ pub(crate) fn required(name: &str) -> String {
     }
 }
 
-/// A script of this repository.
-pub(crate) fn script(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// Runs a script of this repository.
+///
+/// # Errors
+/// What it said when it failed.
+pub(crate) fn script(path: &str, arguments: &[&str]) -> Result<(), String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../scripts")
-        .join(path)
+        .join(path);
+    let output = Command::new(&script)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("cannot run {}: {error}", script.display()))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("scripts/{path} {arguments:?}: {said}"))
+    }
 }
 
 /// One of the built programs: in `ORDER_SERVICE_BIN_DIR`, or where cargo builds the workspace by default.
@@ -61,6 +76,11 @@ impl Folder {
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Its path as an argument.
+    pub(crate) fn argument(&self) -> Cow<'_, str> {
+        self.0.to_string_lossy()
     }
 }
 

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `environment` | what the tests need from outside: services, programs, a folder |
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
-//! | `postgres`, `redis`, `kafka`, `http` | the services as a client or an operator sees them |
+//! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | the services as a client or an operator sees them |
 //! | `stack` | a system of its own |
 //! | `record`, `feed`, `ledger`, `check` | what is sent, what is to be there, whether it is |
 //!
@@ -23,6 +23,7 @@ mod environment;
 mod feed;
 mod http;
 mod kafka;
+mod kafka_server;
 mod ledger;
 mod port;
 mod postgres;
@@ -37,6 +38,7 @@ pub use check::Check;
 pub use feed::Feed;
 pub use http::{Answer, Http};
 pub use kafka::{Broker, Header, Position, Stored, Timestamps};
+pub use kafka_server::PrivateKafka;
 pub use ledger::{Class, Ledger, Sent, State};
 pub use postgres::{Database, PrivatePostgres, Row};
 pub use process::{Finished, Process, Signal};

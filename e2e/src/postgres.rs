@@ -1,6 +1,6 @@
 //! Postgres as whoever looks at it with `psql` sees it, and a Postgres that a test may stop.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::Value;
 use shared::order::Version;
@@ -250,13 +250,19 @@ impl PrivatePostgres {
     /// Starts it after a [`PrivatePostgres::crash`]; returns when it is ready.
     #[track_caller]
     pub fn start_again(&self) {
-        self.script(&["start"], &[&self.port.number().to_string()]);
+        let port = self.port.number().to_string();
+        script("postgres", &["start", &self.folder.argument(), &port])
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Ends it as a crash would.
     #[track_caller]
     pub fn crash(&self) {
-        self.script(&["stop"], &["immediate"]);
+        self.try_crash().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn try_crash(&self) -> Result<(), String> {
+        script("postgres", &["stop", &self.folder.argument(), "immediate"])
     }
 
     /// Freezes the server and all its sessions: connections stay open, and nobody answers.
@@ -281,21 +287,6 @@ impl PrivatePostgres {
             let _ = signal.send(session);
         }
     }
-
-    #[track_caller]
-    fn script(&self, command: &[&str], arguments: &[&str]) {
-        let output = Command::new(script("postgres"))
-            .args(command)
-            .arg(self.folder.path())
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "scripts/postgres {command:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
 }
 
 impl Drop for PrivatePostgres {
@@ -308,16 +299,8 @@ impl Drop for PrivatePostgres {
                 let _ = Signal::Continue.send(pid);
             }
         }
-        let stopped = Command::new(script("postgres"))
-            .arg("stop")
-            .arg(self.folder.path())
-            .arg("immediate")
-            .status();
-        if !stopped.is_ok_and(|status| status.success()) {
-            eprintln!(
-                "Postgres in {} could not be stopped",
-                self.folder.path().display()
-            );
+        if let Err(error) = self.try_crash() {
+            eprintln!("{error}");
         }
     }
 }

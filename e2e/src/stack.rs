@@ -10,6 +10,7 @@ use crate::{
     environment::{Folder, program, required},
     http::{Answer, Http},
     kafka::{Broker, Timestamps},
+    kafka_server::PrivateKafka,
     ledger::Ledger,
     port::Port,
     postgres::{Database, OwnDatabase, PrivatePostgres},
@@ -46,6 +47,7 @@ pub struct Builder {
     workers: usize,
     apis: usize,
     private_postgres: bool,
+    private_kafka: bool,
     migrate: bool,
     topics: Option<Timestamps>,
     dead_letter_max_bytes: u32,
@@ -71,6 +73,13 @@ impl Builder {
     #[must_use]
     pub fn private_postgres(mut self) -> Self {
         self.private_postgres = true;
+        self
+    }
+
+    /// With a Kafka that nobody else uses.
+    #[must_use]
+    pub fn private_kafka(mut self) -> Self {
+        self.private_kafka = true;
         self
     }
 
@@ -118,7 +127,10 @@ impl Builder {
             process::id(),
             rand::random::<u32>()
         );
-        let brokers = required("KAFKA_BROKERS");
+        let private_kafka = self.private_kafka.then(|| PrivateKafka::start(&name));
+        let brokers = private_kafka
+            .as_ref()
+            .map_or_else(|| required("KAFKA_BROKERS"), PrivateKafka::brokers);
         let private_postgres = self.private_postgres.then(|| PrivatePostgres::start(&name));
         let database = private_postgres
             .is_none()
@@ -150,6 +162,7 @@ impl Builder {
             },
             redis,
             topics,
+            private_kafka,
             private_postgres,
             _database: database,
             folder: Folder::create(&name),
@@ -321,6 +334,7 @@ pub struct Stack {
     pub redis: RedisServer,
     addresses: Addresses,
     topics: Topics,
+    private_kafka: Option<PrivateKafka>,
     private_postgres: Option<PrivatePostgres>,
     _database: Option<OwnDatabase>,
     folder: Folder,
@@ -336,6 +350,7 @@ impl Stack {
             workers: 0,
             apis: 0,
             private_postgres: false,
+            private_kafka: false,
             migrate: true,
             topics: Some(Timestamps::LogAppend),
             dead_letter_max_bytes: DEAD_LETTER_MAX_BYTES,
@@ -366,6 +381,16 @@ impl Stack {
         self.private_postgres
             .as_ref()
             .expect("built with a private Postgres")
+    }
+
+    /// The Kafka that it has for itself.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn kafka(&self) -> &PrivateKafka {
+        self.private_kafka
+            .as_ref()
+            .expect("built with a private Kafka")
     }
 
     /// Compares its tiers with a ledger.

@@ -1,6 +1,6 @@
 //! Redis and Postgres that are away for a while.
 
-use e2e::{Draft, Feed, Http, Ledger, Stack, entries, until};
+use e2e::{Draft, Feed, Http, Ledger, Signal, Stack, entries, until};
 use shared::order::{Order, sample::Generator};
 
 fn drafts(seed: u64, count: usize) -> Vec<Draft> {
@@ -99,7 +99,21 @@ fn a_redis_that_comes_back_with_older_content_is_put_right() {
     let feed = Feed::of_everything(stack.addresses(), 112);
     stack.redis.crash();
     stack.await_orders(stack.database().count() + 300);
+    // Nobody repairs before it was seen what it came back with.
+    for worker in &mut stack.workers {
+        worker.process.signal(Signal::Stop);
+    }
     stack.redis.start_again();
+    let restored = entries(&stack.addresses().redis_url).unwrap();
+    let newest = ledger.orders();
+    let older = restored.iter().filter(|(uid, entry)| {
+        let newest = newest.get(*uid).map(|state| state.version.to_string());
+        entry.version() < newest
+    });
+    assert_eq!(older.count(), 60, "Redis came back with older content");
+    for worker in &mut stack.workers {
+        worker.process.signal(Signal::Continue);
+    }
     stack.await_orders(stack.database().count() + 300);
     ledger.append(feed.stop());
     stack.settle();
@@ -271,4 +285,36 @@ fn workers_repair_what_one_of_them_could_not_write() {
         "the one that is cut off had its share"
     );
     stack.check().tiers(&ledger);
+}
+
+#[test]
+fn without_kafka_workers_wait_or_end_in_order_and_the_api_answers() {
+    let mut stack = Stack::builder("kafka")
+        .private_kafka()
+        .workers(2)
+        .apis(1)
+        .start();
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &drafts(151, 100));
+    stack.settle();
+    stack.kafka().stop();
+    for worker in &stack.workers {
+        until("Kafka is seen to be down", || {
+            match worker.state_of("kafka") {
+                state if state == "down" => Ok(()),
+                other => Err(other),
+            }
+        });
+        assert_eq!(worker.admin("/livez").status, 200);
+    }
+    assert_eq!(stack.apis[0].admin("/readyz").status, 200);
+    assert_readable(&stack, &ledger);
+    stack.workers.remove(0).process.terminate();
+
+    stack.kafka().start_again();
+    stack.send(&mut ledger, &drafts(152, 100));
+    stack.send(&mut ledger, &changes(151, 50));
+    stack.settle();
+    stack.check().tiers(&ledger);
+    assert_readable(&stack, &ledger);
 }
