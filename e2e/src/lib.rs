@@ -10,7 +10,7 @@
 //! | `environment` | what the tests need from outside: services, programs, a folder |
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
 //! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | the services as a client or an operator sees them |
-//! | `stack` | a system of its own |
+//! | `stack` | a system of its own: how it is built, and its processes |
 //! | `record`, `feed`, `ledger`, `check` | what is sent, what is to be there, whether it is |
 //!
 //! Everything here panics where it cannot go on, with what it saw instead: a test has no other use for an error.

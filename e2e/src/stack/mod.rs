@@ -1,14 +1,18 @@
 //! A whole system of its own.
 
-use std::{process, time::Duration};
+mod builder;
+mod member;
 
-use serde_json::Value;
+pub use builder::Builder;
+use member::await_ready;
+pub use member::{Api, Worker};
+
+use std::time::Duration;
 
 use crate::{
     addresses::Addresses,
     check::Check,
-    environment::{Folder, program, required},
-    http::{Answer, Http},
+    environment::{Folder, program},
     kafka::{Broker, Timestamps},
     kafka_server::PrivateKafka,
     ledger::Ledger,
@@ -22,8 +26,6 @@ use crate::{
 
 /// What the worker gives the topic of orders, too.
 const TOPIC_MAX_BYTES: u32 = 8 << 20;
-/// What the worker gives the dead letter topic, too.
-const DEAD_LETTER_MAX_BYTES: u32 = 16 << 20;
 
 /// Set for every program of every stack, unless a test says otherwise.
 const VARIABLES: [(&str, &str); 3] = [
@@ -40,147 +42,6 @@ const API_VARIABLES: [(&str, &str); 2] = [
     ("DATABASE_TIMEOUT", "5s"),
     ("API_REQUEST_TIMEOUT", "15s"),
 ];
-
-/// How a [`Stack`] is to be.
-pub struct Builder {
-    test: &'static str,
-    workers: usize,
-    apis: usize,
-    private_postgres: bool,
-    private_kafka: bool,
-    migrate: bool,
-    topics: Option<Timestamps>,
-    dead_letter_max_bytes: u32,
-    variables: Vec<(String, String)>,
-}
-
-impl Builder {
-    /// With so many workers; without one unless this is called.
-    #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
-        self
-    }
-
-    /// With so many api replicas; without one unless this is called.
-    #[must_use]
-    pub fn apis(mut self, apis: usize) -> Self {
-        self.apis = apis;
-        self
-    }
-
-    /// With a Postgres that nobody else uses, instead of a database on the shared one.
-    #[must_use]
-    pub fn private_postgres(mut self) -> Self {
-        self.private_postgres = true;
-        self
-    }
-
-    /// With a Kafka that nobody else uses.
-    #[must_use]
-    pub fn private_kafka(mut self) -> Self {
-        self.private_kafka = true;
-        self
-    }
-
-    /// With an empty database.
-    #[must_use]
-    pub fn without_schema(mut self) -> Self {
-        self.migrate = false;
-        self
-    }
-
-    /// With topics that do not exist before the first worker creates them.
-    #[must_use]
-    pub fn without_topics(mut self) -> Self {
-        self.topics = None;
-        self
-    }
-
-    /// With timestamps of the producers in the topic.
-    #[must_use]
-    pub fn producers_timestamps(mut self) -> Self {
-        self.topics = Some(Timestamps::Create);
-        self
-    }
-
-    /// With a dead letter topic that takes no record larger than this.
-    #[must_use]
-    pub fn dead_letter_max_bytes(mut self, bytes: u32) -> Self {
-        self.dead_letter_max_bytes = bytes;
-        self
-    }
-
-    /// With a variable for every program.
-    #[must_use]
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Starts it; returns once every process is ready.
-    #[track_caller]
-    pub fn start(self) -> Stack {
-        let name = format!(
-            "e2e-{}-{}-{:08x}",
-            self.test,
-            process::id(),
-            rand::random::<u32>()
-        );
-        let private_kafka = self.private_kafka.then(|| PrivateKafka::start(&name));
-        let brokers = private_kafka
-            .as_ref()
-            .map_or_else(|| required("KAFKA_BROKERS"), PrivateKafka::brokers);
-        let private_postgres = self.private_postgres.then(|| PrivatePostgres::start(&name));
-        let database = private_postgres
-            .is_none()
-            .then(|| OwnDatabase::create(&name));
-        let database_url = match (&private_postgres, &database) {
-            (Some(server), _) => server.url(),
-            (None, Some(database)) => database.url().to_owned(),
-            (None, None) => unreachable!("one of the two was just made"),
-        };
-        let redis = RedisServer::start(&name);
-        let topics = Topics {
-            broker: Broker::new(&brokers),
-            topic: name.clone(),
-            dead_letter_topic: format!("{name}-dlq"),
-        };
-        if let Some(timestamps) = self.topics {
-            topics.create(timestamps, self.dead_letter_max_bytes);
-        }
-        let mut stack = Stack {
-            workers: Vec::new(),
-            apis: Vec::new(),
-            addresses: Addresses {
-                database_url,
-                redis_url: redis.url(),
-                brokers,
-                topic: topics.topic.clone(),
-                dead_letter_topic: topics.dead_letter_topic.clone(),
-                group_id: name.clone(),
-            },
-            redis,
-            topics,
-            private_kafka,
-            private_postgres,
-            _database: database,
-            folder: Folder::create(&name),
-            variables: self.variables,
-            started: 0,
-        };
-        if self.migrate {
-            stack.command("worker", &["migrate"]).succeeded();
-        }
-        for _ in 0..self.workers {
-            stack.start_worker();
-        }
-        for _ in 0..self.apis {
-            stack.start_api();
-        }
-        stack
-    }
-}
 
 /// Topics that are deleted with their owner.
 struct Topics {
@@ -208,122 +69,6 @@ impl Drop for Topics {
     }
 }
 
-/// A running worker.
-pub struct Worker {
-    /// The process.
-    pub process: Process,
-    admin: Port,
-}
-
-/// A running api replica.
-pub struct Api {
-    /// The process.
-    pub process: Process,
-    port: Port,
-    admin: Port,
-}
-
-impl Worker {
-    /// An answer of the admin port, such as to `/readyz`.
-    #[track_caller]
-    pub fn admin(&self, path: &str) -> Answer {
-        Http::new().get(&format!("http://{}{path}", self.admin.address()))
-    }
-
-    /// Where the admin port is.
-    pub fn admin_address(&self) -> String {
-        self.admin.address()
-    }
-
-    /// The state of one thing, as `/readyz` tells it.
-    #[track_caller]
-    pub fn state_of(&self, name: &str) -> String {
-        check_of(&self.admin("/readyz"), name)
-    }
-
-    /// How many records ended with that outcome.
-    #[track_caller]
-    pub fn messages(&self, outcome: &str) -> u64 {
-        let label = format!("outcome=\"{outcome}\"");
-        metric(
-            &self.admin("/metrics").text(),
-            "worker_messages_total",
-            &label,
-        )
-    }
-
-    /// How many records ended, whichever way.
-    #[track_caller]
-    pub fn all_messages(&self) -> u64 {
-        metric(&self.admin("/metrics").text(), "worker_messages_total", "")
-    }
-}
-
-impl Api {
-    /// Where it answers, such as `http://127.0.0.1:8080`.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.port.address())
-    }
-
-    /// Where it answers, such as `127.0.0.1:8080`.
-    pub fn address(&self) -> String {
-        self.port.address()
-    }
-
-    /// The answer to `GET /order/{uid}`.
-    #[track_caller]
-    pub fn order(&self, uid: &str) -> Answer {
-        Http::new().get(&format!("{}/order/{uid}", self.url()))
-    }
-
-    /// The answer to `GET /order/{uid}?nocache=1`.
-    #[track_caller]
-    pub fn order_in_postgres(&self, uid: &str) -> Answer {
-        Http::new().get(&format!("{}/order/{uid}?nocache=1", self.url()))
-    }
-
-    /// An answer of the admin port, such as to `/readyz`.
-    #[track_caller]
-    pub fn admin(&self, path: &str) -> Answer {
-        Http::new().get(&format!("http://{}{path}", self.admin.address()))
-    }
-
-    /// Where the admin port is.
-    pub fn admin_address(&self) -> String {
-        self.admin.address()
-    }
-
-    /// The state of one thing, as `/readyz` tells it.
-    #[track_caller]
-    pub fn state_of(&self, name: &str) -> String {
-        check_of(&self.admin("/readyz"), name)
-    }
-}
-
-/// The state of one thing in the body of a probe's answer.
-fn check_of(answer: &Answer, name: &str) -> String {
-    let report: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let check = report["checks"]
-        .as_array()
-        .and_then(|checks| checks.iter().find(|check| check["name"] == name));
-    check.map_or_else(
-        || format!("no check {name} in {}", answer.text()),
-        |check| check["state"].as_str().unwrap_or_default().to_owned(),
-    )
-}
-
-/// The sum of the series of a counter that have a label (all of them for none).
-fn metric(text: &str, name: &str, label: &str) -> u64 {
-    text.lines()
-        .filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let labels = series.strip_prefix(name)?;
-            let ours = labels.starts_with('{') && labels.contains(label);
-            ours.then(|| value.parse::<f64>().ok())?
-        })
-        .sum::<f64>() as u64
-}
-
 /// A system of its own; everything goes away with it, also after a panic.
 pub struct Stack {
     /// Workers, in the order of their start.
@@ -345,17 +90,7 @@ pub struct Stack {
 impl Stack {
     /// A system for a test of that name.
     pub fn builder(test: &'static str) -> Builder {
-        Builder {
-            test,
-            workers: 0,
-            apis: 0,
-            private_postgres: false,
-            private_kafka: false,
-            migrate: true,
-            topics: Some(Timestamps::LogAppend),
-            dead_letter_max_bytes: DEAD_LETTER_MAX_BYTES,
-            variables: Vec::new(),
-        }
+        Builder::new(test)
     }
 
     /// Where it can be reached.
@@ -590,34 +325,5 @@ impl Stack {
                 },
             );
         }
-    }
-}
-
-#[track_caller]
-fn await_ready(process: &mut Process, admin: &Port) {
-    let http = Http::new();
-    let url = format!("http://{}/readyz", admin.address());
-    until("a ready process", || {
-        if let Some(status) = process.ended() {
-            panic!("it ended while it started, with {status}");
-        }
-        match http.try_get(&url, &[]) {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            Ok(answer) => Err(answer.text()),
-            Err(error) => Err(error.to_string()),
-        }
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_counter_is_the_sum_of_its_series() {
-        let text =
-            "# TYPE a_total counter\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\nab_total{x=\"1\"} 7\n";
-        assert_eq!(metric(text, "a_total", ""), 5);
-        assert_eq!(metric(text, "a_total", "x=\"2\""), 3);
     }
 }

@@ -1,0 +1,171 @@
+//! How a system is to be, and its start.
+
+use std::process;
+
+use super::{Stack, Topics};
+use crate::{
+    addresses::Addresses,
+    environment::{Folder, required},
+    kafka::{Broker, Timestamps},
+    kafka_server::PrivateKafka,
+    postgres::{OwnDatabase, PrivatePostgres},
+    redis::RedisServer,
+};
+
+/// What the worker gives the dead letter topic, too.
+const DEAD_LETTER_MAX_BYTES: u32 = 16 << 20;
+
+/// How a [`Stack`] is to be.
+pub struct Builder {
+    test: &'static str,
+    workers: usize,
+    apis: usize,
+    private_postgres: bool,
+    private_kafka: bool,
+    migrate: bool,
+    topics: Option<Timestamps>,
+    dead_letter_max_bytes: u32,
+    variables: Vec<(String, String)>,
+}
+
+impl Builder {
+    pub(super) fn new(test: &'static str) -> Self {
+        Self {
+            test,
+            workers: 0,
+            apis: 0,
+            private_postgres: false,
+            private_kafka: false,
+            migrate: true,
+            topics: Some(Timestamps::LogAppend),
+            dead_letter_max_bytes: DEAD_LETTER_MAX_BYTES,
+            variables: Vec::new(),
+        }
+    }
+
+    /// With so many workers; without one unless this is called.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// With so many api replicas; without one unless this is called.
+    #[must_use]
+    pub fn apis(mut self, apis: usize) -> Self {
+        self.apis = apis;
+        self
+    }
+
+    /// With a Postgres that nobody else uses, instead of a database on the shared one.
+    #[must_use]
+    pub fn private_postgres(mut self) -> Self {
+        self.private_postgres = true;
+        self
+    }
+
+    /// With a Kafka that nobody else uses.
+    #[must_use]
+    pub fn private_kafka(mut self) -> Self {
+        self.private_kafka = true;
+        self
+    }
+
+    /// With an empty database.
+    #[must_use]
+    pub fn without_schema(mut self) -> Self {
+        self.migrate = false;
+        self
+    }
+
+    /// With topics that do not exist before the first worker creates them.
+    #[must_use]
+    pub fn without_topics(mut self) -> Self {
+        self.topics = None;
+        self
+    }
+
+    /// With timestamps of the producers in the topic.
+    #[must_use]
+    pub fn producers_timestamps(mut self) -> Self {
+        self.topics = Some(Timestamps::Create);
+        self
+    }
+
+    /// With a dead letter topic that takes no record larger than this.
+    #[must_use]
+    pub fn dead_letter_max_bytes(mut self, bytes: u32) -> Self {
+        self.dead_letter_max_bytes = bytes;
+        self
+    }
+
+    /// With a variable for every program.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it; returns once every process is ready.
+    #[track_caller]
+    pub fn start(self) -> Stack {
+        let name = format!(
+            "e2e-{}-{}-{:08x}",
+            self.test,
+            process::id(),
+            rand::random::<u32>()
+        );
+        let private_kafka = self.private_kafka.then(|| PrivateKafka::start(&name));
+        let brokers = private_kafka
+            .as_ref()
+            .map_or_else(|| required("KAFKA_BROKERS"), PrivateKafka::brokers);
+        let private_postgres = self.private_postgres.then(|| PrivatePostgres::start(&name));
+        let database = private_postgres
+            .is_none()
+            .then(|| OwnDatabase::create(&name));
+        let database_url = match (&private_postgres, &database) {
+            (Some(server), _) => server.url(),
+            (None, Some(database)) => database.url().to_owned(),
+            (None, None) => unreachable!("one of the two was just made"),
+        };
+        let redis = RedisServer::start(&name);
+        let topics = Topics {
+            broker: Broker::new(&brokers),
+            topic: name.clone(),
+            dead_letter_topic: format!("{name}-dlq"),
+        };
+        if let Some(timestamps) = self.topics {
+            topics.create(timestamps, self.dead_letter_max_bytes);
+        }
+        let mut stack = Stack {
+            workers: Vec::new(),
+            apis: Vec::new(),
+            addresses: Addresses {
+                database_url,
+                redis_url: redis.url(),
+                brokers,
+                topic: topics.topic.clone(),
+                dead_letter_topic: topics.dead_letter_topic.clone(),
+                group_id: name.clone(),
+            },
+            redis,
+            topics,
+            private_kafka,
+            private_postgres,
+            _database: database,
+            folder: Folder::create(&name),
+            variables: self.variables,
+            started: 0,
+        };
+        if self.migrate {
+            stack.command("worker", &["migrate"]).succeeded();
+        }
+        for _ in 0..self.workers {
+            stack.start_worker();
+        }
+        for _ in 0..self.apis {
+            stack.start_api();
+        }
+        stack
+    }
+}

@@ -1,0 +1,156 @@
+//! The processes of a system.
+
+use serde_json::Value;
+
+use crate::{
+    http::{Answer, Http},
+    port::Port,
+    process::Process,
+    wait::until,
+};
+
+/// A running worker.
+pub struct Worker {
+    /// The process.
+    pub process: Process,
+    pub(super) admin: Port,
+}
+
+/// A running api replica.
+pub struct Api {
+    /// The process.
+    pub process: Process,
+    pub(super) port: Port,
+    pub(super) admin: Port,
+}
+
+impl Worker {
+    /// An answer of the admin port, such as to `/readyz`.
+    #[track_caller]
+    pub fn admin(&self, path: &str) -> Answer {
+        Http::new().get(&format!("http://{}{path}", self.admin.address()))
+    }
+
+    /// Where the admin port is.
+    pub fn admin_address(&self) -> String {
+        self.admin.address()
+    }
+
+    /// The state of one thing, as `/readyz` tells it.
+    #[track_caller]
+    pub fn state_of(&self, name: &str) -> String {
+        check_of(&self.admin("/readyz"), name)
+    }
+
+    /// How many records ended with that outcome.
+    #[track_caller]
+    pub fn messages(&self, outcome: &str) -> u64 {
+        let label = format!("outcome=\"{outcome}\"");
+        metric(
+            &self.admin("/metrics").text(),
+            "worker_messages_total",
+            &label,
+        )
+    }
+
+    /// How many records ended, whichever way.
+    #[track_caller]
+    pub fn all_messages(&self) -> u64 {
+        metric(&self.admin("/metrics").text(), "worker_messages_total", "")
+    }
+}
+
+impl Api {
+    /// Where it answers, such as `http://127.0.0.1:8080`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.port.address())
+    }
+
+    /// Where it answers, such as `127.0.0.1:8080`.
+    pub fn address(&self) -> String {
+        self.port.address()
+    }
+
+    /// The answer to `GET /order/{uid}`.
+    #[track_caller]
+    pub fn order(&self, uid: &str) -> Answer {
+        Http::new().get(&format!("{}/order/{uid}", self.url()))
+    }
+
+    /// The answer to `GET /order/{uid}?nocache=1`.
+    #[track_caller]
+    pub fn order_in_postgres(&self, uid: &str) -> Answer {
+        Http::new().get(&format!("{}/order/{uid}?nocache=1", self.url()))
+    }
+
+    /// An answer of the admin port, such as to `/readyz`.
+    #[track_caller]
+    pub fn admin(&self, path: &str) -> Answer {
+        Http::new().get(&format!("http://{}{path}", self.admin.address()))
+    }
+
+    /// Where the admin port is.
+    pub fn admin_address(&self) -> String {
+        self.admin.address()
+    }
+
+    /// The state of one thing, as `/readyz` tells it.
+    #[track_caller]
+    pub fn state_of(&self, name: &str) -> String {
+        check_of(&self.admin("/readyz"), name)
+    }
+}
+
+/// The state of one thing in the body of a probe's answer.
+fn check_of(answer: &Answer, name: &str) -> String {
+    let report: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let check = report["checks"]
+        .as_array()
+        .and_then(|checks| checks.iter().find(|check| check["name"] == name));
+    check.map_or_else(
+        || format!("no check {name} in {}", answer.text()),
+        |check| check["state"].as_str().unwrap_or_default().to_owned(),
+    )
+}
+
+/// The sum of the series of a counter that have a label (all of them for none).
+fn metric(text: &str, name: &str, label: &str) -> u64 {
+    text.lines()
+        .filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let labels = series.strip_prefix(name)?;
+            let ours = labels.starts_with('{') && labels.contains(label);
+            ours.then(|| value.parse::<f64>().ok())?
+        })
+        .sum::<f64>() as u64
+}
+
+/// Waits until a process that has just been started is ready.
+#[track_caller]
+pub(super) fn await_ready(process: &mut Process, admin: &Port) {
+    let http = Http::new();
+    let url = format!("http://{}/readyz", admin.address());
+    until("a ready process", || {
+        if let Some(status) = process.ended() {
+            panic!("it ended while it started, with {status}");
+        }
+        match http.try_get(&url, &[]) {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            Ok(answer) => Err(answer.text()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_the_sum_of_its_series() {
+        let text =
+            "# TYPE a_total counter\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\nab_total{x=\"1\"} 7\n";
+        assert_eq!(metric(text, "a_total", ""), 5);
+        assert_eq!(metric(text, "a_total", "x=\"2\""), 3);
+    }
+}
