@@ -2,7 +2,7 @@
 -- anew during a repair from the one that was repaired.
 CREATE TABLE cache_repairs (
     order_uid TEXT        PRIMARY KEY,
-    mark      BIGINT      GENERATED ALWAYS AS IDENTITY,
+    mark      BIGINT      GENERATED ALWAYS AS IDENTITY UNIQUE,
     marked_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 

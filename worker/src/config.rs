@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use shared::config::byte_size;
+use shared::config::{self, ConfigError, byte_size};
 
 /// `WORKER_*`: how records are batched.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -22,6 +22,24 @@ pub struct Worker {
     /// How long a shutdown may take.
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
+}
+
+impl Worker {
+    /// Reads `WORKER_*`.
+    ///
+    /// # Errors
+    /// Names the variable that cannot be read or can never work.
+    pub fn load() -> Result<Self, ConfigError> {
+        let worker: Self = config::load("WORKER_")?;
+        let needed = [
+            ("WORKER_BATCH_SIZE", worker.batch_size),
+            ("WORKER_BATCH_MAX_BYTES", worker.batch_max_bytes),
+        ];
+        match needed.into_iter().find(|(_, value)| *value == 0) {
+            Some((variable, _)) => Err(ConfigError::malformed(variable, "at least 1 is needed")),
+            None => Ok(worker),
+        }
+    }
 }
 
 impl Default for Worker {

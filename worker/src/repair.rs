@@ -21,8 +21,8 @@ const STEP: usize = 500;
 /// When more orders changed than this, what Redis holds is deleted instead of rewritten, and the api passes it by
 /// meanwhile.
 const MAX_REWRITES: u32 = 100_000;
-/// Between the time that a row carries (its transaction's start) and its arrival in Redis or its mark lie at most the
-/// deadlines of one transaction and one write, doubled for their retries.
+/// Between the time that a row carries (its transaction's start) and its arrival in Redis lie the deadlines of one
+/// transaction and of one write; a write that takes longer is marked. Trebled, for processes that stall.
 const MARGIN: Duration = Duration::from_secs(30);
 
 /// Looks after Redis.
@@ -50,12 +50,27 @@ enum RepairError {
     Incomplete(usize),
 }
 
+/// Up to where, and in which server processes, this worker knows Redis to be complete.
+#[derive(Default)]
+struct Trusted {
+    watermark: Option<Watermark>,
+    servers: Vec<String>,
+}
+
+impl Trusted {
+    /// False when Redis may hold older content: the watermark went back, or another process answers, which may have lost
+    /// what came after its last snapshot even where the watermark is as it was.
+    fn covers(&self, watermark: Watermark, servers: &[String]) -> bool {
+        self.watermark.is_some_and(|trusted| trusted <= watermark) && self.servers == servers
+    }
+}
+
 impl Repair {
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut trusted = None;
+        let mut trusted = Trusted::default();
         let mut policy_checked = false;
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let step = async {
@@ -81,9 +96,8 @@ impl Repair {
         );
     }
 
-    /// One look at Redis, and whatever that asks for. `trusted` is the watermark up to which this worker knows Redis to
-    /// be complete.
-    async fn step(&self, trusted: &mut Option<Watermark>) {
+    /// One look at Redis, and whatever that asks for.
+    async fn step(&self, trusted: &mut Trusted) {
         let state = self.cache.probe().await;
         self.redis.set(
             state
@@ -94,9 +108,7 @@ impl Repair {
         let Ok(state) = state else { return };
         let repaired = async {
             let watermark = match state.watermark {
-                Some(watermark)
-                    if trusted.is_some_and(|trusted| trusted <= watermark) && !state.bypass =>
-                {
+                Some(watermark) if !state.bypass && trusted.covers(watermark, &state.servers) => {
                     watermark
                 }
                 older => self.catch_up(older).await?,
@@ -105,7 +117,12 @@ impl Repair {
             self.advance(watermark).await
         };
         match repaired.await {
-            Ok(watermark) => *trusted = Some(watermark),
+            Ok(watermark) => {
+                *trusted = Trusted {
+                    watermark: Some(watermark),
+                    servers: state.servers,
+                }
+            }
             Err(error) => tracing::warn!(%error, "Redis is not repaired yet; trying again"),
         }
     }
@@ -153,13 +170,19 @@ impl Repair {
         Ok(now)
     }
 
-    /// Repairs what is marked, oldest first, until nothing is or a step fails.
+    /// Repairs what is marked, oldest first; what cannot be written does not keep the rest waiting.
     async fn repair_marks(&self) -> Result<(), RepairError> {
+        let mut last: Option<RepairMark> = None;
+        let mut left = 0;
         loop {
-            let marks = self.postgres.repair_marks(STEP as u32).await?;
-            if marks.is_empty() {
-                return Ok(());
-            }
+            let marks = self
+                .postgres
+                .repair_marks(last.as_ref(), STEP as u32)
+                .await?;
+            let Some(newest) = marks.last().cloned() else {
+                break;
+            };
+            last = Some(newest);
             let uids: Vec<OrderUid> = marks.iter().map(|mark| mark.uid.clone()).collect();
             let read_at = Instant::now();
             let revisions = self.postgres.read_many(&uids).await?;
@@ -169,13 +192,17 @@ impl Repair {
                 .filter(|mark| !failed.contains(&mark.uid))
                 .collect();
             self.postgres.clear_repair_marks(&repaired).await?;
-            if !failed.is_empty() {
-                return Err(RepairError::Incomplete(failed.len()));
+            left += failed.len();
+            if !repaired.is_empty() {
+                tracing::info!(
+                    orders = repaired.len(),
+                    "repaired entries in Redis whose write had failed"
+                );
             }
-            tracing::info!(
-                orders = repaired.len(),
-                "repaired entries in Redis whose write had failed"
-            );
+        }
+        match left {
+            0 => Ok(()),
+            left => Err(RepairError::Incomplete(left)),
         }
     }
 

@@ -40,13 +40,23 @@ const STALL: Duration = Duration::from_secs(30);
 /// How long a revoked partition may be drained, as a part of the session timeout: the group waits for us.
 const DRAIN_PART: u32 = 2;
 
+/// What a shutdown needs besides draining: committing, leaving the group, closing.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// The breaker starts open when so many of the newest dead letters of a partition are rows that the database refused; a
+/// single bad record is none of its business.
+const TELLING_REFUSALS: usize = 10;
+/// How many of a partition's newest dead letters are looked at.
+const LATELY: i64 = 200;
+
 /// Runs a worker until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When a variable is malformed or the admin port is taken. A service that does not answer is waited for.
 pub async fn run() -> anyhow::Result<()> {
-    let worker: Worker = config::load("WORKER_")?;
+    let worker = Worker::load()?;
     let kafka: Kafka = config::load("KAFKA_")?;
+    kafka::check(&kafka)?;
     let database: config::Database = config::load("DATABASE_")?;
     let redis: config::Redis = config::load("REDIS_")?;
     let admin: config::Admin = config::load("ADMIN_")?;
@@ -55,7 +65,7 @@ pub async fn run() -> anyhow::Result<()> {
 
     let postgres = Postgres::new(&database.url, &database, Role::Worker)?;
     let cache = Cache::pooled(&redis)?;
-    let health = Arc::new(Health::new());
+    let health = Arc::new(Health::new(STALL.max(kafka.session_timeout * 2)));
     let admin_port = health
         .admin(telemetry.registry())
         .serve(&admin.addr, shutdown.clone())
@@ -99,7 +109,7 @@ async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> bool {
         );
         backoff.wait().await;
     }
-    newest_dead_letter_is_a_refused_row(kafka).await
+    database_refused_lately(kafka).await
 }
 
 async fn wait_for_schema(postgres: &Postgres, health: &Health) {
@@ -130,14 +140,17 @@ async fn wait_for_schema(postgres: &Postgres, health: &Health) {
 }
 
 /// A worker that is restarted while the database refuses everything must not dead-letter another hundred records.
-async fn newest_dead_letter_is_a_refused_row(kafka: &Kafka) -> bool {
+async fn database_refused_lately(kafka: &Kafka) -> bool {
     let kafka = kafka.clone();
-    let newest =
-        tokio::task::spawn_blocking(move || dead_letter::Reader::open(&kafka)?.newest()).await;
-    match newest {
-        Ok(Ok(letter)) => {
-            letter.is_some_and(|letter| letter.reason() == Reason::RejectedByDatabase.as_str())
-        }
+    let look = move || {
+        dead_letter::Reader::open(&kafka)?.newest_have_reason(
+            Reason::RejectedByDatabase,
+            TELLING_REFUSALS,
+            LATELY,
+        )
+    };
+    match tokio::task::spawn_blocking(look).await {
+        Ok(Ok(refused)) => refused,
         Ok(Err(error)) => {
             tracing::warn!(
                 error = format!("{error:#}"),
@@ -172,7 +185,8 @@ async fn work(
     let repairing = tokio::spawn(repair.run(shutdown.clone()));
 
     let dead_letters = dead_letter::DeadLetters::new(&kafka)?;
-    let drain_limit = kafka.session_timeout / DRAIN_PART;
+    let drain_limit =
+        (kafka.session_timeout / DRAIN_PART).min(worker.shutdown_timeout.saturating_sub(LEAVE));
     let memory = worker.batch_max_bytes.saturating_mul(MEMORY_IN_BATCHES);
     let started = kafka::start(
         &kafka,
@@ -211,6 +225,8 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// What the probes answer from.
 struct Health {
+    /// For how long the poll thread may give no sign of life: a rebalance hook waits for the pipeline and the broker.
+    silence: Duration,
     schema: std::sync::atomic::AtomicBool,
     group: Arc<GroupState>,
     waits: Arc<Waits>,
@@ -219,8 +235,9 @@ struct Health {
 }
 
 impl Health {
-    fn new() -> Self {
+    fn new(silence: Duration) -> Self {
         Self {
+            silence,
             schema: std::sync::atomic::AtomicBool::new(false),
             group: Arc::new(GroupState::new()),
             waits: Arc::new(Waits::new()),
@@ -240,9 +257,11 @@ impl Health {
         }
     }
 
-    /// Red when there is lag and, for 30 s, neither progress nor a known reason to wait.
+    /// Red when there is lag and, for 30 s, neither progress nor a known reason to wait; and when the poll thread, which
+    /// knows the lag, gives no sign of life.
     fn live(&self) -> Report {
-        let stalled = self.group.lagging_for() > STALL && self.waits.idle_for() > STALL;
+        let stuck = self.group.lagging_for() > STALL && self.waits.idle_for() > STALL;
+        let stalled = stuck || self.group.silent_for() > self.silence;
         self.report(!stalled)
             .with("progress", if stalled { "stalled" } else { "ok" })
             .with("lag", self.group.lag().to_string())

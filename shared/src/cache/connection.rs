@@ -114,6 +114,12 @@ pub(super) fn client(url: &str) -> Result<Client, redis::RedisError> {
 
 /// The client of the one node, or none for a cluster.
 fn single_client(config: &config::Redis) -> Result<Option<Client>, ConfigError> {
+    if config.timeout.is_zero() {
+        return Err(ConfigError::malformed(
+            "REDIS_TIMEOUT",
+            "must be longer than nothing",
+        ));
+    }
     match urls(config).as_slice() {
         [] => Err(ConfigError::malformed("REDIS_URL", "no address")),
         [url] => client(url).map(Some).map_err(|error| malformed(&error)),

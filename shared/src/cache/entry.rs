@@ -200,10 +200,12 @@ impl Cache {
         for revision in revisions {
             pipeline.invoke_script(&self.invocation(revision, until));
         }
-        pipeline
-            .publish(announcement::CHANNEL, announcement::encode(revisions))
-            .ignore();
-        let codes: Vec<RedisResult<i64>> = pipeline.query_async(connection).await?;
+        pipeline.publish(announcement::CHANNEL, announcement::encode(revisions));
+        let mut codes: Vec<RedisResult<i64>> = pipeline.query_async(connection).await?;
+        if let Some(Err(error)) = codes.pop() {
+            // Replicas live on their time to live then.
+            tracing::warn!(code = error.code(), "Redis refused an announcement");
+        }
         Ok(codes
             .into_iter()
             .map(|code| WriteOutcome::from_script(code?))

@@ -3,7 +3,7 @@
 
 use std::{sync::LazyLock, time::Instant};
 
-use redis::{Script, pipe};
+use redis::{FromRedisValue, Script, Value, pipe};
 
 use super::{Cache, CacheError, ClockReading, connection::Connection, entry::PREFIX};
 
@@ -20,8 +20,11 @@ static MOVE_WATERMARK: LazyLock<Script> =
 pub type Watermark = i64;
 
 /// The state of the cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheState {
+    /// Which server processes answer. Another one may have come back with older content, even where the watermark of a
+    /// moment ago is as it was.
+    pub servers: Vec<String>,
     /// Up to when Redis is known to be complete; none after a flush, or when Redis came back empty.
     pub watermark: Option<Watermark>,
     /// More has to be repaired than can be done at once: pass Redis by until then.
@@ -35,18 +38,24 @@ impl Cache {
     /// When Redis does not answer.
     pub async fn probe(&self) -> Result<CacheState, CacheError> {
         self.read_clock().await?;
-        let (watermark, bypass): (Option<Watermark>, Option<String>) = self
+        let (info, (watermark, bypass)) = self
             .run("probe", async {
                 let mut connection = self.connection().await?;
-                Ok(redis::cmd("HMGET")
+                let info: Value = redis::cmd("INFO")
+                    .arg("server")
+                    .query_async(&mut connection)
+                    .await?;
+                let state: (Option<Watermark>, Option<String>) = redis::cmd("HMGET")
                     .arg(KEY)
                     .arg("watermark")
                     .arg("bypass")
                     .query_async(&mut connection)
-                    .await?)
+                    .await?;
+                Ok((info, state))
             })
             .await?;
         Ok(CacheState {
+            servers: fields(&info, "run_id"),
             watermark,
             bypass: bypass.is_some(),
         })
@@ -147,7 +156,7 @@ impl Cache {
     /// # Errors
     /// When Redis does not answer or refuses.
     pub async fn eviction_policy(&self) -> Result<Option<String>, CacheError> {
-        let info: String = self
+        let info: Value = self
             .run("info", async {
                 let mut connection = self.connection().await?;
                 Ok(redis::cmd("INFO")
@@ -156,11 +165,27 @@ impl Cache {
                     .await?)
             })
             .await?;
-        Ok(info.lines().find_map(|line| {
-            line.strip_prefix("maxmemory_policy:")
-                .map(|policy| policy.trim().to_owned())
-        }))
+        Ok(fields(&info, "maxmemory_policy").into_iter().next())
     }
+}
+
+/// The values of the field `name` in an answer to INFO, sorted: one of a single server, one of each of a cluster, whose
+/// answer is a map by address.
+fn fields(info: &Value, name: &str) -> Vec<String> {
+    let mut values: Vec<String> = match info {
+        Value::Map(servers) => servers
+            .iter()
+            .flat_map(|(_, info)| fields(info, name))
+            .collect(),
+        text => String::from_redis_value(text.clone())
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(|value| value.trim().to_owned())
+            .collect(),
+    };
+    values.sort_unstable();
+    values
 }
 
 async fn unlink(connection: &mut Connection, keys: &[String]) -> Result<u64, CacheError> {

@@ -100,11 +100,6 @@ impl Dependency {
         }
     }
 
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// Whether it answered when it was last asked.
     pub fn is_up(&self) -> bool {
         self.state.load(Ordering::Relaxed) == UP

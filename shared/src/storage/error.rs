@@ -112,7 +112,7 @@ const OWN_KEYS: [&str; 8] = [
 /// SQLSTATE codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn classify(code: &str, constraint: Option<&str>) -> Class {
     match code {
-        "40001" | "40P01" | "25006" | "55000" | "55006" => Class::Transient,
+        "40001" | "40P01" | "25006" | "25P03" | "25P04" | "55000" | "55006" => Class::Transient,
         "55P03" => Class::Locked,
         "0A000" | "26000" => Class::StalePlan,
         "3D000" | "3F000" => Class::Deployment,
@@ -164,6 +164,7 @@ mod tests {
             ("57P01", None, Class::Transient),
             ("58030", None, Class::Transient),
             ("25006", None, Class::Transient),
+            ("25P03", None, Class::Transient),
             ("55000", None, Class::Transient),
             ("55P03", None, Class::Locked),
             ("0A000", None, Class::StalePlan),

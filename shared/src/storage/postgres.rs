@@ -89,6 +89,18 @@ impl Postgres {
     /// When the URL is not one.
     pub fn new(url: &str, config: &Database, role: Role) -> Result<Self, ConfigError> {
         let timeout = config.timeout.unwrap_or(role.default_timeout());
+        if config.max_connections == 0 {
+            return Err(ConfigError::malformed(
+                "DATABASE_MAX_CONNECTIONS",
+                "at least 1 is needed",
+            ));
+        }
+        if timeout.is_zero() {
+            return Err(ConfigError::malformed(
+                "DATABASE_TIMEOUT",
+                "must be longer than nothing",
+            ));
+        }
         // sqlx itself does not look at the scheme.
         let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
         let mut options: PgConnectOptions = url
@@ -114,7 +126,10 @@ impl Postgres {
             .after_connect(move |_, _| {
                 let peer = peer.clone();
                 Box::pin(async move {
-                    nodelay::set(&peer.0, peer.1);
+                    // Resolving a name blocks.
+                    let set = tokio::task::spawn_blocking(move || nodelay::set(&peer.0, peer.1));
+                    // Only a runtime that ends cancels it, and then nobody needs it.
+                    let _ = set.await;
                     Ok(())
                 })
             })

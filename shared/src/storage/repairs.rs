@@ -29,7 +29,7 @@ const CLEAR: &str = "\
     DELETE FROM cache_repairs USING ( \
         SELECT r.order_uid FROM cache_repairs r \
         JOIN unnest($1::text[], $2::int8[]) AS u (order_uid, mark) ON r.order_uid = u.order_uid AND r.mark = u.mark \
-        ORDER BY r.order_uid FOR UPDATE OF r) repaired \
+        ORDER BY r.order_uid COLLATE \"C\" FOR UPDATE OF r) repaired \
     WHERE cache_repairs.order_uid = repaired.order_uid";
 
 impl Postgres {
@@ -52,15 +52,21 @@ impl Postgres {
         lease.finish(answer).map(drop)
     }
 
-    /// The oldest `limit` marks.
+    /// The oldest `limit` marks behind `after`, or from the first.
     ///
     /// # Errors
     /// When Postgres does not answer.
-    pub async fn repair_marks(&self, limit: u32) -> Result<Vec<RepairMark>, StorageError> {
+    pub async fn repair_marks(
+        &self,
+        after: Option<&RepairMark>,
+        limit: u32,
+    ) -> Result<Vec<RepairMark>, StorageError> {
         let mut lease = self.lease("repair_marks").await?;
-        let statement =
-            sqlx::query_as("SELECT order_uid, mark FROM cache_repairs ORDER BY marked_at LIMIT $1")
-                .bind(i64::from(limit));
+        let statement = sqlx::query_as(
+            "SELECT order_uid, mark FROM cache_repairs WHERE mark > $1 ORDER BY mark LIMIT $2",
+        )
+        .bind(after.map_or(0, |mark| mark.mark))
+        .bind(i64::from(limit));
         let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
         let rows: Vec<(String, i64)> = lease.finish(answer)?;
         rows.into_iter()

@@ -33,9 +33,7 @@ pub struct Migrated {
 pub async fn migrate(url: &str) -> Result<Migrated, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     let from = version_on(&mut connection).await?;
-    let mut migrator = Migrator {
-        ..Migrator::with_migrations(MIGRATOR.iter().cloned().collect())
-    };
+    let mut migrator = Migrator::with_migrations(MIGRATOR.iter().cloned().collect());
     migrator
         .set_ignore_missing(true)
         .run(&mut connection)

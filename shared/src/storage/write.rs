@@ -14,8 +14,9 @@ pub struct Applied {
     /// For each change, in the order of the set, whether it is the newest version now; if not, Postgres holds the same
     /// or a newer one.
     pub won: Vec<bool>,
-    /// When the transaction was known to be committed.
-    pub committed: Instant,
+    /// A moment at which Postgres held the winners and nobody could replace them: just before COMMIT, for its answer may be
+    /// long on its way.
+    pub as_of: Instant,
 }
 
 /// The statement on `orders` stands alone, and the children follow in later statements: each sees what was committed while
@@ -84,11 +85,7 @@ impl Postgres {
             apply(&mut lease.connection, changes.as_slice()),
         )
         .await;
-        let won = lease.finish(answer)?;
-        Ok(Applied {
-            won,
-            committed: Instant::now(),
-        })
+        lease.finish(answer)
     }
 
     /// Ends sessions of the same role that are frozen inside a transaction and hold locks; returns how many. The session
@@ -104,10 +101,7 @@ impl Postgres {
     }
 }
 
-async fn apply(
-    connection: &mut PgConnection,
-    changes: &[Change],
-) -> Result<Vec<bool>, sqlx::Error> {
+async fn apply(connection: &mut PgConnection, changes: &[Change]) -> Result<Applied, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let winners = upsert_orders(&mut transaction, changes).await?;
     let replaced: Vec<i64> = winners
@@ -132,8 +126,12 @@ async fn apply(
         insert_payments(&mut transaction, &orders).await?;
         insert_items(&mut transaction, &orders).await?;
     }
+    let as_of = Instant::now();
     transaction.commit().await?;
-    Ok(winners.iter().map(Option::is_some).collect())
+    Ok(Applied {
+        won: winners.iter().map(Option::is_some).collect(),
+        as_of,
+    })
 }
 
 struct Winner {

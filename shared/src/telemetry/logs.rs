@@ -4,15 +4,18 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
+use crate::config::{ConfigError, LogFormat};
 
 /// Libraries repeat what our own messages say, and librdkafka reports each broker that is down once a second.
 const DEFAULT_FILTER: &str =
     "info,sqlx=warn,librdkafka=warn,rdkafka=warn,opentelemetry=warn,poem=warn";
 
-pub(super) fn init(format: Option<LogFormat>) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives)
+            .map_err(|error| ConfigError::malformed(EnvFilter::DEFAULT_ENV, error.to_string()))?,
+        _ => EnvFilter::new(DEFAULT_FILTER),
+    };
     let format = format.unwrap_or(if io::stderr().is_terminal() {
         LogFormat::Pretty
     } else {
@@ -30,4 +33,5 @@ pub(super) fn init(format: Option<LogFormat>) {
             .try_init(),
         LogFormat::Pretty => lines.with_ansi(io::stderr().is_terminal()).try_init(),
     };
+    Ok(())
 }

@@ -35,7 +35,7 @@ impl Telemetry {
 /// # Errors
 /// Names the variable that cannot be read.
 pub fn init(process: &'static str, version: &'static str) -> Result<Telemetry, ConfigError> {
-    logs::init(config::load::<config::Log>("LOG_")?.format);
+    logs::init(config::load::<config::Log>("LOG_")?.format)?;
     let registry = metrics::init(version)
         .map_err(|error| ConfigError::malformed("metrics", error.to_string()))?;
     let traces = traces::init(process, &config::load::<config::Otel>("OTEL_")?)?;

@@ -309,7 +309,7 @@ async fn a_mark_that_is_set_anew_survives_the_repair_of_the_old_one() {
         .mark_for_repair(&[uid("a"), uid("b"), uid("a")])
         .await
         .unwrap();
-    let marks = postgres.repair_marks(10).await.unwrap();
+    let marks = postgres.repair_marks(None, 10).await.unwrap();
     assert_eq!(marks.len(), 2);
     assert!(
         !postgres
@@ -323,7 +323,7 @@ async fn a_mark_that_is_set_anew_survives_the_repair_of_the_old_one() {
 
     postgres.mark_for_repair(&[uid("b")]).await.unwrap();
     postgres.clear_repair_marks(&marks).await.unwrap();
-    let left = postgres.repair_marks(10).await.unwrap();
+    let left = postgres.repair_marks(None, 10).await.unwrap();
     assert_eq!(
         left.iter()
             .map(|mark| mark.uid.as_str())

@@ -54,6 +54,11 @@ impl Assignment {
         self.finished.notify_all();
     }
 
+    /// How many assignments of partitions there have been.
+    pub(super) fn assignments(&self) -> u64 {
+        lock(&self.ledger).epochs()
+    }
+
     pub(super) fn epoch(&self, partition: i32) -> Option<u64> {
         lock(&self.ledger).epoch(partition)
     }
@@ -84,15 +89,20 @@ impl Assignment {
 
     /// Notes that records are finished, and stores the frontiers that moved. Under one lock with the rebalance hooks, so
     /// that nothing is stored for a partition that was given away in between.
-    pub fn finish(&self, tickets: &[Ticket]) {
-        let consumer = lock(&self.consumer).upgrade();
+    /// Returns whether any frontier moved.
+    pub fn finish(&self, tickets: &[Ticket]) -> bool {
         let mut ledger = lock(&self.ledger);
         let frontiers = ledger.finish(tickets);
-        if let Some(consumer) = consumer.filter(|_| !frontiers.is_empty()) {
+        // Behind the fence no frontier moves, so the poll thread, which drops the consumer, is never left with a second
+        // owner.
+        if !frontiers.is_empty()
+            && let Some(consumer) = lock(&self.consumer).upgrade()
+        {
             self.store(&consumer, &frontiers);
         }
         drop(ledger);
         self.finished.notify_all();
+        !frontiers.is_empty()
     }
 
     fn store(&self, consumer: &BaseConsumer<Context>, frontiers: &[(i32, i64)]) {

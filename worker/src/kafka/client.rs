@@ -2,8 +2,8 @@
 
 use std::{process, time::Duration};
 
-use rdkafka::ClientConfig;
-use shared::config::Kafka;
+use rdkafka::{ClientConfig, error::KafkaError};
+use shared::config::{ConfigError, Kafka};
 
 /// The dead letter topic takes records of this size; what is larger goes there without its value.
 pub(super) const DEAD_LETTER_MAX_BYTES: usize = 16 << 20;
@@ -21,6 +21,47 @@ pub fn client_id() -> String {
         if host.is_empty() { "worker" } else { host },
         process::id()
     )
+}
+
+/// Which variable a property comes from.
+const VARIABLES: [(&str, &str); 8] = [
+    ("bootstrap.servers", "KAFKA_BROKERS"),
+    ("group.id", "KAFKA_GROUP_ID"),
+    ("session.timeout.ms", "KAFKA_SESSION_TIMEOUT"),
+    ("security.protocol", "KAFKA_SECURITY_PROTOCOL"),
+    ("sasl.mechanism", "KAFKA_SASL_MECHANISM"),
+    ("sasl.username", "KAFKA_SASL_USERNAME"),
+    ("sasl.password", "KAFKA_SASL_PASSWORD"),
+    ("ssl.ca.location", "KAFKA_SSL_CA_LOCATION"),
+];
+
+/// Checks what can be known of a configuration without a broker.
+///
+/// # Errors
+/// Names the variable that can never work.
+pub fn check(config: &Kafka) -> Result<(), ConfigError> {
+    let names = [
+        ("KAFKA_BROKERS", &config.brokers),
+        ("KAFKA_TOPIC", &config.topic),
+        ("KAFKA_DEAD_LETTER_TOPIC", &config.dead_letter_topic),
+        ("KAFKA_GROUP_ID", &config.group_id),
+    ];
+    for (variable, value) in names {
+        if value.trim().is_empty() {
+            return Err(ConfigError::malformed(variable, "must not be empty"));
+        }
+    }
+    match consumer(config).create_native_config() {
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientConfig(_, problem, property, _)) => {
+            let variable = VARIABLES
+                .iter()
+                .find(|(name, _)| *name == property)
+                .map_or("KAFKA_*", |(_, variable)| variable);
+            Err(ConfigError::malformed(variable, problem))
+        }
+        Err(other) => Err(ConfigError::malformed("KAFKA_*", other.to_string())),
+    }
 }
 
 /// What every client needs to reach the brokers.

@@ -24,6 +24,8 @@ pub struct GroupState {
     member: AtomicBool,
     lag: AtomicI64,
     lagging_since: Mutex<Option<Instant>>,
+    /// When the poll thread last gave a sign of life; none before it runs.
+    heard: Mutex<Option<Instant>>,
     brokers: Dependency,
 }
 
@@ -34,6 +36,7 @@ impl GroupState {
             member: AtomicBool::new(false),
             lag: AtomicI64::new(0),
             lagging_since: Mutex::new(None),
+            heard: Mutex::new(None),
             brokers: Dependency::new("kafka", "kafka_up"),
         }
     }
@@ -55,6 +58,17 @@ impl GroupState {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// For how long the poll thread has given no sign of life.
+    pub fn silent_for(&self) -> Duration {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.map(|heard| heard.elapsed()).unwrap_or_default()
+    }
+
+    /// The poll thread is alive.
+    pub(super) fn heard(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn set_lag(&self, lag: i64) {
@@ -135,7 +149,8 @@ impl Context {
 
     /// Records between the frontier and the end of the partition.
     fn lag(&self, statistics: &Partition, frontier: Option<i64>, outstanding: usize) -> i64 {
-        let (low, high) = (statistics.lo_offset, statistics.hi_offset);
+        // Up to the last stable offset: what belongs to an open transaction is not handed out.
+        let (low, high) = (statistics.lo_offset, statistics.ls_offset);
         if high < 0 {
             return 0;
         }

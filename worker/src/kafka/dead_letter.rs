@@ -63,44 +63,42 @@ impl DeadLetters {
     }
 
     /// Sends `record` with the reason; returns once the broker has acknowledged it. A record that the topic refuses for
-    /// its size goes without its value, whose length and SHA-256 the detail tells instead.
+    /// its size goes without its value, whose length and SHA-256 the detail tells instead; if need be without its key and
+    /// headers, too.
     ///
     /// # Errors
     /// When it was not acknowledged within ten seconds; it may stand in the topic all the same.
     pub async fn send(&self, record: &Record, refusal: &Refusal) -> Result<(), KafkaError> {
-        match self
-            .deliver(
-                record,
-                record.value.as_deref(),
-                refusal.reason,
-                &refusal.detail,
-            )
-            .await
-        {
-            Err(error)
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) =>
-            {
-                let value = record.value.as_deref().unwrap_or_default();
-                let detail = format!(
-                    "{}; value left out: {} bytes, sha256 {:x}",
-                    refusal.detail,
-                    value.len(),
-                    Sha256::digest(value)
-                );
-                self.deliver(record, Some(&[]), refusal.reason, &detail)
-                    .await
-            }
-            result => result,
+        let whole = self.deliver(record, refusal).await;
+        if !is_too_large(&whole) {
+            return whole;
         }
+        let value = record.value.as_deref().unwrap_or_default();
+        let mut smaller = record.clone();
+        smaller.value = Some(Vec::new());
+        let mut refusal = refusal.clone();
+        refusal.detail = format!(
+            "{}; value left out: {} bytes, sha256 {:x}",
+            refusal.detail,
+            value.len(),
+            Sha256::digest(value)
+        );
+        let without_value = self.deliver(&smaller, &refusal).await;
+        if !is_too_large(&without_value) {
+            return without_value;
+        }
+        let key = smaller.key.take().unwrap_or_default();
+        refusal.detail = format!(
+            "{}; key left out: {} bytes; {} headers left out",
+            refusal.detail,
+            key.len(),
+            smaller.headers.len()
+        );
+        smaller.headers.clear();
+        self.deliver(&smaller, &refusal).await
     }
 
-    async fn deliver(
-        &self,
-        record: &Record,
-        value: Option<&[u8]>,
-        reason: Reason,
-        detail: &str,
-    ) -> Result<(), KafkaError> {
+    async fn deliver(&self, record: &Record, refusal: &Refusal) -> Result<(), KafkaError> {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + OURS.len());
         for Header { name, value } in &record.headers {
             headers = headers.insert(rdkafka::message::Header {
@@ -113,8 +111,8 @@ impl DeadLetters {
             Timestamp::Missing => -1,
         };
         let values = [
-            reason.as_str().to_owned(),
-            detail.to_owned(),
+            refusal.reason.as_str().to_owned(),
+            refusal.detail.clone(),
             record.topic.to_string(),
             record.partition.to_string(),
             record.offset.to_string(),
@@ -130,7 +128,7 @@ impl DeadLetters {
         let mut message: FutureRecord<'_, [u8], [u8]> =
             FutureRecord::to(&self.topic).headers(headers);
         message.key = record.key.as_deref();
-        message.payload = value;
+        message.payload = record.value.as_deref();
         let delivered = self
             .producer
             .send(message, Timeout::After(client::DELIVERY_TIMEOUT))
@@ -149,6 +147,10 @@ impl DeadLetters {
             tracing::warn!(%error, "dead letters were still on their way; their records will be read again");
         }
     }
+}
+
+fn is_too_large(delivered: &Result<(), KafkaError>) -> bool {
+    matches!(delivered, Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge))
 }
 
 /// A record of the dead letter topic.
@@ -187,6 +189,11 @@ impl DeadLetter {
             number("dlq-offset")?,
             partition,
         ))
+    }
+
+    /// Whether it is sent back with the version that it had.
+    fn keeps_version(&self) -> bool {
+        self.source_version().is_some() || self.record.header(REPLAY_VERSION).is_some()
     }
 
     /// The headers to send it back with: those that it came with, and its version, unless it came with one or is to be
@@ -235,11 +242,10 @@ struct Range {
 }
 
 impl Range {
-    fn last(&self) -> Self {
-        let from = (self.end - 1).max(self.from);
+    fn last(&self, count: i64) -> Self {
         Self {
             partition: self.partition,
-            from,
+            from: (self.end - count).max(self.from),
             end: self.end,
         }
     }
@@ -300,22 +306,23 @@ impl Reader {
         Ok(())
     }
 
-    /// The newest dead letter of all partitions.
+    /// Whether at least `count` of the newest `among` dead letters of each partition have this reason.
     ///
     /// # Errors
     /// When a broker stops answering.
-    pub fn newest(&self) -> anyhow::Result<Option<DeadLetter>> {
-        let last: Vec<Range> = self.ranges.iter().map(Range::last).collect();
-        let mut newest: Option<DeadLetter> = None;
-        self.read(&last, |letter| {
-            if newest.as_ref().is_none_or(|held| {
-                held.record.timestamp.millis() <= letter.record.timestamp.millis()
-            }) {
-                newest = Some(letter);
-            }
-            Ok(true)
+    pub fn newest_have_reason(
+        &self,
+        reason: Reason,
+        count: usize,
+        among: i64,
+    ) -> anyhow::Result<bool> {
+        let newest: Vec<Range> = self.ranges.iter().map(|range| range.last(among)).collect();
+        let mut found = 0;
+        self.read(&newest, |letter| {
+            found += usize::from(letter.reason() == reason.as_str());
+            Ok(found < count)
         })?;
-        Ok(newest)
+        Ok(found >= count)
     }
 
     /// Reads all `ranges` at once; stops when `each` returns false, which this then returns, too.
@@ -384,6 +391,11 @@ impl Replay {
         let topic = letter
             .source_topic()
             .context("no dlq-topic header: not a dead letter of ours")?;
+        // Without a version it would be taken for something new, and win over what came later.
+        anyhow::ensure!(
+            as_new || letter.keeps_version(),
+            "its dlq-* headers tell no version; --as-new sends it as a new record"
+        );
         let headers =
             letter
                 .replay_headers(as_new)

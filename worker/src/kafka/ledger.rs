@@ -49,13 +49,26 @@ impl Ledger {
         self.partitions.get(&partition).map(|held| held.epoch)
     }
 
+    /// How many assignments there have been.
+    pub(super) fn epochs(&self) -> u64 {
+        self.epochs
+    }
+
     /// Takes a record in that was read under the assignment `epoch`; none when that is over. Offsets come in rising
-    /// order, with gaps where a topic was compacted.
+    /// order, with gaps where a topic was compacted. Where one does not, the partition was truncated or made anew: what
+    /// is under way of the old one does not count any more.
     pub(super) fn receive(&mut self, partition: i32, epoch: u64, offset: i64) -> Option<Ticket> {
         let held = self
             .partitions
             .get_mut(&partition)
             .filter(|held| held.epoch == epoch)?;
+        while held
+            .outstanding
+            .back()
+            .is_some_and(|(last, _)| *last >= offset)
+        {
+            held.outstanding.pop_back();
+        }
         held.outstanding.push_back((offset, false));
         Some(Ticket {
             partition,
@@ -148,6 +161,15 @@ mod tests {
         let (mut ledger, tickets) = with_offsets(&[5, 9, 100]);
         assert_eq!(ledger.finish(&tickets[..2]), [(0, 10)]);
         assert_eq!(ledger.finish(&tickets[2..]), [(0, 101)]);
+    }
+
+    #[test]
+    fn a_partition_that_was_truncated_goes_on_from_there() {
+        let (mut ledger, old) = with_offsets(&[100, 101]);
+        let epoch = ledger.epoch(0).unwrap();
+        let new = ledger.receive(0, epoch, 3).unwrap();
+        assert!(ledger.finish(&old).is_empty());
+        assert_eq!(ledger.finish(&[new]), [(0, 4)]);
     }
 
     #[test]

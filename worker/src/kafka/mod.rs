@@ -4,13 +4,14 @@ mod assignment;
 mod client;
 mod context;
 pub mod dead_letter;
+mod headers;
 mod ledger;
 mod poll;
 mod record;
 mod topics;
 
 pub use assignment::Assignment;
-pub use client::client_id;
+pub use client::{check, client_id};
 pub use context::GroupState;
 pub use ledger::Ticket;
 pub use poll::{Poller, Started, start};

@@ -156,6 +156,7 @@ impl Polling {
 
     /// One poll; what it hands out is held.
     fn poll(&mut self, limit: Duration) {
+        self.consumer.context().group.heard();
         match self.consumer.poll(limit) {
             None => {}
             Some(Ok(message)) => {
@@ -193,10 +194,15 @@ impl Polling {
         if let Some(permit) = self.acquire(units, PATIENCE) {
             return Some(permit);
         }
-        self.pause(true);
+        let mut paused_at = None;
         let permit = loop {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
+            }
+            // A partition that is assigned meanwhile is not paused.
+            let assignments = self.assignment.assignments();
+            if paused_at.replace(assignments) != Some(assignments) {
+                self.pause(true);
             }
             self.poll(Duration::ZERO);
             if let Some(permit) = self.acquire(units, POLL) {

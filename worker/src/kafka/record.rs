@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use rdkafka::{
-    Message, Timestamp as KafkaTimestamp,
-    message::{BorrowedMessage, Headers},
-};
+use rdkafka::{Message, Timestamp as KafkaTimestamp, message::BorrowedMessage};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::ledger::Ticket;
+use super::{headers, ledger::Ticket};
+
+/// What a header takes besides its bytes.
+const HEADER_OVERHEAD: usize = size_of::<Header>() + 16;
 
 /// A header; the value may be null.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,15 +61,7 @@ pub struct Record {
 
 impl Record {
     pub(super) fn copy(message: &BorrowedMessage<'_>, topic: &Arc<str>) -> Self {
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| Header {
-                    name: header.key.to_owned(),
-                    value: header.value.map(<[u8]>::to_vec),
-                })
-                .collect()
-        });
+        let headers = headers::copy(message);
         Self {
             topic: Arc::clone(topic),
             partition: message.partition(),
@@ -94,12 +86,14 @@ impl Record {
             .map(|header| header.value.as_deref().unwrap_or_default())
     }
 
-    /// Bytes of key, value and headers.
+    /// Bytes of key, value and headers, the headers' own structures included.
     pub fn size(&self) -> usize {
         let headers: usize = self
             .headers
             .iter()
-            .map(|header| header.name.len() + header.value.as_ref().map_or(0, Vec::len))
+            .map(|header| {
+                HEADER_OVERHEAD + header.name.len() + header.value.as_ref().map_or(0, Vec::len)
+            })
             .sum();
         headers + self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len)
     }

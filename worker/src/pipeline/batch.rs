@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::join_all;
@@ -12,10 +12,10 @@ use shared::{
     runtime::backoff::Backoff,
     storage::Change,
 };
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc;
 
 use super::{
-    persist::{Persist, Persisted, Verdict},
+    persist::{Fresh, Persist, Persisted, Sink, Turn, Verdict},
     trace::BatchTrace,
     waits::{Wait, Waits},
     write_through::WriteThrough,
@@ -95,26 +95,21 @@ pub(super) struct Processor {
 }
 
 impl Processor {
-    /// Finishes `batch`. The order is the promise: what is stored reaches Redis (or is marked for repair), what can never
-    /// be stored reaches the dead letter topic, and only then do the offsets count. `database` is given back as soon as
-    /// Postgres is done, so that the next batch is written while this one goes to Redis.
-    pub(super) async fn process(&self, mut batch: Batch, database: OwnedSemaphorePermit) {
+    /// Finishes `batch`. The promise: what is stored reaches Redis (or is marked for repair), what can never be stored
+    /// reaches the dead letter topic, and only then do the offsets count. None of the three waits for another; `turn` is
+    /// given back as soon as Postgres is done, so that the next batch is written while this one goes to Redis.
+    pub(super) async fn process(&self, mut batch: Batch, turn: Turn) {
         self.metrics.batch(batch.len());
         let mut trace = BatchTrace::begin(batch.entries.iter().map(|entry| &entry.received.record));
         let changes = std::mem::take(&mut batch.changes);
+        let (sink, fresh) = mpsc::unbounded_channel();
 
-        let (persisted, ()) = tokio::join!(
-            self.store(changes, database),
+        let ((persisted, persisted_at), written_at, ()) = tokio::join!(
+            self.store(changes, turn, sink),
+            self.write_through(fresh),
             self.dead_letter_invalid(&batch)
         );
-        trace.persisted();
-
-        let started = Instant::now();
-        for (revisions, read_at) in persisted.revisions {
-            self.write_through.write(revisions, read_at).await;
-        }
-        self.metrics.stage(Stage::WriteThrough, started.elapsed());
-        trace.written_through();
+        trace.stored(persisted_at, written_at);
 
         let outcomes = self.settle(&batch, persisted.verdicts).await;
         self.metrics.clock_stepped_back(persisted.clock_steps);
@@ -128,12 +123,23 @@ impl Processor {
         trace.finished();
     }
 
-    async fn store(&self, changes: Vec<Change>, database: OwnedSemaphorePermit) -> Persisted {
+    async fn store(&self, changes: Vec<Change>, turn: Turn, sink: Sink) -> (Persisted, SystemTime) {
         let started = Instant::now();
-        let persisted = self.persist.persist(changes).await;
+        let persisted = self.persist.persist(changes, turn, sink).await;
         self.metrics.stage(Stage::Persist, started.elapsed());
-        drop(database);
-        persisted
+        (persisted, SystemTime::now())
+    }
+
+    /// Takes what is stored to Redis, until nothing more comes.
+    async fn write_through(&self, mut fresh: mpsc::UnboundedReceiver<Fresh>) -> SystemTime {
+        let mut spent = Duration::ZERO;
+        while let Some(Fresh { revisions, read_at }) = fresh.recv().await {
+            let started = Instant::now();
+            self.write_through.write(revisions, read_at).await;
+            spent += started.elapsed();
+        }
+        self.metrics.stage(Stage::WriteThrough, spent);
+        SystemTime::now()
     }
 
     async fn dead_letter_invalid(&self, batch: &Batch) {
@@ -238,7 +244,8 @@ impl Processor {
             .iter()
             .map(|entry| entry.received.ticket)
             .collect();
-        self.assignment.finish(&tickets);
-        self.waits.progressed();
+        if self.assignment.finish(&tickets) {
+            self.waits.progressed();
+        }
     }
 }

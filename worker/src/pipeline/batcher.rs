@@ -11,7 +11,7 @@ use shared::{
     storage::Postgres,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -20,8 +20,8 @@ use super::{
     batch::{Batch, Processor},
     breaker::Breaker,
     decode::decode_record,
-    persist::Persist,
-    waits::Waits,
+    persist::{Persist, Turn},
+    waits::{Wait, Waits},
     write_through::WriteThrough,
 };
 use crate::{
@@ -70,7 +70,7 @@ impl Pipeline {
             metrics: self.metrics.clone(),
         });
         let batcher = Batcher {
-            max_records: config.batch_size.max(1),
+            max_records: config.batch_size,
             max_bytes: config.batch_max_bytes,
             linger: config.batch_linger,
             fields: if config.strict_fields {
@@ -167,17 +167,22 @@ impl Batcher {
         self.is_full() || (nothing_waits && (self.under_way.is_empty() || self.lingered()))
     }
 
+    /// Batches that wait for a trial of the breaker do not count: the row that closes it may be in the next one. What is
+    /// taken in is bounded by its memory.
     fn has_room(&self) -> bool {
-        self.under_way.len() < UNDER_WAY && !self.open.uids().any(|uid| self.busy.contains(uid))
+        let held_up = self.processor.waits.count(Wait::Breaker);
+        self.under_way.len().saturating_sub(held_up) < UNDER_WAY
+            && !self.open.uids().any(|uid| self.busy.contains(uid))
     }
 
-    fn dispatch(&mut self, permit: tokio::sync::OwnedSemaphorePermit) {
+    fn dispatch(&mut self, permit: OwnedSemaphorePermit) {
         let batch = std::mem::take(&mut self.open);
         let uids: Vec<OrderUid> = batch.uids().cloned().collect();
         self.busy.extend(uids.iter().cloned());
         let processor = Arc::clone(&self.processor);
+        let turn = Turn::new(Arc::clone(&self.in_postgres), permit);
         self.under_way.spawn(async move {
-            processor.process(batch, permit).await;
+            processor.process(batch, turn).await;
             uids
         });
     }

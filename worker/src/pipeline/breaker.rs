@@ -9,11 +9,11 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-/// The last so many rows count,
+/// Once so many rows are known, the last of them count,
 const WINDOW: usize = 1000;
-/// of which more than so many refused ones open the breaker,
+/// and more than so many refused ones among them open the breaker;
 const MAX_IN_WINDOW: usize = WINDOW / 20;
-/// and so do so many in a row.
+/// so do so many in a row, from the first.
 const MAX_IN_A_ROW: usize = 100;
 
 /// How long an open breaker waits before it lets a row be tried.
@@ -95,7 +95,8 @@ impl Breaker {
         if !state.open {
             state.in_a_row += 1;
             state.count(true);
-            state.open = state.in_a_row >= MAX_IN_A_ROW || state.refused > MAX_IN_WINDOW;
+            state.open = state.in_a_row >= MAX_IN_A_ROW
+                || (state.window.len() == WINDOW && state.refused > MAX_IN_WINDOW);
             if state.open {
                 self.delay_first_trial();
                 tracing::error!(
@@ -137,13 +138,22 @@ mod tests {
     #[test]
     fn a_hundred_in_a_row_open_it() {
         let breaker = Breaker::new(false);
-        // Enough good rows that the share in the window does not decide first.
-        breaker.accepted(WINDOW);
-        for _ in 0..MAX_IN_WINDOW {
+        for _ in 1..MAX_IN_A_ROW {
             assert!(breaker.refused());
         }
         assert!(!breaker.refused());
         assert!(breaker.is_open());
+    }
+
+    #[test]
+    fn more_than_a_twentieth_of_the_last_thousand_opens_it() {
+        let breaker = Breaker::new(false);
+        breaker.accepted(WINDOW);
+        for _ in 0..MAX_IN_WINDOW {
+            assert!(breaker.refused());
+            breaker.accepted(1);
+        }
+        assert!(!breaker.refused());
     }
 
     #[test]

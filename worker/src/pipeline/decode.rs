@@ -29,10 +29,7 @@ pub(super) fn decode_record(
         .value
         .as_ref()
         .is_some_and(|value| value.len() > MAX_VALUE_BYTES);
-    if let Ok(version) = &version
-        && !too_large
-        && lies_in_future(record, version, now)
-    {
+    if !too_large && lies_in_future(record, version.as_ref().ok(), now) {
         return Err(Refusal {
             reason: Reason::FutureTimestamp,
             detail: format!(
@@ -84,12 +81,17 @@ fn version(record: &Record) -> Result<Version, Refusal> {
     }
 }
 
-/// The broker's own clock is never in the future; a producer's, or a replay's, may be.
-fn lies_in_future(record: &Record, version: &Version, now: SystemTime) -> bool {
-    let chosen_by_broker = matches!(record.timestamp, Timestamp::LogAppend(_))
-        && record.header(REPLAY_VERSION).is_none();
+/// The broker's own clock is never in the future; a producer's, or a replay's, may be. Without a readable `version` the
+/// record's own time is judged.
+fn lies_in_future(record: &Record, version: Option<&Version>, now: SystemTime) -> bool {
+    let replayed = version.filter(|_| record.header(REPLAY_VERSION).is_some());
+    let chosen = match (replayed, record.timestamp) {
+        (Some(version), _) => version.timestamp_ms,
+        (None, Timestamp::Create(millis)) => millis,
+        (None, Timestamp::LogAppend(_) | Timestamp::Missing) => return false,
+    };
     let limit = now.duration_since(UNIX_EPOCH).unwrap_or_default() + MAX_FUTURE;
-    !chosen_by_broker && i128::from(version.timestamp_ms) > limit.as_millis() as i128
+    i128::from(chosen) > limit.as_millis() as i128
 }
 
 fn invalid(detail: &str) -> Refusal {
@@ -179,6 +181,8 @@ mod tests {
             check(&record(future, Some(b"{"))),
             Err(Reason::FutureTimestamp)
         );
+        let unreadable = with_replay_version(record(future, Some(b"{")), "x");
+        assert_eq!(check(&unreadable), Err(Reason::FutureTimestamp));
         let malformed = with_replay_version(record(Timestamp::Create(1), Some(b"{")), "x");
         assert_eq!(check(&malformed), Err(Reason::MalformedJson));
         let rule = with_replay_version(record(Timestamp::Create(1), Some(&valid())), "1/2");

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use shared::{
     order::{OrderUid, Revision, Version},
     runtime::backoff::Backoff,
-    storage::{Change, ChangeSet, Class, Postgres, StorageError},
+    storage::{Applied, Change, ChangeSet, Class, Postgres, StorageError},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     breaker::Breaker,
@@ -33,8 +34,6 @@ pub(super) enum Verdict {
 pub(super) struct Persisted {
     /// What became of each change.
     pub(super) verdicts: HashMap<(OrderUid, Version), Verdict>,
-    /// What Postgres held of these orders at these moments.
-    pub(super) revisions: Vec<(Vec<Revision>, Instant)>,
     /// Changes that lost to a lower offset of their own partition: a clock stepped back.
     pub(super) clock_steps: u64,
 }
@@ -50,6 +49,40 @@ impl Persisted {
     }
 }
 
+/// What Postgres held at a moment, on its way to Redis.
+pub(super) struct Fresh {
+    pub(super) revisions: Vec<Revision>,
+    pub(super) read_at: Instant,
+}
+
+/// Where [`Fresh`] goes as soon as it is known: whatever else the batch has to wait for, Redis does not.
+pub(super) type Sink = mpsc::UnboundedSender<Fresh>;
+
+/// The right of a batch to use Postgres. A batch that waits for its trial gives it back, or two batches that the database
+/// refuses would keep out the one that it accepts.
+pub(super) struct Turn {
+    turns: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    pub(super) fn new(turns: Arc<Semaphore>, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            turns,
+            permit: Some(permit),
+        }
+    }
+
+    fn give_back(&mut self) {
+        self.permit = None;
+    }
+
+    async fn take(&mut self) {
+        // Never closed; and without a permit the batch would only be one too many.
+        self.permit = Arc::clone(&self.turns).acquire_owned().await.ok();
+    }
+}
+
 /// Writes batches to Postgres.
 #[derive(Clone)]
 pub(super) struct Persist {
@@ -60,7 +93,12 @@ pub(super) struct Persist {
 
 impl Persist {
     /// Stores `changes`; returns when each is stored, found to be outdated, or refused for what it says.
-    pub(super) async fn persist(&self, changes: Vec<Change>) -> Persisted {
+    pub(super) async fn persist(
+        &self,
+        changes: Vec<Change>,
+        mut turn: Turn,
+        sink: Sink,
+    ) -> Persisted {
         let mut persisted = Persisted::default();
         let mut outdated = Vec::new();
         let mut pending = changes;
@@ -74,7 +112,9 @@ impl Persist {
                     .map(|change| (change.uid.clone(), change.version))
                     .collect(),
             };
-            let refused = self.apply(newest, &mut persisted, &mut outdated).await;
+            let refused = self
+                .apply(newest, &mut turn, &sink, &mut persisted, &mut outdated)
+                .await;
             pending = Vec::new();
             for change in superseded {
                 match winners.get(&change.uid) {
@@ -87,7 +127,7 @@ impl Persist {
             }
         }
         if !outdated.is_empty() {
-            self.read_back(outdated, &mut persisted).await;
+            self.read_back(outdated, &sink, &mut persisted).await;
         }
         persisted
     }
@@ -96,6 +136,8 @@ impl Persist {
     async fn apply(
         &self,
         set: ChangeSet,
+        turn: &mut Turn,
+        sink: &Sink,
         persisted: &mut Persisted,
         outdated: &mut Vec<(OrderUid, Version)>,
     ) -> Vec<OrderUid> {
@@ -105,14 +147,17 @@ impl Persist {
         let mut backoff = Backoff::default();
         while let Some(set) = sets.pop() {
             if self.breaker.is_open() {
-                sets.push(self.try_one(set, persisted, outdated).await);
+                let left = self.try_one(set, turn, sink, persisted, outdated).await;
+                if !left.is_empty() {
+                    sets.push(left);
+                }
                 continue;
             }
             let error = match self.postgres.apply(&set).await {
                 Ok(applied) => {
                     self.breaker.accepted(set.len());
                     backoff = Backoff::default();
-                    record(set, &applied.won, applied.committed, persisted, outdated);
+                    record(set, &applied, sink, persisted, outdated);
                     continue;
                 }
                 Err(error) => error,
@@ -132,7 +177,7 @@ impl Persist {
                         sets.push(set);
                     }
                 }
-                // An unknown error is bisected once, to keep what is not concerned by it moving; then it is waited out.
+                // An unknown error is bisected once, so that half of the batch may be stored; then it is waited out.
                 Class::Record => halve(set, &mut sets),
                 Class::Unknown if set.len() == whole && whole > 1 => halve(set, &mut sets),
                 Class::Transient
@@ -154,10 +199,13 @@ impl Persist {
     async fn try_one(
         &self,
         set: ChangeSet,
+        turn: &mut Turn,
+        sink: &Sink,
         persisted: &mut Persisted,
         outdated: &mut Vec<(OrderUid, Version)>,
     ) -> ChangeSet {
         let _waiting = self.waits.begin(Wait::Breaker);
+        turn.give_back();
         let mut rows = set.into_vec();
         rows.reverse();
         let mut backoff = Backoff::default();
@@ -167,7 +215,7 @@ impl Persist {
             match self.postgres.apply(&one).await {
                 Ok(applied) => {
                     self.breaker.accepted(1);
-                    record(one, &applied.won, applied.committed, persisted, outdated);
+                    record(one, &applied, sink, persisted, outdated);
                     break;
                 }
                 Err(error) if error.class() == Class::Record => {
@@ -181,6 +229,7 @@ impl Persist {
                 }
             }
         }
+        turn.take().await;
         ChangeSet::new(rows).0
     }
 
@@ -200,7 +249,12 @@ impl Persist {
     }
 
     /// A record that lost never writes its own body to the cache: what Postgres holds is read back.
-    async fn read_back(&self, outdated: Vec<(OrderUid, Version)>, persisted: &mut Persisted) {
+    async fn read_back(
+        &self,
+        outdated: Vec<(OrderUid, Version)>,
+        sink: &Sink,
+        persisted: &mut Persisted,
+    ) {
         let uids: Vec<OrderUid> = outdated.iter().map(|(uid, _)| uid.clone()).collect();
         let read_at = Instant::now();
         let revisions = read_persistently(&self.postgres, &self.waits, &uids).await;
@@ -213,7 +267,7 @@ impl Persist {
             let winner = held.get(&loser.0).copied().unwrap_or(loser.1);
             persisted.lose(loser, winner);
         }
-        persisted.revisions.push((revisions, read_at));
+        send(sink, revisions, read_at);
     }
 }
 
@@ -223,16 +277,16 @@ fn halve(set: ChangeSet, sets: &mut Vec<ChangeSet>) {
     sets.push(left);
 }
 
-/// Notes what an applied set did: winners are what Postgres held at the commit.
+/// Notes what an applied set did, and sends the winners on.
 fn record(
     set: ChangeSet,
-    won: &[bool],
-    committed: Instant,
+    applied: &Applied,
+    sink: &Sink,
     persisted: &mut Persisted,
     outdated: &mut Vec<(OrderUid, Version)>,
 ) {
     let mut winners = Vec::with_capacity(set.len());
-    for (change, won) in set.into_vec().into_iter().zip(won) {
+    for (change, won) in set.into_vec().into_iter().zip(&applied.won) {
         if *won {
             persisted
                 .verdicts
@@ -247,8 +301,13 @@ fn record(
             outdated.push((change.uid, change.version));
         }
     }
-    if !winners.is_empty() {
-        persisted.revisions.push((winners, committed));
+    send(sink, winners, applied.as_of);
+}
+
+fn send(sink: &Sink, revisions: Vec<Revision>, read_at: Instant) {
+    if !revisions.is_empty() {
+        // The receiver lives as long as the batch.
+        let _ = sink.send(Fresh { revisions, read_at });
     }
 }
 

@@ -50,12 +50,9 @@ impl BatchTrace {
         }
     }
 
-    pub(super) fn persisted(&mut self) {
-        self.persisted = SystemTime::now();
-    }
-
-    pub(super) fn written_through(&mut self) {
-        self.written_through = SystemTime::now();
+    /// When Postgres, and when Redis had everything.
+    pub(super) fn stored(&mut self, persisted: SystemTime, written_through: SystemTime) {
+        (self.persisted, self.written_through) = (persisted, written_through);
     }
 
     /// Hands the spans out: one for the record, below it one for Postgres and one for Redis.

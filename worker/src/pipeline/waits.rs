@@ -72,9 +72,14 @@ impl Waits {
         Waiting { waits: self, wait }
     }
 
+    /// How many wait for `wait`.
+    pub fn count(&self, wait: Wait) -> usize {
+        self.counts[wait as usize].load(Ordering::Relaxed)
+    }
+
     /// Whether somebody waits for `wait`.
     pub fn waiting_for(&self, wait: Wait) -> bool {
-        self.counts[wait as usize].load(Ordering::Relaxed) > 0
+        self.count(wait) > 0
     }
 
     /// What is waited for.

@@ -99,7 +99,7 @@ async fn marks_are_repaired_and_cleared() {
     eventually("no mark", async || {
         world
             .postgres
-            .repair_marks(1)
+            .repair_marks(None, 1)
             .await
             .unwrap()
             .is_empty()
@@ -133,7 +133,10 @@ async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it
         .write_through
         .write(orders.clone(), Instant::now())
         .await;
-    assert_eq!(world.postgres.repair_marks(10).await.unwrap().len(), 3);
+    assert_eq!(
+        world.postgres.repair_marks(None, 10).await.unwrap().len(),
+        3
+    );
     let _looking = world.look_after();
     let _: () = redis::cmd("CONFIG")
         .arg("SET")
@@ -145,7 +148,7 @@ async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it
     eventually("no mark", async || {
         world
             .postgres
-            .repair_marks(1)
+            .repair_marks(None, 1)
             .await
             .unwrap()
             .is_empty()
@@ -190,6 +193,28 @@ async fn a_redis_that_comes_back_with_older_content_is_brought_up_to_date() {
         restore.hset_multiple(key, &fields.iter().collect::<Vec<_>>());
     }
     let _: () = restore.query_async(&mut connection).await.unwrap();
+    eventually("Redis to equal Postgres", async || {
+        world.holds(&new).await.then_some(())
+    })
+    .await;
+}
+
+/// A crash that loses less than a tick of the watermark.
+#[tokio::test]
+async fn another_redis_process_is_not_trusted_even_with_the_same_watermark() {
+    let mut world = World::new().await;
+    let _looking = world.look_after();
+    eventually("a watermark", async || world.watermark().await).await;
+    let new = world.store(5, 2).await;
+    world.write_through.write(new.clone(), Instant::now()).await;
+    let lost = world.watermark().await.unwrap();
+    world.redis.restart();
+    // What its last snapshot held: the watermark, but not the orders.
+    let mut connection = world.redis.connect().await;
+    let _: () = connection
+        .hset("order-cache", "watermark", lost)
+        .await
+        .unwrap();
     eventually("Redis to equal Postgres", async || {
         world.holds(&new).await.then_some(())
     })
