@@ -138,7 +138,9 @@ impl Context {
             {
                 tracing::warn!(?partitions, limit = ?self.drain_limit, "partitions were revoked before all their records were finished; the rest will be read again");
             }
-            commit(consumer);
+            if let Err(error) = commit(consumer) {
+                report_uncommitted(&error);
+            }
         }
         self.assignment.revoke(partitions);
         for partition in partitions {
@@ -236,12 +238,17 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Commits what is stored. The timer would do so within a second, but by then the partitions are somebody else's.
-pub(super) fn commit(consumer: &BaseConsumer<Context>) {
+/// Commits what is stored; the timer would do so within a second, but by then the partitions are somebody else's.
+///
+/// # Errors
+/// When the broker does not take it, as in the middle of a rebalance.
+pub(super) fn commit(consumer: &BaseConsumer<Context>) -> Result<(), KafkaError> {
     match consumer.commit_consumer_state(CommitMode::Sync) {
-        Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
-        Err(error) => {
-            tracing::warn!(%error, "offsets were not committed; their records will be read again");
-        }
+        Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
+        result => result,
     }
+}
+
+pub(super) fn report_uncommitted(error: &KafkaError) {
+    tracing::warn!(%error, "offsets were not committed; their records will be read again");
 }

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     assignment::Assignment,
     client,
-    context::{Context, GroupState, commit},
+    context::{Context, GroupState, commit, report_uncommitted},
     record::{Intake, Received, Record},
 };
 use crate::metrics::Metrics;
@@ -247,12 +247,25 @@ impl Polling {
         }
         // Without a broker both the commit and the drop would wait for the session timeout.
         if self.consumer.context().group.brokers().is_up() {
-            commit(&self.consumer);
+            commit_last(&self.consumer, drain_limit);
         }
         // The fence goes up before the group is left, so that the revocation does not wait a second time.
         self.assignment.revoke(&partitions);
         // Dropping the consumer leaves the group, at once where a broker answers.
         drop(self.consumer);
+    }
+}
+
+/// In the middle of a rebalance the broker takes no offsets, so that is waited for. What is read meanwhile is not taken in.
+fn commit_last(consumer: &BaseConsumer<Context>, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    while let Err(error) = commit(consumer) {
+        if Instant::now() >= deadline {
+            report_uncommitted(&error);
+            return;
+        }
+        // Serves the rebalance.
+        consumer.poll(POLL);
     }
 }
 
