@@ -205,6 +205,29 @@ impl TestRedis {
 
     /// None when the port is taken.
     fn start_on(port: u16) -> Option<Self> {
+        Self::start_with(port, &[])
+    }
+
+    fn start_cluster_node(folder: &std::path::Path) -> Self {
+        (0..10)
+            .find_map(|_| {
+                let (port, bus) = (free_port(), free_port().to_string());
+                let state = folder.join(format!("{port}.conf"));
+                let state = state.to_string_lossy();
+                let settings = [
+                    "--cluster-enabled",
+                    "yes",
+                    "--cluster-port",
+                    &bus,
+                    "--cluster-config-file",
+                    &state,
+                ];
+                Self::start_with(port, &settings)
+            })
+            .unwrap_or_else(|| panic!("redis-server does not start as a node of a cluster"))
+    }
+
+    fn start_with(port: u16, settings: &[&str]) -> Option<Self> {
         let program =
             env::var("ORDER_SERVICE_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let process = Command::new(&program)
@@ -216,6 +239,7 @@ impl TestRedis {
                 "--enable-debug-command",
                 "yes",
             ])
+            .args(settings)
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -311,4 +335,56 @@ pub async fn eventually<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>
     tokio::time::timeout(PATIENCE, asking)
         .await
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// A Redis Cluster of three masters of one's own, ended with the value.
+pub struct TestCluster {
+    nodes: Vec<TestRedis>,
+    folder: std::path::PathBuf,
+}
+
+impl TestCluster {
+    /// Starts three empty servers and makes them a cluster.
+    pub fn start() -> Self {
+        let folder = env::temp_dir().join(format!("order-service-cluster-{}", Uuid::new_v4()));
+        std::fs::create_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let nodes: Vec<TestRedis> = (0..3)
+            .map(|_| TestRedis::start_cluster_node(&folder))
+            .collect();
+        let create = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)))
+            .arg("--cluster-yes")
+            .output()
+            .unwrap_or_else(|error| panic!("redis-cli: {error}"));
+        assert!(
+            create.status.success(),
+            "{}",
+            String::from_utf8_lossy(&create.stdout)
+        );
+        Self { nodes, folder }
+    }
+
+    /// The configuration that leads to it.
+    pub fn config(&self) -> config::Redis {
+        let urls: Vec<String> = self.nodes.iter().map(TestRedis::url).collect();
+        config::Redis {
+            url: urls.join(","),
+            ..self.nodes[0].config()
+        }
+    }
+
+    /// Its servers.
+    pub fn nodes(&self) -> &[TestRedis] {
+        &self.nodes
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        self.nodes.clear();
+        // A folder that is left behind in the temporary one harms nobody.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool, Runtime};
+use futures_util::future::join_all;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, Pipeline, RedisFuture, Value,
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisFuture,
+    RedisResult, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
+    cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
     io::tcp::TcpSettings,
 };
 use tokio::sync::OnceCell;
@@ -136,6 +139,85 @@ pub(super) enum Connection {
     Shared(ConnectionManager),
     Pooled(deadpool_redis::Connection),
     Cluster(ClusterConnection),
+}
+
+/// A server that holds keys: the one there is, or a master of a cluster.
+pub(super) enum Node {
+    Only,
+    Master { host: String, port: u16 },
+}
+
+impl Connection {
+    /// The servers that hold keys.
+    pub(super) async fn nodes(&mut self) -> RedisResult<Vec<Node>> {
+        let Self::Cluster(cluster) = self else {
+            return Ok(vec![Node::Only]);
+        };
+        let nodes: String = redis::cmd("CLUSTER")
+            .arg("NODES")
+            .query_async(cluster)
+            .await?;
+        Ok(nodes.lines().filter_map(master).collect())
+    }
+
+    /// Asks one server, for what it holds itself.
+    pub(super) async fn query_at<T: FromRedisValue>(
+        &mut self,
+        node: &Node,
+        command: Cmd,
+    ) -> RedisResult<T> {
+        match (self, node) {
+            (Self::Cluster(cluster), Node::Master { host, port }) => {
+                let address = SingleNodeRoutingInfo::ByAddress {
+                    host: host.clone(),
+                    port: *port,
+                };
+                let value = cluster
+                    .route_command(command, RoutingInfo::SingleNode(address))
+                    .await?;
+                Ok(T::from_redis_value(value)?)
+            }
+            (connection, _) => command.query_async(connection).await,
+        }
+    }
+
+    /// Deletes keys; returns how many there were. One command each, for they may lie in different slots.
+    pub(super) async fn unlink(&mut self, keys: &[String]) -> RedisResult<u64> {
+        let commands = keys.iter().map(|key| {
+            let mut command = redis::cmd("UNLINK");
+            command.arg(key);
+            command
+        });
+        if let Self::Cluster(cluster) = self {
+            let mut deletions = Vec::with_capacity(keys.len());
+            for command in commands {
+                let mut connection = cluster.clone();
+                deletions.push(async move { command.query_async::<u64>(&mut connection).await });
+            }
+            return join_all(deletions).await.into_iter().sum();
+        }
+        let mut pipeline = Pipeline::with_capacity(keys.len());
+        commands.for_each(|command| {
+            pipeline.add_command(command);
+        });
+        let counts: Vec<u64> = pipeline.query_async(self).await?;
+        Ok(counts.iter().sum())
+    }
+}
+
+/// The address of a master in a line of CLUSTER NODES, as in `ID HOST:PORT@BUS[,NAME] FLAGS ...`.
+fn master(line: &str) -> Option<Node> {
+    let mut words = line.split(' ').skip(1);
+    let (address, flags) = (words.next()?, words.next()?);
+    let (host, port) = address.split('@').next()?.rsplit_once(':')?;
+    flags
+        .split(',')
+        .any(|flag| flag == "master")
+        .then_some(())?;
+    Some(Node::Master {
+        host: host.to_owned(),
+        port: port.parse().ok()?,
+    })
 }
 
 impl ConnectionLike for Connection {

@@ -3,9 +3,9 @@
 
 use std::{sync::LazyLock, time::Instant};
 
-use redis::{FromRedisValue, Script, Value, pipe};
+use redis::{FromRedisValue, Script, Value};
 
-use super::{Cache, CacheError, ClockReading, connection::Connection, entry::PREFIX};
+use super::{Cache, CacheError, ClockReading, connection::Node, entry::PREFIX};
 
 /// The hash that holds the state.
 const KEY: &str = "order-cache";
@@ -123,24 +123,36 @@ impl Cache {
     /// # Errors
     /// When Redis does not answer or refuses; some entries may be gone then.
     pub async fn clear(&self) -> Result<u64, CacheError> {
+        let nodes = self
+            .run("nodes", async {
+                Ok(self.connection().await?.nodes().await?)
+            })
+            .await?;
+        let mut deleted = 0;
+        for node in &nodes {
+            deleted += self.clear_node(node).await?;
+        }
+        Ok(deleted)
+    }
+
+    async fn clear_node(&self, node: &Node) -> Result<u64, CacheError> {
         let (mut cursor, mut deleted) = (0_u64, 0);
         loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor)
+                .arg("MATCH")
+                .arg(format!("{PREFIX}*"))
+                .arg("COUNT")
+                .arg(SCAN_COUNT);
             let (next, keys): (u64, Vec<String>) = self
                 .run("scan", async {
-                    let mut connection = self.connection().await?;
-                    let mut scan = redis::cmd("SCAN");
-                    scan.arg(cursor)
-                        .arg("MATCH")
-                        .arg(format!("{PREFIX}*"))
-                        .arg("COUNT")
-                        .arg(SCAN_COUNT);
-                    Ok(scan.query_async(&mut connection).await?)
+                    Ok(self.connection().await?.query_at(node, scan).await?)
                 })
                 .await?;
             if !keys.is_empty() {
                 deleted += self
                     .run("unlink", async {
-                        unlink(&mut self.connection().await?, &keys).await
+                        Ok(self.connection().await?.unlink(&keys).await?)
                     })
                     .await?;
             }
@@ -186,13 +198,4 @@ fn fields(info: &Value, name: &str) -> Vec<String> {
     };
     values.sort_unstable();
     values
-}
-
-async fn unlink(connection: &mut Connection, keys: &[String]) -> Result<u64, CacheError> {
-    let mut pipeline = pipe();
-    for key in keys {
-        pipeline.cmd("UNLINK").arg(key);
-    }
-    let counts: Vec<u64> = pipeline.query_async(connection).await?;
-    Ok(counts.iter().sum())
 }

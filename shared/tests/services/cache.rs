@@ -7,8 +7,8 @@ use redis::AsyncCommands;
 use shared::{
     cache::{Announcement, CHANNEL, Cache, CacheError, Cached, Subscription, WriteOutcome},
     config,
-    order::Revision,
-    testing::{TestRedis, eventually},
+    order::{Revision, Version},
+    testing::{TestCluster, TestRedis, eventually},
 };
 
 use super::{order, revision, uid, version};
@@ -287,6 +287,64 @@ async fn clearing_deletes_our_entries_and_nothing_else() {
     let mut left: Vec<String> = connection.keys("*").await.unwrap();
     left.sort();
     assert_eq!(left, ["order-cache", "somebody:elses"]);
+    assert_eq!(
+        cache.eviction_policy().await.unwrap().as_deref(),
+        Some("allkeys-lru")
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_is_written_announced_and_cleared_like_a_single_server() {
+    let cluster = TestCluster::start();
+    let cache = Cache::pooled(&cluster.config()).unwrap();
+    let batch: Vec<Revision> = (0..300)
+        .map(|n| revision(&order(&format!("u{n}"), 1), n))
+        .collect();
+    // The cluster has just been made; its nodes hear of each other one by one.
+    eventually("a cluster that takes writes", async || {
+        let results = cache.write_batch(&batch, Instant::now()).await;
+        results.iter().all(Result::is_ok).then_some(())
+    })
+    .await;
+    let mut subscription = Subscription::open(&cluster.config()).await.unwrap();
+    let newer: Vec<Revision> = batch
+        .iter()
+        .map(|old| Revision {
+            version: Version::new(1_700_000_000_001, old.version.offset, 0),
+            ..old.clone()
+        })
+        .collect();
+    let results = cache.write_batch(&newer, Instant::now()).await;
+    assert!(
+        results
+            .iter()
+            .all(|result| matches!(result, Ok(WriteOutcome::Written)))
+    );
+    // What was announced before may still be on its way between the nodes.
+    let mut announced = 0;
+    while announced < newer.len() {
+        let changes = subscription.next().await.unwrap();
+        announced += changes
+            .iter()
+            .filter(|change| change.version.timestamp_ms == 1_700_000_000_001)
+            .count();
+    }
+    for revision in &newer {
+        let cached = cache.get(&revision.uid).await.unwrap().unwrap();
+        assert_eq!(
+            (cached.version, cached.document),
+            (revision.version, revision.document.clone())
+        );
+    }
+
+    assert_eq!(cache.probe().await.unwrap().servers.len(), 3);
+    assert!(cache.move_watermark(None, 1).await.unwrap());
+    assert_eq!(cache.clear().await.unwrap(), 300);
+    for node in cluster.nodes() {
+        let mut connection = node.connect().await;
+        let left: Vec<String> = connection.keys("order:*").await.unwrap();
+        assert_eq!(left, Vec::<String>::new());
+    }
     assert_eq!(
         cache.eviction_policy().await.unwrap().as_deref(),
         Some("allkeys-lru")
