@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ptr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -9,8 +10,10 @@ use std::{
 use rdkafka::{
     ClientConfig, ClientContext, Offset, Timestamp, TopicPartitionList,
     admin::{
-        AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+        AdminClient, AdminOptions, AlterConfig, ConfigResource, NewTopic, ResourceSpecifier,
+        TopicReplication,
     },
+    bindings::{rd_kafka_header_add, rd_kafka_headers_t, rd_kafka_resp_err_t},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
@@ -27,8 +30,11 @@ use crate::{
 /// The size that a record may have here; the topic decides what it really takes.
 const MAX_BYTES: &str = "16777216";
 
-/// Name and value of a header.
+/// Name and value of a header that was read.
 pub type Header = (String, Option<Vec<u8>>);
+
+/// Name and value of a header to send. Brokers take any name, UTF-8 or not.
+pub type RawHeader = (Vec<u8>, Option<Vec<u8>>);
 
 /// Whose clock a topic's timestamps come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +136,18 @@ impl Broker {
             .flat_map(|resource| resource.expect("the topic exists").entries)
             .filter_map(|entry| Some((entry.name, entry.value?)))
             .collect()
+    }
+
+    /// How large a record of a topic may be from now on; every other setting goes back to its default.
+    #[track_caller]
+    pub fn limit(&self, topic: &str, max_bytes: u32) {
+        let max_bytes = max_bytes.to_string();
+        let limit =
+            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &max_bytes);
+        block_on(self.admin().alter_configs([&limit], &AdminOptions::new()))
+            .unwrap_or_else(|error| panic!("limit of {topic}: {error}"))
+            .into_iter()
+            .for_each(|altered| drop(altered.expect("the topic exists")));
     }
 
     fn consumer(&self, group: &str) -> BaseConsumer {
@@ -255,19 +273,35 @@ impl Record {
         message.partition = self.partition;
         message.timestamp = self.timestamp_ms;
         if !self.headers.is_empty() {
-            let headers =
-                self.headers
-                    .iter()
-                    .fold(OwnedHeaders::new(), |headers, (name, value)| {
-                        headers.insert(rdkafka::message::Header {
-                            key: name,
-                            value: value.as_deref(),
-                        })
-                    });
-            message.headers = Some(headers);
+            message.headers = Some(native_headers(&self.headers));
         }
         message
     }
+}
+
+/// The headers as librdkafka takes them.
+#[allow(
+    unsafe_code,
+    reason = "rust-rdkafka's own writer takes no name that is not UTF-8"
+)]
+fn native_headers(headers: &[RawHeader]) -> OwnedHeaders {
+    let native = OwnedHeaders::new_with_capacity(headers.len());
+    // What rust-rdkafka lends out is librdkafka's own list.
+    let list = ptr::from_ref(native.as_borrowed())
+        .cast_mut()
+        .cast::<rd_kafka_headers_t>();
+    for (name, value) in headers {
+        let (bytes, size) = value.as_ref().map_or((ptr::null(), 0), |value| {
+            (value.as_ptr().cast(), value.len() as isize)
+        });
+        // SAFETY: `native` owns the list, lives beyond the loop, and nobody else knows it yet; name and value are as long as
+        // it is said, and copied.
+        let added = unsafe {
+            rd_kafka_header_add(list, name.as_ptr().cast(), name.len() as isize, bytes, size)
+        };
+        assert_eq!(added, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
+    }
+    native
 }
 
 fn position(message: &impl Message) -> Position {

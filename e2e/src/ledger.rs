@@ -46,7 +46,7 @@ impl Sent {
             .headers
             .iter()
             .rev()
-            .find(|(name, _)| name == "replay-version")
+            .find(|(name, _)| name == b"replay-version")
             .and_then(|(_, value)| parse_replay_version(value.as_deref()?).ok())
             .unwrap_or(Version::new(
                 self.position.timestamp_ms,
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_replayed_record_has_the_version_of_its_header() {
         let mut replayed = sent(9, 9, Class::Refused(Reason::TooLarge));
-        let header = ("replay-version".to_owned(), Some(b"1/2/3".to_vec()));
+        let header = (b"replay-version".to_vec(), Some(b"1/2/3".to_vec()));
         replayed.record.headers.push(header);
         assert_eq!(replayed.version(), Version::new(1, 2, 3));
     }

@@ -37,7 +37,7 @@ pub use addresses::Addresses;
 pub use check::Check;
 pub use feed::Feed;
 pub use http::{Answer, Http};
-pub use kafka::{Broker, Header, Position, Stored, Timestamps};
+pub use kafka::{Broker, Header, Position, RawHeader, Stored, Timestamps};
 pub use kafka_server::PrivateKafka;
 pub use ledger::{Class, Ledger, Sent, State};
 pub use postgres::{Database, PrivatePostgres, Row};

@@ -7,7 +7,7 @@ use shared::order::{
     sample::{Defect, Generator, broken_json, gibberish},
 };
 
-use crate::{kafka::Header, ledger::Class};
+use crate::{kafka::RawHeader, ledger::Class};
 
 /// A record before it is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Record {
     /// Its value; none is Kafka's null.
     pub value: Option<Vec<u8>>,
     /// Its headers.
-    pub headers: Vec<Header>,
+    pub headers: Vec<RawHeader>,
     /// Its partition; none: the one that its key stands for, or any.
     pub partition: Option<i32>,
     /// Its timestamp, where the topic keeps the producer's.
@@ -89,12 +89,12 @@ impl Draft {
         self
     }
 
-    /// With one more header.
+    /// With one more header; its name need not be UTF-8.
     #[must_use]
-    pub fn with_header(mut self, name: &str, value: Option<&[u8]>) -> Self {
+    pub fn with_header(mut self, name: impl Into<Vec<u8>>, value: Option<&[u8]>) -> Self {
         self.record
             .headers
-            .push((name.to_owned(), value.map(<[u8]>::to_vec)));
+            .push((name.into(), value.map(<[u8]>::to_vec)));
         self
     }
 

@@ -237,7 +237,11 @@ fn every_difference_is_noticed() {
     let again = Record {
         key: letter.key,
         value: letter.value,
-        headers: letter.headers,
+        headers: letter
+            .headers
+            .into_iter()
+            .map(|(name, value)| (name.into_bytes(), value))
+            .collect(),
         ..Record::default()
     };
     stack.broker().send(&dead_letters, [&again]);
@@ -248,7 +252,7 @@ fn every_difference_is_noticed() {
         |record: &mut Record| record.value = None,
         |record: &mut Record| drop(record.headers.remove(0)),
         |record: &mut Record| record.headers[0].1 = Some(b"too_large".to_vec()),
-        |record: &mut Record| record.headers.insert(0, ("more".to_owned(), None)),
+        |record: &mut Record| record.headers.insert(0, (b"more".to_vec(), None)),
     ] {
         let mut changed = again.clone();
         change(&mut changed);

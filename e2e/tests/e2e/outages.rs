@@ -1,6 +1,6 @@
 //! Redis and Postgres that are away for a while.
 
-use e2e::{Draft, Feed, Http, Ledger, Signal, Stack, entries, until};
+use e2e::{Draft, Entry, Feed, Http, Ledger, Signal, Stack, entries, until};
 use shared::order::{Order, sample::Generator};
 
 fn drafts(seed: u64, count: usize) -> Vec<Draft> {
@@ -133,6 +133,57 @@ fn a_redis_that_comes_back_with_older_content_is_put_right() {
         stack.check().api(&ledger, &api.url(), "local");
         stack.check().api_in_postgres(&ledger, &api.url());
     }
+}
+
+/// The watermark moves once a second: what was written after its last move is lost with a Redis whose snapshot is not older
+/// than that, and the watermark cannot tell.
+#[test]
+fn a_redis_that_comes_back_with_the_same_watermark_is_put_right() {
+    let mut stack = Stack::builder("watermark").workers(1).start();
+    let url = stack.addresses().redis_url.clone();
+    let version = |uid: &str| entries(&url).unwrap().get(uid).and_then(Entry::version);
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &drafts(161, 1));
+    stack.settle();
+    let uid = ledger.some_uid();
+    let newest = |ledger: &Ledger| Some(ledger.orders()[&uid].version.to_string());
+
+    // As often as the watermark moves between the snapshot and the crash.
+    let mut rounds = 1..=20;
+    loop {
+        let round = rounds.next().expect("the watermark moves once a second");
+        let old = stack.redis.watermark().unwrap();
+        let watermark = until("a watermark that has just moved", || {
+            match stack.redis.watermark().unwrap() {
+                moved if moved != old => Ok(moved),
+                same => Err(format!("{same:?}")),
+            }
+        });
+        stack.redis.save();
+        let mut other = Generator::new(162 + round, 1..=3).next().unwrap();
+        other.order_uid.clone_from(&uid);
+        stack.send(&mut ledger, &[Draft::order(&other)]);
+        until("the update in Redis", || match version(&uid) {
+            found if found == newest(&ledger) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        // Nobody looks at it before it is back.
+        stack.workers[0].process.signal(Signal::Stop);
+        if stack.redis.watermark().unwrap() == watermark {
+            break;
+        }
+        stack.workers[0].process.signal(Signal::Continue);
+    }
+    let lost = newest(&ledger);
+    stack.redis.crash();
+    stack.redis.start_again();
+    assert!(version(&uid) < lost, "Redis came back with older content");
+    stack.workers[0].process.signal(Signal::Continue);
+    until("the update in Redis again", || match version(&uid) {
+        found if found == lost => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    stack.check().tiers(&ledger);
 }
 
 #[test]
