@@ -77,6 +77,19 @@ impl Api {
         Http::new().get(&format!("{}/order/{uid}", self.url()))
     }
 
+    /// Waits until `GET /order/{uid}` is answered from `source`: an announcement that comes in the middle of a read, or a
+    /// link that was lost for a moment, keeps its answer out of the local cache.
+    #[track_caller]
+    pub fn await_source(&self, uid: &str, source: &str) -> Answer {
+        until(&format!("{uid} from {source}"), || {
+            let answer = self.order(uid);
+            match answer.header("X-Source").map(str::to_owned) {
+                Some(seen) if seen == source => Ok(answer),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+    }
+
     /// The answer to `GET /order/{uid}?nocache=1`.
     #[track_caller]
     pub fn order_in_postgres(&self, uid: &str) -> Answer {

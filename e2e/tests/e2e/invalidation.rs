@@ -52,7 +52,7 @@ fn a_change_is_seen_on_every_replica() {
     for change in 0..10 {
         await_everywhere(&stack, &ledger, &uid);
         for api in &stack.apis {
-            assert_eq!(api.order(&uid).header("X-Source"), Some("local"));
+            api.await_source(&uid, "local");
         }
         let mut changed = order(52 + change);
         changed.order_uid.clone_from(&uid);
@@ -69,9 +69,7 @@ fn an_order_that_was_not_found_is_found_when_it_arrives() {
         let order = order(seed);
         for api in &stack.apis {
             api.order(&order.order_uid).problem(404);
-            let again = api.order(&order.order_uid);
-            again.problem(404);
-            assert_eq!(again.header("X-Source"), Some("local"), "remembered");
+            api.await_source(&order.order_uid, "local").problem(404);
         }
         stack.send(&mut ledger, &[Draft::order(&order)]);
         await_everywhere(&stack, &ledger, &order.order_uid);
