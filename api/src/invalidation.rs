@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus::IntGauge;
 use shared::{
     cache::{CacheError, Subscription},
     config::Redis,
@@ -12,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::local_cache::LocalCache;
 
-/// Keeps one subscription open until `shutdown`. `tried` turns true once the first attempt succeeded or failed: a warm-up
-/// waits for that.
+/// Keeps one subscription open until `shutdown`, and `up` at 1 while it is. `tried` turns true once the first attempt
+/// succeeded or failed: a warm-up waits for that.
 pub async fn run(
     local: Arc<LocalCache>,
     redis: Redis,
+    up: IntGauge,
     tried: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) {
@@ -27,10 +29,12 @@ pub async fn run(
                 Ok(subscription) => {
                     backoff = Backoff::default();
                     local.link_up();
+                    up.set(1);
                     tried.send_replace(true);
                     tracing::info!("announcements of changed orders are heard");
                     let error = follow(&local, subscription).await;
                     local.link_down();
+                    up.set(0);
                     tracing::warn!(%error, "announcements of changed orders are not heard: the local cache was dropped");
                 }
                 Err(error) => {

@@ -37,7 +37,7 @@ pub mod web;
 
 use std::sync::Arc;
 
-use prometheus::Registry;
+use prometheus::{IntGauge, Registry};
 use shared::{
     cache::Cache,
     config::ConfigError,
@@ -66,6 +66,7 @@ pub struct App {
     lookup: Lookup,
     postgres: Postgres,
     redis: Option<Cache>,
+    announcements_up: IntGauge,
     config: Config,
 }
 
@@ -136,6 +137,7 @@ impl App {
             lookup,
             postgres,
             redis,
+            announcements_up: metrics.cache.announcements_up.clone(),
             config,
         })
     }
@@ -179,7 +181,8 @@ impl App {
         let (tried, subscription_tried) = watch::channel(self.redis.is_none());
         if self.redis.is_some() {
             let (local, redis) = (self.local.clone(), self.config.redis.clone());
-            tasks.spawn(invalidation::run(local, redis, tried, stop.clone()));
+            let up = self.announcements_up.clone();
+            tasks.spawn(invalidation::run(local, redis, up, tried, stop.clone()));
         }
         let watch = health::watch(
             self.health.clone(),

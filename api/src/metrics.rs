@@ -9,7 +9,7 @@ use std::{
 };
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 use shared::telemetry::metrics::LATENCY_SECONDS;
 
@@ -133,13 +133,15 @@ impl HttpMetrics {
     }
 }
 
-/// `cache_requests_total`, and `cache_operation_duration_seconds` of the local tier; that of Redis is measured where
-/// Redis is called.
+/// `cache_requests_total`, `cache_announcements_up`, and `cache_operation_duration_seconds` of the local tier; that of Redis
+/// is measured where Redis is called.
 pub struct CacheMetrics {
     local: [IntCounter; LocalResult::ALL.len()],
     redis: [IntCounter; RedisResult::ALL.len()],
     /// Time of one look into the local cache.
     pub local_get: Histogram,
+    /// 1 while announcements of changed orders are heard, else 0.
+    pub announcements_up: IntGauge,
 }
 
 /// What a look into the local cache gave.
@@ -205,7 +207,13 @@ impl CacheMetrics {
             &["operation", "tier"],
         )?;
         registry.register(Box::new(durations.clone()))?;
+        let announcements_up = IntGauge::new(
+            "cache_announcements_up",
+            "1 while announcements of changed orders are heard, else 0: the local cache then keeps nothing longer than 1 s",
+        )?;
+        registry.register(Box::new(announcements_up.clone()))?;
         Ok(Self {
+            announcements_up,
             local: LocalResult::ALL
                 .map(|(_, result)| requests.with_label_values(&["local", result])),
             redis: RedisResult::ALL
@@ -245,6 +253,7 @@ mod tests {
             r#"http_request_duration_seconds_count{route="/orders"} 0"#,
             r#"cache_requests_total{result="negative",tier="local"} 0"#,
             r#"cache_requests_total{result="bypass",tier="redis"} 0"#,
+            "cache_announcements_up 0",
             r#"cache_operation_duration_seconds_count{operation="get",tier="local"} 0"#,
         ] {
             assert!(text().contains(line), "{line} is not in\n{}", text());

@@ -1,6 +1,6 @@
 //! The worker's metrics, all in one place.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{
     KeyValue,
@@ -10,6 +10,8 @@ use shared::{
     order::Reason,
     telemetry::metrics::{LATENCY_SECONDS, meter},
 };
+
+use crate::pipeline::waits::{Wait, Waits};
 
 /// How a record ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +76,14 @@ pub struct Metrics {
     dead_letters: Counter<u64>,
     foreign_fields: Counter<u64>,
     clock_steps: Counter<u64>,
+    offset_gap: Counter<u64>,
     batch_size: Histogram<u64>,
     batch_duration: Histogram<f64>,
     end_to_end: Histogram<f64>,
+    visibility: Histogram<f64>,
     lag: Gauge<i64>,
+    stored_offset: Gauge<i64>,
+    repair_age: Gauge<f64>,
 }
 
 impl Metrics {
@@ -101,6 +107,10 @@ impl Metrics {
                 .u64_counter("worker_clock_steps_total")
                 .with_description("Records that lost although their offset in the partition was higher: a clock stepped back")
                 .build(),
+            offset_gap: meter
+                .u64_counter("worker_offset_gap_records_total")
+                .with_description("Records that Kafka deleted before the group had read them: they are lost to this system")
+                .build(),
             batch_size: meter
                 .u64_histogram("worker_batch_size")
                 .with_description("Records in one batch")
@@ -116,9 +126,22 @@ impl Metrics {
                 .with_description("From the record's timestamp to its finished write, Redis included")
                 .with_boundaries(LATENCY_SECONDS.iter().copied().chain([30.0, 60.0, 300.0, 1800.0]).collect())
                 .build(),
+            visibility: meter
+                .f64_histogram("worker_visibility_delay_seconds")
+                .with_description("From just before a COMMIT until Redis has what it changed and every api was told, or until a mark for repair stands")
+                .with_boundaries(LATENCY_SECONDS.to_vec())
+                .build(),
             lag: meter
                 .i64_gauge("worker_consumer_lag")
                 .with_description("Records of an assigned partition that are not finished yet")
+                .build(),
+            stored_offset: meter
+                .i64_gauge("worker_stored_offset")
+                .with_description("The next offset of an assigned partition to read after a restart: everything below it is finished")
+                .build(),
+            repair_age: meter
+                .f64_gauge("worker_cache_repair_age_seconds")
+                .with_description("For how long Redis may have lacked a change: age of the oldest mark for repair, 0 where there is none")
                 .build(),
         };
         Outcome::ALL
@@ -129,6 +152,7 @@ impl Metrics {
             .for_each(|reason| metrics.dead_lettered(reason, 0));
         metrics.foreign_fields(0);
         metrics.clock_stepped_back(0);
+        metrics.offset_gap(0);
         metrics
     }
 
@@ -154,6 +178,11 @@ impl Metrics {
         self.clock_steps.add(count, &[]);
     }
 
+    /// Counts records that Kafka deleted before they were read.
+    pub fn offset_gap(&self, count: u64) {
+        self.offset_gap.add(count, &[]);
+    }
+
     /// Records the size of a batch.
     pub fn batch(&self, records: usize) {
         self.batch_size.record(records as u64, &[]);
@@ -170,6 +199,37 @@ impl Metrics {
     /// Records how long a record took since its timestamp.
     pub fn end_to_end(&self, seconds: f64) {
         self.end_to_end.record(seconds, &[]);
+    }
+
+    /// Records how long what was committed took to be what every reader gets.
+    pub fn visible(&self, delay: Duration) {
+        self.visibility.record(delay.as_secs_f64(), &[]);
+    }
+
+    /// Sets how long Redis may have lacked a change.
+    pub fn repair_age(&self, age: Duration) {
+        self.repair_age.record(age.as_secs_f64(), &[]);
+    }
+
+    /// Shows what the pipeline waits for, whenever somebody looks.
+    pub fn show_waits(&self, waits: Arc<Waits>) {
+        // Belongs to the meter from now on; the handle is of no use.
+        let _registered = meter()
+            .u64_observable_gauge("worker_waiting")
+            .with_description("Batches that wait, by what for")
+            .with_callback(move |observer| {
+                for wait in Wait::ALL {
+                    let reason = KeyValue::new("reason", wait.as_str());
+                    observer.observe(waits.count(wait) as u64, &[reason]);
+                }
+            })
+            .build();
+    }
+
+    /// Sets the frontier of one partition.
+    pub fn stored_offset(&self, partition: i32, offset: i64) {
+        self.stored_offset
+            .record(offset, &[KeyValue::new("partition", i64::from(partition))]);
     }
 
     /// Sets the lag of one partition.

@@ -12,7 +12,7 @@ use shared::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::write_through::WriteThrough;
+use crate::{metrics::Metrics, pipeline::write_through::WriteThrough};
 
 /// How often Redis is looked after.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -37,6 +37,8 @@ pub struct Repair {
     pub redis: Dependency,
     /// Whether Postgres answers.
     pub database: Dependency,
+    /// Where the age of the oldest mark is shown.
+    pub metrics: Metrics,
 }
 
 /// A repair that has to be tried again.
@@ -87,7 +89,10 @@ impl Repair {
     }
 
     async fn look_at_postgres(&self) {
-        let answer = self.postgres.ping().await;
+        let answer = self.postgres.oldest_repair_mark().await;
+        if let Ok(age) = &answer {
+            self.metrics.repair_age(*age);
+        }
         self.database.set(
             answer
                 .as_ref()

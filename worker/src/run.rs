@@ -173,6 +173,7 @@ async fn work(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new();
+    metrics.show_waits(Arc::clone(&health.waits));
     let write_through =
         WriteThrough::new(cache.clone(), postgres.clone(), Arc::clone(&health.waits));
     let repair = Repair {
@@ -181,6 +182,7 @@ async fn work(
         write_through: write_through.clone(),
         redis: health.redis.clone(),
         database: health.database.clone(),
+        metrics: metrics.clone(),
     };
     let repairing = tokio::spawn(repair.run(shutdown.clone()));
 

@@ -154,20 +154,6 @@ impl Postgres {
         self.timeout
     }
 
-    /// Asks for a sign of life.
-    ///
-    /// # Errors
-    /// When Postgres does not answer.
-    pub async fn ping(&self) -> Result<(), StorageError> {
-        let mut lease = self.lease("ping").await?;
-        let answer = timeout_at(
-            lease.deadline,
-            sqlx::query("SELECT 1").execute(&mut **lease.connection),
-        )
-        .await;
-        lease.finish(answer).map(drop)
-    }
-
     /// A connection for one call, whose deadline begins now.
     pub(super) async fn lease(&self, query: &'static str) -> Result<Lease<'_>, StorageError> {
         self.lease_for(query, self.timeout).await

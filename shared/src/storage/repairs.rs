@@ -107,6 +107,21 @@ impl Postgres {
         lease.finish(answer)
     }
 
+    /// For how long Redis may have lacked a change: the age of the oldest mark, nothing where there is none.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn oldest_repair_mark(&self) -> Result<Duration, StorageError> {
+        let mut lease = self.lease("oldest_repair_mark").await?;
+        let statement = sqlx::query_scalar(
+            "SELECT coalesce(extract(epoch FROM now() - min(marked_at)), 0)::float8 FROM cache_repairs",
+        );
+        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
+        let seconds: f64 = lease.finish(answer)?;
+        // A mark that was set after this statement's transaction began is younger than nothing.
+        Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+    }
+
     /// The moment up to which every write may have reached Redis: now, or the oldest mark where there is one.
     ///
     /// # Errors

@@ -190,6 +190,9 @@ impl ClientContext for Context {
             };
             let lag = self.lag(of_partition, frontier, outstanding);
             self.metrics.lag(partition, lag);
+            if let Some(frontier) = frontier {
+                self.metrics.stored_offset(partition, frontier);
+            }
             total += lag;
         }
         self.group.set_lag(total);

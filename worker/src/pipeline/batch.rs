@@ -136,6 +136,7 @@ impl Processor {
         while let Some(Fresh { revisions, read_at }) = fresh.recv().await {
             let started = Instant::now();
             self.write_through.write(revisions, read_at).await;
+            self.metrics.visible(read_at.elapsed());
             spent += started.elapsed();
         }
         self.metrics.stage(Stage::WriteThrough, spent);

@@ -11,6 +11,7 @@ use shared::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use worker::{
+    metrics::Metrics,
     pipeline::{waits::Waits, write_through::WriteThrough},
     repair::Repair,
 };
@@ -47,6 +48,7 @@ impl World {
             write_through: self.write_through.clone(),
             redis: Dependency::new("redis", "redis_up"),
             database: Dependency::new("postgres", "db_up"),
+            metrics: Metrics::new(),
         };
         let token = CancellationToken::new();
         let running = tokio::spawn(repair.run(token.clone()));
