@@ -65,24 +65,32 @@ fn is_traced() -> bool {
     })
 }
 
-/// Runs `work` inside a span of its own, where the request is traced.
+/// Notes on the span of the request which tier answered it, where the request is traced.
+pub fn answered_by(tier: &'static str) {
+    if is_traced() {
+        let source = KeyValue::new("order.source", tier);
+        Context::map_current(|context| context.span().set_attribute(source));
+    }
+}
+
+/// Runs `work`, which asks the service `name`, inside a span of its own, where the request is traced.
 pub async fn in_span<T>(name: &'static str, work: impl Future<Output = T>) -> T {
     if !is_traced() {
         return work.await;
     }
-    let span = client_span(name);
+    let span = tier_span(name, SpanKind::Client);
     let context = Context::current_with_span(span);
     let answer = work.with_context(context.clone()).await;
     context.span().end();
     answer
 }
 
-/// As [`in_span`], for work that does not wait.
+/// As [`in_span`], for work that neither waits nor leaves the process.
 pub fn in_span_sync<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     if !is_traced() {
         return work();
     }
-    let mut span = client_span(name);
+    let mut span = tier_span(name, SpanKind::Internal);
     let answer = work();
     span.end();
     answer
@@ -93,12 +101,9 @@ pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
     work.with_context(Context::current())
 }
 
-fn client_span(name: &'static str) -> opentelemetry::global::BoxedSpan {
+fn tier_span(name: &'static str, kind: SpanKind) -> opentelemetry::global::BoxedSpan {
     let tracer = tracer();
-    tracer
-        .span_builder(name)
-        .with_kind(SpanKind::Client)
-        .start(&tracer)
+    tracer.span_builder(name).with_kind(kind).start(&tracer)
 }
 
 #[cfg(test)]

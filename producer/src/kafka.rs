@@ -174,17 +174,18 @@ pub(crate) fn has_topic(
         .any(|found| found.name() == topic && !found.partitions().is_empty()))
 }
 
-/// The headers of a record: the trace that the workers continue, when traces go anywhere.
+/// The headers of a record: the trace that the workers continue, when traces go anywhere. Each record is a trace of its own;
+/// its first span stands for the making of the record, for librdkafka sends many of them at once, later.
 pub(crate) fn headers_for(topic: &str) -> Option<OwnedHeaders> {
     if !traces::enabled() {
         return None;
     }
     let span = traces::tracer()
-        .span_builder(format!("send {topic}"))
+        .span_builder(format!("create {topic}"))
         .with_kind(SpanKind::Producer)
         .with_attributes([
             KeyValue::new("messaging.system", "kafka"),
-            KeyValue::new("messaging.operation.type", "send"),
+            KeyValue::new("messaging.operation.type", "create"),
             KeyValue::new("messaging.destination.name", topic.to_owned()),
         ])
         .start(&traces::tracer());

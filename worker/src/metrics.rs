@@ -37,7 +37,8 @@ impl Outcome {
         Self::Failed,
     ];
 
-    fn as_str(self) -> &'static str {
+    /// Its name in metrics and spans.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
             Self::Erased => "erased",

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     answer::Answer,
     lookup::{Found, Freshness, Lookup, Source},
+    trace,
 };
 
 pub(super) static X_SOURCE: HeaderName = HeaderName::from_static("x-source");
@@ -68,6 +69,7 @@ impl OrdersApi {
         let started = Instant::now();
         match self.lookup.find(uid, freshness).await {
             Ok(Found { answer, source }) => {
+                trace::answered_by(source.as_str());
                 let kind = match answer {
                     Answer::Order(order) if known.matches(&order.etag) => Kind::NotModified {
                         etag: order.etag.clone(),
@@ -145,12 +147,7 @@ struct Origin {
 
 impl Origin {
     fn write(self, headers: &mut HeaderMap) {
-        let source = match self.source {
-            Source::Local => HeaderValue::from_static("local"),
-            Source::Redis => HeaderValue::from_static("redis"),
-            Source::Postgres => HeaderValue::from_static("postgres"),
-        };
-        headers.insert(&X_SOURCE, source);
+        headers.insert(&X_SOURCE, HeaderValue::from_static(self.source.as_str()));
         headers.insert(&X_DURATION_MS, millis(self.started.elapsed().as_micros()));
     }
 }

@@ -51,6 +51,17 @@ pub enum Source {
     Postgres,
 }
 
+impl Source {
+    /// Its name in headers and spans.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 /// How current an answer has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {

@@ -38,6 +38,6 @@ pub fn init(process: &'static str, version: &'static str) -> Result<Telemetry, C
     logs::init(config::load::<config::Log>("LOG_")?.format)?;
     let registry = metrics::init(version)
         .map_err(|error| ConfigError::malformed("metrics", error.to_string()))?;
-    let traces = traces::init(process, &config::load::<config::Otel>("OTEL_")?)?;
+    let traces = traces::init(process, version, &config::load::<config::Otel>("OTEL_")?)?;
     Ok(Telemetry { registry, traces })
 }

@@ -19,10 +19,11 @@ pub const TRACEPARENT: &str = "traceparent";
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
 
-/// The sampler follows `OTEL_TRACES_SAMPLER`, which the SDK reads itself; by default a root is always sampled and a child
-/// follows its parent.
+/// The SDK itself reads the other variables of OpenTelemetry: `OTEL_TRACES_SAMPLER` (by default a root is always sampled and
+/// a child follows its parent), `OTEL_BSP_*`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS` and the like.
 pub(super) fn init(
     process: &'static str,
+    version: &'static str,
     config: &Otel,
 ) -> Result<Option<SdkTracerProvider>, ConfigError> {
     let Some(endpoint) = config
@@ -46,7 +47,10 @@ pub(super) fn init(
     let provider = SdkTracerProvider::builder()
         .with_resource(
             Resource::builder()
-                .with_attribute(KeyValue::new("service.name", service))
+                .with_attributes([
+                    KeyValue::new("service.name", service),
+                    KeyValue::new("service.version", version),
+                ])
                 .build(),
         )
         .with_batch_exporter(exporter)

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{
     persist::{Fresh, Persist, Persisted, Sink, Turn, Verdict},
-    trace::BatchTrace,
+    trace::{BatchTrace, Times},
     waits::{Wait, Waits},
     write_through::WriteThrough,
 };
@@ -104,23 +104,27 @@ impl Processor {
         let changes = std::mem::take(&mut batch.changes);
         let (sink, fresh) = mpsc::unbounded_channel();
 
-        let ((persisted, persisted_at), written_at, ()) = tokio::join!(
+        let ((outcome, persisted), written_through, dead_lettered) = tokio::join!(
             self.store(changes, turn, sink),
             self.write_through(fresh),
             self.dead_letter_invalid(&batch)
         );
-        trace.stored(persisted_at, written_at);
+        trace.parts_are_over(Times {
+            persisted,
+            written_through,
+            dead_lettered,
+        });
 
-        let outcomes = self.settle(&batch, persisted.verdicts).await;
-        self.metrics.clock_stepped_back(persisted.clock_steps);
-        if persisted.clock_steps > 0 {
+        let outcomes = self.settle(&batch, outcome.verdicts).await;
+        self.metrics.clock_stepped_back(outcome.clock_steps);
+        if outcome.clock_steps > 0 {
             tracing::warn!(
-                records = persisted.clock_steps,
+                records = outcome.clock_steps,
                 "records lost to a lower offset of their own partition: a clock stepped back"
             );
         }
         self.finish(batch, &outcomes);
-        trace.finished();
+        trace.finished(&outcomes);
     }
 
     async fn store(&self, changes: Vec<Change>, turn: Turn, sink: Sink) -> (Persisted, SystemTime) {
@@ -143,7 +147,7 @@ impl Processor {
         SystemTime::now()
     }
 
-    async fn dead_letter_invalid(&self, batch: &Batch) {
+    async fn dead_letter_invalid(&self, batch: &Batch) -> SystemTime {
         let refused = batch
             .entries
             .iter()
@@ -152,6 +156,7 @@ impl Processor {
                 Intent::Store { .. } | Intent::Erase { .. } => None,
             });
         self.dead_letter_all(refused).await;
+        SystemTime::now()
     }
 
     async fn dead_letter_all<'a>(&self, refused: impl Iterator<Item = (&'a Record, &'a Refusal)>) {

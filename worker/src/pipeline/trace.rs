@@ -9,102 +9,162 @@ use opentelemetry::{
 };
 use shared::telemetry::traces;
 
-use crate::kafka::Record;
+use crate::{kafka::Record, metrics::Outcome};
 
 /// The times of one batch, and who wants to know them.
 pub(super) struct BatchTrace {
     traced: Vec<Traced>,
+    records: usize,
     began: SystemTime,
-    persisted: SystemTime,
-    written_through: SystemTime,
+    times: Times,
+}
+
+/// When the parts of a batch were over; they run beside each other.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    /// Postgres had everything that it takes.
+    pub(super) persisted: SystemTime,
+    /// Redis had all of that.
+    pub(super) written_through: SystemTime,
+    /// The dead letter topic had what was refused before it came to Postgres.
+    pub(super) dead_lettered: SystemTime,
 }
 
 struct Traced {
     parent: Context,
-    partition: i32,
-    offset: i64,
+    /// Place of the record in the batch.
+    index: usize,
+    attributes: Vec<KeyValue>,
+    name: String,
+}
+
+impl Traced {
+    fn new(index: usize, record: &Record) -> Option<Self> {
+        let header = std::str::from_utf8(record.header(traces::TRACEPARENT)?).ok()?;
+        let topic = record.topic.to_string();
+        Some(Self {
+            parent: traces::sampled_parent(header)?,
+            index,
+            name: format!("process {topic}"),
+            attributes: vec![
+                KeyValue::new("messaging.system", "kafka"),
+                KeyValue::new("messaging.operation.type", "process"),
+                KeyValue::new("messaging.destination.name", topic),
+                KeyValue::new(
+                    "messaging.destination.partition.id",
+                    record.partition.to_string(),
+                ),
+                KeyValue::new("messaging.kafka.offset", record.offset),
+            ],
+        })
+    }
 }
 
 impl BatchTrace {
-    pub(super) fn begin<'a>(records: impl Iterator<Item = &'a Record>) -> Self {
-        let now = SystemTime::now();
-        let traced = match traces::enabled() {
-            false => Vec::new(),
-            true => records
-                .filter_map(|record| {
-                    let header = std::str::from_utf8(record.header(traces::TRACEPARENT)?).ok()?;
-                    let parent = traces::sampled_parent(header)?;
-                    Some(Traced {
-                        parent,
-                        partition: record.partition,
-                        offset: record.offset,
-                    })
-                })
-                .collect(),
-        };
+    pub(super) fn begin<'a>(records: impl ExactSizeIterator<Item = &'a Record>) -> Self {
+        let began = SystemTime::now();
         Self {
-            traced,
-            began: now,
-            persisted: now,
-            written_through: now,
+            records: records.len(),
+            traced: match traces::enabled() {
+                false => Vec::new(),
+                true => records
+                    .enumerate()
+                    .filter_map(|(index, record)| Traced::new(index, record))
+                    .collect(),
+            },
+            began,
+            times: Times {
+                persisted: began,
+                written_through: began,
+                dead_lettered: began,
+            },
         }
     }
 
-    /// When Postgres, and when Redis had everything.
-    pub(super) fn stored(&mut self, persisted: SystemTime, written_through: SystemTime) {
-        (self.persisted, self.written_through) = (persisted, written_through);
+    /// When the parts were over.
+    pub(super) fn parts_are_over(&mut self, times: Times) {
+        self.times = times;
     }
 
-    /// Hands the spans out: one for the record, below it one for Postgres and one for Redis.
-    pub(super) fn finished(self) {
-        if self.traced.is_empty() {
-            return;
-        }
-        let (tracer, end) = (traces::tracer(), SystemTime::now());
-        let span = |name: &'static str, kind, from, attributes, parent: &Context| {
-            tracer
-                .span_builder(name)
-                .with_kind(kind)
-                .with_start_time(from)
-                .with_attributes::<Vec<KeyValue>>(attributes)
-                .start_with_context(&tracer, parent)
-        };
-        for traced in &self.traced {
-            let attributes = vec![
-                KeyValue::new("messaging.system", "kafka"),
-                KeyValue::new(
-                    "messaging.destination.partition.id",
-                    traced.partition.to_string(),
-                ),
-                KeyValue::new("messaging.kafka.offset", traced.offset),
-            ];
-            let process = span(
-                "orders process",
+    /// Hands the spans out: one for each traced record, and below it one for each place that the record went to. What the
+    /// batch did, it did for all its records at once, so they have the same times.
+    pub(super) fn finished(self, outcomes: &[Outcome]) {
+        let end = SystemTime::now();
+        for mut traced in self.traced {
+            let Some(outcome) = outcomes.get(traced.index).copied() else {
+                continue;
+            };
+            traced.attributes.extend([
+                KeyValue::new("order.outcome", outcome.as_str()),
+                KeyValue::new("messaging.batch.message_count", self.records as i64),
+            ]);
+            let process = start(
+                traced.name,
                 SpanKind::Consumer,
                 self.began,
-                attributes,
+                traced.attributes,
                 &traced.parent,
             );
             let context = traced.parent.with_span(process);
-            let postgres = vec![KeyValue::new("db.system.name", "postgresql")];
-            span(
-                "postgres apply",
-                SpanKind::Client,
-                self.began,
-                postgres,
-                &context,
-            )
-            .end_with_timestamp(self.persisted);
-            let redis = vec![KeyValue::new("db.system.name", "redis")];
-            span(
-                "redis write",
-                SpanKind::Client,
-                self.persisted,
-                redis,
-                &context,
-            )
-            .end_with_timestamp(self.written_through);
+            let part = |name: &'static str, kind, system, from, to| {
+                start(name, kind, from, vec![system], &context).end_with_timestamp(to);
+            };
+            let kafka = KeyValue::new("messaging.system", "kafka");
+            let redis = KeyValue::new("db.system.name", "redis");
+            let postgres = KeyValue::new("db.system.name", "postgresql");
+            let (client, producer) = (SpanKind::Client, SpanKind::Producer);
+            let times = self.times;
+            if outcome != Outcome::Invalid {
+                part(
+                    "postgres apply",
+                    client.clone(),
+                    postgres,
+                    self.began,
+                    times.persisted,
+                );
+            }
+            match outcome {
+                // Of an outdated record what Postgres holds instead goes to Redis.
+                Outcome::Stored | Outcome::Erased | Outcome::Stale => {
+                    part(
+                        "redis write",
+                        client,
+                        redis,
+                        times.persisted,
+                        times.written_through,
+                    );
+                }
+                Outcome::Invalid => {
+                    part(
+                        "dead letter",
+                        producer,
+                        kafka,
+                        self.began,
+                        times.dead_lettered,
+                    );
+                }
+                Outcome::Failed => {
+                    let from = times.written_through.max(times.dead_lettered);
+                    part("dead letter", producer, kafka, from, end);
+                }
+            }
             context.span().end_with_timestamp(end);
         }
     }
+}
+
+fn start(
+    name: impl Into<std::borrow::Cow<'static, str>>,
+    kind: SpanKind,
+    from: SystemTime,
+    attributes: Vec<KeyValue>,
+    parent: &Context,
+) -> opentelemetry::global::BoxedSpan {
+    let tracer = traces::tracer();
+    tracer
+        .span_builder(name)
+        .with_kind(kind)
+        .with_start_time(from)
+        .with_attributes(attributes)
+        .start_with_context(&tracer, parent)
 }
