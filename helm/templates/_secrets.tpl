@@ -1,0 +1,105 @@
+{{/*
+Secrets reach our processes as files (NAME_FILE), never as variables: a variable shows in /proc, is inherited by every child
+and ends in crash reports; and the api's keys have to be a file anyway, so there is one way for all.
+*/}}
+
+{{/* Every secret by the variable that names its file: its key, its value where the chart creates it, and your Secret and key
+where you bring it. As JSON. */}}
+{{- define "order-service.secrets" -}}
+{{- $v := .Values -}}
+{{- $full := include "order-service.fullname" . -}}
+{{- $database := $v.database.url -}}
+{{- $redis := $v.redis.url -}}
+{{- if $v.demo.enabled -}}
+{{- $database = printf "postgres://orders:%s@%s-postgres:5432/orders" (urlquery $v.demo.postgres.password) $full -}}
+{{- $redis = printf "redis://%s-redis:6379" $full -}}
+{{- end -}}
+{{- $sasl := $v.kafka.sasl.existingSecret -}}
+{{- dict
+  "DATABASE_URL_FILE" (dict "key" "database-url" "value" $database "existing" $v.database.existingSecret)
+  "DATABASE_READ_URL_FILE" (dict "key" "database-read-url" "value" $v.database.readUrl "existing" $v.database.readExistingSecret)
+  "REDIS_URL_FILE" (dict "key" "redis-url" "value" $redis "existing" $v.redis.existingSecret)
+  "KAFKA_SASL_USERNAME_FILE" (dict "key" "kafka-username" "value" $v.kafka.sasl.username "existing" (dict "name" $sasl.name "key" $sasl.usernameKey))
+  "KAFKA_SASL_PASSWORD_FILE" (dict "key" "kafka-password" "value" $v.kafka.sasl.password "existing" (dict "name" $sasl.name "key" $sasl.passwordKey))
+  "API_KEYS_FILE" (dict "key" "api-keys" "value" $v.api.keys.lines "existing" $v.api.keys.existingSecret)
+  "API_KEY_FILE" (dict "key" "api-key" "value" "" "existing" $v.test.apiKey.existingSecret)
+  | toJson -}}
+{{- end -}}
+
+{{/* The secrets among `variables` that are there: (dict "root" $ "variables" LIST ["secret" NAME]), as a JSON list of
+variable, file name, Secret and key. `secret`: the created Secret's name, if it is not the release's. */}}
+{{- define "order-service.secretFiles" -}}
+{{- $all := include "order-service.secrets" .root | fromJson -}}
+{{- $created := default (include "order-service.fullname" .root) .secret -}}
+{{- $files := list -}}
+{{- range $variable := .variables -}}
+{{- $one := get $all $variable -}}
+{{- if $one.existing.name -}}
+{{- $files = append $files (dict "variable" $variable "file" $one.key "secret" $one.existing.name "key" $one.existing.key) -}}
+{{- else if $one.value -}}
+{{- $files = append $files (dict "variable" $variable "file" $one.key "secret" $created "key" $one.key) -}}
+{{- end -}}
+{{- end -}}
+{{- $files | toJson -}}
+{{- end -}}
+
+{{/* Data of the created Secret: those of `variables` that you did not bring. */}}
+{{- define "order-service.secretData" -}}
+{{- $all := include "order-service.secrets" .root | fromJson -}}
+{{- range $variable := .variables -}}
+{{- $one := get $all $variable -}}
+{{- if and $one.value (not $one.existing.name) }}
+{{ $one.key }}: {{ $one.value | quote }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "order-service.secretEnv" -}}
+{{- range include "order-service.secretFiles" . | fromJsonArray }}
+- { name: {{ .variable }}, value: /etc/order-service/{{ .file }} }
+{{- end }}
+{{- end -}}
+
+{{- define "order-service.volumeMounts" -}}
+{{- $files := include "order-service.secretFiles" . | fromJsonArray -}}
+{{- $extra := .root.Values.extraVolumeMounts -}}
+{{- if or $files $extra }}
+volumeMounts:
+  {{- if $files }}
+  - { name: secrets, mountPath: /etc/order-service, readOnly: true }
+  {{- end }}
+  {{- with $extra }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "order-service.volumes" -}}
+{{- $files := include "order-service.secretFiles" . | fromJsonArray -}}
+{{- $extra := .root.Values.extraVolumes -}}
+{{- if or $files $extra }}
+volumes:
+  {{- if $files }}
+  - name: secrets
+    projected:
+      # Readable by the pod's fsGroup alone.
+      defaultMode: 0440
+      sources:
+        {{- range $files }}
+        - secret:
+            name: {{ .secret }}
+            items: [{ key: {{ .key }}, path: {{ .file }} }]
+        {{- end }}
+  {{- end }}
+  {{- with $extra }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Restarts pods when a Secret that the chart creates changes. Yours it cannot see: restart the Deployment then. */}}
+{{- define "order-service.secretChecksum" -}}
+{{- with include "order-service.secretData" . -}}
+checksum/secret: {{ sha256sum . }}
+{{- end -}}
+{{- end -}}

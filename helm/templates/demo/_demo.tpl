@@ -1,0 +1,72 @@
+{{/* What the three services of the demo have in common: Service and StatefulSet of one pod.
+(dict "root" $ "component" NAME "ports" (list (dict "name" NAME "port" NUMBER)...) "user" UID "volumes" YAML of the pod's
+volumes "claim" whether it keeps data "container" YAML of the container's own fields) */}}
+{{- define "order-service.demo" -}}
+{{- $v := .root.Values.demo -}}
+{{- $full := printf "%s-%s" (include "order-service.fullname" .root) .component -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ $full }}
+  labels: {{- include "order-service.labels" . | nindent 4 }}
+spec:
+  ports:
+    {{- range .ports }}
+    - { name: {{ .name }}, port: {{ .port }}, targetPort: {{ .name }} }
+    {{- end }}
+  selector: {{- include "order-service.selector" . | nindent 4 }}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: {{ $full }}
+  labels: {{- include "order-service.labels" . | nindent 4 }}
+spec:
+  serviceName: {{ $full }}
+  replicas: 1
+  selector:
+    matchLabels: {{- include "order-service.selector" . | nindent 6 }}
+  template:
+    metadata:
+      labels: {{- include "order-service.selector" . | nindent 8 }}
+    spec:
+      automountServiceAccountToken: false
+      # Kafka's image takes every variable that begins with KAFKA_ for a setting, those made of Services too.
+      enableServiceLinks: false
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: {{ .user }}
+        runAsGroup: {{ .user }}
+        fsGroup: {{ .user }}
+        seccompProfile: { type: RuntimeDefault }
+      containers:
+        - name: {{ .component }}
+          image: {{ (get $v .component).image }}
+          imagePullPolicy: {{ .root.Values.images.pullPolicy }}
+          {{- .container | nindent 10 }}
+          ports:
+            {{- range .ports }}
+            - { name: {{ .name }}, containerPort: {{ .port }} }
+            {{- end }}
+          securityContext:
+            allowPrivilegeEscalation: false
+            capabilities: { drop: [ALL] }
+          resources: {{- toYaml (get $v .component).resources | nindent 12 }}
+      {{- if and .claim (not $v.persistence.enabled) }}
+      volumes:
+        - { name: data, emptyDir: {} }
+      {{- end }}
+  {{- if and .claim $v.persistence.enabled }}
+  volumeClaimTemplates:
+    - metadata:
+        name: data
+        labels: {{- include "order-service.selector" . | nindent 10 }}
+      spec:
+        accessModes: [ReadWriteOnce]
+        {{- with $v.persistence.storageClassName }}
+        storageClassName: {{ . }}
+        {{- end }}
+        resources:
+          requests: { storage: {{ $v.persistence.size }} }
+  {{- end }}
+{{- end -}}
