@@ -13,9 +13,9 @@ use crate::{
     addresses::Addresses,
     http::{Answer, Http},
     kafka::{Broker, Header, RawHeader, Stored},
-    ledger::{Ledger, State},
+    ledger::{Ledger, Sent, State},
     postgres::Database,
-    redis::entries,
+    redis::{Entry, entries, entries_of},
 };
 
 /// So many reads in a row, far fewer than a local entry lives, show whether an order is kept.
@@ -38,24 +38,48 @@ const DEAD_LETTER_HEADERS: [&str; 7] = [
 /// Where a record stood before it became a dead letter: topic, partition, offset.
 type Source = (String, i32, i64);
 
+/// How much of a system a ledger tells about.
+enum Scope<'a> {
+    /// All of it: what the ledger does not name must not be there.
+    System,
+    /// Its own records; of the dead letters those from these offsets on are looked at.
+    Ledger(&'a BTreeMap<i32, i64>),
+}
+
 /// Compares the tiers of a system with a ledger.
 pub struct Check<'a> {
     addresses: &'a Addresses,
     broker: &'a Broker,
     database: Database,
+    scope: Scope<'a>,
 }
 
 impl<'a> Check<'a> {
-    /// Of the system at these addresses.
+    /// Of the system at these addresses, which holds what the ledger says, and nothing else.
     pub fn new(addresses: &'a Addresses, broker: &'a Broker) -> Self {
         Self {
             addresses,
             broker,
             database: Database::new(&addresses.database_url),
+            scope: Scope::System,
         }
     }
 
-    /// Postgres holds each order in its greatest version, whole, in four tables; and nothing else.
+    /// Of a system that others use, too: no more is looked at than the uids and the records of the ledger. It was begun when
+    /// the dead letter topic ended at `letters_since`.
+    pub fn of_ledger_only(
+        addresses: &'a Addresses,
+        broker: &'a Broker,
+        letters_since: &'a BTreeMap<i32, i64>,
+    ) -> Self {
+        Self {
+            scope: Scope::Ledger(letters_since),
+            ..Self::new(addresses, broker)
+        }
+    }
+
+    /// Postgres holds each order in its greatest version, whole, in four tables; and nothing else, nothing of what was
+    /// refused in any case.
     #[track_caller]
     pub fn postgres(&self, ledger: &Ledger) {
         let expected: BTreeMap<String, _> = ledger
@@ -70,7 +94,10 @@ impl<'a> Check<'a> {
                 (uid, (state.version, erased, children as i64, document))
             })
             .collect();
-        let rows = self.database.orders();
+        let rows = match self.scope {
+            Scope::System => self.database.orders(),
+            Scope::Ledger(_) => self.database.orders_of(&ledger.uids()),
+        };
         let blank = blank_columns();
         for (uid, row) in &rows {
             assert!(
@@ -89,14 +116,21 @@ impl<'a> Check<'a> {
             .map(|(uid, row)| (uid, (row.version, row.erased, row.children, row.document)))
             .collect();
         assert_equal("Postgres", &expected, &found);
-        assert_eq!(self.database.children(), children, "rows of children");
+        if let Scope::System = self.scope {
+            assert_eq!(self.database.children(), children, "rows of children");
+        }
     }
 
     /// Redis holds each order in its greatest version, byte for byte, for about an hour; of an erased one the version; and
-    /// nothing else.
+    /// nothing else, nothing of what was refused in any case.
     #[track_caller]
     pub fn redis(&self, ledger: &Ledger) {
-        self.redis_holds(&ledger.orders());
+        let url = &self.addresses.redis_url;
+        let found = match self.scope {
+            Scope::System => entries(url),
+            Scope::Ledger(_) => entries_of(url, ledger.uids()),
+        };
+        assert_entries(&ledger.orders(), found.unwrap());
     }
 
     /// As [`Check::redis`], when evictions or a restart may have taken entries away: those that are there are right.
@@ -105,37 +139,7 @@ impl<'a> Check<'a> {
         let found = entries(&self.addresses.redis_url).unwrap();
         let mut orders = ledger.orders();
         orders.retain(|uid, _| found.contains_key(uid));
-        self.redis_holds(&orders);
-    }
-
-    #[track_caller]
-    fn redis_holds(&self, orders: &BTreeMap<String, State>) {
-        const HOUR_MS: i64 = 3_600_000;
-        let expected: BTreeMap<String, _> = orders
-            .iter()
-            .map(|(uid, state)| {
-                let mut fields =
-                    BTreeMap::from([("version".to_owned(), version_text(state).into_bytes())]);
-                if let Some(json) = &state.json {
-                    fields.insert("json".to_owned(), json.clone());
-                }
-                (uid.clone(), fields)
-            })
-            .collect();
-        let found = entries(&self.addresses.redis_url).unwrap();
-        for (uid, entry) in &found {
-            // Written within the last quarter of an hour, for an hour and at most a tenth of it.
-            assert!(
-                (HOUR_MS * 3 / 4..=HOUR_MS * 11 / 10).contains(&entry.ttl_ms),
-                "{uid} lives for {} ms",
-                entry.ttl_ms
-            );
-        }
-        let found = found
-            .into_iter()
-            .map(|(uid, entry)| (uid, entry.fields))
-            .collect();
-        assert_equal("Redis", &expected, &found);
+        assert_entries(&orders, found);
     }
 
     /// The dead letter topic holds each refused record, once, as it came, with the reason; and nothing else.
@@ -153,23 +157,42 @@ impl<'a> Check<'a> {
         self.letters(ledger);
     }
 
+    fn source_of(&self, sent: &Sent) -> Source {
+        let position = sent.position;
+        (
+            self.addresses.topic.clone(),
+            position.partition,
+            position.offset,
+        )
+    }
+
+    /// Where everything of a ledger stands.
+    fn sources(&self, ledger: &Ledger) -> BTreeSet<Source> {
+        let sent = ledger.records().iter();
+        sent.map(|sent| self.source_of(sent)).collect()
+    }
+
     /// How many dead letters each refused record has, after each of them was compared with it.
     #[track_caller]
     fn letters(&self, ledger: &Ledger) -> BTreeMap<Source, usize> {
         let expected: BTreeMap<Source, _> = ledger
             .refused()
-            .map(|(sent, reason)| {
-                let source = (
-                    self.addresses.topic.clone(),
-                    sent.position.partition,
-                    sent.position.offset,
-                );
-                (source, (sent, reason))
-            })
+            .map(|(sent, reason)| (self.source_of(sent), (sent, reason)))
             .collect();
+        let topic = &self.addresses.dead_letter_topic;
+        let (letters, ours) = match self.scope {
+            Scope::System => (self.broker.read(topic), None),
+            Scope::Ledger(since) => (
+                self.broker.read_since(topic, since),
+                Some(self.sources(ledger)),
+            ),
+        };
         let mut counts = BTreeMap::new();
-        for letter in self.broker.read(&self.addresses.dead_letter_topic) {
+        for letter in letters {
             let source = source(&letter);
+            if ours.as_ref().is_some_and(|ours| !ours.contains(&source)) {
+                continue;
+            }
             let Some((sent, reason)) = expected.get(&source) else {
                 panic!(
                     "{source:?} was not to be refused: {:?}",
@@ -266,6 +289,36 @@ impl<'a> Check<'a> {
         self.redis(ledger);
         self.dead_letters(ledger);
     }
+}
+
+/// That these are the entries of these orders.
+#[track_caller]
+fn assert_entries(orders: &BTreeMap<String, State>, found: BTreeMap<String, Entry>) {
+    const HOUR_MS: i64 = 3_600_000;
+    let expected: BTreeMap<String, _> = orders
+        .iter()
+        .map(|(uid, state)| {
+            let mut fields =
+                BTreeMap::from([("version".to_owned(), version_text(state).into_bytes())]);
+            if let Some(json) = &state.json {
+                fields.insert("json".to_owned(), json.clone());
+            }
+            (uid.clone(), fields)
+        })
+        .collect();
+    for (uid, entry) in &found {
+        // Written within the last quarter of an hour, for an hour and at most a tenth of it.
+        assert!(
+            (HOUR_MS * 3 / 4..=HOUR_MS * 11 / 10).contains(&entry.ttl_ms),
+            "{uid} lives for {} ms",
+            entry.ttl_ms
+        );
+    }
+    let found = found
+        .into_iter()
+        .map(|(uid, entry)| (uid, entry.fields))
+        .collect();
+    assert_equal("Redis", &expected, &found);
 }
 
 /// That a replica answers an order as it is known.

@@ -168,40 +168,61 @@ impl Broker {
     /// How many records of `topic` the group has finished, as it committed them, and how many there are.
     #[track_caller]
     pub fn progress(&self, group: &str, topic: &str) -> (i64, i64) {
-        let consumer = self.consumer(group);
-        let watermarks = watermarks(&consumer, topic);
-        let mut partitions = TopicPartitionList::new();
-        for partition in watermarks.keys() {
-            partitions.add_partition(topic, *partition);
-        }
-        let committed = until(
-            "the committed offsets",
-            || -> Result<TopicPartitionList, KafkaError> {
-                consumer.committed_offsets(partitions.clone(), Duration::from_secs(5))
-            },
-        );
-        let finished = committed
-            .elements()
-            .iter()
-            .map(|element| match element.offset() {
-                Offset::Offset(offset) => offset - watermarks[&element.partition()].0,
-                _ => 0,
-            })
+        let watermarks = self.watermarks(topic);
+        let finished = self
+            .committed(group, topic, watermarks.keys().copied())
+            .into_iter()
+            .map(|(partition, offset)| offset - watermarks[&partition].0)
             .sum();
         let all = watermarks.values().map(|(low, high)| high - low).sum();
         (finished, all)
     }
 
+    /// The next record that the group reads from each of these partitions, where it has committed one.
+    #[track_caller]
+    pub fn committed(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> BTreeMap<i32, i64> {
+        let consumer = self.consumer(group);
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(topic, partition);
+        }
+        let committed = until(
+            "the committed offsets",
+            || -> Result<TopicPartitionList, KafkaError> {
+                consumer.committed_offsets(list.clone(), Duration::from_secs(5))
+            },
+        );
+        let offsets = committed.elements().into_iter().filter_map(|element| {
+            let Offset::Offset(offset) = element.offset() else {
+                return None;
+            };
+            Some((element.partition(), offset))
+        });
+        offsets.collect()
+    }
+
     /// Everything that stands in a topic now, partition by partition.
     #[track_caller]
     pub fn read(&self, topic: &str) -> Vec<Stored> {
+        self.read_since(topic, &BTreeMap::new())
+    }
+
+    /// As [`Broker::read`], without what stands in front of these offsets.
+    #[track_caller]
+    pub fn read_since(&self, topic: &str, since: &BTreeMap<i32, i64>) -> Vec<Stored> {
         let consumer = self.consumer("e2e-reader");
         let mut left = 0;
         let mut assignment = TopicPartitionList::new();
         for (partition, (low, high)) in watermarks(&consumer, topic) {
-            left += high - low;
+            let first = since.get(&partition).map_or(low, |since| low.max(*since));
+            left += high - first;
             assignment
-                .add_partition_offset(topic, partition, Offset::Offset(low))
+                .add_partition_offset(topic, partition, Offset::Offset(first))
                 .unwrap();
         }
         consumer.assign(&assignment).unwrap();

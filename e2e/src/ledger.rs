@@ -1,8 +1,9 @@
 //! What was sent and acknowledged, hence what must be there in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use shared::order::{Reason, Version, parse_replay_version};
+use serde_json::Value;
+use shared::order::{OrderUid, Reason, Version, parse_replay_version};
 
 use crate::{
     kafka::{Broker, Position},
@@ -122,6 +123,16 @@ impl Ledger {
             Class::Refused(reason) => Some((sent, reason)),
             Class::Order { .. } | Class::Erasure { .. } => None,
         })
+    }
+
+    /// The uids of all that was sent, also of what is refused, where they can be read.
+    pub fn uids(&self) -> BTreeSet<String> {
+        let refused = self.refused().filter_map(|(sent, _)| {
+            let value: Value = serde_json::from_slice(sent.record.value.as_deref()?).ok()?;
+            let uid = OrderUid::parse(value["order_uid"].as_str()?).ok()?;
+            Some(uid.as_str().to_owned())
+        });
+        self.orders().into_keys().chain(refused).collect()
     }
 
     /// A uid whose newest version is an order.

@@ -1,9 +1,10 @@
-//! Black-box tests of the built binaries against real services; the tests themselves are in `tests/e2e`.
+//! Black-box tests of the built programs against real services. Those in `tests/black_box` need nothing but the addresses
+//! of a running system, those in `tests/e2e` start, configure, kill and freeze the parts of one of their own.
 //!
-//! A [`Stack`] is one whole system of its own: a database on the shared Postgres (or a Postgres of its own), topics and a
-//! group of its own on the shared Kafka, its own Redis, and workers and api replicas as child processes. A [`Ledger`]
-//! holds what was sent and acknowledged, hence what must be there in the end; [`Check`] compares the tiers with it, record
-//! by record, through nothing but their [`Addresses`].
+//! A [`System`] runs already, whoever started it, and has other users. A [`Stack`] is one whole system of its own: a database
+//! on the shared Postgres (or a Postgres of its own), topics and a group of its own on the shared Kafka, its own Redis, and
+//! workers and api replicas as child processes. A [`Ledger`] holds what was sent and acknowledged, hence what must be there
+//! in the end; [`Check`] compares the tiers with it, record by record, through nothing but their [`Addresses`].
 //!
 //! | module | responsibility |
 //! |---|---|
@@ -11,6 +12,7 @@
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
 //! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | the services as a client or an operator sees them |
 //! | `stack` | a system of its own: how it is built, and its processes |
+//! | `addresses`, `system` | a system that runs already |
 //! | `record`, `feed`, `ledger`, `check` | what is sent, what is to be there, whether it is |
 //!
 //! Everything here panics where it cannot go on, with what it saw instead: a test has no other use for an error.
@@ -31,6 +33,7 @@ mod process;
 mod record;
 mod redis;
 mod stack;
+mod system;
 mod wait;
 
 pub use addresses::Addresses;
@@ -43,8 +46,9 @@ pub use ledger::{Class, Ledger, Sent, State};
 pub use postgres::{Database, PrivatePostgres, Row};
 pub use process::{Finished, Process, Signal};
 pub use record::{Draft, Record, refused_samples, valid_samples};
-pub use redis::{Entry, RedisServer, entries};
+pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Api, Builder, Stack, Worker};
+pub use system::System;
 pub use wait::{DEADLINE, until};
 
 /// Runs a future to its end: the clients that only exist as futures are used one call at a time.

@@ -1,10 +1,18 @@
 //! Postgres as whoever looks at it with `psql` sees it, and a Postgres that a test may stop.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use serde_json::Value;
 use shared::order::Version;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row as _, postgres::PgRow};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection, Postgres, Row as _,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 
 use crate::{
     block_on,
@@ -93,11 +101,13 @@ impl Database {
     }
 
     fn query(&self, sql: &str) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.fetch(sqlx::query(AssertSqlSafe(sql)))
+    }
+
+    fn fetch(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
         block_on(async {
             let mut connection = PgConnection::connect(&self.url).await?;
-            let rows = sqlx::query(AssertSqlSafe(sql))
-                .fetch_all(&mut connection)
-                .await?;
+            let rows = query.fetch_all(&mut connection).await?;
             connection.close().await?;
             Ok(rows)
         })
@@ -123,21 +133,33 @@ impl Database {
         self.number("SELECT count(*) FROM cache_repairs")
     }
 
+    /// How many of these orders have such a mark.
+    #[track_caller]
+    pub fn repair_marks_of(&self, uids: &BTreeSet<String>) -> usize {
+        let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
+        self.fetch(sqlx::query("SELECT FROM cache_repairs WHERE order_uid = ANY($1)").bind(uids))
+            .unwrap_or_else(|error| panic!("reading marks: {error}"))
+            .len()
+    }
+
     /// Every order, by its uid.
     #[track_caller]
     pub fn orders(&self) -> BTreeMap<String, Row> {
-        let rows = self
-            .query(ORDERS)
-            .unwrap_or_else(|error| panic!("reading all orders: {error}"));
-        rows.iter()
-            .map(|row| row_of(row).unwrap_or_else(|error| panic!("reading all orders: {error}")))
-            .collect()
+        rows_of(self.query(ORDERS))
+    }
+
+    /// Those of these orders that are there.
+    #[track_caller]
+    pub fn orders_of(&self, uids: &BTreeSet<String>) -> BTreeMap<String, Row> {
+        let sql = format!("{ORDERS} WHERE o.order_uid = ANY($1)");
+        let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
+        rows_of(self.fetch(sqlx::query(AssertSqlSafe(sql)).bind(uids)))
     }
 
     /// One order, which must be there.
     #[track_caller]
     pub fn order(&self, uid: &str) -> Row {
-        self.orders()
+        self.orders_of(&BTreeSet::from([uid.to_owned()]))
             .remove(uid)
             .unwrap_or_else(|| panic!("Postgres has no order {uid}"))
     }
@@ -149,6 +171,13 @@ impl Database {
             "SELECT (SELECT count(*) FROM deliveries) + (SELECT count(*) FROM payments) + (SELECT count(*) FROM items)",
         )
     }
+}
+
+#[track_caller]
+fn rows_of(answer: Result<Vec<PgRow>, sqlx::Error>) -> BTreeMap<String, Row> {
+    answer
+        .and_then(|rows| rows.iter().map(row_of).collect())
+        .unwrap_or_else(|error| panic!("reading orders: {error}"))
 }
 
 fn row_of(row: &PgRow) -> Result<(String, Row), sqlx::Error> {

@@ -106,6 +106,9 @@ impl Draft {
     }
 }
 
+/// The longest uid that an order may have.
+const MAX_UID_LENGTH: usize = 64;
+
 /// Orders as other systems' producers write them, and their time as it is to come out.
 const FOREIGN_ORDERS: [(&[u8], &str); 5] = [
     (
@@ -134,13 +137,14 @@ const FOREIGN_ORDERS: [(&[u8], &str); 5] = [
     ),
 ];
 
-/// Records that are to be stored, one of each kind that is worth a look.
+/// Records that are to be stored, one of each kind that is worth a look; another seed, other uids.
 pub fn valid_samples(seed: u64) -> Vec<Draft> {
     let mut orders = Generator::new(seed, 1..=4);
     let mut order = move || orders.next().expect("the generator has no end");
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut samples: Vec<Draft> = FOREIGN_ORDERS
         .iter()
-        .map(|(value, time)| foreign_order(value, time))
+        .map(|(value, time)| foreign_order(&with_uid_of_its_own(value, &mut rng), time))
         .collect();
 
     let mut padded = order().to_json();
@@ -165,6 +169,17 @@ pub fn valid_samples(seed: u64) -> Vec<Draft> {
         &format!("\"foreign\":{}", "9".repeat(400)),
     )));
     samples
+}
+
+/// The same document under a uid of the same kind that no other run has: digits are part of every kind.
+fn with_uid_of_its_own(value: &[u8], rng: &mut StdRng) -> Vec<u8> {
+    let document: Value = serde_json::from_slice(value).unwrap();
+    let uid = document["order_uid"].as_str().unwrap();
+    let number = format!("{:012}", rng.random_range(0..1_000_000_000_000_u64));
+    let kept = &uid[..uid.len().min(MAX_UID_LENGTH - number.len())];
+    let text = str::from_utf8(value).unwrap();
+    text.replace(&format!("\"{uid}\""), &format!("\"{kept}{number}\""))
+        .into_bytes()
 }
 
 fn foreign_order(value: &[u8], time: &str) -> Draft {

@@ -42,12 +42,41 @@ impl Entry {
 pub fn entries(url: &str) -> RedisResult<BTreeMap<String, Entry>> {
     let mut connection = connect(url)?;
     let keys: Vec<String> = cmd("KEYS").arg("order:*").query(&mut connection)?;
+    let uids = keys
+        .iter()
+        .map(|key| key.trim_start_matches("order:").to_owned())
+        .collect();
+    read(&mut connection, uids)
+}
+
+/// Those of these orders that are in the Redis at `url`.
+///
+/// # Errors
+/// When Redis does not answer.
+pub fn entries_of(
+    url: &str,
+    uids: impl IntoIterator<Item = String>,
+) -> RedisResult<BTreeMap<String, Entry>> {
+    read(&mut connect(url)?, uids.into_iter().collect())
+}
+
+fn read(connection: &mut Connection, uids: Vec<String>) -> RedisResult<BTreeMap<String, Entry>> {
+    let mut pipe = redis::pipe();
+    for uid in &uids {
+        let key = format!("order:{uid}");
+        pipe.cmd("HGETALL").arg(&key).cmd("PTTL").arg(&key);
+    }
+    let replies: Vec<redis::Value> = match uids.is_empty() {
+        true => Vec::new(),
+        false => pipe.query(connection)?,
+    };
     let mut entries = BTreeMap::new();
-    for key in keys {
-        let fields = cmd("HGETALL").arg(&key).query(&mut connection)?;
-        let ttl_ms = cmd("PTTL").arg(&key).query(&mut connection)?;
-        let uid = key.trim_start_matches("order:").to_owned();
-        entries.insert(uid, Entry { fields, ttl_ms });
+    for (uid, reply) in uids.into_iter().zip(replies.chunks_exact(2)) {
+        let fields: BTreeMap<String, Vec<u8>> = redis::from_redis_value_ref(&reply[0])?;
+        let ttl_ms = redis::from_redis_value_ref(&reply[1])?;
+        if !fields.is_empty() {
+            entries.insert(uid, Entry { fields, ttl_ms });
+        }
     }
     Ok(entries)
 }

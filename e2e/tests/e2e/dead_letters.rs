@@ -223,31 +223,6 @@ fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {
     );
 }
 
-/// Brokers take such a name, although Kafka's protocol asks for UTF-8.
-#[test]
-fn a_header_name_that_is_not_utf8_stops_nobody() {
-    const NAME: &[u8] = b"\xffa";
-    let stack = Stack::builder("header").workers(1).start();
-    let mut ledger = Ledger::default();
-    let mut orders = Generator::new(97, 1..=3).map(|order| Draft::order(&order));
-    let mut order = || orders.next().expect("the generator has no end");
-    let mut drafts = vec![
-        order().with_header(NAME, Some(b"1")),
-        order(),
-        Draft::refused(Reason::MalformedJson, b"{".to_vec())
-            .with_header(NAME, Some(b"2"))
-            .with_header(NAME, None),
-        order(),
-    ];
-    // One behind the other.
-    for draft in &mut drafts {
-        draft.record.partition = Some(0);
-    }
-    stack.send(&mut ledger, &drafts);
-    stack.settle();
-    stack.check().tiers(&ledger);
-}
-
 /// What is stored is readable at once, whatever the records beside it wait for.
 #[test]
 fn an_unavailable_dead_letter_topic_keeps_no_stored_order_from_redis() {

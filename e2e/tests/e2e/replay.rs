@@ -73,46 +73,6 @@ fn a_replay_from_the_beginning_changes_nothing() {
     stack.check().api_in_postgres(&ledger, &stack.apis[0].url());
 }
 
-#[test]
-fn records_shuffled_across_partitions_end_in_the_same_rows() {
-    let stack = Stack::builder("source").workers(1).start();
-    let mut ledger = Ledger::default();
-    stack.send(&mut ledger, &history(32));
-    stack.settle();
-    stack.check().tiers(&ledger);
-
-    // Each record with the version that it had.
-    let mut rng = StdRng::seed_from_u64(32);
-    let mut drafts: Vec<Draft> = ledger
-        .records()
-        .iter()
-        .map(|sent| {
-            let position = sent.position;
-            let version = format!(
-                "{}/{}/{}",
-                position.timestamp_ms, position.offset, position.partition
-            );
-            let mut record = sent.record.clone();
-            record.partition = Some(rng.random_range(0..PARTITIONS));
-            Draft {
-                record,
-                class: sent.class.clone(),
-            }
-            .with_header("replay-version", Some(version.as_bytes()))
-        })
-        .collect();
-    drafts.shuffle(&mut rng);
-    let shuffled = Stack::builder("shuffled").workers(2).start();
-    let mut again = Ledger::default();
-    shuffled.send(&mut again, &drafts);
-    shuffled.settle();
-    assert!(
-        again.orders() == ledger.orders(),
-        "the versions were carried along"
-    );
-    shuffled.check().tiers(&again);
-}
-
 /// Where producers' clocks make the versions: neither arrival nor partition decides, the time does.
 #[test]
 fn the_latest_timestamp_wins_whatever_the_order() {

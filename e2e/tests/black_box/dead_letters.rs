@@ -1,0 +1,84 @@
+//! Records that cost only themselves.
+
+use e2e::{Database, Draft, Ledger, System};
+use shared::order::Reason;
+
+use crate::orders;
+
+/// A constraint that refuses one amount, which nobody else uses; it goes away with its owner.
+struct Refusal {
+    database: Database,
+    name: String,
+}
+
+impl Refusal {
+    #[track_caller]
+    fn of(amount: i64, system: &System) -> Self {
+        let refusal = Self {
+            database: system.database(),
+            name: format!("e2e_{:016x}", system.seed),
+        };
+        refusal.database.execute(&format!(
+            "ALTER TABLE payments ADD CONSTRAINT {} CHECK (amount <> {amount}) NOT VALID",
+            refusal.name
+        ));
+        refusal
+    }
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        let drop = format!("ALTER TABLE payments DROP CONSTRAINT {}", self.name);
+        if let Err(error) = self.database.try_execute(&drop) {
+            eprintln!("{drop}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_row_that_the_database_refuses_costs_only_itself() {
+    let system = System::join();
+    let mut ledger = Ledger::default();
+    // More than a double can tell from its neighbours, and hence than anybody pays.
+    let amount = i64::MAX - (system.seed >> 12) as i64;
+    let _refusal = Refusal::of(amount, &system);
+    let drafts: Vec<Draft> = orders(&system)
+        .take(50)
+        .enumerate()
+        .map(|(index, mut order)| {
+            if index != 25 {
+                return Draft::order(&order);
+            }
+            order.payment.amount = amount;
+            Draft::order(&order).but_refused(Reason::RejectedByDatabase)
+        })
+        .collect();
+    system.send(&mut ledger, &drafts);
+    system.settle(&ledger);
+    system.check_all(&ledger);
+}
+
+/// Brokers take such a name, although Kafka's protocol asks for UTF-8.
+#[test]
+fn a_header_name_that_is_not_utf8_stops_nobody() {
+    const NAME: &[u8] = b"\xffa";
+    let system = System::join();
+    let mut ledger = Ledger::default();
+    let mut orders = orders(&system).map(|order| Draft::order(&order));
+    let mut order = || orders.next().expect("the generator has no end");
+    let mut drafts = vec![
+        order().with_header(NAME, Some(b"1")),
+        order(),
+        Draft::refused(Reason::MalformedJson, b"{".to_vec())
+            .with_header(NAME, Some(b"2"))
+            .with_header(NAME, None),
+        order(),
+    ];
+    // One behind the other.
+    for draft in &mut drafts {
+        draft.record.partition = Some(0);
+    }
+    system.send(&mut ledger, &drafts);
+    system.settle(&ledger);
+    system.check_all(&ledger);
+}

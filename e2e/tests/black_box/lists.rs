@@ -1,0 +1,114 @@
+//! Lists, in the middle of what others store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use e2e::{Draft, Http, Ledger, Row, System};
+use serde_json::Value;
+
+use crate::orders;
+
+/// Every page of a list, or as many as it takes until `enough`.
+#[track_caller]
+fn pages(url: &str, mut enough: impl FnMut(&[Value]) -> bool) -> Vec<Vec<Value>> {
+    let http = Http::new();
+    let mut pages = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let answer = http.get(&format!("{url}{cursor}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let page: Value = serde_json::from_slice(&answer.body).unwrap();
+        let orders = page["orders"].as_array().unwrap().clone();
+        let done = enough(&orders);
+        pages.push(orders);
+        match page["next_cursor"].as_str() {
+            Some(next) if !done => cursor = format!("&cursor={next}"),
+            _ => return pages,
+        }
+    }
+}
+
+fn uids(pages: &[Vec<Value>]) -> Vec<String> {
+    let uid = |order: &Value| order["order_uid"].as_str().unwrap().to_owned();
+    pages.iter().flatten().map(uid).collect()
+}
+
+/// The orders that a list is to have, in its order.
+fn newest_first(rows: &BTreeMap<String, Row>, filter: impl Fn(&Value) -> bool) -> Vec<String> {
+    let mut rows: Vec<_> = rows
+        .iter()
+        .filter(|(_, row)| !row.erased && filter(&row.columns))
+        .map(|(uid, row)| ((row.created_at, row.id), uid.clone()))
+        .collect();
+    rows.sort();
+    rows.into_iter().rev().map(|(_, uid)| uid).collect()
+}
+
+#[test]
+fn lists_have_each_order_once_newest_first() {
+    let system = System::join();
+    let (one, other) = (
+        format!("one-{:016x}", system.seed),
+        format!("other-{:016x}", system.seed),
+    );
+    let track = |number: usize| format!("TRACK-{:016x}-{number}", system.seed);
+    let drafts: Vec<Draft> = orders(&system)
+        .take(45)
+        .enumerate()
+        .map(|(index, mut order)| {
+            order
+                .customer_id
+                .clone_from(if index % 3 == 0 { &one } else { &other });
+            order.track_number = track(index % 5);
+            Draft::order(&order)
+        })
+        .collect();
+    let mut ledger = Ledger::default();
+    system.send(&mut ledger, &drafts);
+    let erased = ledger.some_uid();
+    system.send(&mut ledger, &[Draft::erasure(&erased)]);
+    system.settle(&ledger);
+    let rows = system.database().orders_of(&ledger.uids());
+
+    for url in system.api_urls() {
+        let list = |query: &str| pages(&format!("{url}/orders?{query}"), |_| false);
+        for (field, value) in [
+            ("customer_id", &one),
+            ("customer_id", &other),
+            ("track_number", &track(2)),
+        ] {
+            let found = list(&format!("limit=7&{field}={value}"));
+            assert!(found.iter().rev().skip(1).all(|page| page.len() == 7));
+            let expected = newest_first(&rows, |columns| columns[field] == **value);
+            assert_eq!(uids(&found), expected, "{field}={value}");
+        }
+        assert!(list("customer_id=nobody-at-all")[0].is_empty());
+
+        // Ours among those of everybody, who may add to them meanwhile.
+        let mut left = 44;
+        let ours = |uid: &String| rows.contains_key(uid);
+        let found = pages(&format!("{url}/orders?limit=100"), |page| {
+            let page = uids(&[page.to_vec()]);
+            left -= page.iter().filter(|uid| ours(uid)).count();
+            left == 0
+        });
+        let all = uids(&found);
+        assert_eq!(
+            all.iter().collect::<BTreeSet<_>>().len(),
+            all.len(),
+            "an order twice"
+        );
+        let mut of_all = all;
+        of_all.retain(ours);
+        assert_eq!(of_all, newest_first(&rows, |_| true));
+        let default = pages(&format!("{url}/orders?"), |_| true);
+        assert_eq!(default[0].len(), 20);
+        for order in &default[0] {
+            for field in ["track_number", "customer_id", "date_created", "created_at"] {
+                assert!(order[field].is_string(), "{field} in {order}");
+            }
+            let link = order["links"]["self"].as_str().unwrap_or_default();
+            let uid = order["order_uid"].as_str().unwrap();
+            assert!(link.ends_with(&format!("/order/{uid}")), "{order}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What holds for any running system, seen from outside, by whoever else uses it meanwhile: the one that the variables
+//! `E2E_...` name (see README.md of this crate), or else one that is started for these tests.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod changes;
+mod dead_letters;
+mod erasure;
+mod http;
+mod ledger;
+mod lists;
+mod replay;
+
+use e2e::System;
+use shared::order::{Order, sample::Generator};
+
+/// Orders that no other test and no other run has.
+fn orders(system: &System) -> impl Iterator<Item = Order> {
+    Generator::new(system.seed, 1..=4)
+}
+
+/// An order with that uid and a content of its own.
+fn order(uid: &str, seed: u64) -> Order {
+    let mut order = Generator::new(seed, 1..=4)
+        .next()
+        .expect("the generator has no end");
+    uid.clone_into(&mut order.order_uid);
+    order
+}

@@ -1,0 +1,108 @@
+//! The same records again, with the versions that they had.
+
+use e2e::{Draft, Ledger, System};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use crate::{order, orders};
+
+/// A time in the past.
+const FIRST_MS: i64 = 1_600_000_000_000;
+
+/// Orders with changes, repetitions and erasures of their own, in the order in which they are sent.
+fn history(system: &System, rng: &mut StdRng) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    for first in orders(system).take(100) {
+        drafts.push(Draft::order(&first));
+        for _ in 0..rng.random_range(0..4) {
+            drafts.push(match rng.random_range(0..5) {
+                0 => Draft::erasure(&first.order_uid),
+                1 => Draft::order(&first),
+                _ => Draft::order(&order(&first.order_uid, rng.random())),
+            });
+        }
+    }
+    drafts
+}
+
+/// Each record with the version that it had, in another order, and in any partition.
+fn shuffled(ledger: &Ledger, partitions: i32, rng: &mut StdRng) -> Vec<Draft> {
+    let again = ledger.records().iter().map(|sent| {
+        let version = sent.version();
+        let header = format!(
+            "{}/{}/{}",
+            version.timestamp_ms, version.offset, version.partition
+        );
+        let mut record = sent.record.clone();
+        record.partition = Some(rng.random_range(0..partitions));
+        Draft {
+            record,
+            class: sent.class.clone(),
+        }
+        .with_header("replay-version", Some(header.as_bytes()))
+    });
+    let mut drafts: Vec<Draft> = again.collect();
+    drafts.shuffle(rng);
+    drafts
+}
+
+#[test]
+fn a_replay_in_any_order_changes_nothing() {
+    let system = System::join();
+    let mut rng = StdRng::seed_from_u64(system.seed);
+    let mut ledger = Ledger::default();
+    system.send(&mut ledger, &history(&system, &mut rng));
+    system.settle(&ledger);
+    system.check_all(&ledger);
+    let rows = system.database().orders_of(&ledger.uids());
+
+    let partitions = system.broker().watermarks(&system.addresses().topic).len() as i32;
+    let mut again = ledger.clone();
+    system.send(&mut again, &shuffled(&ledger, partitions, &mut rng));
+    system.settle(&again);
+    assert!(
+        again.orders() == ledger.orders(),
+        "the versions were carried along"
+    );
+    system.check_all(&again);
+    // Ids and times of the last change included.
+    assert!(
+        system.database().orders_of(&ledger.uids()) == rows,
+        "a row has changed"
+    );
+}
+
+/// On rows that are not there yet, as opposed to the above.
+#[test]
+fn the_greatest_version_wins_whatever_the_order() {
+    let system = System::join();
+    let mut rng = StdRng::seed_from_u64(system.seed);
+    let mut drafts: Vec<Draft> = (0..)
+        .zip(history(&system, &mut rng))
+        .map(|(index, draft)| {
+            // Some at the same time, where offset and partition decide.
+            let version = format!("{}/{}/{}", FIRST_MS + index / 4, index % 4 / 2, index % 2);
+            draft.with_header("replay-version", Some(version.as_bytes()))
+        })
+        .collect();
+    drafts.shuffle(&mut rng);
+    let mut ledger = Ledger::default();
+    system.send(&mut ledger, &drafts);
+    system.settle(&ledger);
+    system.check_all(&ledger);
+}
+
+/// What was dead-lettered once and is sent again later must not overwrite what came in between.
+#[test]
+fn an_older_record_never_covers_a_newer_one() {
+    let system = System::join();
+    let mut ledger = Ledger::default();
+    let newest = orders(&system).next().unwrap();
+    system.send(&mut ledger, &[Draft::order(&newest)]);
+    let old = Draft::order(&order(&newest.order_uid, 1))
+        .with_header("replay-version", Some(b"1600000000000/7/0"));
+    system.send(&mut ledger, &[old]);
+    system.settle(&ledger);
+    system.check_all(&ledger);
+    let json = ledger.orders()[&newest.order_uid].json.clone();
+    assert_eq!(json, Some(newest.to_json()));
+}
