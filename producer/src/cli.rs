@@ -64,7 +64,20 @@ pub(crate) struct Send {
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub(crate) gibberish: u64,
     #[command(flatten)]
+    pub(crate) verify: Verify,
+    #[command(flatten)]
     pub(crate) kafka: Kafka,
+}
+
+/// Whether to read the orders back.
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// Then ask the api at this address for every order, until it answers each of them or `--timeout` is over.
+    #[arg(long, value_name = "URL")]
+    pub(crate) verify: Option<String>,
+    /// File with the API key to ask with.
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub(crate) api_key_file: Option<PathBuf>,
 }
 
 /// Where the orders come from.
@@ -138,7 +151,7 @@ pub(crate) struct Kafka {
     /// Name towards the brokers.
     #[arg(long, value_name = "NAME", default_value = "order-producer")]
     pub(crate) client_id: String,
-    /// How long to wait for a broker, and for the acknowledgement of a record.
+    /// How long to wait for a broker, for the acknowledgement of a record, and for what `--verify` asks for.
     #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
 }
@@ -196,6 +209,7 @@ mod tests {
             "producer generate -n 3600 --min-items 1 --max-items 5 --invalid-rate 0.1 --seed 42 -o orders.json",
             "producer send --file mock.json --rps 100 --invalid-json 20 --gibberish 20",
             "producer send -n 10 --interval 500ms --brokers localhost:9092 --topic orders --client-id me",
+            "producer send -n 1 --verify http://localhost:8080 --api-key-file key",
             "producer erase a b-c",
         ] {
             assert!(parse(line).is_ok(), "{line}");
@@ -210,6 +224,7 @@ mod tests {
             "producer send -n 1 --file mock.json",
             "producer send -n 1 --rps 1 --interval 1s",
             "producer send -n -1",
+            "producer send -n 1 --api-key-file key",
             "producer generate --invalid-rate 1.1",
             "producer generate --invalid-rate NaN",
             "producer generate --min-items 0",

@@ -1,6 +1,6 @@
 //! Generates orders and sends them to Kafka.
 //!
-//! `source` says what to send, `send` when, and `kafka` how.
+//! `source` says what to send, `send` when, and `kafka` how; `verify` reads it back.
 
 mod cli;
 mod generate;
@@ -9,6 +9,7 @@ mod kafka;
 mod progress;
 mod send;
 mod source;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -13,7 +13,8 @@ use crate::generate::Orders;
 use crate::interrupt::Interrupt;
 use crate::kafka::{self, Reports};
 use crate::progress::{Counts, Progress, Summary};
-use crate::source::{BadRecords, Record, Source};
+use crate::source::{BadRecords, Kind, Record, Source};
+use crate::verify::Verify;
 
 /// How long one wait for librdkafka may last, so that interrupts and progress are seen.
 const TICK: Duration = Duration::from_millis(20);
@@ -25,7 +26,7 @@ const TOPIC_INTERVAL: Duration = Duration::from_millis(200);
 /// `producer send`. The exit code is 1 when a record was not acknowledged.
 ///
 /// # Errors
-/// When the options contradict each other, the file cannot be read, or no broker answers.
+/// When the options contradict each other, the file cannot be read, no broker answers, or an order cannot be read back.
 pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     let source = match (options.what.file, options.what.num_orders) {
         (Some(path), _) => Source::open(path)?,
@@ -38,7 +39,16 @@ pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Resul
     let bad_records = BadRecords::new(options.invalid_json, options.gibberish);
     let pace = Pace::new(options.rps, options.interval);
     let config = options.kafka.config()?;
-    Sender::connect(&config, &options.kafka, pace, interrupt)?.send_all(source, bad_records)
+    let verify = Verify::new(&options.verify, options.kafka.timeout)?;
+    let mut sender = Sender::connect(&config, &options.kafka, pace, interrupt)?;
+    sender.uids = verify.is_some().then(Vec::new);
+    let exit_code = sender.send_all(source, bad_records)?;
+    if let Some(verify) = verify
+        && exit_code == ExitCode::SUCCESS
+    {
+        verify.wait_for(&sender.uids.unwrap_or_default(), interrupt)?;
+    }
+    Ok(exit_code)
 }
 
 /// `producer erase`. The exit code is 1 when a record was not acknowledged.
@@ -58,6 +68,8 @@ struct Sender<'a> {
     interrupt: &'a Interrupt,
     counts: Counts,
     progress: Progress,
+    /// The orders sent, where somebody wants to know them.
+    uids: Option<Vec<String>>,
 }
 
 impl<'a> Sender<'a> {
@@ -77,10 +89,15 @@ impl<'a> Sender<'a> {
             interrupt,
             counts: Counts::default(),
             progress: Progress::start(),
+            uids: None,
         })
     }
 
-    fn send_all(mut self, source: Source, mut bad_records: BadRecords) -> anyhow::Result<ExitCode> {
+    fn send_all(
+        &mut self,
+        source: Source,
+        mut bad_records: BadRecords,
+    ) -> anyhow::Result<ExitCode> {
         let outcome = source.for_each(|record, done| {
             self.send(&record, done)?;
             match bad_records.after_order() {
@@ -133,6 +150,9 @@ impl<'a> Sender<'a> {
             }
         }
         self.counts.add(record.kind, record.size());
+        if let (Some(uids), Kind::Order, Some(uid)) = (&mut self.uids, record.kind, &record.key) {
+            uids.push(uid.clone());
+        }
         ControlFlow::Continue(())
     }
 

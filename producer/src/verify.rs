@@ -1,0 +1,215 @@
+//! Reading sent orders back from the api: the whole way from Kafka to an answer, for smoke tests.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+use ureq::Agent;
+
+use crate::cli;
+use crate::interrupt::Interrupt;
+
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to wait before an order is asked for again.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// An api that has to answer every order.
+pub(crate) struct Verify {
+    agent: Agent,
+    base: String,
+    authorization: Option<String>,
+    timeout: Duration,
+}
+
+impl Verify {
+    /// What the command line asks for, if it does.
+    ///
+    /// # Errors
+    /// When the address is no `http://` URL, or the key cannot be read.
+    pub(crate) fn new(options: &cli::Verify, timeout: Duration) -> anyhow::Result<Option<Self>> {
+        let Some(url) = &options.verify else {
+            return Ok(None);
+        };
+        ensure!(
+            url.starts_with("http://"),
+            "--verify {url}: an http:// URL is expected"
+        );
+        Ok(Some(Self {
+            agent: Agent::config_builder()
+                .timeout_global(Some(REQUEST_TIMEOUT))
+                .http_status_as_error(false)
+                .build()
+                .into(),
+            base: url.trim_end_matches('/').to_owned(),
+            authorization: options.api_key_file.as_ref().map(bearer).transpose()?,
+            timeout,
+        }))
+    }
+
+    /// Asks for each order until it is answered; ends early when the user wants to stop.
+    ///
+    /// # Errors
+    /// When an order is not there in time, or the api will never answer it to us.
+    pub(crate) fn wait_for(&self, uids: &[String], interrupt: &Interrupt) -> anyhow::Result<()> {
+        let started = Instant::now();
+        for (index, uid) in uids.iter().enumerate() {
+            while let Err(problem) = self.look(uid)? {
+                if interrupt.exit_code().is_some() {
+                    return Ok(());
+                }
+                ensure!(
+                    started.elapsed() < self.timeout,
+                    "{}: {index} of {} orders were answered within {} s; then {problem}",
+                    self.base,
+                    uids.len(),
+                    self.timeout.as_secs_f64()
+                );
+                thread::sleep(INTERVAL);
+            }
+        }
+        println!(
+            "{}: answered {} orders after {:.2} s",
+            self.base,
+            uids.len(),
+            started.elapsed().as_secs_f64()
+        );
+        Ok(())
+    }
+
+    /// Asks once. What may change by itself is the inner error.
+    fn look(&self, uid: &str) -> anyhow::Result<Result<(), String>> {
+        #[derive(Deserialize)]
+        struct Answer {
+            order_uid: String,
+        }
+        let mut request = self.agent.get(format!("{}/order/{uid}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        let mut response = match request.call() {
+            Ok(response) => response,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        match response.status().as_u16() {
+            200 => {
+                let body = response.body_mut().read_to_string()?;
+                let answer: Answer =
+                    serde_json::from_str(&body).context("the api answers something else")?;
+                ensure!(answer.order_uid == uid, "the api answers another order");
+                Ok(Ok(()))
+            }
+            status @ (401 | 403) => {
+                bail!("{} answers {status}: see --api-key-file", self.base)
+            }
+            status => Ok(Err(format!("it answers {status}"))),
+        }
+    }
+}
+
+fn bearer(path: &PathBuf) -> anyhow::Result<String> {
+    let token = std::fs::read_to_string(path)
+        .with_context(|| format!("--api-key-file: cannot read {}", path.display()))?;
+    Ok(format!("Bearer {}", token.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// An api that gives each of these answers once, in order, one connection each; returns the requests' heads.
+    fn api(answers: &'static [(u16, &str)]) -> (String, thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let serving = thread::spawn(move || {
+            let serve = |(status, body): &(u16, &str)| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let lines = BufReader::new(&stream).lines().map(Result::unwrap);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+                .unwrap();
+                head.join("\n")
+            };
+            answers.iter().map(serve).collect()
+        });
+        (url, serving)
+    }
+
+    fn verify(url: String, timeout: Duration) -> Verify {
+        let options = cli::Verify {
+            verify: Some(url),
+            api_key_file: None,
+        };
+        Verify::new(&options, timeout).unwrap().unwrap()
+    }
+
+    fn wait_for(url: String, timeout: Duration) -> anyhow::Result<()> {
+        verify(url, timeout).wait_for(&["a1".to_owned()], &Interrupt::default())
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn asks_until_the_order_is_there() {
+        let (url, serving) = api(&[(404, "{}"), (503, ""), (200, r#"{"order_uid":"a1"}"#)]);
+        wait_for(url, LONG).unwrap();
+        let requests = serving.join().unwrap();
+        assert_eq!(requests.len(), 3);
+        assert!(requests[2].starts_with("GET /order/a1 HTTP/1.1\n"));
+    }
+
+    #[test]
+    fn gives_up_in_time_and_says_what_it_saw() {
+        let (url, serving) = api(&[(404, "{}")]);
+        let error = wait_for(url, Duration::ZERO).unwrap_err().to_string();
+        assert!(
+            error.ends_with("0 of 1 orders were answered within 0 s; then it answers 404"),
+            "{error}"
+        );
+        serving.join().unwrap();
+    }
+
+    #[test]
+    fn what_will_not_change_is_not_waited_for() {
+        for (answers, problem) in [
+            (&[(401, "{}")], "answers 401: see --api-key-file"),
+            (&[(200, r#"{"order_uid":"b2"}"#)], "answers another order"),
+            (&[(200, "<html>")], "answers something else"),
+        ] {
+            let (url, serving) = api(answers);
+            let error = wait_for(url, LONG).unwrap_err().to_string();
+            assert!(error.ends_with(problem), "{error}");
+            serving.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn presents_the_key() {
+        let (url, serving) = api(&[(200, r#"{"order_uid":"a1"}"#)]);
+        let mut verify = verify(url, LONG);
+        verify.authorization = Some("Bearer t0ken".to_owned());
+        verify
+            .wait_for(&["a1".to_owned()], &Interrupt::default())
+            .unwrap();
+        let head = serving.join().unwrap().remove(0).to_lowercase();
+        assert!(head.contains("authorization: bearer t0ken"), "{head}");
+    }
+
+    #[test]
+    fn refuses_what_is_no_address() {
+        let options = cli::Verify {
+            verify: Some("https://localhost".to_owned()),
+            api_key_file: None,
+        };
+        assert!(Verify::new(&options, LONG).is_err());
+    }
+}
