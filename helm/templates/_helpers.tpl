@@ -111,7 +111,7 @@ readinessProbe:
 - { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }} }
 {{- end }}
 {{- range $name, $value := .env }}
-- { name: {{ $name }}, value: {{ $value | toString | quote }} }
+- { name: {{ $name }}, value: {{ $value | quote }} }
 {{- end }}
 {{- end -}}
 
