@@ -2,6 +2,7 @@
 #   worker_metrics   array: the /metrics address of every worker
 #   replicas         array: the address of every api replica
 #   producer         function: runs the producer
+#   fetch            function: curl, from where these addresses can be reached
 # shellcheck shell=bash disable=SC2154
 
 valid_and_invalid=3600
@@ -9,7 +10,7 @@ invalid_json=20
 gibberish=20
 
 # read_metrics FILE: the samples of all workers in one file.
-read_metrics() { curl -fsS --noproxy '*' --max-time 5 "${worker_metrics[@]}" >"$1"; }
+read_metrics() { fetch -fsS --max-time 5 "${worker_metrics[@]}" >"$1"; }
 
 # total FILE METRIC [LABEL]: the sum of a metric over all workers; with LABEL (`outcome="stored"`) of those samples only.
 total() {
@@ -29,7 +30,7 @@ reasons() {
 # settle: waits until what earlier runs left in the topic is worked off: no lag, and for three seconds neither a record
 # finished nor a partition that changed hands.
 settle() {
-    local deadline=$((SECONDS + 120)) since=$SECONDS seen= now
+    local deadline=$((SECONDS + 120)) since=$SECONDS seen='' now
     until ((SECONDS - since >= 3)); do
         ((SECONDS < deadline)) || die "the workers still have a lag of $(total "$before" worker_consumer_lag) records from before"
         read_metrics "$before"
@@ -87,7 +88,7 @@ demonstrate() {
 
 # ask REPLICA UID: fetches an order; prints status, source, milliseconds and ETag.
 ask() {
-    curl -sS --noproxy '*' --max-time 10 -o /dev/null -D - "$1/order/$2" | tr -d '\r' | awk '
+    fetch -sS --max-time 10 -o /dev/null -D - "$1/order/$2" | tr -d '\r' | awk '
         NR == 1 { status = $2 }
         { name = tolower($1) }
         name == "x-source:" { source = $2 }
@@ -96,9 +97,10 @@ ask() {
         END { print status, source, duration, etag }'
 }
 
-# fetch_one FILE: the first order of the file that was stored, twice from every replica. Sets uid and etag.
+# fetch_one FILE: the first order of the file that was stored, twice from every replica. Sets uid and etag for the caller.
+# shellcheck disable=SC2034
 fetch_one() {
-    local replica turn status= source duration
+    local replica turn status='' source duration
     while [[ $status != 200 ]] && read -r uid; do
         read -r status source duration etag < <(ask "${replicas[0]}" "$uid")
     done < <(jq -r '.[].order_uid | strings | select(test("^[A-Za-z0-9_-]{1,64}$"))' "$1")
