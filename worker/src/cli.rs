@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use shared::{config, runtime::health, storage::schema};
 
-use crate::{dead_letters, run};
+use crate::{cache_admin, dead_letters, rewind, run};
 
 /// Consumes orders from Kafka, persists them to Postgres and writes them through to Redis.
 ///
@@ -29,6 +29,11 @@ enum Command {
     /// Look at the dead letter topic, or send its records back.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Set the group back in time, after Postgres was restored from a backup. Every worker must be stopped.
+    Rewind(rewind::Rewind),
+    /// Look after what is in Redis.
+    #[command(subcommand)]
+    Cache(cache_admin::Command),
     /// Ask a running worker whether it is ready; exit code 0 if it is.
     Health {
         /// Ask whether it is alive instead.
@@ -46,6 +51,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run => runtime()?.block_on(run::run()),
         Command::Migrate { down } => runtime()?.block_on(migrate(down)),
         Command::DeadLetters(command) => runtime()?.block_on(dead_letters::run(command)),
+        Command::Rewind(rewind) => rewind::run(&rewind),
+        Command::Cache(command) => runtime()?.block_on(cache_admin::run(command)),
         Command::Health { live } => {
             let admin: config::Admin = config::load("ADMIN_")?;
             println!("{}", health::ask(&admin.addr, live)?);

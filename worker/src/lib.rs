@@ -6,8 +6,10 @@
 //! | [`pipeline`] | policy: what becomes of a record, and when it counts as finished |
 //! | [`repair`] | keeps Redis equal to Postgres after something went wrong |
 //! | [`run`] | wires them together, starts and stops them in order |
-//! | [`cli`], [`dead_letters`], [`config`], [`metrics`] | commands, configuration, metrics |
+//! | [`restored`] | notices a Postgres that was restored from a backup |
+//! | [`cli`], [`dead_letters`], [`rewind`], [`cache_admin`], [`config`], [`metrics`] | commands, configuration, metrics |
 
+pub mod cache_admin;
 pub mod cli;
 pub mod config;
 pub mod dead_letters;
@@ -15,4 +17,6 @@ pub mod kafka;
 pub mod metrics;
 pub mod pipeline;
 pub mod repair;
+pub mod restored;
+pub mod rewind;
 pub mod run;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     cache::Cache,
     config::{self, Kafka},
-    order::Reason,
+    order::{ForeignFields, Reason},
     runtime::{
         admin::Admin,
         backoff::Backoff,
@@ -28,6 +28,7 @@ use crate::{
         write_through::WriteThrough,
     },
     repair::Repair,
+    restored,
 };
 
 /// Unfinished records may take so many times the bytes of one batch: two in Postgres, one on its way to Redis, one that
@@ -85,6 +86,7 @@ pub async fn run() -> anyhow::Result<()> {
     else {
         return Ok(());
     };
+    look_back(&kafka, &postgres, worker.strict_fields, shutdown.clone());
     work(
         worker, kafka, postgres, cache, &health, start_open, shutdown,
     )
@@ -110,6 +112,20 @@ async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> bool {
         backoff.wait().await;
     }
     database_refused_lately(kafka).await
+}
+
+/// Beside the start, which need not wait for it: whatever is finished meanwhile is stored first.
+fn look_back(kafka: &Kafka, postgres: &Postgres, strict: bool, shutdown: CancellationToken) {
+    let (kafka, postgres) = (kafka.clone(), postgres.clone());
+    let fields = if strict {
+        ForeignFields::Refuse
+    } else {
+        ForeignFields::Ignore
+    };
+    tokio::spawn(async move {
+        let look = restored::look(&kafka, &postgres, fields);
+        shutdown.run_until_cancelled(look).await;
+    });
 }
 
 async fn wait_for_schema(postgres: &Postgres, health: &Health) {

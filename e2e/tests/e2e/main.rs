@@ -8,6 +8,7 @@ mod erasure;
 mod http;
 mod invalidation;
 mod ledger;
+mod operate;
 mod outages;
 mod producer;
 mod replay;

@@ -7,6 +7,9 @@ use crate::order::{OrderUid, Revision, Version};
 /// The channel of announcements.
 pub const CHANNEL: &str = "order-changes";
 
+/// The message that everything was removed. It is no line of an announcement: who does not know it passes it over.
+pub(super) const CLEARED: &str = "cleared";
+
 /// One order changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {

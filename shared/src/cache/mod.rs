@@ -194,5 +194,6 @@ mod tests {
         spawnable(cache.write_batch(&[], Instant::now()));
         spawnable(cache.probe());
         spawnable(cache.clear());
+        spawnable(cache.remove_all());
     }
 }

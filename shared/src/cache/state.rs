@@ -5,13 +5,20 @@ use std::{sync::LazyLock, time::Instant};
 
 use redis::{FromRedisValue, Script, Value};
 
-use super::{Cache, CacheError, ClockReading, connection::Node, entry::PREFIX};
+use super::{Cache, CacheError, ClockReading, announcement, connection::Node, entry::PREFIX};
 
 /// The hash that holds the state.
 const KEY: &str = "order-cache";
 
-/// Keys that one step of a deletion looks at.
+/// Keys that one step of a walk looks at.
 const SCAN_COUNT: usize = 1000;
+
+/// What a walk does with our entries.
+#[derive(Clone, Copy)]
+enum Visit {
+    Count,
+    Delete,
+}
 
 static MOVE_WATERMARK: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("move_watermark.lua")));
@@ -123,20 +130,55 @@ impl Cache {
     /// # Errors
     /// When Redis does not answer or refuses; some entries may be gone then.
     pub async fn clear(&self) -> Result<u64, CacheError> {
+        self.walk(Visit::Delete).await
+    }
+
+    /// How many entries there are, about: one that moves meanwhile may be counted twice.
+    ///
+    /// # Errors
+    /// When Redis does not answer or refuses.
+    pub async fn count(&self) -> Result<u64, CacheError> {
+        self.walk(Visit::Count).await
+    }
+
+    /// Removes every key of ours and tells the api replicas to drop what they hold; returns how many entries there were.
+    ///
+    /// # Errors
+    /// When Redis does not answer or refuses. The state goes first: whatever is left then has no watermark, and the next
+    /// worker that looks at it deletes it.
+    pub async fn remove_all(&self) -> Result<u64, CacheError> {
+        self.run("unlink", async {
+            Ok(self.connection().await?.unlink(&[KEY.to_owned()]).await?)
+        })
+        .await?;
+        let deleted = self.clear().await?;
+        self.run("publish", async {
+            let mut connection = self.connection().await?;
+            Ok(redis::cmd("PUBLISH")
+                .arg(announcement::CHANNEL)
+                .arg(announcement::CLEARED)
+                .query_async::<()>(&mut connection)
+                .await?)
+        })
+        .await?;
+        Ok(deleted)
+    }
+
+    async fn walk(&self, visit: Visit) -> Result<u64, CacheError> {
         let nodes = self
             .run("nodes", async {
                 Ok(self.connection().await?.nodes().await?)
             })
             .await?;
-        let mut deleted = 0;
+        let mut count = 0;
         for node in &nodes {
-            deleted += self.clear_node(node).await?;
+            count += self.walk_node(node, visit).await?;
         }
-        Ok(deleted)
+        Ok(count)
     }
 
-    async fn clear_node(&self, node: &Node) -> Result<u64, CacheError> {
-        let (mut cursor, mut deleted) = (0_u64, 0);
+    async fn walk_node(&self, node: &Node, visit: Visit) -> Result<u64, CacheError> {
+        let (mut cursor, mut count) = (0_u64, 0);
         loop {
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor)
@@ -149,15 +191,17 @@ impl Cache {
                     Ok(self.connection().await?.query_at(node, scan).await?)
                 })
                 .await?;
-            if !keys.is_empty() {
-                deleted += self
-                    .run("unlink", async {
+            count += match visit {
+                Visit::Delete if !keys.is_empty() => {
+                    self.run("unlink", async {
                         Ok(self.connection().await?.unlink(&keys).await?)
                     })
-                    .await?;
-            }
+                    .await?
+                }
+                Visit::Delete | Visit::Count => keys.len() as u64,
+            };
             if next == 0 {
-                return Ok(deleted);
+                return Ok(count);
             }
             cursor = next;
         }

@@ -62,10 +62,14 @@ impl Subscription {
     /// Waits for the next announcements.
     ///
     /// # Errors
-    /// When the link is lost, or silent for two seconds; then this subscription is over.
+    /// When the link is lost, or silent for two seconds, or somebody has removed everything from Redis; then this
+    /// subscription is over.
     pub async fn next(&mut self) -> Result<Vec<Announcement>, CacheError> {
         tokio::select! {
             message = self.messages.next() => match message {
+                Some(message) if message.get_payload_bytes() == announcement::CLEARED.as_bytes() => {
+                    Err(CacheError::Connection("ended, for everything was removed".to_owned()))
+                }
                 Some(message) => Ok(announcement::decode(message.get_payload_bytes())),
                 None => Err(CacheError::Connection("the subscription ended".to_owned())),
             },

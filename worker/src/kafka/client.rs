@@ -12,6 +12,9 @@ pub(super) const TOPIC_MAX_BYTES: usize = 8 << 20;
 /// How long librdkafka tries to deliver a dead letter before it says that it could not.
 pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a consumer reads ahead; the default of 64 MiB is memory for nothing.
+const QUEUED_KIB: &str = "16384";
+
 /// The name of this process towards brokers and in dead letters: host name and process id.
 pub fn client_id() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -96,8 +99,8 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
         .set("auto.commit.interval.ms", "1000")
         // librdkafka's default, `latest`, would skip what was sent before the group first met the partition.
         .set("auto.offset.reset", "earliest")
-        // The defaults (64 MiB, 100 000 messages, a second's pause when full) are memory for nothing.
-        .set("queued.max.messages.kbytes", "16384")
+        .set("queued.max.messages.kbytes", QUEUED_KIB)
+        // The default is a second's pause when so much is queued.
         .set("fetch.queue.backoff.ms", "50")
         .set("statistics.interval.ms", "1000");
     client
@@ -123,14 +126,28 @@ pub(super) fn producer(config: &Kafka) -> ClientConfig {
 
 /// A consumer outside any group, for looking at the dead letter topic.
 pub(super) fn reader(config: &Kafka) -> ClientConfig {
+    // librdkafka asks for a group even where none is joined and nothing is committed.
+    let mut client = outsider(config, &format!("{}-reader", config.group_id));
+    client.set("fetch.message.max.bytes", DEAD_LETTER_MAX_BYTES.to_string());
+    client
+}
+
+/// A consumer that looks at the offsets of the workers' group, or sets them, without joining it.
+pub(super) fn administrator(config: &Kafka) -> ClientConfig {
+    let mut client = outsider(config, &config.group_id);
+    client.set("fetch.message.max.bytes", TOPIC_MAX_BYTES.to_string());
+    client
+}
+
+/// A consumer that joins no group and reads what it is told to, up to the end.
+fn outsider(config: &Kafka, group: &str) -> ClientConfig {
     let mut client = base(config);
     client
-        // librdkafka asks for a group even where none is joined and nothing is committed.
-        .set("group.id", format!("{}-reader", config.group_id))
+        .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "true")
-        .set("fetch.message.max.bytes", DEAD_LETTER_MAX_BYTES.to_string());
+        .set("queued.max.messages.kbytes", QUEUED_KIB);
     client
 }

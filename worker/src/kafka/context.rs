@@ -2,21 +2,21 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientContext, Statistics, TopicPartitionList,
+    ClientContext, Offset, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
     statistics::{ConsumerGroup, Partition},
 };
 use shared::runtime::health::Dependency;
 
-use super::assignment::Assignment;
+use super::{assignment::Assignment, gap::Gaps};
 use crate::metrics::Metrics;
 
 /// What the rest of the process wants to know of the group and the brokers.
@@ -112,9 +112,62 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     /// How long a partition that is taken away may be drained.
     pub(super) drain_limit: Duration,
+    pub(super) gaps: Mutex<Gaps>,
 }
 
+/// How long an assignment waits to learn what the group has committed: one round trip, unless the coordinator is away.
+const COMMITTED: Duration = Duration::from_secs(1);
+
 impl Context {
+    /// A record was handed out.
+    pub(super) fn received(&self, partition: i32, offset: i64) {
+        self.gaps().received(partition, offset);
+    }
+
+    /// Asks what the group has committed before the first record of the assignment moves it.
+    fn watch_for_gaps(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        if list.count() == 0 {
+            return;
+        }
+        let committed = consumer.committed_offsets(list.clone(), COMMITTED);
+        if let Err(error) = &committed {
+            tracing::warn!(%error, "the committed offsets are not known; records that were deleted above them would not be noticed");
+        }
+        let elements = committed.as_ref().unwrap_or(list).elements();
+        let mut gaps = self.gaps();
+        for element in elements {
+            let offset = match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            };
+            gaps.assign(element.partition(), offset);
+        }
+    }
+
+    fn look_for_gaps(&self, statistics: &Partition) {
+        let partition = statistics.partition;
+        // Negative until a fetch has succeeded, and after one that has not.
+        let Some(log_start) = Some(statistics.lo_offset).filter(|offset| *offset >= 0) else {
+            return;
+        };
+        let idle = statistics.fetchq_cnt == 0;
+        for gap in self.gaps().looked(partition, log_start, idle) {
+            let records = gap.end - gap.start;
+            tracing::error!(
+                partition,
+                from = gap.start,
+                to = gap.end,
+                records,
+                "records were deleted from Kafka before this group had read them: they are lost to this system"
+            );
+            self.metrics.offset_gap(records.unsigned_abs());
+        }
+    }
+
+    fn gaps(&self) -> MutexGuard<'_, Gaps> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
         list.elements_for_topic(&self.topic)
             .iter()
@@ -144,6 +197,7 @@ impl Context {
         }
         self.assignment.revoke(partitions);
         for partition in partitions {
+            self.gaps().revoke(*partition);
             self.metrics.lag(*partition, 0);
         }
         tracing::info!(?partitions, "partitions were revoked");
@@ -188,6 +242,7 @@ impl ClientContext for Context {
             let Some(of_partition) = topic.partitions.get(&partition) else {
                 continue;
             };
+            self.look_for_gaps(of_partition);
             let lag = self.lag(of_partition, frontier, outstanding);
             self.metrics.lag(partition, lag);
             if let Some(frontier) = frontier {
@@ -217,6 +272,7 @@ impl ConsumerContext for Context {
         match rebalance {
             Rebalance::Assign(list) => {
                 let partitions = self.partitions(list);
+                self.watch_for_gaps(consumer, list);
                 self.assignment.assign(&partitions);
                 tracing::info!(?partitions, "partitions were assigned");
             }

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     process,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -85,6 +85,7 @@ pub fn start(
         group,
         metrics,
         drain_limit,
+        gaps: Mutex::default(),
     };
     let consumer: Arc<BaseConsumer<Context>> = Arc::new(
         client::consumer(config)
@@ -160,6 +161,9 @@ impl Polling {
         match self.consumer.poll(limit) {
             None => {}
             Some(Ok(message)) => {
+                self.consumer
+                    .context()
+                    .received(message.partition(), message.offset());
                 if let Some(epoch) = self.assignment.epoch(message.partition()) {
                     self.held
                         .push_back((Record::copy(&message, &self.topic), epoch));

@@ -1,8 +1,10 @@
-//! The worker's parts against a real Postgres and a real Redis.
+//! The worker's parts against a real Postgres, a real Redis and a real Kafka.
 
 #![allow(
     clippy::unwrap_used,
     reason = "clippy.toml allows it in tests, but does not reach their helper functions"
 )]
 
+mod cache_admin;
+mod offsets;
 mod repair;

@@ -1,0 +1,341 @@
+//! What an operator does, step by step as in `docs/operations.md`: a restore from a backup, and what the system says when
+//! Kafka has deleted what was not read yet.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use e2e::{Draft, Feed, Ledger, Signal, Stack, Worker, entries, until};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+use shared::order::sample::{Defect, Generator};
+
+const RESTORED: &str = "Postgres lacks records that this group has finished";
+const NOT_RESTORED: &str = "Postgres holds what this group has finished";
+const GAP: &str = "records were deleted from Kafka before this group had read them";
+
+fn drafts(seed: u64, count: usize) -> Vec<Draft> {
+    Generator::new(seed, 1..=3)
+        .take(count)
+        .map(|order| Draft::order(&order))
+        .collect()
+}
+
+/// A backup file that goes away with its owner.
+struct Backup(PathBuf);
+
+impl Backup {
+    #[track_caller]
+    fn take(stack: &Stack) -> Self {
+        let backup = Self(env::temp_dir().join(format!("{:016x}.dump", rand::random::<u64>())));
+        let url = format!("--dbname={}", stack.addresses().database_url);
+        postgres_tool("pg_dump", &["--format=custom", &url, "--file"], &backup.0);
+        backup
+    }
+
+    #[track_caller]
+    fn restore(&self, stack: &Stack) {
+        let url = format!("--dbname={}", stack.addresses().database_url);
+        let options = ["--clean", "--if-exists", "--single-transaction", &url];
+        postgres_tool("pg_restore", &options, &self.0);
+    }
+}
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        // What is left behind in the temporary folder harms nobody.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[track_caller]
+fn postgres_tool(name: &str, options: &[&str], file: &Path) {
+    let folder =
+        env::var("ORDER_SERVICE_PG_BIN").expect("ORDER_SERVICE_PG_BIN: `make test` sets it");
+    let output = Command::new(Path::new(&folder).join(name))
+        .args(options)
+        .arg(file)
+        .output()
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {said}");
+}
+
+#[track_caller]
+fn await_log(worker: &Worker, text: &str) {
+    until(text, || match worker.process.log() {
+        log if log.contains(text) => Ok(()),
+        _ => Err("not said"),
+    });
+}
+
+#[test]
+fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
+    let mut stack = Stack::builder("restore")
+        // Only the command makes the replicas forget.
+        .variable("LOCAL_CACHE_TTL", "1h")
+        .variable("RUST_LOG", "info,worker=debug")
+        .workers(2)
+        .apis(2)
+        .start();
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &drafts(201, 300));
+    stack.settle();
+    let quiet =
+        DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Millis, true);
+    let before = ledger.clone();
+
+    // A backup in the middle of traffic: orders, changes and erasures of earlier ones, and what is refused.
+    let feed = Feed::of_everything(stack.addresses(), 202);
+    stack.await_orders(600);
+    let backup = Backup::take(&stack);
+    stack.await_orders(stack.database().count() + 600);
+    let mut since = feed.stop();
+    // Changes and an erasure of what the backup holds, and refused records at the very end.
+    let mut order = Generator::new(201, 1..=3).nth(7).unwrap();
+    order.track_number = "CHANGED-SINCE".to_owned();
+    stack.send(&mut since, &[Draft::order(&order)]);
+    let gone = Generator::new(201, 1..=3).nth(8).unwrap().order_uid;
+    stack.send(&mut since, &[Draft::erasure(&gone)]);
+    stack.send(&mut since, &drafts(203, 60));
+    let spoilt: Vec<Draft> = Generator::new(204, 1..=1)
+        .take(12)
+        .map(|order| Draft::refused(Defect::Phone.reason(), Defect::Phone.apply(&order)))
+        .collect();
+    stack.send(&mut since, &spoilt);
+    ledger.append(since.clone());
+    stack.settle();
+    stack.check().tiers(&ledger);
+    let newest = drafts(203, 1)[0].record.key.clone().unwrap();
+    let newest = String::from_utf8(newest).unwrap();
+    for api in &stack.apis {
+        api.await_source(&newest, "local");
+        api.order(&gone).problem(410);
+    }
+    // All is well, and a worker that starts says so.
+    await_log(stack.start_worker(), NOT_RESTORED);
+
+    stack.stop_workers();
+    backup.restore(&stack);
+    assert!(
+        stack.database().count() < ledger.orders().len(),
+        "an older state"
+    );
+    await_log(stack.start_worker(), RESTORED);
+
+    // As the log says: stop every worker, rewind, clear, start.
+    let refused = stack
+        .command("worker", &["rewind", "--to", &quiet])
+        .failed();
+    assert!(
+        refused.contains("is active, 1 member: stop every worker"),
+        "{refused}"
+    );
+    stack.stop_workers();
+    let progress = stack.progress();
+    let again = format!("{} records to be read again", since.records().len());
+    for arguments in [
+        &["rewind", "--to", &quiet, "--dry-run"][..],
+        &["rewind", "--to", &quiet],
+    ] {
+        assert_eq!(stack.progress(), progress, "set too early");
+        let said = stack.command("worker", arguments).succeeded();
+        assert!(said.contains(&again), "{said}");
+    }
+    assert_eq!(stack.progress().0, before.records().len() as i64);
+    // What the api answers is what was before the restore, until it is made to forget.
+    for api in &stack.apis {
+        api.await_source(&newest, "local");
+    }
+    let url = stack.addresses().redis_url.clone();
+    let held = entries(&url).unwrap().len();
+    stack.redis.command(&["SET", "somebody-elses", "1"]);
+    let said = stack
+        .command("worker", &["cache", "clear", "--dry-run"])
+        .succeeded();
+    assert_eq!(said, format!("{held} orders would be removed from Redis\n"));
+    let said = stack.command("worker", &["cache", "clear"]).succeeded();
+    assert_eq!(said, format!("{held} orders were removed from Redis\n"));
+    assert_eq!(stack.redis.watermark().unwrap(), None);
+    stack
+        .redis
+        .command(&["RENAME", "somebody-elses", "still-there"]);
+    stack.await_status(&newest, 404);
+    stack.await_status(&gone, 200);
+
+    stack.start_worker();
+    stack.start_worker();
+    stack.settle();
+    stack.check().postgres(&ledger);
+    stack.check().dead_letters_at_least_once(&ledger);
+    stack.check().redis_remains(&ledger);
+    let cached = entries(&url).unwrap();
+    let missing = since
+        .orders()
+        .into_keys()
+        .find(|uid| !cached.contains_key(uid));
+    assert_eq!(missing, None, "was read again, and is not in Redis");
+    for api in &stack.apis {
+        stack.check().api(&ledger, &api.url(), "local");
+        stack.check().api_in_postgres(&ledger, &api.url());
+    }
+    stack.check().redis_remains(&ledger);
+}
+
+/// Makes Kafka delete what lies below these offsets, as retention does.
+#[track_caller]
+fn delete_records(stack: &Stack, below: &[(i32, i64)]) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &stack.addresses().brokers)
+        .create()
+        .unwrap();
+    let mut offsets = TopicPartitionList::new();
+    for (partition, offset) in below {
+        offsets
+            .add_partition_offset(
+                &stack.addresses().topic,
+                *partition,
+                Offset::Offset(*offset),
+            )
+            .unwrap();
+    }
+    let deleted = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(admin.delete_records(&offsets, &AdminOptions::new()));
+    for element in deleted.unwrap().elements() {
+        element.error().unwrap();
+    }
+}
+
+/// Records that the worker says were deleted before it read them.
+#[track_caller]
+fn gap(worker: &Worker) -> u64 {
+    let metrics = worker.admin("/metrics").text();
+    metrics
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("worker_offset_gap_records_total")?
+                .rsplit(' ')
+                .next()
+        })
+        .unwrap_or_else(|| panic!("no counter in {metrics}"))
+        .parse()
+        .unwrap()
+}
+
+#[track_caller]
+fn await_gap(worker: &Worker, records: u64) {
+    until(
+        &format!("{records} records reported as deleted"),
+        || match gap(worker) {
+            found if found == records => Ok(()),
+            found => Err(found),
+        },
+    );
+    await_log(worker, GAP);
+}
+
+fn in_partition(partition: i32, mut draft: Draft) -> Draft {
+    draft.record.partition = Some(partition);
+    draft
+}
+
+#[test]
+fn records_deleted_below_the_committed_offset_are_reported() {
+    let mut stack = Stack::builder("gap").workers(1).start();
+    let mut ledger = Ledger::default();
+    let everywhere = |seed| -> Vec<Draft> {
+        let spread = drafts(seed, 60).into_iter().zip((0..6).cycle());
+        spread
+            .map(|(draft, partition)| in_partition(partition, draft))
+            .collect()
+    };
+    stack.send(&mut ledger, &everywhere(211));
+    stack.settle();
+    assert_eq!(gap(&stack.workers[0]), 0);
+    let long_ago =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_secs(3600);
+    let long_ago = DateTime::from_timestamp_millis(long_ago.as_millis() as i64)
+        .unwrap()
+        .to_rfc3339();
+    stack.stop_workers();
+
+    // Ten more in each partition; of one the first four are deleted, of another one all ten, and of a third one only what
+    // was read before.
+    stack.send(&mut ledger, &everywhere(212));
+    delete_records(&stack, &[(0, 14), (1, 20), (2, 10)]);
+    let worker = stack.start_worker();
+    await_gap(worker, 14);
+    let log = worker.process.log();
+    for (partition, from, to, records) in [(0, 10, 14, 4), (1, 10, 20, 10)] {
+        let fields = [
+            format!("\"partition\":{partition},"),
+            format!("\"from\":{from},"),
+            format!("\"to\":{to},"),
+            format!("\"records\":{records}"),
+        ];
+        let said = log
+            .lines()
+            .any(|line| line.contains(GAP) && fields.iter().all(|field| line.contains(field)));
+        assert!(said, "{fields:?}");
+    }
+    stack.await_orders(60 + 60 - 14);
+    // Said once.
+    await_gap(&stack.workers[0], 14);
+    stack.stop_workers();
+
+    let said = stack.command("worker", &["rewind", "--to", &long_ago]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stdout.contains("76 records to be read again"),
+        "{}",
+        said.stdout
+    );
+    for (partition, log_start) in [(0, 14), (1, 20), (2, 10)] {
+        let warning = format!(
+            "WARNING: partition {partition}: the {log_start} records below offset {log_start} were deleted"
+        );
+        assert!(said.stderr.contains(&warning), "{}", said.stderr);
+    }
+    assert_eq!(said.stderr.matches("WARNING").count(), 3, "{}", said.stderr);
+}
+
+#[test]
+fn records_deleted_under_a_running_worker_are_reported() {
+    let mut stack = Stack::builder("gap-running")
+        // It stays a member while it is frozen.
+        .variable("KAFKA_SESSION_TIMEOUT", "30s")
+        .workers(1)
+        .start();
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &[in_partition(0, drafts(221, 1).remove(0))]);
+    stack.settle();
+
+    // More than one fetch brings: what it does not bring is deleted before the worker asks for it.
+    stack.workers[0].process.signal(Signal::Stop);
+    let many: Vec<Draft> = drafts(222, 5000)
+        .into_iter()
+        .map(|draft| in_partition(0, draft))
+        .collect();
+    stack.send(&mut ledger, &many);
+    delete_records(&stack, &[(0, 4991)]);
+    stack.workers[0].process.signal(Signal::Continue);
+    let all = ledger.records().len() as u64;
+    let worker = &stack.workers[0];
+    until("every record stored or reported as deleted", || {
+        match (worker.messages("stored"), gap(worker)) {
+            (stored, gap) if gap > 0 && stored + gap == all => Ok(()),
+            (stored, gap) => Err(format!("{stored} stored, {gap} deleted, {all} sent")),
+        }
+    });
+    await_log(worker, GAP);
+}

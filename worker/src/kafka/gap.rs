@@ -1,0 +1,133 @@
+//! Records that Kafka deleted before the group read them: retention, or an operator, was faster. Pure.
+//!
+//! A jump in the offsets alone proves nothing: compaction and the marks of transactions leave some, too. What was jumped
+//! over counts as lost where it lies below the start of the log.
+
+use std::{collections::HashMap, mem, ops::Range};
+
+/// What is expected next of each assigned partition, and what was jumped over.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    partitions: HashMap<i32, Position>,
+}
+
+#[derive(Debug)]
+struct Position {
+    /// None before the first record of a group that has committed nothing.
+    next: Option<i64>,
+    /// Jumped over since the last look.
+    jumps: Vec<Range<i64>>,
+}
+
+impl Gaps {
+    /// Begins an assignment of `partition`, of which the group has finished everything below `committed`.
+    pub(super) fn assign(&mut self, partition: i32, committed: Option<i64>) {
+        let position = Position {
+            next: committed,
+            jumps: Vec::new(),
+        };
+        self.partitions.insert(partition, position);
+    }
+
+    /// Ends the assignment of `partition`.
+    pub(super) fn revoke(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
+    }
+
+    /// Notes that the record at `offset` was handed out. An offset that goes back means that the partition was truncated
+    /// or made anew.
+    pub(super) fn received(&mut self, partition: i32, offset: i64) {
+        if let Some(position) = self.partitions.get_mut(&partition) {
+            if let Some(next) = position.next.filter(|next| *next < offset) {
+                position.jumps.push(next..offset);
+            }
+            position.next = Some(offset + 1);
+        }
+    }
+
+    /// The offsets that are lost since the last look, now that the log of `partition` begins at `log_start`. `idle`:
+    /// whatever was fetched has been handed out, so that nothing below `log_start` can come any more.
+    pub(super) fn looked(&mut self, partition: i32, log_start: i64, idle: bool) -> Vec<Range<i64>> {
+        let Some(position) = self.partitions.get_mut(&partition) else {
+            return Vec::new();
+        };
+        let mut lost: Vec<Range<i64>> = mem::take(&mut position.jumps)
+            .into_iter()
+            .map(|jump| jump.start..jump.end.min(log_start))
+            .filter(|jump| !jump.is_empty())
+            .collect();
+        if let Some(next) = position.next.filter(|next| idle && *next < log_start) {
+            lost.push(next..log_start);
+            position.next = Some(log_start);
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigned(committed: Option<i64>) -> Gaps {
+        let mut gaps = Gaps::default();
+        gaps.assign(0, committed);
+        gaps
+    }
+
+    #[test]
+    fn what_was_deleted_before_the_assignment_is_lost() {
+        let mut gaps = assigned(Some(10));
+        gaps.received(0, 25);
+        assert_eq!(gaps.looked(0, 25, true), [10..25]);
+        assert!(gaps.looked(0, 25, true).is_empty(), "once");
+    }
+
+    #[test]
+    fn what_was_deleted_is_lost_also_where_no_record_is_left() {
+        let mut gaps = assigned(Some(10));
+        // Something may be on its way to us.
+        assert!(gaps.looked(0, 25, false).is_empty());
+        assert_eq!(gaps.looked(0, 25, true), [10..25]);
+        gaps.received(0, 25);
+        assert!(gaps.looked(0, 25, true).is_empty());
+    }
+
+    #[test]
+    fn what_is_deleted_while_running_is_lost() {
+        let mut gaps = assigned(Some(0));
+        (0..5).for_each(|offset| gaps.received(0, offset));
+        assert!(gaps.looked(0, 3, true).is_empty(), "was read before");
+        gaps.received(0, 9);
+        gaps.received(0, 14);
+        assert_eq!(gaps.looked(0, 14, false), [5..9, 10..14]);
+    }
+
+    #[test]
+    fn a_jump_above_the_start_of_the_log_is_no_loss() {
+        let mut gaps = assigned(Some(0));
+        gaps.received(0, 7);
+        assert!(gaps.looked(0, 0, true).is_empty());
+        // Not even when the log's start passes it later.
+        assert!(gaps.looked(0, 7, true).is_empty());
+    }
+
+    #[test]
+    fn a_group_that_has_committed_nothing_has_lost_nothing() {
+        let mut gaps = assigned(None);
+        assert!(gaps.looked(0, 40, true).is_empty());
+        gaps.received(0, 40);
+        assert!(gaps.looked(0, 40, true).is_empty());
+        gaps.received(0, 50);
+        assert_eq!(gaps.looked(0, 50, true), [41..50]);
+    }
+
+    #[test]
+    fn a_partition_made_anew_has_lost_nothing() {
+        let mut gaps = assigned(Some(500));
+        gaps.received(0, 0);
+        assert!(gaps.looked(0, 0, true).is_empty());
+        gaps.revoke(0);
+        gaps.received(0, 9);
+        assert!(gaps.looked(0, 9, true).is_empty(), "not ours any more");
+    }
+}

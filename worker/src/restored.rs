@@ -1,0 +1,177 @@
+//! Notices a Postgres that was restored from a backup: the group has finished records that it does not hold.
+//!
+//! Whatever lies below a committed offset is in Postgres, in that version or a newer one, unless it was dead-lettered. So
+//! of each partition the newest records that are orders or erasures are looked up by their uid: an index lookup for each,
+//! whatever the size of the tables. A few in a row have to be missing, for a single one may have been refused by the
+//! database.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    thread,
+};
+
+use anyhow::Context;
+use shared::{
+    config::Kafka,
+    order::{ForeignFields, OrderUid, Version, decode},
+    storage::{ListFilter, Postgres},
+};
+use tokio::sync::oneshot;
+
+use crate::kafka::{Offsets, Record, dead_letter::REPLAY_VERSION};
+
+/// How many of a partition's newest finished records are looked at.
+const NEWEST: i64 = 20;
+/// How many of them that can be stored must be missing in a row, where there are so many.
+const MISSING: usize = 3;
+
+/// Looks once, and says so loudly where Postgres lacks what the group has finished.
+pub async fn look(kafka: &Kafka, postgres: &Postgres, fields: ForeignFields) {
+    match missing(kafka, postgres, fields).await {
+        Ok(partitions) if partitions.is_empty() => {
+            tracing::debug!("Postgres holds what this group has finished");
+        }
+        Ok(partitions) => {
+            let newest = postgres.list(&ListFilter::default(), 1).await.ok();
+            let newest_stored =
+                newest.and_then(|orders| Some(orders.first()?.position.created_at.to_rfc3339()));
+            tracing::error!(
+                ?partitions,
+                newest_stored = newest_stored.as_deref().unwrap_or("-"),
+                "Postgres lacks records that this group has finished: was it restored from a backup? Stop every worker, run \
+                 `worker rewind --to TIME` with a time before the backup and `worker cache clear`, and start them again"
+            );
+        }
+        Err(error) => tracing::warn!(
+            error = format!("{error:#}"),
+            "whether Postgres holds what the group has finished could not be looked at"
+        ),
+    }
+}
+
+/// Of a partition the newest finished versions, lowest offset first.
+type Finished = BTreeMap<i32, Vec<(OrderUid, Version)>>;
+
+/// The partitions whose newest finished records are missing in Postgres.
+async fn missing(
+    kafka: &Kafka,
+    postgres: &Postgres,
+    fields: ForeignFields,
+) -> anyhow::Result<Vec<i32>> {
+    let (say, finished) = oneshot::channel();
+    let kafka = kafka.clone();
+    // A thread of its own and not one of the runtime's, which would hold up a shutdown while no broker answers.
+    thread::Builder::new()
+        .name("kafka-look-back".to_owned())
+        .spawn(move || {
+            // Whoever wanted to know may be gone.
+            let _ = say.send(newest_finished(&kafka, fields));
+        })
+        .context("starting a thread")?;
+    let finished = finished.await.context("the thread ended")??;
+    let uids: Vec<OrderUid> = finished
+        .values()
+        .flatten()
+        .map(|(uid, _)| uid.clone())
+        .collect();
+    let stored: HashMap<OrderUid, Version> = postgres
+        .read_many(&uids)
+        .await?
+        .into_iter()
+        .map(|revision| (revision.uid, revision.version))
+        .collect();
+    Ok(lacking(&finished, &stored))
+}
+
+fn newest_finished(kafka: &Kafka, fields: ForeignFields) -> anyhow::Result<Finished> {
+    let offsets = Offsets::new(kafka)?;
+    let ranges = offsets
+        .partitions()?
+        .into_iter()
+        .filter_map(|offsets| {
+            let end = offsets.committed?.min(offsets.end);
+            let start = (end - NEWEST).max(offsets.log_start);
+            Some((offsets.partition, start..end))
+        })
+        .collect();
+    let mut finished = Finished::new();
+    offsets.read(&ranges, |record| {
+        if let Some(version) = version_of(&record, fields) {
+            let newest = finished.entry(record.partition).or_default();
+            if newest.len() == MISSING {
+                newest.remove(0);
+            }
+            newest.push(version);
+        }
+    })?;
+    Ok(finished)
+}
+
+/// The version that the record gave to its order; none where it is no order, or may have carried the version of another
+/// record.
+fn version_of(record: &Record, fields: ForeignFields) -> Option<(OrderUid, Version)> {
+    if record.header(REPLAY_VERSION).is_some() {
+        return None;
+    }
+    let uid = match &record.value {
+        Some(value) => OrderUid::parse(&decode(value, fields).ok()?.order.order_uid),
+        None => OrderUid::from_bytes(record.key.as_deref()?),
+    };
+    let version = Version::new(record.timestamp.millis(), record.offset, record.partition);
+    Some((uid.ok()?, version))
+}
+
+fn lacking(finished: &Finished, stored: &HashMap<OrderUid, Version>) -> Vec<i32> {
+    let is_missing =
+        |(uid, version): &(OrderUid, Version)| stored.get(uid).is_none_or(|held| held < version);
+    finished
+        .iter()
+        .filter(|(_, newest)| newest.iter().all(is_missing))
+        .map(|(partition, _)| *partition)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(text: &str) -> OrderUid {
+        OrderUid::parse(text).unwrap()
+    }
+
+    fn version(offset: i64) -> Version {
+        Version::new(1, offset, 0)
+    }
+
+    #[test]
+    fn a_partition_lacks_something_when_its_newest_versions_are_all_missing() {
+        let finished = |offsets: &[i64]| {
+            let newest = offsets
+                .iter()
+                .map(|offset| (uid(&format!("u{offset}")), version(*offset)))
+                .collect();
+            Finished::from([(0, newest)])
+        };
+        let stored = HashMap::from([
+            (uid("u1"), version(1)),
+            // Changed since.
+            (uid("u2"), version(9)),
+            // As it was at the time of the backup.
+            (uid("u3"), version(0)),
+        ]);
+        for (offsets, expected) in [
+            (&[3, 4, 5][..], &[0][..]),
+            // It may have been refused by the database.
+            (&[1, 2, 4], &[]),
+            (&[1, 4, 5], &[]),
+            (&[2], &[]),
+            (&[4], &[0]),
+        ] {
+            assert_eq!(
+                lacking(&finished(offsets), &stored),
+                expected,
+                "{offsets:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! `worker rewind`: sets the group back in time, so that it reads again what a restored Postgres lacks.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use anyhow::Context;
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Args;
+use shared::config::{self, Kafka};
+
+use crate::kafka::{Offsets, PartitionOffsets};
+
+/// How far back.
+#[derive(Debug, Args)]
+pub struct Rewind {
+    /// The first record at or after this time is the next to be read, in each partition: an RFC 3339 time such as
+    /// 2026-01-31T12:00:00Z, or how long ago, such as 2h. Too early does no harm: what Postgres holds already is refused
+    /// as not newer. No partition is ever moved forward, for that would skip records.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: DateTime<Utc>,
+    /// Only say what would be set.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+    let now = DateTime::<Utc>::from(SystemTime::now());
+    let time = match DateTime::parse_from_rfc3339(text) {
+        Ok(time) => time.to_utc(),
+        Err(_) => humantime_serde::re::humantime::parse_duration(text)
+            .ok()
+            .and_then(|ago| now.checked_sub_signed(chrono::Duration::from_std(ago).ok()?))
+            .ok_or(
+                "neither an RFC 3339 time such as 2026-01-31T12:00:00Z nor a duration such as 2h",
+            )?,
+    };
+    if time > now {
+        return Err("lies in the future".to_owned());
+    }
+    Ok(time)
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// When no broker answers, or the group has members: they would go on where they are and commit that.
+pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
+    let kafka: Kafka = config::load("KAFKA_")?;
+    let offsets = Offsets::new(&kafka)?;
+    let members = offsets.members()?;
+    if members > 0 {
+        let problem = format!(
+            "the group {} is active, {members} member{}: stop every worker first (one that was killed counts until its \
+             session times out, {:?})",
+            kafka.group_id,
+            if members == 1 { "" } else { "s" },
+            kafka.session_timeout
+        );
+        anyhow::ensure!(rewind.dry_run, problem);
+        eprintln!("{problem}");
+    }
+    let partitions = offsets.partitions()?;
+    let at = offsets.at_time(
+        partitions.iter().map(|offsets| offsets.partition),
+        rewind.to.timestamp_millis(),
+    )?;
+    let steps: Vec<Step> = partitions
+        .into_iter()
+        .map(|offsets| Step {
+            offsets,
+            at: at.get(&offsets.partition).copied(),
+        })
+        .collect();
+    println!(
+        "group {}, topic {}, back to {}",
+        kafka.group_id,
+        kafka.topic,
+        text(rewind.to)
+    );
+    print(&steps);
+    complain_of_what_is_gone(&offsets, &steps, rewind.to)?;
+    let targets: Vec<(i32, i64)> = steps
+        .iter()
+        .filter_map(|step| Some((step.offsets.partition, step.target()?)))
+        .collect();
+    match (targets.is_empty(), rewind.dry_run) {
+        (true, _) => println!("nothing to set back"),
+        (false, true) => println!("dry run: nothing was set"),
+        (false, false) => {
+            offsets.commit(targets)?;
+            println!("set; workers that start now begin there");
+        }
+    }
+    Ok(())
+}
+
+/// What is to become of a partition.
+struct Step {
+    offsets: PartitionOffsets,
+    /// Its first record at or after the time.
+    at: Option<i64>,
+}
+
+impl Step {
+    /// Where it is set to; none where it stays.
+    fn target(&self) -> Option<i64> {
+        self.at.filter(|at| Some(*at) < self.offsets.committed)
+    }
+
+    fn again(&self) -> i64 {
+        match (self.offsets.committed, self.target()) {
+            (Some(committed), Some(target)) => committed - target,
+            _ => 0,
+        }
+    }
+
+    /// Whether records that were sent at or after the time may have been deleted from Kafka: the log begins with one that
+    /// is not older, and it did not always begin there.
+    fn begins_too_late(&self) -> bool {
+        let PartitionOffsets { log_start, end, .. } = self.offsets;
+        log_start > 0 && self.at.unwrap_or(end) == log_start
+    }
+}
+
+fn print(steps: &[Step]) {
+    println!("PARTITION         FROM           TO        AGAIN");
+    for step in steps {
+        let from = step.offsets.committed;
+        let shown = |offset: Option<i64>| {
+            offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string())
+        };
+        println!(
+            "{:>9} {:>12} {:>12} {:>12}",
+            step.offsets.partition,
+            shown(from),
+            shown(step.target().or(from)),
+            step.again()
+        );
+    }
+    let again: i64 = steps.iter().map(Step::again).sum();
+    println!("{again} records to be read again");
+}
+
+/// What retention has taken cannot be read again: said with the time from which on each partition is whole.
+fn complain_of_what_is_gone(
+    offsets: &Offsets,
+    steps: &[Step],
+    to: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    let late: Vec<&PartitionOffsets> = steps
+        .iter()
+        .filter(|step| step.begins_too_late())
+        .map(|step| &step.offsets)
+        .collect();
+    let ranges: HashMap<_, _> = late
+        .iter()
+        .filter(|offsets| offsets.log_start < offsets.end)
+        .map(|offsets| (offsets.partition, offsets.log_start..offsets.log_start + 1))
+        .collect();
+    let mut firsts = HashMap::new();
+    offsets.read(&ranges, |record| {
+        firsts.insert(record.partition, record.timestamp.millis());
+    })?;
+    for PartitionOffsets {
+        partition,
+        log_start,
+        ..
+    } in late
+    {
+        let until = match firsts.get(partition) {
+            Some(millis) => DateTime::from_timestamp_millis(*millis)
+                .map(text)
+                .context("a record with a time out of range")?,
+            None => "now".to_owned(),
+        };
+        eprintln!(
+            "WARNING: partition {partition}: the {log_start} records below offset {log_start} were deleted from Kafka; \
+             those of them that were sent between {} and {until} cannot be read again",
+            text(to)
+        );
+    }
+    Ok(())
+}
+
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(log_start: i64, end: i64, committed: Option<i64>, at: Option<i64>) -> Step {
+        let offsets = PartitionOffsets {
+            partition: 0,
+            log_start,
+            end,
+            committed,
+        };
+        Step { offsets, at }
+    }
+
+    #[test]
+    fn a_partition_goes_back_and_never_forward() {
+        for (committed, at, target, again) in [
+            (Some(80), Some(30), Some(30), 50),
+            (Some(80), Some(80), None, 0),
+            (Some(80), Some(90), None, 0),
+            // Nothing was sent since.
+            (Some(80), None, None, 0),
+            // It begins at the first record by itself.
+            (None, Some(30), None, 0),
+        ] {
+            let step = step(0, 100, committed, at);
+            assert_eq!(
+                (step.target(), step.again()),
+                (target, again),
+                "{committed:?} {at:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_log_that_begins_after_the_time_has_lost_something() {
+        assert!(step(20, 100, Some(80), Some(20)).begins_too_late());
+        // Emptied altogether.
+        assert!(step(100, 100, Some(100), None).begins_too_late());
+        assert!(!step(20, 100, Some(80), Some(21)).begins_too_late());
+        assert!(!step(20, 100, Some(100), None).begins_too_late());
+        assert!(!step(0, 100, Some(80), Some(0)).begins_too_late());
+    }
+
+    #[test]
+    fn a_time_is_a_moment_or_how_long_ago() {
+        let moment = parse_time("2026-01-31T13:00:00+01:00").unwrap();
+        assert_eq!(text(moment), "2026-01-31T12:00:00.000Z");
+        let ago = parse_time("90m").unwrap();
+        let minutes = (DateTime::<Utc>::from(SystemTime::now()) - ago).num_minutes();
+        assert!((90..95).contains(&minutes), "{minutes}");
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-01-31",
+            "9999-01-01T00:00:00Z",
+            "600000y",
+        ] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+use std::time::Instant;
+
+use redis::AsyncCommands;
+use shared::{
+    cache::{Cache, CacheError, Subscription},
+    config,
+    order::{OrderUid, Revision, Version},
+    testing::{TestCluster, TestRedis, eventually},
+};
+
+fn revisions(count: i64) -> Vec<Revision> {
+    (0..count)
+        .map(|n| Revision {
+            uid: OrderUid::parse(&format!("u{n}")).unwrap(),
+            version: Version::new(1, n, 0),
+            document: None,
+        })
+        .collect()
+}
+
+/// Fills the Redis at `config`, removes all that is ours, and expects that to be heard.
+async fn fill_and_remove(config: &config::Redis) {
+    let cache = Cache::pooled(config).unwrap();
+    let revisions = revisions(2500);
+    // A cluster has just been made; its nodes hear of each other one by one.
+    eventually("a Redis that takes writes", async || {
+        let results = cache.write_batch(&revisions, Instant::now()).await;
+        results.iter().all(Result::is_ok).then_some(())
+    })
+    .await;
+    assert!(cache.move_watermark(None, 7).await.unwrap());
+    let mut subscription = Subscription::open(config).await.unwrap();
+    assert_eq!(cache.count().await.unwrap(), 2500);
+    assert_eq!(cache.remove_all().await.unwrap(), 2500);
+    assert_eq!(cache.count().await.unwrap(), 0);
+    assert_eq!(cache.probe().await.unwrap().watermark, None);
+    let end = loop {
+        // What was announced before may still be on its way.
+        if let Err(end) = subscription.next().await {
+            break end;
+        }
+    };
+    assert!(
+        matches!(&end, CacheError::Connection(reason) if reason.contains("removed")),
+        "{end}"
+    );
+    assert_eq!(
+        cache.remove_all().await.unwrap(),
+        0,
+        "once more is harmless"
+    );
+}
+
+#[tokio::test]
+async fn everything_of_ours_is_removed_and_nothing_else() {
+    let redis = TestRedis::start();
+    let mut connection = redis.connect().await;
+    let _: () = connection.set("orders", "somebody else's").await.unwrap();
+    fill_and_remove(&redis.config()).await;
+    let left: Vec<String> = connection.keys("*").await.unwrap();
+    assert_eq!(left, ["orders"]);
+}
+
+#[tokio::test]
+async fn everything_is_removed_from_every_master_of_a_cluster() {
+    let cluster = TestCluster::start();
+    fill_and_remove(&cluster.config()).await;
+    for node in cluster.nodes() {
+        let mut connection = node.connect().await;
+        let left: Vec<String> = connection.keys("*").await.unwrap();
+        assert_eq!(left, Vec::<String>::new());
+    }
+}

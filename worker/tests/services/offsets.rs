@@ -1,0 +1,108 @@
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    producer::{FutureProducer, FutureRecord},
+    util::Timeout,
+};
+use shared::{config::Kafka, testing::required};
+use worker::kafka::{Offsets, PartitionOffsets, create_topics};
+
+/// Topics of one's own.
+struct World {
+    kafka: Kafka,
+}
+
+impl World {
+    async fn new(name: &str) -> Self {
+        let name = format!("test-{name}-{:08x}", rand::random::<u32>());
+        let kafka = Kafka {
+            brokers: required("KAFKA_BROKERS"),
+            topic: name.clone(),
+            dead_letter_topic: format!("{name}-dlq"),
+            group_id: name,
+            ..Kafka::default()
+        };
+        create_topics(&kafka).await.unwrap();
+        Self { kafka }
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &self.kafka.brokers)
+            .set("group.id", &self.kafka.group_id);
+        client
+    }
+
+    async fn send(&self, partition: i32, count: usize) {
+        let producer: FutureProducer = self.client().create().unwrap();
+        for _ in 0..count {
+            let record: FutureRecord<'_, (), [u8]> = FutureRecord::to(&self.kafka.topic)
+                .partition(partition)
+                .payload(b"x");
+            producer.send(record, Timeout::Never).await.unwrap();
+        }
+    }
+
+    async fn remove(self) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let topics = [
+            self.kafka.topic.as_str(),
+            self.kafka.dead_letter_topic.as_str(),
+        ];
+        admin
+            .delete_topics(&topics, &AdminOptions::new())
+            .await
+            .unwrap();
+    }
+}
+
+fn of(partition: i32, end: i64, committed: Option<i64>) -> PartitionOffsets {
+    PartitionOffsets {
+        partition,
+        log_start: 0,
+        end,
+        committed,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_are_set_while_the_group_is_empty_and_only_then() {
+    let world = World::new("offsets").await;
+    world.send(2, 5).await;
+    let offsets = Offsets::new(&world.kafka).unwrap();
+    assert_eq!(offsets.members().unwrap(), 0);
+    offsets.commit([(2, 3)]).unwrap();
+    let expected: Vec<PartitionOffsets> = (0..6)
+        .map(|partition| match partition {
+            2 => of(2, 5, Some(3)),
+            other => of(other, 0, None),
+        })
+        .collect();
+    assert_eq!(offsets.partitions().unwrap(), expected);
+    let at = offsets.at_time(0..6, 0).unwrap();
+    assert_eq!(at, [(2, 0)].into(), "only one partition has a record");
+    let range = [(2, 1..4), (3, 0..0)].into();
+    let mut read = Vec::new();
+    offsets
+        .read(&range, |record| read.push(record.offset))
+        .unwrap();
+    assert_eq!(read, [1, 2, 3]);
+
+    // The broker itself refuses where a member has come since it was looked.
+    let member: BaseConsumer = world.client().create().unwrap();
+    member.subscribe(&[&world.kafka.topic]).unwrap();
+    while member.assignment().unwrap().count() == 0 {
+        member.poll(Duration::from_millis(50));
+    }
+    assert_eq!(offsets.members().unwrap(), 1);
+    let error = offsets.commit([(2, 1)]).unwrap_err();
+    assert!(error.to_string().contains("has members again"), "{error:#}");
+    assert_eq!(offsets.partitions().unwrap(), expected);
+    drop(member);
+    world.remove().await;
+}
