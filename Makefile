@@ -1,10 +1,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down services test lint fmt clean
+.PHONY: help up down services test cluster-test publish lint fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## Build and start everything, send 3600 orders through it, show what became of them
 	@scripts/up
@@ -17,6 +17,12 @@ services: ## Start PostgreSQL, Redis and Kafka only
 
 test: ## Services, format, clippy, docs, unit, integration and end-to-end tests
 	@scripts/test
+
+cluster-test: ## Install the chart into a real cluster and upgrade, kill, roll back and remove it under load
+	@scripts/cluster-test
+
+publish: ## Push images and chart: make publish REGISTRY=registry.example.com/team
+	@scripts/publish "$(REGISTRY)"
 
 lint: ## Check format, clippy and docs
 	cargo fmt --all --check
