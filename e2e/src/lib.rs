@@ -11,6 +11,7 @@
 //! | `environment` | what the tests need from outside: services, programs, a folder |
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
 //! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | the services as a client or an operator sees them |
+//! | `prometheus`, `otlp` | who watches: a Prometheus, a receiver of traces |
 //! | `stack` | a system of its own: how it is built, and its processes |
 //! | `addresses`, `system` | a system that runs already |
 //! | `record`, `feed`, `ledger`, `check` | what is sent, what is to be there, whether it is |
@@ -27,9 +28,11 @@ mod http;
 mod kafka;
 mod kafka_server;
 mod ledger;
+mod otlp;
 mod port;
 mod postgres;
 mod process;
+mod prometheus;
 mod record;
 mod redis;
 mod stack;
@@ -43,8 +46,11 @@ pub use http::{Answer, Http};
 pub use kafka::{Broker, Header, Position, RawHeader, Stored, Timestamps};
 pub use kafka_server::PrivateKafka;
 pub use ledger::{Class, Ledger, Sent, State};
+pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+pub use otlp::{OtlpReceiver, Span};
 pub use postgres::{Database, PrivatePostgres, Row};
 pub use process::{Finished, Process, Signal};
+pub use prometheus::{Prometheus, Sample};
 pub use record::{Draft, Record, refused_samples, valid_samples};
 pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Api, Builder, Stack, Worker};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod crash;
+mod dashboard;
 mod dead_letters;
 mod erasure;
 mod http;
@@ -14,3 +15,4 @@ mod producer;
 mod replay;
 mod shutdown;
 mod start;
+mod traces;

@@ -1,0 +1,272 @@
+//! What becomes of one record, and of one request, as their traces tell it.
+
+use std::collections::BTreeSet;
+
+use e2e::{Draft, Http, Ledger, OtlpReceiver, Span, SpanKind, Stack};
+use serde_json::Value;
+use shared::order::sample::Generator;
+
+/// A system that sends its spans to `receiver`, without the usual wait of five seconds.
+fn stack(test: &'static str, receiver: &OtlpReceiver) -> Stack {
+    Stack::builder(test)
+        .workers(1)
+        .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.url())
+        .variable("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .start()
+}
+
+fn children<'a>(spans: &'a [Span], parent: &Span) -> Vec<&'a Span> {
+    spans
+        .iter()
+        .filter(|span| span.trace == parent.trace && span.parent == parent.id)
+        .collect()
+}
+
+fn names(spans: &[&Span]) -> BTreeSet<String> {
+    spans.iter().map(|span| span.name.clone()).collect()
+}
+
+#[track_caller]
+fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+/// Every text that a span carries.
+fn texts(span: &Span) -> impl Iterator<Item = &str> {
+    let values = span.attributes.iter().chain(&span.resource);
+    values
+        .flat_map(|(name, value)| [name.as_str(), value.as_str()])
+        .chain([span.name.as_str()])
+}
+
+#[track_caller]
+fn assert_within(inner: &Span, outer: &Span) {
+    let ((begin, end), (first, last)) = (inner.times, outer.times);
+    assert!(
+        first <= begin && begin <= end && end <= last,
+        "{inner:?} in {outer:?}"
+    );
+}
+
+#[test]
+fn a_record_is_one_trace_from_the_producer_to_every_place_that_it_went_to() {
+    let receiver = OtlpReceiver::start();
+    let stack = stack("traces", &receiver);
+    let arguments = ["send", "-n", "20", "--seed", "3", "--invalid-json", "3"];
+    stack.command("producer", &arguments).succeeded();
+    stack.settle();
+    let topic = stack.addresses().topic.clone();
+    let sent = stack.broker().read(&topic);
+    let process = format!("process {topic}");
+    let spans = receiver.until("a span of each record from the worker", |spans| {
+        let processed = spans.iter().filter(|span| span.name == process).count();
+        match processed == sent.len() {
+            true => Ok(spans.to_vec()),
+            false => Err(format!("{processed} of {}", sent.len())),
+        }
+    });
+
+    let roots: Vec<&Span> = spans.iter().filter(|span| span.parent.is_empty()).collect();
+    assert_eq!(roots.len(), 23);
+    let traces: BTreeSet<&str> = roots.iter().map(|root| root.trace.as_str()).collect();
+    assert_eq!(traces.len(), 23);
+    let mut places = BTreeSet::new();
+    let mut outcomes = [0, 0];
+    for root in roots {
+        assert_eq!(root.name, format!("create {topic}"));
+        assert_eq!(
+            (root.service(), root.kind),
+            ("producer", SpanKind::Producer)
+        );
+        let [process] = children(&spans, root)[..] else {
+            panic!("children of {root:?}")
+        };
+        assert_eq!(
+            (process.service(), process.kind),
+            ("worker", SpanKind::Consumer)
+        );
+        assert_eq!(process.attribute("messaging.destination.name"), topic);
+        places.insert((
+            process.attribute("messaging.destination.partition.id"),
+            process.attribute("messaging.kafka.offset"),
+        ));
+        let went = children(&spans, process);
+        match process.attribute("order.outcome") {
+            "stored" => {
+                outcomes[0] += 1;
+                assert_eq!(names(&went), set(["postgres apply", "redis write"]));
+            }
+            "invalid" => {
+                outcomes[1] += 1;
+                assert_eq!(names(&went), set(["dead letter"]));
+            }
+            other => panic!("{other} in {process:?}"),
+        }
+        for place in went {
+            assert_within(place, process);
+            let system = match place.name.as_str() {
+                "postgres apply" => ("db.system.name", "postgresql"),
+                "redis write" => ("db.system.name", "redis"),
+                _ => ("messaging.system", "kafka"),
+            };
+            assert_eq!(place.attribute(system.0), system.1);
+        }
+    }
+    assert_eq!(outcomes, [20, 3]);
+    assert_eq!(places.len(), 23, "each record has its place");
+
+    for record in &sent {
+        let order: Value =
+            serde_json::from_slice(record.value.as_deref().unwrap()).unwrap_or_default();
+        for field in ["name", "phone", "zip", "city", "address", "region", "email"] {
+            let Some(datum) = order["delivery"][field].as_str() else {
+                continue;
+            };
+            for text in spans.iter().flat_map(texts) {
+                assert!(
+                    text != datum && !(datum.len() > 6 && text.contains(datum)),
+                    "{field}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_trace_that_is_not_sampled_costs_nothing_and_one_record_in_a_batch_can_be() {
+    let receiver = OtlpReceiver::start();
+    let stack = stack("sampling", &receiver);
+    let traceparent =
+        |trace: u8, flags: &str| format!("00-{trace:032x}-00000000000000aa-{flags}").into_bytes();
+    let drafts: Vec<Draft> = Generator::new(5, 1..=2)
+        .take(3)
+        .zip([Some((1, "00")), Some((2, "01")), None])
+        .map(|(order, header)| match header {
+            Some((trace, flags)) => {
+                Draft::order(&order).with_header("traceparent", Some(&traceparent(trace, flags)))
+            }
+            None => Draft::order(&order),
+        })
+        .collect();
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &drafts);
+    stack.settle();
+    let spans = receiver.until("the trace that is sampled", |spans| match spans.len() {
+        3 => Ok(spans.to_vec()),
+        count => Err(format!("{count} spans")),
+    });
+    let sampled = format!("{:032x}", 2);
+    for span in &spans {
+        assert_eq!(span.trace, sampled, "{span:?}");
+    }
+    let process = spans
+        .iter()
+        .find(|span| span.parent == "00000000000000aa")
+        .unwrap();
+    assert_eq!(
+        names(&children(&spans, process)),
+        set(["postgres apply", "redis write"])
+    );
+
+    // A producer that samples nothing writes traces that nobody continues. The next one, which is sampled, comes after
+    // whatever they had caused.
+    let unsampled = [("OTEL_TRACES_SAMPLER", "always_off")];
+    for (count, variables) in [("10", &unsampled[..]), ("1", &[])] {
+        let arguments = ["send", "-n", count];
+        stack
+            .command_with("producer", &arguments, variables)
+            .succeeded();
+        stack.settle();
+    }
+    let all = receiver.until("the trace of the last record", |spans| {
+        let last = spans
+            .iter()
+            .any(|span| span.trace != sampled && span.service() == "worker");
+        match last && spans.len() >= 7 {
+            true => Ok(spans.to_vec()),
+            false => Err(format!("{} spans", spans.len())),
+        }
+    });
+    assert_eq!(all.len(), 7, "{all:?}");
+}
+
+#[test]
+fn a_request_is_one_trace_down_to_the_tier_that_answered() {
+    let receiver = OtlpReceiver::start();
+    let mut stack = stack("request-traces", &receiver);
+    let mut ledger = Ledger::default();
+    let order = Generator::new(9, 1..=2).next().unwrap();
+    stack.send(&mut ledger, &[Draft::order(&order)]);
+    stack.settle();
+    stack.start_api_with(&[("CACHE_WARMUP", "0"), ("OTEL_SERVICE_NAME", "order-api")]);
+    let (api, uid) = (&stack.apis[0], ledger.some_uid());
+    let path = format!("/order/{uid}");
+
+    // The client's own trace goes on; what it does not want to be traced is not.
+    let get = |number: u8, path: &str, flags: &str| {
+        let header = format!("00-{number:032x}-00000000000000aa-{flags}");
+        Http::new().get_with(
+            &format!("{}{path}", api.url()),
+            &[("traceparent", header.as_str())],
+        )
+    };
+    get(0x10, &path, "00");
+    // Postgres itself, whatever the caches hold; then Redis, unless the first read has filled the local cache.
+    get(0x11, &format!("{path}?nocache=1"), "01");
+    api.await_source(&uid, "local");
+    get(0x12, &path, "01");
+    stack.redis.evict("nobody");
+    get(0x13, "/order/nobody", "01");
+
+    let expected = [
+        (0x11, "postgres", set(["postgres"]), "200"),
+        (0x12, "local", set(["local cache"]), "200"),
+        (
+            0x13,
+            "postgres",
+            set(["local cache", "redis", "postgres"]),
+            "404",
+        ),
+    ];
+    for (number, source, tiers, status) in expected {
+        let trace = format!("{number:032x}");
+        let (server, asked) = receiver.until(&format!("the trace {trace}"), |spans| {
+            let spans: Vec<Span> = spans
+                .iter()
+                .filter(|span| span.trace == trace)
+                .cloned()
+                .collect();
+            let server = spans
+                .iter()
+                .find(|span| span.parent == "00000000000000aa")
+                .ok_or("none yet")?
+                .clone();
+            let asked: Vec<Span> = children(&spans, &server).into_iter().cloned().collect();
+            Ok::<_, &str>((server, asked))
+        });
+        assert_eq!(server.name, "GET /order/{order_uid}");
+        assert_eq!(
+            (server.service(), server.kind),
+            ("order-api", SpanKind::Server)
+        );
+        assert_eq!(server.attribute("order.source"), source);
+        assert_eq!(server.attribute("http.response.status_code"), status);
+        assert!(!server.failed);
+        assert_eq!(names(&asked.iter().collect::<Vec<_>>()), tiers);
+        for tier in &asked {
+            assert_within(tier, &server);
+        }
+        // The tier that answered is the one that was asked last.
+        let last = asked.iter().max_by_key(|tier| tier.times.1).unwrap();
+        assert_eq!(last.name.trim_end_matches(" cache"), source);
+    }
+    let spans = receiver.spans();
+    assert!(
+        spans
+            .iter()
+            .all(|span| span.trace != format!("{:032x}", 0x10))
+    );
+    for text in spans.iter().flat_map(texts) {
+        assert!(!text.contains(&uid), "{text}");
+    }
+}
