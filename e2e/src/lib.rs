@@ -12,6 +12,7 @@
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
 //! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | the services as a client or an operator sees them |
 //! | `prometheus`, `otlp` | who watches: a Prometheus, a receiver of traces |
+//! | `proxy` | a road to Postgres with a delay |
 //! | `stack` | a system of its own: how it is built, and its processes |
 //! | `addresses`, `system` | a system that runs already |
 //! | `record`, `feed`, `ledger`, `check` | what is sent, what is to be there, whether it is |
@@ -33,6 +34,7 @@ mod port;
 mod postgres;
 mod process;
 mod prometheus;
+mod proxy;
 mod record;
 mod redis;
 mod stack;
@@ -51,6 +53,7 @@ pub use otlp::{OtlpReceiver, Span};
 pub use postgres::{Database, PrivatePostgres, Row};
 pub use process::{Finished, Process, Signal};
 pub use prometheus::{Prometheus, Sample};
+pub use proxy::CommitProxy;
 pub use record::{Draft, Record, refused_samples, valid_samples};
 pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Api, Builder, Stack, Worker};

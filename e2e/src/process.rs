@@ -97,6 +97,18 @@ impl Process {
         self.ended
     }
 
+    /// How much memory it has in use, in bytes.
+    #[track_caller]
+    pub fn resident_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kib * 1024
+    }
+
     /// Sends a signal.
     ///
     /// # Panics

@@ -42,6 +42,13 @@ impl Worker {
         check_of(&self.admin("/readyz"), name)
     }
 
+    /// As [`Worker::state_of`]; none when it does not answer yet.
+    pub fn try_state_of(&self, name: &str) -> Option<String> {
+        let url = format!("http://{}/readyz", self.admin.address());
+        let answer = Http::new().try_get(&url, &[]).ok()?;
+        Some(check_of(&answer, name))
+    }
+
     /// How many records ended with that outcome.
     #[track_caller]
     pub fn messages(&self, outcome: &str) -> u64 {

@@ -193,7 +193,13 @@ impl Stack {
     /// Starts one more worker and waits until it is ready; it is the last of [`Stack::workers`].
     #[track_caller]
     pub fn start_worker(&mut self) -> &mut Worker {
-        self.launch_worker(&[]);
+        self.start_worker_with(&[])
+    }
+
+    /// As [`Stack::start_worker`], with more variables.
+    #[track_caller]
+    pub fn start_worker_with(&mut self, variables: &[(&str, &str)]) -> &mut Worker {
+        self.launch_worker(variables);
         let worker = self.workers.last_mut().expect("just started");
         await_ready(&mut worker.process, &worker.admin);
         // A worker that meets a Redis of which nothing is known clears it. From then on what is there stays there.

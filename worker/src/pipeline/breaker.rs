@@ -22,17 +22,21 @@ const TRIAL_INTERVAL: Duration = Duration::from_secs(30);
 /// Counts what the database accepts and refuses.
 pub struct Breaker {
     state: Mutex<State>,
+    trial_interval: Duration,
     /// Batches that are held up try a row one after the other.
     turn: tokio::sync::Mutex<Instant>,
 }
 
 /// The right to try one row while the breaker is open.
-pub(super) struct Trial<'a>(tokio::sync::MutexGuard<'a, Instant>);
+pub(super) struct Trial<'a> {
+    turn: tokio::sync::MutexGuard<'a, Instant>,
+    interval: Duration,
+}
 
 impl Trial<'_> {
     /// The row was refused: the next trial is a while away.
     pub(super) fn failed(mut self) {
-        *self.0 = Instant::now() + TRIAL_INTERVAL;
+        *self.turn = Instant::now() + self.interval;
     }
 }
 
@@ -48,6 +52,11 @@ impl Breaker {
     /// A closed breaker, or, when the newest dead letters are rows that the database refused, one that is open until a
     /// first trial succeeds: restarts must not empty the topic in steps.
     pub fn new(open: bool) -> Self {
+        Self::trying_every(TRIAL_INTERVAL, open)
+    }
+
+    /// As [`Breaker::new`], with another pause between trials.
+    pub fn trying_every(trial_interval: Duration, open: bool) -> Self {
         let state = State {
             open,
             window: VecDeque::with_capacity(WINDOW),
@@ -56,6 +65,7 @@ impl Breaker {
         };
         Self {
             state: Mutex::new(state),
+            trial_interval,
             turn: tokio::sync::Mutex::new(Instant::now()),
         }
     }
@@ -68,7 +78,10 @@ impl Breaker {
             return None;
         }
         sleep_until(*turn).await;
-        Some(Trial(turn))
+        Some(Trial {
+            turn,
+            interval: self.trial_interval,
+        })
     }
 
     /// Whether nothing but single trials may be written, and nothing dead-lettered as refused.
@@ -112,7 +125,7 @@ impl Breaker {
     /// Whoever holds the turn at this moment is about to try a row anyway.
     fn delay_first_trial(&self) {
         if let Ok(mut turn) = self.turn.try_lock() {
-            *turn = Instant::now() + TRIAL_INTERVAL;
+            *turn = Instant::now() + self.trial_interval;
         }
     }
 

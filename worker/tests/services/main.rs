@@ -7,4 +7,5 @@
 
 mod cache_admin;
 mod offsets;
+mod breaker;
 mod repair;
