@@ -1,10 +1,15 @@
 //! `worker cache`: what an operator does to Redis.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use shared::{
     cache::Cache,
     config::{self, Redis},
 };
+
+/// Nothing waits for a command, so that it may take its time, as for the first connection over TLS.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to do with Redis.
 #[derive(Debug, Subcommand)]
@@ -24,7 +29,8 @@ pub enum Command {
 /// When Redis does not answer or refuses; once more is harmless.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     let Command::Clear { dry_run } = command;
-    let redis: Redis = config::load("REDIS_")?;
+    let mut redis: Redis = config::load("REDIS_")?;
+    redis.timeout = redis.timeout.max(PATIENCE);
     let cache = Cache::pooled(&redis)?;
     if dry_run {
         println!(

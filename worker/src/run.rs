@@ -99,6 +99,12 @@ pub async fn run() -> anyhow::Result<()> {
 /// Waits for Postgres with the right schema and for Kafka with its topics; returns whether the breaker starts open.
 async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> bool {
     wait_for_schema(postgres, health).await;
+    if let Ok(false) = postgres.gives_up_locks().await {
+        tracing::warn!(
+            "Postgres sets no lock_timeout or no idle_in_transaction_session_timeout for this session, as behind a pooler: \
+             a worker that freezes would hold up the others; set both for the role (docs/operations.md)"
+        );
+    }
     let mut backoff = Backoff::default();
     while kafka.create_topics
         && let Err(error) = kafka::create_topics(kafka).await

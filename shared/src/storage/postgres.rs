@@ -154,6 +154,21 @@ impl Postgres {
         self.timeout
     }
 
+    /// Whether this role's sessions give up waiting for locks and holding them, as a worker's are to: a pooler in between
+    /// drops the settings that a session asks for at its start.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn gives_up_locks(&self) -> Result<bool, StorageError> {
+        let mut lease = self.lease("gives_up_locks").await?;
+        let statement = sqlx::query_scalar(
+            "SELECT current_setting('lock_timeout') <> '0' \
+                AND current_setting('idle_in_transaction_session_timeout') <> '0'",
+        );
+        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
+        lease.finish(answer)
+    }
+
     /// A connection for one call, whose deadline begins now.
     pub(super) async fn lease(&self, query: &'static str) -> Result<Lease<'_>, StorageError> {
         self.lease_for(query, self.timeout).await

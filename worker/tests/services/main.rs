@@ -5,7 +5,8 @@
     reason = "clippy.toml allows it in tests, but does not reach their helper functions"
 )]
 
+mod breaker;
 mod cache_admin;
 mod offsets;
-mod breaker;
 mod repair;
+mod sessions;
