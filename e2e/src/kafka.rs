@@ -165,6 +165,14 @@ impl Broker {
         watermarks(&self.consumer("e2e-reader"), topic)
     }
 
+    /// As [`Broker::watermarks`], at the first attempt.
+    ///
+    /// # Errors
+    /// When the topic does not exist, or a broker is not reachable at the address that it advertises.
+    pub fn try_watermarks(&self, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
+        try_watermarks(&self.consumer("e2e-reader"), topic)
+    }
+
     /// How many records of `topic` the group has finished, as it committed them, and how many there are.
     #[track_caller]
     pub fn progress(&self, group: &str, topic: &str) -> (i64, i64) {
@@ -339,31 +347,35 @@ fn position(message: &impl Message) -> Position {
 /// As soon as each partition has a leader.
 #[track_caller]
 fn watermarks(consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, (i64, i64)> {
-    until(
-        &format!("the offsets of {topic}"),
-        || -> Result<_, KafkaError> {
-            let timeout = Duration::from_secs(5);
-            let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-            let partitions = metadata
-                .topics()
-                .iter()
-                .flat_map(|topic| topic.partitions());
-            let watermarks = partitions
-                .map(|partition| {
-                    Ok((
-                        partition.id(),
-                        consumer.fetch_watermarks(topic, partition.id(), timeout)?,
-                    ))
-                })
-                .collect::<Result<BTreeMap<_, _>, KafkaError>>()?;
-            if watermarks.is_empty() {
-                return Err(KafkaError::MetadataFetch(
-                    RDKafkaErrorCode::UnknownTopicOrPartition,
-                ));
-            }
-            Ok(watermarks)
-        },
-    )
+    until(&format!("the offsets of {topic}"), || {
+        try_watermarks(consumer, topic)
+    })
+}
+
+fn try_watermarks(
+    consumer: &BaseConsumer,
+    topic: &str,
+) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
+    let timeout = Duration::from_secs(5);
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let partitions = metadata
+        .topics()
+        .iter()
+        .flat_map(|topic| topic.partitions());
+    let watermarks = partitions
+        .map(|partition| {
+            Ok((
+                partition.id(),
+                consumer.fetch_watermarks(topic, partition.id(), timeout)?,
+            ))
+        })
+        .collect::<Result<BTreeMap<_, _>, KafkaError>>()?;
+    if watermarks.is_empty() {
+        return Err(KafkaError::MetadataFetch(
+            RDKafkaErrorCode::UnknownTopicOrPartition,
+        ));
+    }
+    Ok(watermarks)
 }
 
 /// Delivery reports, by the number of the record.

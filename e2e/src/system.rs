@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     env,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    fmt::Display,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     ledger::Ledger,
     postgres::Database,
     record::Draft,
+    redis::entries_of,
     stack::Stack,
     wait::until,
 };
@@ -50,6 +52,12 @@ impl System {
             (None, None) => unreachable!("one of the two is there"),
         };
         let broker = Broker::new(&addresses.brokers);
+        // Asked once: where nobody answers, no test is to wait for its own deadline.
+        static REACHED: OnceLock<Result<(), String>> = OnceLock::new();
+        REACHED
+            .get_or_init(|| reach(&addresses, &api_urls, &broker))
+            .as_ref()
+            .unwrap_or_else(|error| panic!("{error}"));
         let letters_since = broker
             .watermarks(&addresses.dead_letter_topic)
             .into_iter()
@@ -172,6 +180,30 @@ impl System {
             }
         });
     }
+}
+
+/// Asks each part of a system once.
+fn reach(addresses: &Addresses, api_urls: &[String], broker: &Broker) -> Result<(), String> {
+    let unreachable = |what: &str, error: &dyn Display| {
+        format!("{what} is not reachable from here: {error} (see e2e/README.md)")
+    };
+    for topic in [&addresses.topic, &addresses.dead_letter_topic] {
+        broker.try_watermarks(topic).map_err(|error| {
+            let what = format!("topic {topic} of Kafka at {}", addresses.brokers);
+            unreachable(&what, &error)
+        })?;
+    }
+    Database::new(&addresses.database_url)
+        .try_execute("SELECT")
+        .map_err(|error| unreachable("Postgres (E2E_DATABASE_URL)", &error))?;
+    entries_of(&addresses.redis_url, [])
+        .map_err(|error| unreachable("Redis (E2E_REDIS_URL)", &error))?;
+    for url in api_urls {
+        Http::new()
+            .try_get(&format!("{url}/openapi.json"), &[])
+            .map_err(|error| unreachable(&format!("the api at {url}"), &error))?;
+    }
+    Ok(())
 }
 
 /// One system for all tests of this process that run at the same time; it ends with the last of them, for what a static
