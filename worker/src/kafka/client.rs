@@ -99,6 +99,8 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
         .set("auto.commit.interval.ms", "1000")
         // librdkafka's default, `latest`, would skip what was sent before the group first met the partition.
         .set("auto.offset.reset", "earliest")
+        // Partitions that were added are found so soon; the default is five minutes.
+        .set("topic.metadata.refresh.interval.ms", "30000")
         .set("queued.max.messages.kbytes", QUEUED_KIB)
         // The default is a second's pause when so much is queued.
         .set("fetch.queue.backoff.ms", "50")
