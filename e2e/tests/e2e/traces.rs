@@ -191,6 +191,25 @@ fn a_trace_that_is_not_sampled_costs_nothing_and_one_record_in_a_batch_can_be() 
 }
 
 #[test]
+fn a_receiver_that_is_not_there_costs_nothing_but_spans() {
+    let nobody = Stack::builder("no-receiver")
+        .workers(1)
+        .apis(1)
+        // The port for discarding, which nobody has open.
+        .variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+    let mut stack = nobody.start();
+    stack
+        .command("producer", &["send", "-n", "100"])
+        .succeeded();
+    stack.settle();
+    let uid = stack.database().orders().into_keys().next().unwrap();
+    assert_eq!(stack.apis[0].order(&uid).status, 200);
+    assert_eq!(stack.database().count(), 100);
+    stack.stop_workers();
+    stack.apis[0].process.terminate();
+}
+
+#[test]
 fn a_request_is_one_trace_down_to_the_tier_that_answered() {
     let receiver = OtlpReceiver::start();
     let mut stack = stack("request-traces", &receiver);

@@ -33,13 +33,19 @@ pub(super) fn init(
     else {
         return Ok(None);
     };
+    let malformed =
+        |problem: String| ConfigError::malformed("OTEL_EXPORTER_OTLP_ENDPOINT", problem);
+    // The exporter takes an address without a scheme for https, and complains in words that only a programmer understands.
+    if !endpoint.starts_with("http://") {
+        return Err(malformed(
+            "a URL such as http://localhost:4317 is expected; what is to go further by TLS goes through a collector".to_owned(),
+        ));
+    }
     let exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
         .build()
-        .map_err(|error| {
-            ConfigError::malformed("OTEL_EXPORTER_OTLP_ENDPOINT", error.to_string())
-        })?;
+        .map_err(|error| malformed(error.to_string()))?;
     let service = config
         .service_name
         .clone()
@@ -111,6 +117,25 @@ mod tests {
         let value = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context = sampled_parent(value).unwrap();
         assert_eq!(traceparent(&context).as_deref(), Some(value));
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_used_names_its_variable() {
+        for endpoint in [
+            "https://localhost:4317",
+            "localhost:4317",
+            "http://not a url",
+        ] {
+            let config = Otel {
+                exporter_otlp_endpoint: Some(endpoint.to_owned()),
+                ..Otel::default()
+            };
+            let error = init("test", "0", &config).err().unwrap().to_string();
+            assert!(
+                error.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: "),
+                "{error}"
+            );
+        }
     }
 
     #[test]
