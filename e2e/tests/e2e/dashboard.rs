@@ -191,6 +191,18 @@ fn grafana_can_show_the_dashboard() {
             );
         }
     }
+    for named in repository("docs/runbooks.md")
+        .replace("**", "")
+        .split('*')
+        .skip(1)
+        .step_by(2)
+    {
+        let exists = titles.iter().any(|title| title.starts_with(named));
+        assert!(
+            exists,
+            "the runbooks name a panel that is not there: {named}"
+        );
+    }
     let from_exporters: BTreeSet<&str> = FROM_EXPORTERS.iter().map(|(title, _)| *title).collect();
     let collapsed: Vec<Value> = all_panels(&dashboard)
         .into_iter()
