@@ -247,6 +247,42 @@ fn no_panel_is_empty_and_every_alert_watches_something_that_is_there() {
     check_rules(&prometheus);
 }
 
+#[test]
+fn it_shows_when_caches_may_be_stale() {
+    let mut stack = Stack::builder("staleness").workers(1).apis(1).start();
+    let prometheus = Prometheus::start(
+        "staleness",
+        &[
+            ("worker", vec![stack.workers[0].admin_address()]),
+            ("api", vec![stack.apis[0].admin_address()]),
+        ],
+    );
+    let send = |stack: &Stack| {
+        let arguments = ["send", "-n", "20"];
+        stack.command("producer", &arguments).succeeded();
+    };
+    let await_true = |expression: &str| {
+        until(expression, || match prometheus.query(expression) {
+            Ok(samples) if !samples.is_empty() => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        });
+    };
+    let well = "max(worker_cache_repair_age_seconds) == 0 and min(cache_announcements_up) == 1 and min(redis_up) == 1";
+    send(&stack);
+    stack.settle();
+    await_true("sum(worker_visibility_delay_seconds_count) > 0");
+    await_true(well);
+
+    stack.redis.crash();
+    send(&stack);
+    stack.await_orders(40);
+    await_true(
+        "max(worker_cache_repair_age_seconds) > 0 and max(cache_announcements_up) == 0 and max(redis_up) == 0",
+    );
+    stack.redis.start_again();
+    await_true(well);
+}
+
 /// Every rule can be evaluated, is explained, and watches metrics that exist.
 #[track_caller]
 fn check_rules(prometheus: &Prometheus) {
