@@ -14,6 +14,7 @@ use anyhow::Context;
 use shared::{
     config::Kafka,
     order::{ForeignFields, OrderUid, Version, decode},
+    runtime::backoff::Backoff,
     storage::{ListFilter, Postgres},
 };
 use tokio::sync::oneshot;
@@ -25,28 +26,33 @@ const NEWEST: i64 = 20;
 /// How many of them that can be stored must be missing in a row, where there are so many.
 const MISSING: usize = 3;
 
-/// Looks once, and says so loudly where Postgres lacks what the group has finished.
+/// Looks until it has seen, and says so loudly where Postgres lacks what the group has finished.
 pub async fn look(kafka: &Kafka, postgres: &Postgres, fields: ForeignFields) {
-    match missing(kafka, postgres, fields).await {
-        Ok(partitions) if partitions.is_empty() => {
-            tracing::debug!("Postgres holds what this group has finished");
+    let mut backoff = Backoff::default();
+    let partitions = loop {
+        match missing(kafka, postgres, fields).await {
+            Ok(partitions) => break partitions,
+            Err(error) if backoff.attempts() == 0 => tracing::warn!(
+                error = format!("{error:#}"),
+                "whether Postgres holds what the group has finished could not be looked at; trying again"
+            ),
+            Err(_) => {}
         }
-        Ok(partitions) => {
-            let newest = postgres.list(&ListFilter::default(), 1).await.ok();
-            let newest_stored =
-                newest.and_then(|orders| Some(orders.first()?.position.created_at.to_rfc3339()));
-            tracing::error!(
-                ?partitions,
-                newest_stored = newest_stored.as_deref().unwrap_or("-"),
-                "Postgres lacks records that this group has finished: was it restored from a backup? Stop every worker, run \
-                 `worker rewind --to TIME` with a time before the backup and `worker cache clear`, and start them again"
-            );
-        }
-        Err(error) => tracing::warn!(
-            error = format!("{error:#}"),
-            "whether Postgres holds what the group has finished could not be looked at"
-        ),
+        backoff.wait().await;
+    };
+    if partitions.is_empty() {
+        tracing::debug!("Postgres holds what this group has finished");
+        return;
     }
+    let newest = postgres.list(&ListFilter::default(), 1).await.ok();
+    let newest_stored =
+        newest.and_then(|orders| Some(orders.first()?.position.created_at.to_rfc3339()));
+    tracing::error!(
+        ?partitions,
+        newest_stored = newest_stored.as_deref().unwrap_or("-"),
+        "Postgres lacks records that this group has finished: was it restored from a backup? Stop every worker, run \
+         `worker rewind --to TIME` with a time before the backup and `worker cache clear`, and start them again"
+    );
 }
 
 /// Of a partition the newest finished versions, lowest offset first.
@@ -89,7 +95,8 @@ fn newest_finished(kafka: &Kafka, fields: ForeignFields) -> anyhow::Result<Finis
         .partitions()?
         .into_iter()
         .filter_map(|offsets| {
-            let end = offsets.committed?.min(offsets.end);
+            // Beyond the end: the topic was made anew, and the group begins anew, too.
+            let end = offsets.committed.filter(|end| *end <= offsets.end)?;
             let start = (end - NEWEST).max(offsets.log_start);
             Some((offsets.partition, start..end))
         })
