@@ -1,6 +1,7 @@
 //! Everything that can arrive, and where it ends.
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     slice, thread,
 };
@@ -159,6 +160,9 @@ fn every_difference_is_noticed() {
         let outcome = catch_unwind(AssertUnwindSafe(check));
         assert!(outcome.is_err(), "a difference was not noticed");
     };
+    // As on a system with other users, who may have entries that the ledger does not know, but nothing of what it does.
+    let since = BTreeMap::new();
+    let of_ledger = Check::of_ledger_only(stack.addresses(), stack.broker(), &since);
 
     for (change, back) in [
         (
@@ -188,8 +192,10 @@ fn every_difference_is_noticed() {
     ] {
         stack.database().execute(change);
         notices(&|| stack.check().postgres(&ledger));
+        notices(&|| of_ledger.postgres(&ledger));
         stack.database().execute(back);
         stack.check().postgres(&ledger);
+        of_ledger.postgres(&ledger);
     }
     let api = stack.apis[0].url();
     stack.check().api(&ledger, &api, "local");
@@ -209,6 +215,10 @@ fn every_difference_is_noticed() {
         stack.redis.command(&["COPY", change[1], "kept"]);
         stack.redis.command(change);
         notices(&|| stack.check().redis(&ledger));
+        match change[1] {
+            "order:nobody" => of_ledger.redis(&ledger),
+            _ => notices(&|| of_ledger.redis(&ledger)),
+        }
         stack.redis.command(&["DEL", change[1]]);
         stack.redis.command(&["COPY", "kept", change[1]]);
         stack.redis.command(&["DEL", "kept"]);
@@ -223,6 +233,7 @@ fn every_difference_is_noticed() {
         let mut more = ledger.clone();
         more.send(&broker, &elsewhere, slice::from_ref(draft));
         notices(&|| stack.check().tiers(&more));
+        notices(&|| of_ledger.tiers(&more));
         if !matches!(draft.class, Class::Refused(_)) {
             notices(&|| stack.check().postgres(&more));
             notices(&|| stack.check().redis(&more));

@@ -1,0 +1,169 @@
+//! The dead letter topic, record by record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Check, SHOWN, Scope};
+use crate::{
+    kafka::{Header, RawHeader, Stored},
+    ledger::{Ledger, Sent},
+};
+
+/// What the worker adds to a dead letter.
+const DEAD_LETTER_HEADERS: [&str; 7] = [
+    "dlq-reason",
+    "dlq-detail",
+    "dlq-topic",
+    "dlq-partition",
+    "dlq-offset",
+    "dlq-timestamp",
+    "dlq-worker",
+];
+
+/// Where a record stood before it became a dead letter: topic, partition, offset.
+type Source = (String, i32, i64);
+
+impl Check<'_> {
+    /// The dead letter topic holds each refused record, once, as it came, with the reason; and nothing else.
+    #[track_caller]
+    pub fn dead_letters(&self, ledger: &Ledger) {
+        let letters = self.letters(ledger);
+        for (source, letters) in letters {
+            assert_eq!(letters, 1, "dead letters of {source:?}");
+        }
+    }
+
+    /// As [`Check::dead_letters`], but after a crash a dead letter may stand there more than once.
+    #[track_caller]
+    pub fn dead_letters_at_least_once(&self, ledger: &Ledger) {
+        self.letters(ledger);
+    }
+
+    fn source_of(&self, sent: &Sent) -> Source {
+        let position = sent.position;
+        (
+            self.addresses.topic.clone(),
+            position.partition,
+            position.offset,
+        )
+    }
+
+    /// Where everything of a ledger stands.
+    fn sources(&self, ledger: &Ledger) -> BTreeSet<Source> {
+        let sent = ledger.records().iter();
+        sent.map(|sent| self.source_of(sent)).collect()
+    }
+
+    /// How many dead letters each refused record has, after each of them was compared with it.
+    #[track_caller]
+    fn letters(&self, ledger: &Ledger) -> BTreeMap<Source, usize> {
+        let expected: BTreeMap<Source, _> = ledger
+            .refused()
+            .map(|(sent, reason)| (self.source_of(sent), (sent, reason)))
+            .collect();
+        let topic = &self.addresses.dead_letter_topic;
+        let (letters, ours) = match self.scope {
+            Scope::System => (self.broker.read(topic), None),
+            Scope::Ledger(since) => (
+                self.broker.read_since(topic, since),
+                Some(self.sources(ledger)),
+            ),
+        };
+        let mut counts = BTreeMap::new();
+        for letter in letters {
+            let source = source(&letter);
+            if ours.as_ref().is_some_and(|ours| !ours.contains(&source)) {
+                continue;
+            }
+            let Some((sent, reason)) = expected.get(&source) else {
+                panic!(
+                    "{source:?} was not to be refused: {:?}",
+                    header(&letter, "dlq-reason")
+                );
+            };
+            assert_eq!(letter.key, sent.record.key, "key of {source:?}");
+            assert!(letter.value == sent.record.value, "value of {source:?}");
+            let (original, ours) = letter
+                .headers
+                .split_at(sent.record.headers.len().min(letter.headers.len()));
+            let expected: Vec<Header> = sent.record.headers.iter().map(readable).collect();
+            assert_eq!(original, expected, "headers of {source:?}");
+            let names: BTreeSet<&str> = ours.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, BTreeSet::from(DEAD_LETTER_HEADERS), "{source:?}");
+            assert_eq!(ours.len(), DEAD_LETTER_HEADERS.len(), "{source:?}");
+            assert_eq!(
+                header(&letter, "dlq-reason"),
+                reason.as_str(),
+                "{source:?}: {}",
+                header(&letter, "dlq-detail")
+            );
+            assert_eq!(
+                header(&letter, "dlq-timestamp"),
+                sent.position.timestamp_ms.to_string()
+            );
+            assert!(!header(&letter, "dlq-worker").is_empty());
+            let detail = header(&letter, "dlq-detail");
+            assert!(!detail.is_empty());
+            if let Some(text) = personal_text(sent.record.value.as_deref())
+                .into_iter()
+                .find(|text| detail.contains(text.as_str()))
+            {
+                panic!("dlq-detail of {source:?} quotes {text:?}: {detail}");
+            }
+            *counts.entry(source).or_insert(0) += 1;
+        }
+        let missing: Vec<_> = expected
+            .iter()
+            .filter(|(source, _)| !counts.contains_key(*source))
+            .map(|(source, (_, reason))| (source, reason))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "{} records are not in the dead letter topic: {:?}",
+            missing.len(),
+            &missing[..missing.len().min(SHOWN)]
+        );
+        counts
+    }
+}
+
+/// A header as the worker passes it on: with U+FFFD where the name is not UTF-8.
+fn readable((name, value): &RawHeader) -> Header {
+    (String::from_utf8_lossy(name).into_owned(), value.clone())
+}
+
+/// The last header of that name, as text.
+#[track_caller]
+fn header<'l>(letter: &'l Stored, name: &str) -> &'l str {
+    let (_, value) = letter
+        .headers
+        .iter()
+        .rev()
+        .find(|(held, _)| held == name)
+        .unwrap_or_else(|| panic!("a dead letter without {name}"));
+    std::str::from_utf8(value.as_deref().unwrap_or_default()).unwrap()
+}
+
+#[track_caller]
+fn source(letter: &Stored) -> Source {
+    (
+        header(letter, "dlq-topic").to_owned(),
+        header(letter, "dlq-partition").parse().unwrap(),
+        header(letter, "dlq-offset").parse().unwrap(),
+    )
+}
+
+/// The texts of a value that tell something about a person, where it can be read at all.
+fn personal_text(value: Option<&[u8]>) -> Vec<String> {
+    let Ok(order) = serde_json::from_slice::<Value>(value.unwrap_or_default()) else {
+        return Vec::new();
+    };
+    ["name", "phone", "zip", "city", "address", "email"]
+        .into_iter()
+        .filter_map(|field| order["delivery"][field].as_str())
+        // Shorter ones may be a part of a word.
+        .filter(|text| text.chars().count() > 4)
+        .map(str::to_owned)
+        .collect()
+}
