@@ -1,5 +1,5 @@
 # What scripts/cluster-test does to a cluster: images, pods of its own, counting.
-# shellcheck shell=bash disable=SC2154 # namespace, full and work are set there.
+# shellcheck shell=bash disable=SC2154 # namespace, release, full and shell_image are set there.
 
 kube() { kubectl --namespace "$namespace" "$@"; }
 
@@ -28,54 +28,61 @@ load_images() {
     fi
 }
 
-# run_pod NAME IMAGE COMMAND...: a pod that the restricted level admits, and that a service account's token is no use to.
+# run_pod NAME IMAGE COMMAND...: a pod that the restricted level admits. Beside the command stands a shell that can signal it,
+# for there is none in our images, and with a pod that is deleted its last words are lost.
 run_pod() {
     local name=$1 image=$2
     shift 2
-    jq -n --arg name "$name" --arg image "$image" '{
-        apiVersion: "v1", kind: "Pod", metadata: {name: $name},
-        spec: {
-            restartPolicy: "Never", automountServiceAccountToken: false, enableServiceLinks: false,
-            securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: "RuntimeDefault"}},
-            containers: [{
-                name: "main", image: $image, imagePullPolicy: "IfNotPresent", command: $ARGS.positional,
-                securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}}
-            }]
-        }
-    }' --args -- "$@" | kube create -f - >/dev/null
-    wait_until 60 "pod $name" pod_has_begun "$name"
+    jq -n --arg name "$name" --arg image "$image" --arg shell "$shell_image" '
+        {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}} as $security
+        | {
+            apiVersion: "v1", kind: "Pod", metadata: {name: $name},
+            spec: {
+                restartPolicy: "Never", automountServiceAccountToken: false, enableServiceLinks: false,
+                shareProcessNamespace: true, terminationGracePeriodSeconds: 1,
+                securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: "RuntimeDefault"}},
+                containers: [
+                    {name: "main", image: $image, command: $ARGS.positional},
+                    {name: "shell", image: $shell, command: ["sleep", "infinity"]}
+                ] | map(. + {imagePullPolicy: "IfNotPresent", securityContext: $security})
+            }
+        }' --args -- "$@" | kube create -f - >/dev/null
+    wait_until 60 "pod $name" pod_runs "$name"
 }
+pod_runs() { [[ $(kube get pod "$1" -o jsonpath='{.status.containerStatuses[*].ready}') == 'true true' ]]; }
 
-pod_has_begun() { [[ $(kube get pod "$1" -o jsonpath='{.status.phase}') =~ Running|Succeeded|Failed ]]; }
-
-# stop_pod NAME FILE: tells it to stop, and writes all that it has said.
+# stop_pod NAME PROGRAM FILE: tells this program in it to stop, waits until it has, and writes what it has said.
 stop_pod() {
-    local name=$1 file=$2 logs
-    kube logs --follow "$name" >"$file" 2>&1 &
-    logs=$!
-    # Only what is followed is read to its end: a pod that is gone has no logs.
-    wait_until 30 "logs of $name" test -s "$file"
-    kube delete pod "$name" --wait=false >/dev/null
-    wait "$logs" || true
-    kube wait --for=delete "pod/$name" --timeout=60s >/dev/null 2>&1 || true
+    local name=$1 program=$2 file=$3
+    # The variables are those of the shell in the pod.
+    # shellcheck disable=SC2016
+    kube exec "$name" --container shell -- bash -c '
+        for process in /proc/[0-9]*; do
+            read -r -d "" word <"$process/cmdline" || true
+            [[ $word != "$0" || ${process#/proc/} == $$ ]] || kill -TERM "${process#/proc/}"
+        done' "$program"
+    wait_until 60 "end of $name" pod_has_ended "$name"
+    kube logs "$name" --container main >"$file"
+    kube delete pod "$name" --wait >/dev/null
+}
+pod_has_ended() {
+    [[ -n $(kube get pod "$1" -o jsonpath='{.status.containerStatuses[?(@.name=="main")].state.terminated.reason}') ]]
 }
 
 # Prints how many orders Postgres holds.
 stored_orders() { kube exec "$full-postgres-0" -- psql -U orders -Atc 'SELECT count(*) FROM orders'; }
 
-# Prints the workers' pods that are not about to go.
-workers() {
-    kube get pods -l app.kubernetes.io/component=worker -o json |
+# pods ROLE: prints the release's pods of this role that are not about to go.
+pods() {
+    kube get pods -l "app.kubernetes.io/instance=$release,app.kubernetes.io/component=$1" -o json |
         jq -r '.items[] | select(.metadata.deletionTimestamp == null) | .metadata.name'
 }
 
-# Prints how many partitions each worker has, such as `2 2 2`.
+# Prints how many partitions each member of the group has, such as `2 2 2`, as Kafka sees it.
 partitions() {
-    local pod
-    for pod in $(workers); do
-        kubectl get --raw "/api/v1/namespaces/$namespace/pods/$pod:8081/proxy/metrics" |
-            grep -c '^worker_consumer_lag{' || true
-    done | sort -n | paste -sd ' '
+    kube exec "$full-kafka-0" -- env KAFKA_HEAP_OPTS=-Xmx128m /opt/kafka/bin/kafka-consumer-groups.sh \
+        --bootstrap-server localhost:9092 --describe --members --group order-worker |
+        awk '$1 == "order-worker" { print $NF }' | sort -n | paste -sd ' '
 }
 
 partitions_are() { [[ $(partitions) == "$1" ]]; }
