@@ -1,6 +1,9 @@
 //! The pool, and the one way in which every statement runs: a connection, a deadline, an error that was classified.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use opentelemetry::{
     KeyValue,
@@ -14,7 +17,7 @@ use sqlx::{
 };
 use tokio::time::{error::Elapsed, timeout_at};
 
-use super::{Class, StorageError, nodelay};
+use super::{Class, StorageError, nodelay, write::IdBlocks};
 use crate::{
     config::{ConfigError, Database},
     telemetry::metrics::{LATENCY_SECONDS, meter},
@@ -55,6 +58,7 @@ pub struct Postgres {
     pool: PgPool,
     pub(super) role: Role,
     timeout: Duration,
+    pub(super) ids: Arc<IdBlocks>,
     metrics: Metrics,
 }
 
@@ -138,6 +142,7 @@ impl Postgres {
             pool,
             role,
             timeout,
+            ids: Arc::default(),
             metrics: Metrics::new(),
         })
     }

@@ -6,12 +6,17 @@ use shared::{
     storage::{Change, ChangeSet, Class, DatabaseTime, ListFilter, Postgres, Role, schema},
     testing::TestDatabase,
 };
+use sqlx::{Connection, PgConnection};
 
 use super::{change, erasure, order, revision, uid, version};
 
 async fn apply(postgres: &Postgres, changes: Vec<Change>) -> Vec<bool> {
     let (set, _) = ChangeSet::new(changes);
     postgres.apply(&set).await.unwrap().won
+}
+
+async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.unwrap()
 }
 
 async fn read(postgres: &Postgres, text: &str) -> Option<Revision> {
@@ -129,14 +134,15 @@ async fn an_erasure_of_an_unknown_order_keeps_older_records_out() {
     assert_eq!(read(&postgres, "u").await.unwrap().document, None);
 }
 
-/// Whatever the order of arrival, however often, in whatever batches, by two writers at once: the same state.
+/// Whatever the order of arrival, however often, in whatever batches, by two writers at once: the same state. Many orders
+/// are copied first, few are updated over and over.
 #[tokio::test]
 async fn any_order_of_arrival_ends_in_the_same_state() {
-    for seed in 0..8 {
+    for (seed, orders) in (0..8).zip([12, 200].into_iter().cycle()) {
         let mut rng = StdRng::seed_from_u64(seed);
-        let changes: Vec<Change> = (0..120)
+        let changes: Vec<Change> = (0..10 * orders)
             .map(|offset| {
-                let name = format!("u{}", rng.random_range(0..12));
+                let name = format!("u{}", rng.random_range(0..orders));
                 match rng.random_range(0..5) {
                     0 => erasure(&name, offset),
                     _ => change(&order(&name, rng.random()), offset),
@@ -191,10 +197,149 @@ async fn write_all(postgres: &Postgres, changes: &[Change], seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut left = changes;
     while !left.is_empty() {
-        let (batch, rest) = left.split_at(rng.random_range(1..=left.len().min(40)));
-        apply(postgres, batch.to_vec()).await;
+        let (batch, rest) = left.split_at(rng.random_range(1..=left.len().min(400)));
+        apply_as_the_worker_does(postgres, batch.to_vec()).await;
         left = rest;
     }
+}
+
+/// Two writers that meet may choose one of them as a deadlock's victim, or be told so by a key: that one tries again.
+async fn apply_as_the_worker_does(postgres: &Postgres, changes: Vec<Change>) {
+    let (set, _) = ChangeSet::new(changes);
+    while let Err(error) = postgres.apply(&set).await {
+        assert!(
+            matches!(error.class(), Class::Transient | Class::Rival),
+            "{error}"
+        );
+    }
+}
+
+/// Enough for `COPY`.
+const MANY: u64 = 100;
+
+fn many_orders() -> Vec<Order> {
+    (0..MANY).map(|n| order(&format!("u{n}"), n)).collect()
+}
+
+#[tokio::test]
+async fn what_another_writer_stored_during_the_copy_is_judged_by_its_version() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let orders = many_orders();
+    let offset_of_rival = MANY as i64 / 2;
+    // Commits only when the copy waits for it.
+    let mut rival = connect(&database.url).await;
+    let mut transaction = rival.begin().await.unwrap();
+    let insert = format!(
+        "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+                             shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
+         SELECT 'u' || n, '', '', '', '', '', '', '', 1, now(), '', {}, {offset_of_rival}, 0 FROM generate_series(10, 90, 10) n",
+        version(0).timestamp_ms
+    );
+    sqlx::query(sqlx::AssertSqlSafe(insert))
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let applying = tokio::spawn({
+        let changes = orders.iter().zip(0..).map(|(order, n)| change(order, n));
+        let (postgres, changes) = (postgres.clone(), changes.collect::<Vec<_>>());
+        async move { apply(&postgres, changes).await }
+    });
+    shared::testing::eventually("the copy waits for the rival", async || {
+        let waiting: i64 = database
+            .value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'COPY orders%'")
+            .await;
+        (waiting == 1).then_some(())
+    })
+    .await;
+    transaction.commit().await.unwrap();
+
+    let won = applying.await.unwrap();
+    let mut uids: Vec<(String, i64)> = (0..MANY as i64).map(|n| (format!("u{n}"), n)).collect();
+    uids.sort();
+    for ((uid, offset), won) in uids.iter().zip(won) {
+        let rivals = offset % 10 == 0 && *offset > 0;
+        assert_eq!(won, !rivals || *offset > offset_of_rival, "{uid}");
+        let stored: i64 = database
+            .value(&format!(
+                "SELECT source_offset FROM orders WHERE order_uid = '{uid}'"
+            ))
+            .await;
+        let expected = if won { *offset } else { offset_of_rival };
+        assert_eq!(stored, expected, "{uid}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_in_a_copy_refuses_its_batch_and_says_why() {
+    let database = TestDatabase::migrated().await;
+    database
+        .execute("ALTER TABLE items ADD CONSTRAINT no_poison CHECK (name <> 'poison')")
+        .await;
+    let postgres = database.connect(Role::Worker);
+    let mut orders = many_orders();
+    orders[50].items[0].name = "poison".to_owned();
+    let changes = || orders.iter().map(|order| change(order, 1));
+    let (set, _) = ChangeSet::new(changes().collect());
+    let error = postgres.apply(&set).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Postgres: SQLSTATE 23514, constraint no_poison"
+    );
+    assert_eq!(error.class(), Class::Record);
+    assert_eq!(read(&postgres, "u0").await, None);
+    orders[50].items[0].name = "harmless".to_owned();
+    let changes = orders.iter().map(|order| change(order, 1)).collect();
+    assert_eq!(apply(&postgres, changes).await, [true; MANY as usize]);
+}
+
+#[tokio::test]
+async fn a_sequence_that_a_failover_took_back_stops_nobody() {
+    let database = TestDatabase::migrated().await;
+    let (first, second) = (
+        database.connect(Role::Worker),
+        database.connect(Role::Worker),
+    );
+    let orders = many_orders();
+    let changes = |range: std::ops::Range<usize>| -> Vec<Change> {
+        orders[range].iter().map(|order| change(order, 1)).collect()
+    };
+    apply(&first, changes(0..50)).await;
+    database
+        .execute("SELECT setval('orders_id_seq', 1, false)")
+        .await;
+    apply_as_the_worker_does(&second, changes(50..100)).await;
+    assert_eq!(
+        database.value::<i64>("SELECT count(*) FROM orders").await,
+        MANY as i64
+    );
+}
+
+#[tokio::test]
+async fn ids_stay_unique_when_blocks_come_and_go() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let orders = many_orders();
+    let changes = orders.iter().map(|order| change(order, 1)).collect();
+    apply(&postgres, changes).await;
+    // An older version takes every id from the sequence.
+    let plain = "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+                                     shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
+                 SELECT gen_random_uuid()::text, '', '', '', '', '', '', '', 1, now(), '', 1, 1, 1 FROM generate_series(1, 20)";
+    database.execute(plain).await;
+    schema::migrate_down(&database.url, 1).await.unwrap();
+    database.execute(plain).await;
+    let next = many_orders().into_iter().map(|mut order| {
+        order.order_uid.insert(0, 'n');
+        change(&order, 1)
+    });
+    apply(&postgres, next.collect()).await;
+    schema::migrate(&database.url).await.unwrap();
+    database.execute(plain).await;
+    assert_eq!(
+        database.value::<i64>("SELECT count(*) FROM orders").await,
+        2 * MANY as i64 + 60
+    );
 }
 
 #[tokio::test]
@@ -232,8 +377,7 @@ async fn a_statement_that_waits_for_a_lock_ends_as_locked() {
     let holding = tokio::spawn({
         let url = database.url.clone();
         async move {
-            use sqlx::Connection;
-            let mut rival = sqlx::PgConnection::connect(&url).await.unwrap();
+            let mut rival = connect(&url).await;
             let mut transaction = rival.begin().await.unwrap();
             sqlx::query("SELECT 1 FROM orders FOR UPDATE")
                 .execute(&mut *transaction)

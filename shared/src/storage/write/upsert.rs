@@ -1,37 +1,24 @@
-//! Orders into Postgres: a whole batch in one transaction, guarded by the version.
+//! Orders of any kind, known or new, erasures too: upserted where they are the newest.
 
-use std::time::Instant;
+use sqlx::{PgConnection, Row};
 
-use sqlx::{Connection, PgConnection, Row};
-use tokio::time::timeout_at;
-
-use super::{Change, ChangeSet, Postgres, StorageError};
+use super::Candidate;
 use crate::order::{Item, Order};
-
-/// What a batch did.
-#[derive(Clone, Debug)]
-pub struct Applied {
-    /// For each change, in the order of the set, whether it is the newest version now; if not, Postgres holds the same
-    /// or a newer one.
-    pub won: Vec<bool>,
-    /// A moment at which Postgres held the winners and nobody could replace them: just before COMMIT, for its answer may be
-    /// long on its way.
-    pub as_of: Instant,
-}
 
 /// The statement on `orders` stands alone, and the children follow in later statements: each sees what was committed while
 /// it waited for its locks. One statement for all four tables has a snapshot older than the lock it waits for, and leaves
 /// doubled children behind.
 const UPSERT_ORDERS: &str = "\
-    INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+    INSERT INTO orders (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
                         shard_key, sm_id, date_created, oof_shard, \
                         source_timestamp_ms, source_offset, source_partition, erased_at) \
-    SELECT u.order_uid, u.track_number, u.entry, u.locale, u.internal_signature, u.customer_id, u.delivery_service, \
+    SELECT u.id, u.order_uid, u.track_number, u.entry, u.locale, u.internal_signature, u.customer_id, u.delivery_service, \
            u.shard_key, u.sm_id, u.date_created, u.oof_shard, u.timestamp_ms, u.record_offset, u.partition, \
            CASE WHEN u.erased THEN now() END \
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
-                $9::int4[], $10::timestamptz[], $11::text[], $12::int8[], $13::int8[], $14::int4[], $15::bool[]) \
-         AS u (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+    FROM unnest($1::int8[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
+                $9::text[], $10::int4[], $11::timestamptz[], $12::text[], $13::int8[], $14::int8[], $15::int4[], \
+                $16::bool[]) \
+         AS u (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
                shard_key, sm_id, date_created, oof_shard, timestamp_ms, record_offset, partition, erased) \
     ON CONFLICT (order_uid) DO UPDATE SET \
         track_number = EXCLUDED.track_number, entry = EXCLUDED.entry, locale = EXCLUDED.locale, \
@@ -42,7 +29,7 @@ const UPSERT_ORDERS: &str = "\
         source_partition = EXCLUDED.source_partition, erased_at = EXCLUDED.erased_at, updated_at = now() \
     WHERE (orders.source_timestamp_ms, orders.source_offset, orders.source_partition) \
         < (EXCLUDED.source_timestamp_ms, EXCLUDED.source_offset, EXCLUDED.source_partition) \
-    RETURNING order_uid, id, xmax <> 0 AS replaced";
+    RETURNING order_uid, orders.id, xmax <> 0 AS replaced";
 
 const DELETE_CHILDREN: &str = "\
     WITH delivery AS (DELETE FROM deliveries WHERE order_id = ANY($1)), \
@@ -65,45 +52,12 @@ const INSERT_ITEMS: &str = "\
     SELECT * FROM unnest($1::int8[], $2::int4[], $3::int8[], $4::text[], $5::int8[], $6::text[], $7::text[], $8::int4[], \
                          $9::text[], $10::int8[], $11::int8[], $12::text[], $13::int4[])";
 
-/// Ends sessions of ours that wait, inside a transaction, for a client that has not spoken for five seconds.
-const END_FROZEN_SESSIONS: &str = "\
-    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-    WHERE application_name = $1 AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid() \
-      AND wait_event = 'ClientRead' AND xact_start IS NOT NULL \
-      AND greatest(state_change, query_start) < clock_timestamp() - interval '5 s'";
-
-impl Postgres {
-    /// Applies `changes` in one transaction. A change whose version is not greater than the stored one is refused, and so
-    /// is nothing but itself.
-    ///
-    /// # Errors
-    /// When nothing was stored, or, for an error of COMMIT, when that is unknown: the same call again is harmless.
-    pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
-        let mut lease = self.lease_to_lock("apply").await?;
-        let answer = timeout_at(
-            lease.deadline,
-            apply(&mut lease.connection, changes.as_slice()),
-        )
-        .await;
-        lease.finish(answer)
-    }
-
-    /// Ends sessions of the same role that are frozen inside a transaction and hold locks; returns how many. The session
-    /// timeouts of Postgres do not end a `COPY` that waits for its client.
-    ///
-    /// # Errors
-    /// When Postgres does not answer, or refuses the right to do so.
-    pub async fn end_frozen_sessions(&self) -> Result<i64, StorageError> {
-        let mut lease = self.lease("end_frozen_sessions").await?;
-        let statement = sqlx::query_scalar(END_FROZEN_SESSIONS).bind(self.role.application_name());
-        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
-        lease.finish(answer)
-    }
-}
-
-async fn apply(connection: &mut PgConnection, changes: &[Change]) -> Result<Applied, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
-    let winners = upsert_orders(&mut transaction, changes).await?;
+/// For each of `candidates`, which are sorted by uid, whether it is the newest version now.
+pub(super) async fn upsert(
+    connection: &mut PgConnection,
+    candidates: &[Candidate<'_>],
+) -> Result<Vec<bool>, sqlx::Error> {
+    let winners = upsert_orders(connection, candidates).await?;
     let replaced: Vec<i64> = winners
         .iter()
         .flatten()
@@ -113,25 +67,22 @@ async fn apply(connection: &mut PgConnection, changes: &[Change]) -> Result<Appl
     if !replaced.is_empty() {
         sqlx::query(DELETE_CHILDREN)
             .bind(&replaced)
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
     }
-    let orders: Vec<(i64, &Order)> = changes
+    let orders: Vec<(i64, &Order)> = candidates
         .iter()
         .zip(&winners)
-        .filter_map(|(change, winner)| Some((winner.as_ref()?.id, change.order.as_deref()?)))
+        .filter_map(|(candidate, winner)| {
+            Some((winner.as_ref()?.id, candidate.change.order.as_deref()?))
+        })
         .collect();
     if !orders.is_empty() {
-        insert_deliveries(&mut transaction, &orders).await?;
-        insert_payments(&mut transaction, &orders).await?;
-        insert_items(&mut transaction, &orders).await?;
+        insert_deliveries(connection, &orders).await?;
+        insert_payments(connection, &orders).await?;
+        insert_items(connection, &orders).await?;
     }
-    let as_of = Instant::now();
-    transaction.commit().await?;
-    Ok(Applied {
-        won: winners.iter().map(Option::is_some).collect(),
-        as_of,
-    })
+    Ok(winners.iter().map(Option::is_some).collect())
 }
 
 struct Winner {
@@ -140,47 +91,33 @@ struct Winner {
     replaced: bool,
 }
 
-/// For each change the row that it won, or none where the stored version is not older.
+/// For each candidate the row that it won, or none where the stored version is not older.
 async fn upsert_orders(
     connection: &mut PgConnection,
-    changes: &[Change],
+    candidates: &[Candidate<'_>],
 ) -> Result<Vec<Option<Winner>>, sqlx::Error> {
+    let changes = || candidates.iter().map(|candidate| candidate.change);
+    let orders = || changes().map(|change| change.order.as_deref());
     let text = |field: fn(&Order) -> &str| -> Vec<&str> {
-        changes
-            .iter()
-            .map(|change| change.order.as_deref().map_or("", field))
-            .collect()
+        orders().map(|order| order.map_or("", field)).collect()
     };
-    let uids: Vec<&str> = changes.iter().map(|change| change.uid.as_str()).collect();
-    let sm_ids: Vec<i32> = changes
-        .iter()
-        .map(|change| change.order.as_ref().map_or(0, |order| order.sm_id))
+    let ids: Vec<i64> = candidates.iter().map(|candidate| candidate.id).collect();
+    let uids: Vec<&str> = changes().map(|change| change.uid.as_str()).collect();
+    let sm_ids: Vec<i32> = orders()
+        .map(|order| order.map_or(0, |order| order.sm_id))
         .collect();
-    let dates: Vec<_> = changes
-        .iter()
-        .map(|change| {
-            change
-                .order
-                .as_ref()
-                .map(|order| order.date_created)
-                .unwrap_or_default()
-        })
+    let dates: Vec<_> = orders()
+        .map(|order| order.map(|order| order.date_created).unwrap_or_default())
         .collect();
-    let timestamps: Vec<i64> = changes
-        .iter()
+    let timestamps: Vec<i64> = changes()
         .map(|change| change.version.timestamp_ms)
         .collect();
-    let offsets: Vec<i64> = changes.iter().map(|change| change.version.offset).collect();
-    let partitions: Vec<i32> = changes
-        .iter()
-        .map(|change| change.version.partition)
-        .collect();
-    let erased: Vec<bool> = changes
-        .iter()
-        .map(|change| change.order.is_none())
-        .collect();
+    let offsets: Vec<i64> = changes().map(|change| change.version.offset).collect();
+    let partitions: Vec<i32> = changes().map(|change| change.version.partition).collect();
+    let erased: Vec<bool> = changes().map(|change| change.order.is_none()).collect();
 
     let rows = sqlx::query(UPSERT_ORDERS)
+        .bind(ids)
         .bind(uids)
         .bind(text(|order| &order.track_number))
         .bind(text(|order| &order.entry))
@@ -199,11 +136,11 @@ async fn upsert_orders(
         .fetch_all(connection)
         .await?;
 
-    let mut winners: Vec<Option<Winner>> = changes.iter().map(|_| None).collect();
+    let mut winners: Vec<Option<Winner>> = candidates.iter().map(|_| None).collect();
     for row in &rows {
         let uid: &str = row.try_get("order_uid")?;
-        let index = changes
-            .binary_search_by(|change| change.uid.as_str().cmp(uid))
+        let index = candidates
+            .binary_search_by(|candidate| candidate.change.uid.as_str().cmp(uid))
             .map_err(|_| {
                 sqlx::Error::Protocol("Postgres returned a row that was not asked for".to_owned())
             })?;

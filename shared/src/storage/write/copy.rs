@@ -1,0 +1,132 @@
+//! New orders, by `COPY` into the four tables.
+
+use sqlx::PgConnection;
+
+use super::{Candidate, rows::Rows};
+use crate::order::{Delivery, Item, Order, Payment, Version};
+
+const ORDERS: &str = "\
+    COPY orders (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+                 shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
+    FROM STDIN (FORMAT binary)";
+
+const DELIVERIES: &str = "\
+    COPY deliveries (order_id, name, phone, zip, city, address, region, email) FROM STDIN (FORMAT binary)";
+
+const PAYMENTS: &str = "\
+    COPY payments (order_id, transaction, request_id, currency, provider, amount, payment_dt, bank, delivery_cost, \
+                   goods_total, custom_fee) \
+    FROM STDIN (FORMAT binary)";
+
+const ITEMS: &str = "\
+    COPY items (order_id, line_no, chrt_id, track_number, price, rid, name, sale, size, total_price, nm_id, brand, \
+                status) \
+    FROM STDIN (FORMAT binary)";
+
+/// Sent at once; the driver copies each piece once more.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// The rows of new orders, made before the transaction begins: what holds locks has nothing left to compute.
+pub(super) struct Copy([(&'static str, Vec<u8>); 4]);
+
+impl Copy {
+    /// Of `candidates`, which are orders, no erasures.
+    pub(super) fn of(candidates: &[Candidate<'_>]) -> Self {
+        let (mut orders, mut deliveries) = (Rows::new(), Rows::new());
+        let (mut payments, mut items) = (Rows::new(), Rows::new());
+        for Candidate { id, change } in candidates {
+            let Some(order) = &change.order else { continue };
+            push_order(&mut orders, *id, order, &change.version);
+            push_delivery(&mut deliveries, *id, &order.delivery);
+            push_payment(&mut payments, *id, &order.payment);
+            for (line_no, item) in (0..).zip(&order.items) {
+                push_item(&mut items, *id, line_no, item);
+            }
+        }
+        Self([
+            (ORDERS, orders.finish()),
+            (DELIVERIES, deliveries.finish()),
+            (PAYMENTS, payments.finish()),
+            (ITEMS, items.finish()),
+        ])
+    }
+
+    /// Sends them. Fails with a key of ours where another writer was faster.
+    pub(super) async fn send(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        for (statement, rows) in self.0 {
+            let mut copy = connection.copy_in_raw(statement).await?;
+            for piece in rows.chunks(PIECE_BYTES) {
+                copy.send(piece).await?;
+            }
+            copy.finish().await?;
+        }
+        Ok(())
+    }
+}
+
+fn push_order(rows: &mut Rows, id: i64, order: &Order, version: &Version) {
+    rows.row()
+        .int8(id)
+        .text(&order.order_uid)
+        .text(&order.track_number)
+        .text(&order.entry)
+        .text(&order.locale)
+        .text(&order.internal_signature)
+        .text(&order.customer_id)
+        .text(&order.delivery_service)
+        .text(&order.shardkey)
+        .int4(order.sm_id)
+        .timestamptz(order.date_created)
+        .text(&order.oof_shard)
+        .int8(version.timestamp_ms)
+        .int8(version.offset)
+        .int4(version.partition)
+        .end();
+}
+
+fn push_delivery(rows: &mut Rows, order_id: i64, delivery: &Delivery) {
+    rows.row()
+        .int8(order_id)
+        .text(&delivery.name)
+        .text(&delivery.phone)
+        .text(&delivery.zip)
+        .text(&delivery.city)
+        .text(&delivery.address)
+        .text(&delivery.region)
+        .text(&delivery.email)
+        .end();
+}
+
+fn push_payment(rows: &mut Rows, order_id: i64, payment: &Payment) {
+    rows.row()
+        .int8(order_id)
+        .text(&payment.transaction)
+        .text(&payment.request_id)
+        .text(&payment.currency)
+        .text(&payment.provider)
+        .int8(payment.amount)
+        .int8(payment.payment_dt)
+        .text(&payment.bank)
+        .int8(payment.delivery_cost)
+        .int8(payment.goods_total)
+        .int8(payment.custom_fee)
+        .end();
+}
+
+fn push_item(rows: &mut Rows, order_id: i64, line_no: i32, item: &Item) {
+    rows.row()
+        .int8(order_id)
+        .int4(line_no)
+        .int8(item.chrt_id)
+        .text(&item.track_number)
+        .int8(item.price)
+        .text(&item.rid)
+        .text(&item.name)
+        .int4(item.sale)
+        .text(&item.size)
+        .int8(item.total_price)
+        .int8(item.nm_id)
+        .text(&item.brand)
+        .int4(item.status)
+        .end();
+}

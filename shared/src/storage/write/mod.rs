@@ -1,0 +1,160 @@
+//! Orders into Postgres: a whole batch in one transaction, guarded by the version.
+//!
+//! Most orders are new, and `COPY` costs Postgres little more than half of what an upsert costs. So the uids are looked up
+//! first; what is unknown is copied, the rest upserted. Where another writer was faster than the copy, a key says so, and
+//! the whole batch is upserted.
+
+mod copy;
+mod ids;
+mod rows;
+mod upsert;
+
+use std::{collections::HashSet, time::Instant};
+
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout_at;
+
+use copy::Copy;
+
+pub(super) use ids::IdBlocks;
+
+use super::{Change, ChangeSet, Class, Postgres, StorageError};
+
+/// A smaller batch is upserted: the round trips of four `COPY` would cost it more than they save.
+const WORTH_COPYING: usize = 32;
+
+const KNOWN: &str = "SELECT order_uid FROM orders WHERE order_uid = ANY($1)";
+
+/// Ends sessions of ours that wait, inside a transaction, for a client that has not spoken for five seconds.
+const END_FROZEN_SESSIONS: &str = "\
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+    WHERE application_name = $1 AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid() \
+      AND wait_event = 'ClientRead' AND xact_start IS NOT NULL \
+      AND greatest(state_change, query_start) < clock_timestamp() - interval '5 s'";
+
+/// What a batch did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// For each change, in the order of the set, whether it is the newest version now; if not, Postgres holds the same
+    /// or a newer one.
+    pub won: Vec<bool>,
+    /// A moment at which Postgres held the winners and nobody could replace them: just before COMMIT, for its answer may be
+    /// long on its way.
+    pub as_of: Instant,
+}
+
+/// A change, with the id of its row if Postgres does not have the order yet.
+struct Candidate<'c> {
+    id: i64,
+    change: &'c Change,
+}
+
+impl Postgres {
+    /// Applies `changes` in one transaction. A change whose version is not greater than the stored one is refused, and so
+    /// is nothing but itself.
+    ///
+    /// # Errors
+    /// When nothing was stored, or, for an error of COMMIT, when that is unknown: the same call again is harmless.
+    pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
+        let changes = changes.as_slice();
+        if changes.len() < WORTH_COPYING {
+            return self.write(changes, Way::Upsert).await;
+        }
+        match self.write(changes, Way::CopyUnknown).await {
+            Err(error) if error.class() == Class::Rival => {
+                // Or a failover took the sequence back, and the ids are a rival's.
+                self.ids.forget();
+                self.write(changes, Way::Upsert).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn write(&self, changes: &[Change], way: Way) -> Result<Applied, StorageError> {
+        let mut lease = self.lease_to_lock("apply").await?;
+        let answer = timeout_at(
+            lease.deadline,
+            write(&mut lease.connection, &self.ids, changes, way),
+        )
+        .await;
+        lease.finish(answer)
+    }
+
+    /// Ends sessions of the same role that are frozen inside a transaction and hold locks; returns how many. The session
+    /// timeouts of Postgres do not end a `COPY` that waits for its client.
+    ///
+    /// # Errors
+    /// When Postgres does not answer, or refuses the right to do so.
+    pub async fn end_frozen_sessions(&self) -> Result<i64, StorageError> {
+        let mut lease = self.lease("end_frozen_sessions").await?;
+        let statement = sqlx::query_scalar(END_FROZEN_SESSIONS).bind(self.role.application_name());
+        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
+        lease.finish(answer)
+    }
+}
+
+/// How new orders are written; known ones and erasures are always upserted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    CopyUnknown,
+    Upsert,
+}
+
+async fn write(
+    connection: &mut PgConnection,
+    ids: &IdBlocks,
+    changes: &[Change],
+    way: Way,
+) -> Result<Applied, sqlx::Error> {
+    let ids = ids.take(connection, changes.len()).await?;
+    let copied = match way {
+        Way::CopyUnknown => unknown(connection, changes).await?,
+        Way::Upsert => vec![false; changes.len()],
+    };
+    let (mut to_copy, mut to_upsert) = (Vec::new(), Vec::new());
+    for ((change, id), copied) in changes.iter().zip(ids).zip(&copied) {
+        let candidates = if *copied {
+            &mut to_copy
+        } else {
+            &mut to_upsert
+        };
+        candidates.push(Candidate { id, change });
+    }
+
+    let copy = (!to_copy.is_empty()).then(|| Copy::of(&to_copy));
+    let mut transaction = connection.begin().await?;
+    if let Some(copy) = copy {
+        copy.send(&mut transaction).await?;
+    }
+    let upserted = match to_upsert.is_empty() {
+        true => Vec::new(),
+        false => upsert::upsert(&mut transaction, &to_upsert).await?,
+    };
+    let as_of = Instant::now();
+    transaction.commit().await?;
+
+    let mut upserted = upserted.into_iter();
+    let won = copied
+        .into_iter()
+        .map(|copied| copied || upserted.next().unwrap_or_default())
+        .collect();
+    Ok(Applied { won, as_of })
+}
+
+/// For each change, whether it is an order of which Postgres knows nothing.
+async fn unknown(
+    connection: &mut PgConnection,
+    changes: &[Change],
+) -> Result<Vec<bool>, sqlx::Error> {
+    let uids: Vec<&str> = changes.iter().map(|change| change.uid.as_str()).collect();
+    let known: HashSet<String> = sqlx::query_scalar(KNOWN)
+        .bind(uids)
+        .fetch_all(connection)
+        .await?
+        .into_iter()
+        .collect();
+    Ok(changes
+        .iter()
+        .map(|change| change.order.is_some() && !known.contains(change.uid.as_str()))
+        .collect())
+}

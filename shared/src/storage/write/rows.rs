@@ -1,0 +1,74 @@
+//! The binary format of `COPY`: <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>.
+
+use chrono::{DateTime, Utc};
+
+/// The signature, no flags, and a header extension of no bytes.
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const TRAILER: i16 = -1;
+/// 2000-01-01, from which Postgres counts, in microseconds since 1970.
+const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+
+/// Rows for one table.
+pub(super) struct Rows(Vec<u8>);
+
+impl Rows {
+    pub(super) fn new() -> Self {
+        Self(HEADER.to_vec())
+    }
+
+    /// Begins a row; its values follow in the order of the statement's columns.
+    pub(super) fn row(&mut self) -> Row<'_> {
+        let start = self.0.len();
+        self.0.extend_from_slice(&0_i16.to_be_bytes());
+        Row {
+            bytes: &mut self.0,
+            start,
+            columns: 0,
+        }
+    }
+
+    /// All rows, as `COPY` reads them.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(&TRAILER.to_be_bytes());
+        self.0
+    }
+}
+
+/// A row that is being written.
+pub(super) struct Row<'r> {
+    bytes: &'r mut Vec<u8>,
+    start: usize,
+    columns: i16,
+}
+
+impl Row<'_> {
+    pub(super) fn text(self, value: &str) -> Self {
+        self.value(value.as_bytes())
+    }
+
+    pub(super) fn int4(self, value: i32) -> Self {
+        self.value(&value.to_be_bytes())
+    }
+
+    pub(super) fn int8(self, value: i64) -> Self {
+        self.value(&value.to_be_bytes())
+    }
+
+    pub(super) fn timestamptz(self, value: DateTime<Utc>) -> Self {
+        self.int8(value.timestamp_micros() - POSTGRES_EPOCH)
+    }
+
+    fn value(mut self, value: &[u8]) -> Self {
+        // A value is a part of a record, and those end far below the 2 GiB that this can say.
+        self.bytes
+            .extend_from_slice(&(value.len() as i32).to_be_bytes());
+        self.bytes.extend_from_slice(value);
+        self.columns += 1;
+        self
+    }
+
+    /// Ends the row.
+    pub(super) fn end(self) {
+        self.bytes[self.start..self.start + 2].copy_from_slice(&self.columns.to_be_bytes());
+    }
+}
