@@ -6,14 +6,46 @@ use std::{
     time::Instant,
 };
 
-use shared::order::OrderUid;
+use shared::order::{OrderUid, Version};
 
 /// More stripes than an announcement storm touches during one load, so that few loads are refused for a neighbour's sake.
 const STRIPES: usize = 1024;
 
-/// A generation for each stripe of uids. An announcement raises it; what was loaded in an older generation is refused.
+/// What was announced of the uids that share a stripe.
+#[derive(Default)]
+pub(super) struct Stripe {
+    /// Raised by each announcement.
+    generation: u64,
+    /// The generation in which everything was dropped, for announcements may have been missed.
+    dropped: u64,
+    /// The greatest version that was announced since.
+    newest: Option<Version>,
+}
+
+impl Stripe {
+    /// Notes that `version` was announced.
+    pub(super) fn announce(&mut self, version: Version) {
+        self.generation += 1;
+        self.newest = self.newest.max(Some(version));
+    }
+
+    /// Whether what a load brought can be no older than what was announced: because nothing was announced since the load
+    /// began, or because its version (none for "not found") is no smaller than any that was.
+    pub(super) fn admits(&self, ticket: Ticket, version: Option<Version>) -> bool {
+        ticket.generation == self.generation
+            || ticket.generation >= self.dropped && version >= self.newest
+    }
+
+    fn drop_all(&mut self) {
+        self.generation += 1;
+        self.dropped = self.generation;
+        self.newest = None;
+    }
+}
+
+/// Stripes of uids.
 pub(super) struct Fence {
-    stripes: Box<[Mutex<u64>]>,
+    stripes: Box<[Mutex<Stripe>]>,
     hasher: RandomState,
 }
 
@@ -45,20 +77,20 @@ impl Ticket {
 impl Fence {
     pub(super) fn new() -> Self {
         Self {
-            stripes: (0..STRIPES).map(|_| Mutex::new(0)).collect(),
+            stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
         }
     }
 
     /// The stripe of `uid`, locked. Whoever changes its entry holds this.
-    pub(super) fn lock(&self, uid: &OrderUid) -> MutexGuard<'_, u64> {
+    pub(super) fn lock(&self, uid: &OrderUid) -> MutexGuard<'_, Stripe> {
         lock(&self.stripes[self.index(uid)])
     }
 
     pub(super) fn ticket(&self, uid: &OrderUid) -> Ticket {
         let started = Instant::now();
         Ticket {
-            generation: *self.lock(uid),
+            generation: self.lock(uid).generation,
             started,
         }
     }
@@ -66,7 +98,11 @@ impl Fence {
     pub(super) fn any_ticket(&self) -> AnyTicket {
         let started = Instant::now();
         AnyTicket {
-            generations: self.stripes.iter().map(|stripe| *lock(stripe)).collect(),
+            generations: self
+                .stripes
+                .iter()
+                .map(|stripe| lock(stripe).generation)
+                .collect(),
             started,
         }
     }
@@ -78,9 +114,10 @@ impl Fence {
         }
     }
 
-    pub(super) fn raise_all(&self) {
+    /// Refuses whatever is being loaded.
+    pub(super) fn drop_all(&self) {
         for stripe in &self.stripes {
-            *lock(stripe) += 1;
+            lock(stripe).drop_all();
         }
     }
 
@@ -89,7 +126,7 @@ impl Fence {
     }
 }
 
-/// A generation is one number: a holder that panicked cannot have left it half changed.
-fn lock(stripe: &Mutex<u64>) -> MutexGuard<'_, u64> {
+/// Nothing between two changes of a stripe can panic, so none is left half changed.
+fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
     stripe.lock().unwrap_or_else(PoisonError::into_inner)
 }

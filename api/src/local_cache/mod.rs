@@ -49,7 +49,7 @@ pub struct Settings {
 pub enum Insertion {
     /// It is served from now on.
     Kept,
-    /// Something was announced since the load began: the answer may be older than that.
+    /// It may be older than what was announced since the load began.
     Fenced,
     /// The cache holds a newer version.
     KeptNewer,
@@ -138,7 +138,8 @@ impl LocalCache {
         self.fence.ticket_of(uid, any)
     }
 
-    /// Takes an answer in, unless something was announced since `ticket` was drawn or a newer version is there.
+    /// Takes an answer in, unless it may be older than what was announced since `ticket` was drawn, or a newer version is
+    /// there.
     pub fn insert(&self, uid: OrderUid, answer: Answer, ticket: Ticket) -> Insertion {
         let Some(entries) = &self.entries else {
             return Insertion::TooLarge;
@@ -146,8 +147,8 @@ impl LocalCache {
         if weight(&uid, &answer) > self.settings.max_bytes / LARGEST_SHARE {
             return Insertion::TooLarge;
         }
-        let generation = self.fence.lock(&uid);
-        if *generation != ticket.generation() {
+        let stripe = self.fence.lock(&uid);
+        if !stripe.admits(ticket, answer.version()) {
             return Insertion::Fenced;
         }
         if entries
@@ -168,8 +169,8 @@ impl LocalCache {
 
     /// Drops what is older than `version`, which was announced.
     pub fn invalidate(&self, uid: &OrderUid, version: Version) {
-        let mut generation = self.fence.lock(uid);
-        *generation += 1;
+        let mut stripe = self.fence.lock(uid);
+        stripe.announce(version);
         if let Some(entries) = &self.entries {
             entries.remove_if(uid, |held| held.answer.version() < Some(version));
         }
@@ -199,9 +200,9 @@ impl LocalCache {
     }
 
     fn drop_all(&self) {
-        // First the generations: a load that is under way is refused from here on, and what it brought before this line is
+        // First the fence: a load that is under way is refused from here on, and what it brought before this line is
         // cleared by the next.
-        self.fence.raise_all();
+        self.fence.drop_all();
         if let Some(entries) = &self.entries {
             entries.clear();
         }

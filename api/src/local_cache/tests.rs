@@ -102,6 +102,32 @@ fn not_found_that_was_loaded_before_an_announcement_cannot_be_remembered_after_i
 }
 
 #[test]
+fn a_load_that_brought_what_was_announced_meanwhile_is_kept() {
+    for loaded in [2, 3] {
+        let cache = cache();
+        let ticket = cache.begin(&uid("a"));
+        cache.invalidate(&uid("a"), version(1));
+        cache.invalidate(&uid("a"), version(2));
+        let (stale, current) = (order(1), order(loaded));
+        assert_eq!(cache.insert(uid("a"), stale, ticket), Insertion::Fenced);
+        assert_eq!(cache.insert(uid("a"), current, ticket), Insertion::Kept);
+        assert_eq!(held(&cache, "a"), Some(Some(version(loaded))));
+    }
+}
+
+#[test]
+fn what_was_announced_before_the_link_was_lost_vouches_for_nothing() {
+    let cache = cache();
+    let ticket = cache.begin(&uid("a"));
+    cache.invalidate(&uid("a"), version(2));
+    cache.link_down();
+    cache.link_up();
+    assert_eq!(cache.insert(uid("a"), order(2), ticket), Insertion::Fenced);
+    // Loads of now owe nothing to what was announced then.
+    assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
+}
+
+#[test]
 fn of_two_loads_that_overlap_the_newer_version_stays() {
     let cache = cache();
     let (slow, fast) = (cache.begin(&uid("a")), cache.begin(&uid("a")));
