@@ -42,7 +42,7 @@ const STALL: Duration = Duration::from_secs(30);
 const DRAIN_PART: u32 = 2;
 
 /// What a shutdown needs besides draining: committing, leaving the group, closing.
-const LEAVE: Duration = Duration::from_secs(5);
+const LEAVE: Duration = Duration::from_secs(10);
 
 /// The breaker starts open when so many of the newest dead letters of a partition are rows that the database refused; a
 /// single bad record is none of its business.
@@ -209,13 +209,16 @@ async fn work(
     let repairing = tokio::spawn(repair.run(shutdown.clone()));
 
     let dead_letters = dead_letter::DeadLetters::new(&kafka)?;
-    let drain_limit =
-        (kafka.session_timeout / DRAIN_PART).min(worker.shutdown_timeout.saturating_sub(LEAVE));
+    let shutdown_drain = worker.shutdown_timeout.saturating_sub(LEAVE);
+    let drain = kafka::DrainLimits {
+        revoked: shutdown_drain.min(kafka.session_timeout / DRAIN_PART),
+        shutdown: shutdown_drain,
+    };
     let memory = worker.batch_max_bytes.saturating_mul(MEMORY_IN_BATCHES);
     let started = kafka::start(
         &kafka,
         memory,
-        drain_limit,
+        drain,
         Arc::clone(&health.group),
         metrics.clone(),
     )?;

@@ -17,6 +17,6 @@ pub use client::{check, client_id};
 pub use context::GroupState;
 pub use ledger::Ticket;
 pub use offsets::{Offsets, PartitionOffsets};
-pub use poll::{Poller, Started, start};
+pub use poll::{DrainLimits, Poller, Started, start};
 pub use record::{Header, Intake, Received, Record, Timestamp};
 pub use topics::create_topics;

@@ -40,6 +40,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Memory is counted in units of so many bytes, one more for each record's own structures.
 const MEMORY_UNIT: usize = 1024;
 
+/// How long records that are under way may take to be finished.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainLimits {
+    /// When partitions go to another member: the group waits for us.
+    pub revoked: Duration,
+    /// When the process ends: nobody takes our partitions before we leave.
+    pub shutdown: Duration,
+}
+
+/// How long the last commit may be tried.
+const LAST_COMMIT: Duration = Duration::from_secs(3);
+
 /// The running poll thread.
 pub struct Poller {
     stop: Arc<AtomicBool>,
@@ -73,7 +85,7 @@ pub struct Started {
 pub fn start(
     config: &Kafka,
     memory: usize,
-    drain_limit: Duration,
+    drain: DrainLimits,
     group: Arc<GroupState>,
     metrics: Metrics,
 ) -> anyhow::Result<Started> {
@@ -84,7 +96,7 @@ pub fn start(
         assignment: Arc::clone(&assignment),
         group,
         metrics,
-        drain_limit,
+        drain_limit: drain.revoked,
         gaps: Mutex::default(),
     };
     let consumer: Arc<BaseConsumer<Context>> = Arc::new(
@@ -115,7 +127,7 @@ pub fn start(
     thread::Builder::new()
         .name("kafka-poll".to_owned())
         .spawn(move || {
-            polling.run(drain_limit);
+            polling.run(drain.shutdown);
             // Whoever wanted to know may be gone.
             let _ = say_stopped.send(());
         })
@@ -251,7 +263,7 @@ impl Polling {
         }
         // Without a broker both the commit and the drop would wait for the session timeout.
         if self.consumer.context().group.brokers().is_up() {
-            commit_last(&self.consumer, drain_limit);
+            commit_last(&self.consumer);
         }
         // The fence goes up before the group is left, so that the revocation does not wait a second time.
         self.assignment.revoke(&partitions);
@@ -261,8 +273,8 @@ impl Polling {
 }
 
 /// In the middle of a rebalance the broker takes no offsets, so that is waited for. What is read meanwhile is not taken in.
-fn commit_last(consumer: &BaseConsumer<Context>, limit: Duration) {
-    let deadline = Instant::now() + limit;
+fn commit_last(consumer: &BaseConsumer<Context>) {
+    let deadline = Instant::now() + LAST_COMMIT;
     while let Err(error) = commit(consumer) {
         if Instant::now() >= deadline {
             report_uncommitted(&error);

@@ -116,7 +116,11 @@ async fn single_bad_rows_do_not_hold_the_breaker_open() {
 
     let metrics = Metrics::new();
     let group = Arc::new(GroupState::new());
-    let started = kafka::start(&topics.0, 1 << 20, PATIENCE, group, metrics.clone()).unwrap();
+    let drain = kafka::DrainLimits {
+        revoked: PATIENCE,
+        shutdown: PATIENCE,
+    };
+    let started = kafka::start(&topics.0, 1 << 20, drain, group, metrics.clone()).unwrap();
     let (postgres, waits) = (database.connect(Role::Worker), Arc::new(Waits::new()));
     let cache = Cache::pooled(&redis.config()).unwrap();
     let breaker = Arc::new(Breaker::trying_every(TRIAL_INTERVAL, true));
