@@ -8,7 +8,7 @@ use std::{
 };
 
 use poem::{
-    Addr, Endpoint, IntoResponse, Request, Response, Result,
+    Addr, Endpoint, IntoResponse, Request, Response,
     endpoint::BoxEndpoint,
     http::{HeaderValue, Method, StatusCode, header},
 };
@@ -93,6 +93,39 @@ impl Front {
         })
     }
 
+    /// Answers one request; whatever it asks for, there is an answer.
+    pub(super) async fn answer(&self, request: Request) -> Response {
+        let started = Instant::now();
+        let route = Route::of(request.uri().path());
+        let method = request.method().clone();
+        let id = self.request_ids.of(request.headers());
+        let origin = self
+            .cors
+            .is_on()
+            .then(|| request.headers().get(header::ORIGIN).cloned());
+        let mut response = match trace(&request, route) {
+            None => self.respond(request, route, started).await,
+            // Boxed, so that the usual future does not carry the room for this one.
+            Some(span) => {
+                let work = self.respond(request, route, started);
+                Box::pin(span.run(work, |response| response.status().as_u16())).await
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(&X_REQUEST_ID, id);
+        if let Some(origin) = origin {
+            self.cors
+                .write(origin.as_ref(), method == Method::OPTIONS, headers);
+        }
+        self.metrics.record(
+            route as usize,
+            method.as_str(),
+            response.status().as_u16(),
+            started.elapsed(),
+        );
+        response
+    }
+
     async fn respond(&self, mut request: Request, route: Route, now: Instant) -> Response {
         let caller = match (&self.keys, route.scope()) {
             (Some(keys), Some(scope)) => {
@@ -112,6 +145,7 @@ impl Front {
         }
         match *request.method() {
             Method::GET => {}
+            // The connection leaves its body out.
             Method::HEAD => request.set_method(Method::GET),
             Method::OPTIONS => return options(),
             _ => return Problem::MethodNotAllowed.into_response(),
@@ -180,23 +214,6 @@ fn trace(request: &Request, route: Route) -> Option<RequestSpan> {
     RequestSpan::start(request.method().as_str(), route.template(), traceparent)
 }
 
-/// The same answer with its body's length in place of its body. (hyper leaves the body of a HEAD out by itself in HTTP/1,
-/// but not in HTTP/2.)
-async fn without_body(mut response: Response) -> Response {
-    // All bodies of ours are in memory: reading one cannot fail.
-    let length = response
-        .take_body()
-        .into_bytes()
-        .await
-        .map_or(0, |body| body.len());
-    if response.status() != StatusCode::NOT_MODIFIED {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    response
-}
-
 fn options() -> Response {
     let mut response = Response::default();
     response.set_status(StatusCode::NO_CONTENT);
@@ -205,43 +222,4 @@ fn options() -> Response {
         HeaderValue::from_static("GET, HEAD, OPTIONS"),
     );
     response
-}
-
-impl Endpoint for Front {
-    type Output = Response;
-
-    async fn call(&self, request: Request) -> Result<Response> {
-        let started = Instant::now();
-        let route = Route::of(request.uri().path());
-        let method = request.method().clone();
-        let id = self.request_ids.of(request.headers());
-        let origin = self
-            .cors
-            .is_on()
-            .then(|| request.headers().get(header::ORIGIN).cloned());
-        let mut response = match trace(&request, route) {
-            None => self.respond(request, route, started).await,
-            // Boxed, so that the usual future does not carry the room for this one.
-            Some(span) => {
-                let work = self.respond(request, route, started);
-                Box::pin(span.run(work, |response| response.status().as_u16())).await
-            }
-        };
-        if method == Method::HEAD {
-            response = without_body(response).await;
-        }
-        let headers = response.headers_mut();
-        headers.insert(&X_REQUEST_ID, id);
-        if let Some(origin) = origin {
-            self.cors
-                .write(origin.as_ref(), method == Method::OPTIONS, headers);
-        }
-        self.metrics.record(
-            route as usize,
-            method.as_str(),
-            response.status().as_u16(),
-            started.elapsed(),
-        );
-        Ok(response)
-    }
 }

@@ -1,0 +1,272 @@
+//! One connection of the public port: it is closed when its client is silent, or slow in saying what it wants.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use poem::{
+    Request,
+    http::uri::Scheme,
+    web::{LocalAddr, RemoteAddr},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Front;
+
+/// After so long without a byte from the client its connection is closed: it may have gone without a word, or hold the
+/// connection on purpose.
+const IDLE: Duration = Duration::from_secs(75);
+
+/// The head of a request must be whole so long after its first byte, however steadily it trickles.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// Bytes of a head, and of what is read ahead; a larger head is refused with 431.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// Who talks to whom.
+#[derive(Clone)]
+pub(super) struct Peers {
+    pub(super) local: LocalAddr,
+    pub(super) remote: RemoteAddr,
+}
+
+/// Answers the requests of `stream`, until the client or `shutdown` ends that; in the latter case the request under way is
+/// finished first.
+pub(super) async fn serve(
+    stream: TcpStream,
+    peers: Peers,
+    front: Arc<Front>,
+    shutdown: CancellationToken,
+) {
+    let heads = Arc::new(AtomicU64::new(0));
+    let guarded = Guarded::new(stream, heads.clone());
+    let service = service_fn(move |request| {
+        // Nobody but this connection's own task counts.
+        heads.store(heads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let request = Request::from((
+            request,
+            peers.local.clone(),
+            peers.remote.clone(),
+            Scheme::HTTP,
+        ));
+        let front = front.clone();
+        async move { Ok::<_, Infallible>(front.answer(request).await.into()) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(guarded), service)
+    );
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended before its time");
+    }
+}
+
+/// A stream whose reads fail once its client has been silent or slow for too long.
+struct Guarded {
+    stream: TcpStream,
+    patience: Patience,
+}
+
+impl Guarded {
+    fn new(stream: TcpStream, heads: Arc<AtomicU64>) -> Self {
+        Self {
+            stream,
+            patience: Patience::new(heads),
+        }
+    }
+}
+
+/// Deadlines that move with what is read. Only moments are written down at each read; the timer is set anew when it fires,
+/// for setting it at every request would cost more than reading the clock.
+struct Patience {
+    /// How many heads were read whole; counted by whoever gets the requests.
+    heads: Arc<AtomicU64>,
+    /// The number of the head to which the bytes that were read last belong, and when its first one came.
+    head: u64,
+    head_began: Instant,
+    last_read: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Patience {
+    fn new(heads: Arc<AtomicU64>) -> Self {
+        let now = Instant::now();
+        Self {
+            heads,
+            head: 0,
+            head_began: now,
+            last_read: now,
+            timer: Box::pin(sleep_until(now + HEAD)),
+        }
+    }
+
+    fn read(&mut self) {
+        self.last_read = Instant::now();
+        let next = self.heads.load(Ordering::Relaxed) + 1;
+        if self.head != next {
+            self.head = next;
+            self.head_began = self.last_read;
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let idle = self.last_read + IDLE;
+        if self.head > self.heads.load(Ordering::Relaxed) {
+            idle.min(self.head_began + HEAD)
+        } else {
+            idle
+        }
+    }
+
+    /// Ready once the client has been silent or slow for too long.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.timer.as_mut().poll(context).is_ready() {
+            let (now, deadline) = (Instant::now(), self.deadline());
+            if deadline <= now {
+                return Poll::Ready(());
+            }
+            // A head may begin right after this look.
+            self.timer.as_mut().reset(deadline.min(now + HEAD));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+            Poll::Pending => self
+                .patience
+                .poll(context)
+                .map(|()| Err(io::ErrorKind::TimedOut.into())),
+            ready => {
+                self.patience.read();
+                ready
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    async fn connected() -> (Guarded, TcpStream, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let heads = Arc::new(AtomicU64::new(0));
+        let guarded = Guarded::new(server.unwrap().0, heads.clone());
+        (guarded, client.unwrap(), heads)
+    }
+
+    async fn read(guarded: &mut Guarded) -> io::Result<usize> {
+        guarded.read(&mut [0; 16]).await
+    }
+
+    /// Lets `client` send a byte, which the server then reads.
+    async fn pass_byte(client: &mut TcpStream, guarded: &mut Guarded) {
+        // The time stands still meanwhile: it only moves on by itself where nothing else is to be done.
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(read(guarded).await.unwrap(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_sent_away() {
+        let (mut guarded, _client, _) = connected().await;
+        let began = Instant::now();
+        let error = read(&mut guarded).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_is_cut_off() {
+        let (mut guarded, mut client, _) = connected().await;
+        let began = Instant::now();
+        pass_byte(&mut client, &mut guarded).await;
+        tokio::time::advance(HEAD / 2).await;
+        pass_byte(&mut client, &mut guarded).await;
+        let error = read(&mut guarded).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), HEAD.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_pauses_between_requests_is_waited_for() {
+        let (mut guarded, mut client, heads) = connected().await;
+        for _ in 0..3 {
+            pass_byte(&mut client, &mut guarded).await;
+            heads.store(heads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            tokio::time::advance(IDLE / 2).await;
+        }
+        let began = Instant::now();
+        let error = read(&mut guarded).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), (IDLE - IDLE / 2).as_secs());
+    }
+}

@@ -1,0 +1,258 @@
+//! The api with everything on, against a bare hyper server that gives the same answers.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use e2e::{Answer, Http, Stack, until};
+use serde::Serialize;
+
+use crate::{
+    cpu::cpu_time,
+    http_floor::Tier,
+    load::Load,
+    summary::{Summary, line},
+};
+
+/// The server under test has this core to itself; the load generator and Redis share the other one.
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+
+/// Nothing expires in the middle of a run.
+const LONG: &str = "1h";
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Orders that are asked for in turn.
+    #[arg(short = 'n', long, default_value_t = 2000)]
+    orders: usize,
+    /// Rounds; the four servers take turns.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Seconds of one turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
+/// One turn of one server.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Turn {
+    requests_per_second: f64,
+    cpu_us: f64,
+}
+
+/// One turn of the api and of its floor.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Pair {
+    api: Turn,
+    floor: Turn,
+}
+
+/// A server under test.
+struct Server {
+    url: String,
+    pid: u32,
+}
+
+/// The floor as a process of its own; killed when dropped.
+struct Floor {
+    child: Child,
+    server: Server,
+}
+
+/// Runs the rounds and prints what they gave.
+///
+/// # Errors
+/// When a part is missing, or a server gave another answer than its floor.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let mut stack = Stack::builder("bench-reads")
+        .variable("REDIS_TIMEOUT", "100ms")
+        .variable("LOCAL_CACHE_TTL", LONG)
+        .variable("CACHE_WARMUP", &options.orders.to_string())
+        .workers(1)
+        .start();
+    let count = options.orders.to_string();
+    stack
+        .command(
+            "producer",
+            &["send", "-n", &count, "--min-items", "2", "--max-items", "3"],
+        )
+        .succeeded();
+    stack.settle();
+    stack.stop_workers();
+    let redis_url = stack.addresses().redis_url.clone();
+    let uids: Vec<String> = e2e::entries(&redis_url)?.into_keys().collect();
+    ensure!(
+        uids.len() == options.orders,
+        "{} orders in Redis",
+        uids.len()
+    );
+    let paths: Vec<String> = uids.iter().map(|uid| format!("/order/{uid}")).collect();
+
+    let local = server(stack.start_api());
+    let redis = server(stack.start_api_with(&[("LOCAL_CACHE_MAX_BYTES", "0")]));
+    let floors = [
+        Floor::start(Tier::Local, &redis_url)?,
+        Floor::start(Tier::Redis, &redis_url)?,
+    ];
+    let folder = env::temp_dir();
+    let load = Load::new(&folder, &paths, LOAD_CORE)?;
+    let tiers = [
+        (Tier::Local, &local, &floors[0].server),
+        (Tier::Redis, &redis, &floors[1].server),
+    ];
+    for (tier, api, floor) in tiers {
+        pin(api.pid, SERVER_CORE)?;
+        pin(floor.pid, SERVER_CORE)?;
+        for path in &paths {
+            await_tier(api, path, tier);
+        }
+        same_answers(api, floor, &paths[0])?;
+    }
+    let duration = Duration::from_secs(options.seconds);
+    let mut pairs: [Vec<Pair>; 2] = [Vec::new(), Vec::new()];
+    for number in 1..=options.rounds {
+        for ((tier, api, floor), pairs) in tiers.iter().zip(&mut pairs) {
+            let pair = Pair {
+                api: turn(&load, api, duration)?,
+                floor: turn(&load, floor, duration)?,
+            };
+            eprintln!(
+                "round {number}, {}: {}",
+                tier.as_str(),
+                serde_json::to_string(&pair)?
+            );
+            pairs.push(pair);
+        }
+    }
+    for ((tier, ..), pairs) in tiers.iter().zip(&pairs) {
+        print(tier.as_str(), pairs);
+    }
+    Ok(())
+}
+
+fn server(api: &e2e::Api) -> Server {
+    Server {
+        url: api.url(),
+        pid: api.process.id(),
+    }
+}
+
+impl Floor {
+    fn start(tier: Tier, redis_url: &str) -> anyhow::Result<Self> {
+        let mut child = Command::new(env::current_exe()?)
+            .args([
+                "serve-floor",
+                "--tier",
+                tier.as_str(),
+                "--redis-url",
+                redis_url,
+            ])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("the floor's output")?;
+        let mut address = String::new();
+        BufReader::new(stdout).read_line(&mut address)?;
+        ensure!(!address.is_empty(), "the floor did not start");
+        let server = Server {
+            url: format!("http://{}", address.trim_end()),
+            pid: child.id(),
+        };
+        Ok(Self { child, server })
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        // Either fails only when it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Binds all threads of a process to one core.
+fn pin(pid: u32, core: usize) -> anyhow::Result<()> {
+    let status = Command::new("taskset")
+        .args([
+            "--all-tasks",
+            "--cpu-list",
+            "--pid",
+            &core.to_string(),
+            &pid.to_string(),
+        ])
+        .stdout(Stdio::null())
+        .status()
+        .context("taskset is needed (util-linux)")?;
+    ensure!(status.success(), "taskset could not bind process {pid}");
+    Ok(())
+}
+
+fn await_tier(api: &Server, path: &str, tier: Tier) {
+    let url = format!("{}{path}", api.url);
+    until(
+        &format!("{path} from {}", tier.as_str()),
+        || match Http::new().get(&url).header("X-Source") {
+            Some(source) if source == tier.as_str() => Ok(()),
+            source => Err(format!("{source:?}")),
+        },
+    );
+}
+
+/// A comparison of unlike answers would prove nothing.
+fn same_answers(api: &Server, floor: &Server, path: &str) -> anyhow::Result<()> {
+    let [api, floor] = [api, floor].map(|server| Http::new().get(&format!("{}{path}", server.url)));
+    ensure!(
+        api.status == 200 && floor.status == 200,
+        "both answer with 200"
+    );
+    ensure!(api.body == floor.body, "both answer with the same bytes");
+    let names = |answer: &Answer| -> BTreeSet<String> {
+        answer
+            .headers
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect()
+    };
+    ensure!(
+        names(&api) == names(&floor),
+        "headers differ: {:?}, {:?}",
+        names(&api),
+        names(&floor)
+    );
+    Ok(())
+}
+
+fn turn(load: &Load, server: &Server, duration: Duration) -> anyhow::Result<Turn> {
+    let before = cpu_time(server.pid)?;
+    let run = load.run(&server.url, duration)?;
+    let cpu = cpu_time(server.pid)? - before;
+    Ok(Turn {
+        requests_per_second: run.per_second,
+        cpu_us: cpu.as_secs_f64() * 1e6 / run.requests as f64,
+    })
+}
+
+fn print(tier: &str, pairs: &[Pair]) {
+    let of = |value: fn(&Pair) -> f64| Summary::of(pairs.iter().map(value));
+    println!(
+        "{tier} hit, median of {} rounds, least to most",
+        pairs.len()
+    );
+    line("api, requests/s", of(|pair| pair.api.requests_per_second));
+    line(
+        "floor, requests/s",
+        of(|pair| pair.floor.requests_per_second),
+    );
+    line(
+        "ratio",
+        of(|pair| pair.api.requests_per_second / pair.floor.requests_per_second),
+    );
+    line("api, CPU, us/request", of(|pair| pair.api.cpu_us));
+    line("floor, CPU, us/request", of(|pair| pair.floor.cpu_us));
+}
