@@ -1,8 +1,9 @@
 //! Spans of a look-up, where its request is traced. Made by hand and only then: for every other request nothing is made,
 //! and nothing is asked but whether there is a span.
 
-use std::future::Future;
+use std::{future::Future, pin::Pin};
 
+use futures_util::future::Either;
 use opentelemetry::{
     Context, KeyValue,
     context::FutureExt,
@@ -73,16 +74,22 @@ pub fn answered_by(tier: &'static str) {
     }
 }
 
-/// Runs `work`, which asks the service `name`, inside a span of its own, where the request is traced.
-pub async fn in_span<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+/// Runs `work`, which asks the service `name`, inside a span of its own, where the request is traced. (No async function:
+/// its future would have room for the work twice.)
+pub fn in_span<F: Future>(
+    name: &'static str,
+    work: F,
+) -> Either<F, Pin<Box<impl Future<Output = F::Output>>>> {
     if !is_traced() {
-        return work.await;
+        return Either::Left(work);
     }
     let span = tier_span(name, SpanKind::Client);
     let context = Context::current_with_span(span);
-    let answer = work.with_context(context.clone()).await;
-    context.span().end();
-    answer
+    Either::Right(Box::pin(async move {
+        let answer = work.with_context(context.clone()).await;
+        context.span().end();
+        answer
+    }))
 }
 
 /// As [`in_span`], for work that neither waits nor leaves the process.

@@ -4,9 +4,12 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    pin::pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
+use futures_util::poll;
 use poem::{
     Addr, Endpoint, IntoResponse, Request, Response,
     endpoint::BoxEndpoint,
@@ -168,7 +171,13 @@ impl Front {
     }
 
     async fn call(&self, endpoint: &BoxEndpoint<'static>, request: Request) -> Response {
-        match timeout(self.timeout, endpoint.call(request)).await {
+        let mut answer = pin!(endpoint.call(request));
+        // Most answers are there at once and need no timer.
+        let answer = match poll!(answer.as_mut()) {
+            Poll::Ready(answer) => Ok(answer),
+            Poll::Pending => timeout(self.timeout, answer).await,
+        };
+        match answer {
             Ok(Ok(response)) => response,
             // A problem with a parameter comes this way.
             Ok(Err(error)) if error.is_from_response() => error.into_response(),

@@ -35,7 +35,8 @@ impl Source {
         };
         let settings = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(config.timeout))
-            .set_response_timeout(Some(config.timeout))
+            // Each call has a deadline already; a second timer would be set and cancelled at every read.
+            .set_response_timeout(None)
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(10));
         ConnectionManager::new_lazy_with_config(client, settings)
@@ -76,27 +77,35 @@ impl Source {
     pub(super) async fn connection(&self) -> Result<Connection, CacheError> {
         match self {
             Self::Shared(manager) => Ok(Connection::Shared(manager.clone())),
-            Self::Pooled(pool) => {
-                pool.get()
-                    .await
-                    .map(Connection::Pooled)
-                    .map_err(|error| match error {
-                        deadpool_redis::PoolError::Backend(error) => CacheError::from(error),
-                        other => CacheError::Connection(other.to_string()),
-                    })
-            }
-            Self::Cluster(client, connected) => {
-                let connection = connected
-                    .get_or_try_init(|| client.get_async_connection())
-                    .await?;
-                Ok(Connection::Cluster(connection.clone()))
-            }
+            // Boxed: every read of the api would carry the room for what connecting takes, 14 kB.
+            Self::Pooled(pool) => Box::pin(pooled(pool)).await,
+            Self::Cluster(client, connected) => Box::pin(clustered(client, connected)).await,
         }
     }
 
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(..))
     }
+}
+
+async fn pooled(pool: &Pool) -> Result<Connection, CacheError> {
+    pool.get()
+        .await
+        .map(Connection::Pooled)
+        .map_err(|error| match error {
+            deadpool_redis::PoolError::Backend(error) => CacheError::from(error),
+            other => CacheError::Connection(other.to_string()),
+        })
+}
+
+async fn clustered(
+    client: &ClusterClient,
+    connected: &OnceCell<ClusterConnection>,
+) -> Result<Connection, CacheError> {
+    let connection = connected
+        .get_or_try_init(|| client.get_async_connection())
+        .await?;
+    Ok(Connection::Cluster(connection.clone()))
 }
 
 /// The addresses of `REDIS_URL`.
