@@ -131,7 +131,7 @@ impl Answers {
         let headers = response.headers_mut();
         headers.reserve(8);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         headers.insert(ETAG, etag);
         let source = match self.source {
             Source::Local(_) => Tier::Local,
