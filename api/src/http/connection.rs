@@ -1,4 +1,5 @@
-//! One connection of the public port: it is closed when its client is silent, or slow in saying what it wants.
+//! One connection of the public port: it is closed when nothing passes through it any more, or when its client is slow in
+//! saying what it wants.
 
 use std::{
     convert::Infallible,
@@ -29,11 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Front;
 
-/// After so long without a byte from the client its connection is closed: it may have gone without a word, or hold the
-/// connection on purpose.
+/// After so long without a byte in either direction a connection is closed: its client may have gone without a word, or hold
+/// it on purpose, sending nothing or taking nothing.
 const IDLE: Duration = Duration::from_secs(75);
 
-/// The head of a request must be whole so long after its first byte, however steadily it trickles.
+/// The head of a request must be whole so long after its first byte, however steadily it trickles; the first one so long
+/// after the connection was made.
 const HEAD: Duration = Duration::from_secs(10);
 
 /// Bytes of a head, and of what is read ahead; a larger head is refused with 431.
@@ -86,7 +88,7 @@ pub(super) async fn serve(
     }
 }
 
-/// A stream whose reads fail once its client has been silent or slow for too long.
+/// A stream whose reads and writes fail once its client has been silent or slow for too long.
 struct Guarded {
     stream: TcpStream,
     patience: Patience,
@@ -99,17 +101,40 @@ impl Guarded {
             patience: Patience::new(heads),
         }
     }
+
+    /// While a client takes nothing, hyper may not ask for more of it, so this is the only place to notice.
+    fn wrote(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Pending => self.patience.poll(context, Direction::Write),
+            ready => {
+                self.patience.written();
+                ready
+            }
+        }
+    }
 }
 
-/// Deadlines that move with what is read. Only moments are written down at each read; the timer is set anew when it fires,
-/// for setting it at every request would cost more than reading the clock.
+/// What a connection waits for.
+#[derive(Clone, Copy)]
+enum Direction {
+    Read,
+    Write,
+}
+
+/// Deadlines that move with every byte. Only moments are written down; the timer is set anew when it fires, for setting it at
+/// every request would cost more than reading the clock.
 struct Patience {
     /// How many heads were read whole; counted by whoever gets the requests.
     heads: Arc<AtomicU64>,
-    /// The number of the head to which the bytes that were read last belong, and when its first one came.
+    /// The number of the head to which the bytes that were read last belong (or those of a body before it), and when its
+    /// first one came.
     head: u64,
     head_began: Instant,
-    last_read: Instant,
+    last_byte: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -118,37 +143,45 @@ impl Patience {
         let now = Instant::now();
         Self {
             heads,
-            head: 0,
+            head: 1,
             head_began: now,
-            last_read: now,
+            last_byte: now,
             timer: Box::pin(sleep_until(now + HEAD)),
         }
     }
 
     fn read(&mut self) {
-        self.last_read = Instant::now();
+        self.written();
         let next = self.heads.load(Ordering::Relaxed) + 1;
         if self.head != next {
             self.head = next;
-            self.head_began = self.last_read;
+            self.head_began = self.last_byte;
         }
     }
 
-    fn deadline(&self) -> Instant {
-        let idle = self.last_read + IDLE;
-        if self.head > self.heads.load(Ordering::Relaxed) {
-            idle.min(self.head_began + HEAD)
-        } else {
-            idle
+    fn written(&mut self) {
+        self.last_byte = Instant::now();
+    }
+
+    fn deadline(&self, waiting_for: Direction) -> Instant {
+        let idle = self.last_byte + IDLE;
+        let in_head = self.head > self.heads.load(Ordering::Relaxed);
+        match waiting_for {
+            Direction::Read if in_head => idle.min(self.head_began + HEAD),
+            Direction::Read | Direction::Write => idle,
         }
     }
 
-    /// Ready once the client has been silent or slow for too long.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready, with an error, once the client has been silent or slow for too long.
+    fn poll<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        waiting_for: Direction,
+    ) -> Poll<io::Result<T>> {
         while self.timer.as_mut().poll(context).is_ready() {
-            let (now, deadline) = (Instant::now(), self.deadline());
+            let (now, deadline) = (Instant::now(), self.deadline(waiting_for));
             if deadline <= now {
-                return Poll::Ready(());
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             // A head may begin right after this look.
             self.timer.as_mut().reset(deadline.min(now + HEAD));
@@ -164,10 +197,7 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
-            Poll::Pending => self
-                .patience
-                .poll(context)
-                .map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => self.patience.poll(context, Direction::Read),
             ready => {
                 self.patience.read();
                 ready
@@ -182,7 +212,8 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(context, written)
     }
 
     fn poll_write_vectored(
@@ -190,7 +221,8 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.wrote(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -240,6 +272,19 @@ mod tests {
         let (mut guarded, _client, _) = connected().await;
         let began = Instant::now();
         let error = read(&mut guarded).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), HEAD.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_sent_away() {
+        let (mut guarded, _client, _) = connected().await;
+        let began = Instant::now();
+        let error = loop {
+            if let Err(error) = guarded.write_all(&[0; 1 << 16]).await {
+                break error;
+            }
+        };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
     }

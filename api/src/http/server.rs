@@ -82,6 +82,8 @@ impl HttpServer {
                         drop(place);
                     });
                 }
+                // The client went away while it waited.
+                Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     // Without a descriptor to spare, trying again at once would be a busy loop.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -101,6 +103,15 @@ impl HttpServer {
         }
         Ok(())
     }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// The next connection, once there is a place for it.

@@ -196,7 +196,13 @@ impl Lookup {
                 source: Source::Redis,
             });
         }
-        let answer = self.look_in_postgres(uid, ticket).await?;
+        let answer = match freshness {
+            Freshness::Cached => self.look_in_postgres(uid, ticket).await?,
+            // A load that is under way may have begun before what the caller knows of.
+            Freshness::Current => {
+                trace::in_span("postgres", Box::pin(self.load(uid, ticket))).await?
+            }
+        };
         Ok(Found {
             answer,
             source: Source::Postgres,
