@@ -21,6 +21,9 @@ use crate::config::{self, ConfigError};
 /// Connections that the worker's pool may hold: one for each batch that may be in its Redis stage, and one for repairs.
 const POOL_SIZE: usize = 8;
 
+/// For how long what was sent may stay unacknowledged by the server's kernel.
+const SILENCE: Duration = Duration::from_secs(5);
+
 pub(super) enum Source {
     Shared(ConnectionManager),
     Pooled(Pool),
@@ -35,7 +38,7 @@ impl Source {
         };
         let settings = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(config.timeout))
-            // Each call has a deadline already; a second timer would be set and cancelled at every read.
+            // Each call has a deadline of its own; a second timer would be set and cancelled at every read.
             .set_response_timeout(None)
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(10));
@@ -68,7 +71,7 @@ impl Source {
         let client = ClusterClient::builder(urls(config))
             .connection_timeout(config.timeout)
             .response_timeout(config.timeout)
-            .tcp_settings(TcpSettings::default().set_nodelay(true))
+            .tcp_settings(tcp_settings())
             .build()
             .map_err(|error| malformed(&error))?;
         Ok(Self::Cluster(Box::new(client), OnceCell::new()))
@@ -118,10 +121,19 @@ pub(super) fn urls(config: &config::Redis) -> Vec<&str> {
         .collect()
 }
 
-/// A client for the node at `url`, without Nagle's delay.
+/// A client for the node at `url`.
 pub(super) fn client(url: &str) -> Result<Client, redis::RedisError> {
     let info = url.into_connection_info()?;
-    Client::open(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+    Client::open(info.set_tcp_settings(tcp_settings()))
+}
+
+/// Without Nagle's delay, and with an end to a connection whose server has gone without a word: calls that miss their
+/// deadline do not end it, and by itself the kernel tries for a quarter of an hour.
+fn tcp_settings() -> TcpSettings {
+    let settings = TcpSettings::default().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(SILENCE);
+    settings
 }
 
 /// The client of the one node, or none for a cluster.

@@ -13,7 +13,7 @@ pub struct Change {
     pub order: Option<Box<Order>>,
 }
 
-/// Changes sorted by uid, so that two writers lock rows in one order, with one change per uid, for a statement that
+/// Changes sorted by uid, so that two statements lock rows in one order, with one change per uid, for a statement that
 /// touches a row twice is refused (21000).
 #[derive(Clone, Debug, Default)]
 pub struct ChangeSet(Vec<Change>);

@@ -176,47 +176,59 @@ impl Postgres {
 
     /// A connection for one call, whose deadline begins now.
     pub(super) async fn lease(&self, query: &'static str) -> Result<Lease<'_>, StorageError> {
-        self.lease_for(query, self.timeout).await
+        self.lease_until(query, Deadline::after(self.timeout)).await
     }
 
-    /// As [`Postgres::lease`], for a call that may have to wait for a lock: Postgres is to say so before we lose patience.
-    pub(super) async fn lease_to_lock(
-        &self,
-        query: &'static str,
-    ) -> Result<Lease<'_>, StorageError> {
-        self.lease_for(query, self.timeout + LOCK_TIMEOUT).await
+    /// The deadline of work that begins now and may have to wait for a lock: Postgres is to say so before we lose patience.
+    pub(super) fn deadline_to_lock(&self) -> Deadline {
+        Deadline::after(self.timeout + LOCK_TIMEOUT)
     }
 
-    async fn lease_for(
+    /// As [`Postgres::lease`], with a deadline that other calls may share.
+    pub(super) async fn lease_until(
         &self,
         query: &'static str,
-        limit: Duration,
+        deadline: Deadline,
     ) -> Result<Lease<'_>, StorageError> {
-        let started = Instant::now();
-        let deadline = tokio::time::Instant::from_std(started + limit);
         let call = Call {
             postgres: self,
             query,
-            started,
-            limit,
+            started: Instant::now(),
+            limit: deadline.limit,
         };
-        match timeout_at(deadline, self.pool.acquire()).await {
+        match timeout_at(deadline.at, self.pool.acquire()).await {
             Ok(Ok(connection)) => {
                 let connection = guard(connection, close as fn(PoolConnection<Driver>));
                 Ok(Lease {
                     call,
-                    deadline,
+                    deadline: deadline.at,
                     connection,
                 })
             }
             Ok(Err(error)) => call.finish(Err(error.into())),
-            Err(_) => call.finish(Err(StorageError::Deadline(limit))),
+            Err(_) => call.finish(Err(StorageError::Deadline(deadline.limit))),
         }
     }
 
     /// Closes the pool; waits for calls that are under way.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// When work has to be done, and how long that was from its begin.
+#[derive(Clone, Copy)]
+pub(super) struct Deadline {
+    at: tokio::time::Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn after(limit: Duration) -> Self {
+        Self {
+            at: tokio::time::Instant::now() + limit,
+            limit,
+        }
     }
 }
 

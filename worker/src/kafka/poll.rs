@@ -261,12 +261,13 @@ impl Polling {
         if !self.assignment.wait_until_drained(&partitions, drain_limit) {
             tracing::warn!("records were still under way at shutdown; they will be read again");
         }
+        // The fence goes up before the last commit and before the group is left, so that a revocation in the middle of
+        // either does not wait a second time. What is stored can still be committed.
+        self.assignment.revoke(&partitions);
         // Without a broker both the commit and the drop would wait for the session timeout.
         if self.consumer.context().group.brokers().is_up() {
             commit_last(&self.consumer);
         }
-        // The fence goes up before the group is left, so that the revocation does not wait a second time.
-        self.assignment.revoke(&partitions);
         // Dropping the consumer leaves the group, at once where a broker answers.
         drop(self.consumer);
     }

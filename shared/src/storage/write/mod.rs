@@ -18,10 +18,13 @@ use copy::Copy;
 
 pub(super) use ids::IdBlocks;
 
-use super::{Change, ChangeSet, Class, Postgres, StorageError};
+use super::{Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline};
 
 /// A smaller batch is upserted: the round trips of four `COPY` would cost it more than they save.
 const WORTH_COPYING: usize = 32;
+
+/// Binary rows have exact widths: a column that a later migration makes wider refuses them, where an upsert is converted.
+const COPY_REFUSED: [&str; 3] = ["08P01", "22P03", "22P04"];
 
 const KNOWN: &str = "SELECT order_uid FROM orders WHERE order_uid = ANY($1)";
 
@@ -57,21 +60,36 @@ impl Postgres {
     /// When nothing was stored, or, for an error of COMMIT, when that is unknown: the same call again is harmless.
     pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
         let changes = changes.as_slice();
-        if changes.len() < WORTH_COPYING {
-            return self.write(changes, Way::Upsert).await;
+        let deadline = self.deadline_to_lock();
+        let way = match changes.len() {
+            ..WORTH_COPYING => Way::Upsert,
+            WORTH_COPYING.. => Way::CopyUnknown,
+        };
+        let error = match self.write(changes, way, deadline).await {
+            Ok(applied) => return Ok(applied),
+            Err(error) => error,
+        };
+        let refuses_copy = error
+            .sqlstate()
+            .is_some_and(|code| COPY_REFUSED.contains(&code));
+        if error.class() == Class::Rival {
+            // Or a failover took the sequence back, and the ids are a rival's.
+            self.ids.forget();
+        } else if way == Way::CopyUnknown && refuses_copy {
+            tracing::warn!(%error, "the tables do not take rows in binary as this version writes them");
+        } else {
+            return Err(error);
         }
-        match self.write(changes, Way::CopyUnknown).await {
-            Err(error) if error.class() == Class::Rival => {
-                // Or a failover took the sequence back, and the ids are a rival's.
-                self.ids.forget();
-                self.write(changes, Way::Upsert).await
-            }
-            answer => answer,
-        }
+        self.write(changes, Way::Upsert, deadline).await
     }
 
-    async fn write(&self, changes: &[Change], way: Way) -> Result<Applied, StorageError> {
-        let mut lease = self.lease_to_lock("apply").await?;
+    async fn write(
+        &self,
+        changes: &[Change],
+        way: Way,
+        deadline: Deadline,
+    ) -> Result<Applied, StorageError> {
+        let mut lease = self.lease_until("apply", deadline).await?;
         let answer = timeout_at(
             lease.deadline,
             write(&mut lease.connection, &self.ids, changes, way),
