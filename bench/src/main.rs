@@ -1,4 +1,4 @@
-//! Measures the programs against the floor that Postgres and the network set, both sides in one run on one machine.
+//! Measures the programs against a bare `COPY` and a bare HTTP server, both sides in one run on one machine.
 
 mod copy_floor;
 mod cpu;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    env,
+    env, fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -20,7 +20,7 @@ use crate::{
     summary::{Summary, line},
 };
 
-/// The server under test has this core to itself; the load generator and Redis share the other one.
+/// The server under test and the load generator have a core each; Redis runs where there is room.
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 
@@ -104,7 +104,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Floor::start(Tier::Local, &redis_url)?,
         Floor::start(Tier::Redis, &redis_url)?,
     ];
-    let folder = env::temp_dir();
+    let folder = env::temp_dir().join(format!("bench-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
     let load = Load::new(&folder, &paths, LOAD_CORE)?;
     let tiers = [
         (Tier::Local, &local, &floors[0].server),
@@ -134,6 +135,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             pairs.push(pair);
         }
     }
+    fs::remove_dir_all(&folder)?;
     for ((tier, ..), pairs) in tiers.iter().zip(&pairs) {
         print(tier.as_str(), pairs);
     }
