@@ -28,6 +28,17 @@ impl Answer {
         Some(value)
     }
 
+    /// The tier that answered a look-up, which must also have said how long it took.
+    #[track_caller]
+    pub fn source(&self) -> &str {
+        let duration = self.header("X-Duration-Ms").expect("X-Duration-Ms");
+        assert!(
+            duration.parse::<f64>().is_ok_and(|ms| ms >= 0.0),
+            "{duration}"
+        );
+        self.header("X-Source").expect("X-Source")
+    }
+
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()

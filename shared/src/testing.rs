@@ -16,7 +16,9 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::{
+    cache::{Cache, CacheError, WriteOutcome},
     config,
+    order::Revision,
     storage::{Postgres, Role, schema},
 };
 
@@ -335,6 +337,19 @@ pub async fn eventually<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>
     tokio::time::timeout(PATIENCE, asking)
         .await
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Writes `revisions` until every one of them is in Redis. The nodes of a cluster that has just been made hear of each other
+/// one by one; and while connecting takes longer than a row is fresh, writes come too late.
+pub async fn write_until_taken(cache: &Cache, revisions: &[Revision]) {
+    eventually("a Redis that takes writes", async || {
+        let results = cache.write_batch(revisions, Instant::now()).await;
+        let taken = |result: &Result<WriteOutcome, CacheError>| {
+            matches!(result, Ok(WriteOutcome::Written | WriteOutcome::Unchanged))
+        };
+        results.iter().all(taken).then_some(())
+    })
+    .await;
 }
 
 /// A Redis Cluster of three masters of one's own, ended with the value.

@@ -76,6 +76,7 @@ impl HttpServer {
                         local: local.clone(),
                         remote,
                     };
+                    // A token of its own: one that all share would be one lock that all take at each wake-up.
                     let (front, shutdown) = (front.clone(), shutdown.child_token());
                     connections.spawn(async move {
                         connection::serve(stream, peers, front, shutdown).await;

@@ -65,7 +65,7 @@ async fn a_read_that_began_before_an_announcement_is_not_kept_and_answers_nobody
     // A read that waits for a lock has its snapshot from before; the update is announced while it waits.
     let lock = world.database.lock("orders").await;
     let slow = tokio::spawn(replica.request("GET", "/order/raced").send());
-    world.wait_for_blocked_read().await;
+    world.wait_for_blocked_reads(1).await;
     stored.delivery_service = "other".to_owned();
     world.announce(&revision(&stored, 2)).await;
     // Who asks now is not answered by the read that began before.
@@ -76,4 +76,19 @@ async fn a_read_that_began_before_an_announcement_is_not_kept_and_answers_nobody
     let next = replica.order("raced").await;
     assert_eq!(next.source(), Some("local"));
     assert_eq!(next.body, stored.to_json());
+}
+
+#[tokio::test]
+async fn a_read_past_the_caches_is_not_answered_by_one_that_began_before() {
+    let world = World::new().await;
+    let replica = world.cold_replica().await;
+    world.store(&order("raced"), 1).await;
+    let lock = world.database.lock("orders").await;
+    let usual = tokio::spawn(replica.request("GET", "/order/raced").send());
+    world.wait_for_blocked_reads(1).await;
+    let current = tokio::spawn(replica.request("GET", "/order/raced?nocache=1").send());
+    world.wait_for_blocked_reads(2).await;
+    drop(lock);
+    assert_eq!(usual.await.unwrap().status, 200);
+    assert_eq!(current.await.unwrap().status, 200);
 }

@@ -172,7 +172,7 @@ async fn many_who_ask_at_once_share_one_read_also_when_the_first_hangs_up() {
     let replica = world.cold_replica().await;
     let lock = world.database.lock("orders").await;
     let leader = replica.request("GET", "/order/hot").connect().await;
-    world.wait_for_blocked_read().await;
+    world.wait_for_blocked_reads(1).await;
     let followers: Vec<_> = (0..20)
         .map(|_| tokio::spawn(replica.request("GET", "/order/hot").send()))
         .collect();

@@ -80,7 +80,7 @@ async fn a_request_in_flight_is_finished_before_it_stops() {
     let replica = world.cold_replica().await;
     let lock = world.database.lock("orders").await;
     let request = tokio::spawn(replica.request("GET", "/order/last").send());
-    world.wait_for_blocked_read().await;
+    world.wait_for_blocked_reads(1).await;
     replica.begin_stop();
     replica.wait_for_readiness(503).await;
     drop(lock);

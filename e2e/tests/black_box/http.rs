@@ -1,6 +1,6 @@
 //! What a client sees.
 
-use e2e::{Answer, Draft, Http, Ledger, System, until};
+use e2e::{Draft, Http, Ledger, System, until};
 use serde_json::Value;
 
 use crate::orders;
@@ -15,16 +15,6 @@ fn one_order(system: &System) -> (Ledger, String) {
     (ledger, format!("/order/{}", order.order_uid))
 }
 
-#[track_caller]
-fn source(answer: &Answer) -> &str {
-    let duration = answer.header("X-Duration-Ms").expect("X-Duration-Ms");
-    assert!(
-        duration.parse::<f64>().is_ok_and(|ms| ms >= 0.0),
-        "{duration}"
-    );
-    answer.header("X-Source").expect("X-Source")
-}
-
 #[test]
 fn an_answer_says_where_it_comes_from() {
     let system = System::join();
@@ -35,14 +25,14 @@ fn an_answer_says_where_it_comes_from() {
         until(&format!("{url} from the local cache"), || {
             let answer = http.get(&url);
             assert_eq!(answer.header("Content-Type"), Some("application/json"));
-            match source(&answer) {
+            match answer.source() {
                 "local" => Ok(()),
                 other if ["redis", "postgres"].contains(&other) => Err(other.to_owned()),
                 other => panic!("X-Source: {other}"),
             }
         });
         let answer = http.get(&format!("{url}?nocache=1"));
-        assert_eq!((answer.status, source(&answer)), (200, "postgres"));
+        assert_eq!((answer.status, answer.source()), (200, "postgres"));
     }
 }
 

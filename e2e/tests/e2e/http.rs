@@ -1,17 +1,7 @@
 //! What a client sees of replicas whose start and whose Redis the test decides; the rest is in `tests/black_box`.
 
-use e2e::{Answer, Draft, Http, Ledger, Stack};
+use e2e::{Draft, Http, Ledger, Stack};
 use shared::order::sample::Generator;
-
-#[track_caller]
-fn source(answer: &Answer) -> &str {
-    let duration = answer.header("X-Duration-Ms").expect("X-Duration-Ms");
-    assert!(
-        duration.parse::<f64>().is_ok_and(|ms| ms >= 0.0),
-        "{duration}"
-    );
-    answer.header("X-Source").expect("X-Source")
-}
 
 fn orders(seed: u64, count: usize) -> Vec<Draft> {
     Generator::new(seed, 1..=3)
@@ -35,15 +25,15 @@ fn an_order_is_answered_by_the_nearest_tier_that_has_it() {
     let (one, other) = (&stack.apis[0], &stack.apis[1]);
 
     let first = one.order(&uid);
-    assert_eq!((first.status, source(&first)), (200, "redis"));
+    assert_eq!((first.status, first.source()), (200, "redis"));
     assert_eq!(first.header("Content-Type"), Some("application/json"));
     one.await_source(&uid, "local");
-    assert_eq!(source(&one.order_in_postgres(&uid)), "postgres");
+    assert_eq!(one.order_in_postgres(&uid).source(), "postgres");
     one.await_source(&uid, "local");
 
     stack.redis.evict(&uid);
     let missed = other.order(&uid);
-    assert_eq!(source(&missed), "postgres");
+    assert_eq!(missed.source(), "postgres");
     other.await_source(&uid, "local");
     assert_eq!(missed.body, json);
     assert_eq!(missed.header("ETag"), first.header("ETag"));

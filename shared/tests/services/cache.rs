@@ -8,7 +8,7 @@ use shared::{
     cache::{Announcement, CHANNEL, Cache, CacheError, Cached, Subscription, WriteOutcome},
     config,
     order::{Revision, Version},
-    testing::{TestCluster, TestRedis, eventually},
+    testing::{TestCluster, TestRedis, eventually, write_until_taken},
 };
 
 use super::{order, revision, uid, version};
@@ -300,16 +300,7 @@ async fn a_cluster_is_written_announced_and_cleared_like_a_single_server() {
     let batch: Vec<Revision> = (0..300)
         .map(|n| revision(&order(&format!("u{n}"), 1), n))
         .collect();
-    // The cluster has just been made; its nodes hear of each other one by one. While connecting takes longer than a row is
-    // fresh, writes come too late.
-    eventually("a cluster that takes writes", async || {
-        let results = cache.write_batch(&batch, Instant::now()).await;
-        let written = |result: &Result<WriteOutcome, CacheError>| {
-            matches!(result, Ok(WriteOutcome::Written | WriteOutcome::Unchanged))
-        };
-        results.iter().all(written).then_some(())
-    })
-    .await;
+    write_until_taken(&cache, &batch).await;
     let mut subscription = Subscription::open(&cluster.config()).await.unwrap();
     let newer: Vec<Revision> = batch
         .iter()

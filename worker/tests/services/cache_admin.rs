@@ -1,11 +1,9 @@
-use std::time::Instant;
-
 use redis::AsyncCommands;
 use shared::{
-    cache::{Cache, CacheError, Subscription, WriteOutcome},
+    cache::{Cache, CacheError, Subscription},
     config,
     order::{OrderUid, Revision, Version},
-    testing::{TestCluster, TestRedis, eventually},
+    testing::{TestCluster, TestRedis, write_until_taken},
 };
 
 fn revisions(count: i64) -> Vec<Revision> {
@@ -22,16 +20,7 @@ fn revisions(count: i64) -> Vec<Revision> {
 async fn fill_and_remove(config: &config::Redis) {
     let cache = Cache::pooled(config).unwrap();
     let revisions = revisions(2500);
-    // A cluster has just been made; its nodes hear of each other one by one. While connecting takes longer than a row is
-    // fresh, writes come too late.
-    eventually("a Redis that takes writes", async || {
-        let results = cache.write_batch(&revisions, Instant::now()).await;
-        let written = |result: &Result<WriteOutcome, CacheError>| {
-            matches!(result, Ok(WriteOutcome::Written | WriteOutcome::Unchanged))
-        };
-        results.iter().all(written).then_some(())
-    })
-    .await;
+    write_until_taken(&cache, &revisions).await;
     assert!(cache.move_watermark(None, 7).await.unwrap());
     let mut subscription = Subscription::open(config).await.unwrap();
     assert_eq!(cache.count().await.unwrap(), 2500);

@@ -94,10 +94,10 @@ impl World {
         self.database.value(count).await
     }
 
-    /// Waits until exactly one read of a replica waits for a lock.
-    pub(crate) async fn wait_for_blocked_read(&self) {
-        eventually("a read that waits for the lock", async || {
-            (self.blocked_reads().await == 1).then_some(())
+    /// Waits until exactly `count` reads of replicas wait for a lock.
+    pub(crate) async fn wait_for_blocked_reads(&self, count: i64) {
+        eventually("reads that wait for the lock", async || {
+            (self.blocked_reads().await == count).then_some(())
         })
         .await;
     }
