@@ -12,9 +12,10 @@
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
 //! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | the services as a client or an operator sees them |
 //! | `prometheus`, `otlp` | who watches: a Prometheus, a receiver of traces |
-//! | `proxy` | a road to Postgres with a delay |
+//! | `proxy` | a road to a service that can be cut, frozen, slowed down |
 //! | `stack` | a system of its own: how it is built, and its processes |
 //! | `addresses`, `system` | a system that runs already |
+//! | `promises` | what the system promises, and the trials that try to break it |
 //! | `record`, `feed`, `ledger`, `check` | what is sent, what is to be there, whether it is |
 //!
 //! Everything here panics where it cannot go on, with what it saw instead: a test has no other use for an error.
@@ -34,6 +35,7 @@ mod port;
 mod postgres;
 mod process;
 mod prometheus;
+pub mod promises;
 mod proxy;
 mod record;
 mod redis;
@@ -53,7 +55,7 @@ pub use otlp::{OtlpReceiver, Span};
 pub use postgres::{Database, PrivatePostgres, Row};
 pub use process::{Finished, Process, Signal};
 pub use prometheus::{Prometheus, Sample};
-pub use proxy::CommitProxy;
+pub use proxy::Proxy;
 pub use record::{Draft, Record, refused_samples, valid_samples};
 pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Api, Builder, Stack, Worker};

@@ -1,4 +1,4 @@
-//! A road to Postgres on which the answer to a COMMIT can be late.
+//! A road to a service that a test may cut, freeze, slow down, and on which a COMMIT can be lost or answered late.
 
 use std::{
     io::{self, Read, Write},
@@ -8,128 +8,229 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
-/// Whether answers to COMMIT may pass.
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+/// What happens to a COMMIT that a client of Postgres sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Commits {
+    #[default]
+    Pass,
+    /// It is passed on, and the answer waits.
+    HoldAnswers,
+    /// It is passed on, and the connection ends.
+    LoseAnswers,
+}
+
+/// How the road is.
+#[derive(Debug, Default)]
+struct Road {
+    /// Connections end, and new ones end at once.
+    cut: bool,
+    /// Connections stay, and nothing moves.
+    frozen: bool,
+    /// How long each piece takes in addition.
+    delay: Duration,
+    /// How likely it is that a connection ends with a piece.
+    loss: f64,
+    commits: Commits,
+    /// The sockets of all connections, so that they can be ended.
+    sockets: Vec<TcpStream>,
+}
+
 #[derive(Default)]
-struct Gate {
-    closed: Mutex<bool>,
-    opened: Condvar,
+struct State {
+    road: Mutex<Road>,
+    changed: Condvar,
 }
 
-impl Gate {
-    fn set_closed(&self, closed: bool) {
-        *self.lock() = closed;
-        self.opened.notify_all();
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Road> {
+        self.road.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until it is open.
-    fn pass(&self) {
-        let opened = self.opened.wait_while(self.lock(), |closed| *closed);
-        drop(opened.unwrap_or_else(PoisonError::into_inner));
+    fn change(&self, change: impl FnOnce(&mut Road)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until a piece may pass; false when its connection is to end instead.
+    fn pass(&self, rng: &mut StdRng, is_answer_to_commit: bool) -> bool {
+        let road = self
+            .changed
+            .wait_while(self.lock(), |road| {
+                !road.cut
+                    && (road.frozen || is_answer_to_commit && road.commits == Commits::HoldAnswers)
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let lost = road.cut
+            || is_answer_to_commit && road.commits == Commits::LoseAnswers
+            || road.loss > 0.0 && rng.random_bool(road.loss);
+        let delay = road.delay;
+        drop(road);
+        if !lost && !delay.is_zero() {
+            thread::sleep(delay);
+        }
+        !lost
     }
 }
 
-/// Passes on everything between its clients and a Postgres, and can keep the answers to COMMIT to itself for a while.
-pub struct CommitProxy {
+/// Passes on everything between its clients and a server, as well as the road is.
+pub struct Proxy {
     address: SocketAddr,
-    url: String,
-    gate: Arc<Gate>,
+    server: String,
+    state: Arc<State>,
     ended: Arc<AtomicBool>,
 }
 
-impl CommitProxy {
-    /// In front of the Postgres of this URL.
+impl Proxy {
+    /// In front of the server at `HOST:PORT`, or of the one that a URL names.
     #[track_caller]
-    pub fn to(database_url: &str) -> Self {
-        let server = host_and_port(database_url).to_owned();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
+    pub fn to(server: &str) -> Self {
+        Self::listening_at(server, 0)
+    }
+
+    /// As [`Proxy::to`], at a port of 127.0.0.1 that is known beforehand.
+    #[track_caller]
+    pub fn listening_at(server: &str, port: u16) -> Self {
+        let server = host_and_port(server).to_owned();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let proxy = Self {
-            address,
-            url: database_url.replacen(&server, &address.to_string(), 1),
-            gate: Arc::default(),
+            address: listener.local_addr().unwrap(),
+            server: server.clone(),
+            state: Arc::default(),
             ended: Arc::default(),
         };
-        let (gate, ended) = (Arc::clone(&proxy.gate), Arc::clone(&proxy.ended));
+        let (state, ended) = (Arc::clone(&proxy.state), Arc::clone(&proxy.ended));
         thread::spawn(move || {
-            for client in listener.incoming() {
+            for (number, client) in (0..).zip(listener.incoming()) {
                 if ended.load(Ordering::Relaxed) {
                     break;
                 }
-                let passed_on = client.and_then(|client| pass_on(client, &server, &gate));
-                if let Err(error) = passed_on {
-                    eprintln!("proxy to {server}: {error}");
-                }
+                // A server that is down is met as such: the client's connection ends.
+                let _ = client.and_then(|client| pass_on(client, &server, number, &state));
             }
         });
         proxy
     }
 
-    /// The URL of the database by way of this proxy.
-    pub fn url(&self) -> &str {
-        &self.url
+    /// `HOST:PORT` of the proxy.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The URL `url` of the server by way of this proxy.
+    pub fn url(&self, url: &str) -> String {
+        url.replacen(&self.server, &self.address(), 1)
+    }
+
+    /// Ends every connection, and each new one at once.
+    pub fn cut(&self) {
+        self.state.change(|road| road.cut = true);
+        self.end_connections();
+    }
+
+    /// Ends every connection; new ones are welcome.
+    pub fn end_connections(&self) {
+        let sockets = std::mem::take(&mut self.state.lock().sockets);
+        for socket in sockets {
+            // One that has ended already needs no end.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// From now on connections stay open, new ones too, and nothing passes.
+    pub fn freeze(&self) {
+        self.state.change(|road| road.frozen = true);
+    }
+
+    /// Lets pass everything again, at once and without loss.
+    pub fn restore(&self) {
+        self.state.change(|road| {
+            let sockets = std::mem::take(&mut road.sockets);
+            *road = Road {
+                sockets,
+                ..Road::default()
+            };
+        });
+    }
+
+    /// From now on each piece takes so much longer, and ends its connection with that probability.
+    pub fn impair(&self, delay: Duration, loss: f64) {
+        self.state.change(|road| {
+            road.delay = delay;
+            road.loss = loss;
+        });
     }
 
     /// From now on the answer to a COMMIT is kept back. The transaction is committed all the same.
     pub fn hold_commits(&self) {
-        self.gate.set_closed(true);
+        self.state
+            .change(|road| road.commits = Commits::HoldAnswers);
     }
 
-    /// Lets the answers go.
-    pub fn release_commits(&self) {
-        self.gate.set_closed(false);
+    /// From now on a connection ends as soon as its COMMIT has been passed on. The transaction is committed all the same.
+    pub fn lose_commits(&self) {
+        self.state
+            .change(|road| road.commits = Commits::LoseAnswers);
     }
 }
 
-impl Drop for CommitProxy {
+impl Drop for Proxy {
     fn drop(&mut self) {
-        self.release_commits();
         self.ended.store(true, Ordering::Relaxed);
-        // Wakes the listener; connections end with their clients.
+        self.cut();
+        // Wakes the listener.
         let _ = TcpStream::connect(self.address);
     }
 }
 
 /// Serves a connection on two threads of its own.
-fn pass_on(client: TcpStream, server: &str, gate: &Arc<Gate>) -> io::Result<()> {
+fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> io::Result<()> {
     let server = TcpStream::connect(server)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
+    {
+        let mut road = state.lock();
+        if road.cut {
+            return Ok(());
+        }
+        road.sockets.push(client.try_clone()?);
+        road.sockets.push(server.try_clone()?);
+    }
     let committing = Arc::new(AtomicBool::new(false));
-    let up = (client.try_clone()?, server.try_clone()?);
+    let (from, to) = (client.try_clone()?, server.try_clone()?);
+    let mut rng = StdRng::seed_from_u64(number);
     thread::spawn({
-        let committing = Arc::clone(&committing);
+        let (committing, state) = (Arc::clone(&committing), Arc::clone(state));
         move || {
-            copy(up.0, up.1, |sent| {
+            copy(from, to, |sent| {
                 // The statement is sent in one piece, for it fits into the smallest packet.
                 if sent.windows(6).any(|word| word == b"COMMIT") {
                     committing.store(true, Ordering::SeqCst);
                 }
+                state.pass(&mut rng, false)
             });
         }
     });
-    let gate = Arc::clone(gate);
+    let mut rng = StdRng::seed_from_u64(!number);
+    let state = Arc::clone(state);
     thread::spawn(move || {
         copy(server, client, |_| {
-            if committing.swap(false, Ordering::SeqCst) {
-                gate.pass();
-            }
+            let is_answer_to_commit = committing.swap(false, Ordering::SeqCst);
+            state.pass(&mut rng, is_answer_to_commit)
         });
     });
     Ok(())
 }
 
-/// Copies until either side ends, and shows each piece before it is passed on.
-fn copy(mut from: TcpStream, mut to: TcpStream, mut show: impl FnMut(&[u8])) {
+/// Copies until either side ends or a piece may not pass.
+fn copy(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&[u8]) -> bool) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        show(&buffer[..length]);
-        if to.write_all(&buffer[..length]).is_err() {
+        if !may_pass(&buffer[..length]) || to.write_all(&buffer[..length]).is_err() {
             break;
         }
     }
@@ -138,9 +239,9 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut show: impl FnMut(&[u8])) {
     let _ = from.shutdown(Shutdown::Both);
 }
 
-/// `HOST:PORT` of a URL that names both.
+/// `HOST:PORT` of a URL that names both, or of itself.
 fn host_and_port(url: &str) -> &str {
-    let (_, rest) = url.split_once("://").unwrap();
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next().unwrap();
     authority.rsplit('@').next().unwrap()
 }

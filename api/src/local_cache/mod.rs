@@ -13,7 +13,10 @@ use std::{
 };
 
 use quick_cache::{Weighter, sync};
-use shared::order::{OrderUid, Version};
+use shared::{
+    fault::Rule,
+    order::{OrderUid, Version},
+};
 
 pub use fence::{AnyTicket, Ticket};
 
@@ -148,7 +151,7 @@ impl LocalCache {
             return Insertion::TooLarge;
         }
         let stripe = self.fence.lock(&uid);
-        if !stripe.admits(ticket, answer.version()) {
+        if !stripe.admits(ticket, answer.version()) && !Rule::FillFence.is_broken() {
             return Insertion::Fenced;
         }
         if entries

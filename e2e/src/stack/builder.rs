@@ -2,6 +2,8 @@
 
 use std::process;
 
+use shared::fault::{BREAK, Rule};
+
 use super::{Stack, Topics};
 use crate::{
     addresses::Addresses,
@@ -26,6 +28,7 @@ pub struct Builder {
     topics: Option<Timestamps>,
     dead_letter_max_bytes: u32,
     variables: Vec<(String, String)>,
+    faulty: bool,
 }
 
 impl Builder {
@@ -40,6 +43,7 @@ impl Builder {
             topics: Some(Timestamps::LogAppend),
             dead_letter_max_bytes: DEAD_LETTER_MAX_BYTES,
             variables: Vec::new(),
+            faulty: false,
         }
     }
 
@@ -106,6 +110,17 @@ impl Builder {
         self
     }
 
+    /// With the programs that were built with the feature `faults`: they break `rule`, if any, and die where
+    /// [`CRASH_AT`](shared::fault::CRASH_AT) says.
+    #[must_use]
+    pub fn faulty(mut self, rule: Option<Rule>) -> Self {
+        self.faulty = true;
+        match rule {
+            Some(rule) => self.variable(BREAK, rule.as_str()),
+            None => self,
+        }
+    }
+
     /// Starts it; returns once every process is ready.
     #[track_caller]
     pub fn start(self) -> Stack {
@@ -155,6 +170,7 @@ impl Builder {
             _database: database,
             folder: Folder::create(&name),
             variables: self.variables,
+            faulty: self.faulty,
             started: 0,
         };
         if self.migrate {

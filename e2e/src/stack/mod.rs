@@ -84,6 +84,7 @@ pub struct Stack {
     _database: Option<OwnDatabase>,
     folder: Folder,
     variables: Vec<(String, String)>,
+    faulty: bool,
     started: usize,
 }
 
@@ -260,9 +261,14 @@ impl Stack {
 
     fn launch(&mut self, name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         self.started += 1;
+        let built = if self.faulty {
+            format!("{name}-faulty")
+        } else {
+            name.to_owned()
+        };
         Process::start(
             &format!("{name}-{}", self.started),
-            &program(name),
+            &program(&built),
             arguments,
             &self.variables(variables),
             self.folder.path(),

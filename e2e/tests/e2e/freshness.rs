@@ -1,6 +1,6 @@
 //! A worker that learns late what it has done.
 
-use e2e::{CommitProxy, Draft, Ledger, Stack, entries, until};
+use e2e::{Draft, Ledger, Proxy, Stack, entries, until};
 use shared::order::sample::Generator;
 
 /// Longer than a write that meets no entry counts as fresh, in ms.
@@ -11,8 +11,9 @@ const STALE_MS: i64 = 1200;
 #[test]
 fn a_commit_that_is_answered_late_puts_nothing_old_into_redis() {
     let mut stack = Stack::builder("late").start();
-    let proxy = CommitProxy::to(&stack.addresses().database_url);
-    stack.start_worker_with(&[("DATABASE_URL", proxy.url()), ("DATABASE_TIMEOUT", "30s")]);
+    let proxy = Proxy::to(&stack.addresses().database_url);
+    let url = proxy.url(&stack.addresses().database_url);
+    stack.start_worker_with(&[("DATABASE_URL", &url), ("DATABASE_TIMEOUT", "30s")]);
     let database = stack.database();
     let order = Generator::new(171, 1..=3).next().unwrap();
     let uid = order.order_uid.clone();
@@ -33,7 +34,7 @@ fn a_commit_that_is_answered_late_puts_nothing_old_into_redis() {
             age => Err(format!("{age} ms")),
         }
     });
-    proxy.release_commits();
+    proxy.restore();
 
     let redis = stack.addresses().redis_url.clone();
     let entry = until("an entry in Redis", || {

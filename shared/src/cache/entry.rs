@@ -14,6 +14,7 @@ use redis::{
 
 use super::{Cache, CacheError, ClockReading, announcement, connection::Connection};
 use crate::{
+    fault::Rule,
     order::{OrderUid, Revision, Version},
     runtime::backoff::random_fraction,
 };
@@ -29,8 +30,13 @@ const PIPELINE_BYTES: usize = 256 * 1024;
 /// Commands under way at once in a cluster, where a pipeline cannot span nodes.
 const CLUSTER_CONCURRENCY: usize = 64;
 
-static COMPARE_AND_SET: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("compare_and_set.lua")));
+static COMPARE_AND_SET: LazyLock<Script> = LazyLock::new(|| {
+    let script = include_str!("compare_and_set.lua");
+    match Rule::CompareAndSet.is_broken() {
+        true => Script::new(&script.replace("if held > ARGV[1] then return -1 end", "")),
+        false => Script::new(script),
+    }
+});
 
 /// The prefix of our entries' keys.
 pub(super) const PREFIX: &str = "order:";
@@ -261,6 +267,9 @@ impl Cache {
             Some(later) => later.as_millis() as i64,
             None => -(heard.duration_since(read_at).as_millis() as i64) - 1,
         };
+        if Rule::FreshFill.is_broken() {
+            return Ok(i64::MAX);
+        }
         Ok(redis_ms + passed + FRESH.as_millis() as i64)
     }
 }

@@ -10,6 +10,8 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
+use shared::fault::Moment;
+
 use super::{
     context::Context,
     ledger::{Ledger, Ticket},
@@ -91,6 +93,7 @@ impl Assignment {
     /// that nothing is stored for a partition that was given away in between.
     /// Returns whether any frontier moved.
     pub fn finish(&self, tickets: &[Ticket]) -> bool {
+        Moment::BeforeOffsetStored.pass();
         let mut ledger = lock(&self.ledger);
         let frontiers = ledger.finish(tickets);
         // Behind the fence no frontier moves, so the poll thread, which drops the consumer, is never left with a second

@@ -14,7 +14,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     statistics::{ConsumerGroup, Partition},
 };
-use shared::runtime::health::Dependency;
+use shared::{fault::Moment, runtime::health::Dependency};
 
 use super::{assignment::Assignment, gap::Gaps};
 use crate::metrics::Metrics;
@@ -178,6 +178,7 @@ impl Context {
     /// What is under way is finished and stored, then the fence goes up. Nothing is taken in meanwhile, for this runs
     /// inside the poll.
     fn give_away(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+        Moment::InsideRevoke.pass();
         if consumer.assignment_lost() {
             tracing::warn!(
                 ?partitions,

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use shared::fault::Rule;
+
 /// The proof that a record was taken in under an assignment; it is worth nothing once the partition was given away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
@@ -30,6 +32,9 @@ struct Partition {
 impl Ledger {
     /// Begins an assignment of `partition`.
     pub(super) fn assign(&mut self, partition: i32) {
+        if Rule::EpochFence.is_broken() && self.partitions.contains_key(&partition) {
+            return;
+        }
         self.epochs += 1;
         let fresh = Partition {
             epoch: self.epochs,
@@ -41,7 +46,9 @@ impl Ledger {
 
     /// Ends the assignment of `partition`: tickets of it are worth nothing from now on.
     pub(super) fn revoke(&mut self, partition: i32) {
-        self.partitions.remove(&partition);
+        if !Rule::EpochFence.is_broken() {
+            self.partitions.remove(&partition);
+        }
     }
 
     /// The assignment of `partition`, if it is ours.
@@ -93,6 +100,10 @@ impl Ledger {
                 .binary_search_by_key(&ticket.offset, |(offset, _)| *offset)
             {
                 held.outstanding[index].1 = true;
+                if Rule::ContiguousOffset.is_broken() {
+                    let lower = held.outstanding.range_mut(..index);
+                    lower.for_each(|(_, finished)| *finished = true);
+                }
             }
             let mut advanced = false;
             while let Some((offset, true)) = held.outstanding.front().copied() {

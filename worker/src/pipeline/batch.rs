@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 use shared::{
+    fault::Rule,
     order::{OrderUid, Reason, Refusal, Version},
     runtime::backoff::Backoff,
     storage::Change,
@@ -21,7 +22,7 @@ use super::{
     write_through::WriteThrough,
 };
 use crate::{
-    kafka::{Assignment, Received, Record, dead_letter::DeadLetters},
+    kafka::{Assignment, Received, Record, Ticket, dead_letter::DeadLetters},
     metrics::{Metrics, Outcome, Stage},
 };
 
@@ -78,6 +79,12 @@ impl Batch {
         self.bytes
     }
 
+    /// Of its records.
+    fn tickets(&self) -> Vec<Ticket> {
+        let entries = self.entries.iter();
+        entries.map(|entry| entry.received.ticket).collect()
+    }
+
     /// The orders that it writes, some of them more than once.
     pub(super) fn uids(&self) -> impl Iterator<Item = &OrderUid> {
         self.changes.iter().map(|change| &change.uid)
@@ -100,6 +107,9 @@ impl Processor {
     /// given back as soon as Postgres is done, so that the next batch is written while this one goes to Redis.
     pub(super) async fn process(&self, mut batch: Batch, turn: Turn) {
         self.metrics.batch(batch.len());
+        if Rule::OffsetAfterWrite.is_broken() {
+            self.assignment.finish(&batch.tickets());
+        }
         let mut trace = BatchTrace::begin(batch.entries.iter().map(|entry| &entry.received.record));
         let changes = std::mem::take(&mut batch.changes);
         let (sink, fresh) = mpsc::unbounded_channel();
@@ -245,12 +255,7 @@ impl Processor {
                 self.metrics.end_to_end(millis as f64 / 1000.0);
             }
         }
-        let tickets: Vec<_> = batch
-            .entries
-            .iter()
-            .map(|entry| entry.received.ticket)
-            .collect();
-        if self.assignment.finish(&tickets) {
+        if self.assignment.finish(&batch.tickets()) {
             self.waits.progressed();
         }
     }

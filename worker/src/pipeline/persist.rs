@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use shared::{
+    fault::Rule,
     order::{OrderUid, Revision, Version},
     runtime::backoff::Backoff,
     storage::{Applied, Change, ChangeSet, Class, Postgres, StorageError},
@@ -162,7 +163,11 @@ impl Persist {
                 }
                 Err(error) => error,
             };
-            match error.class() {
+            let class = match error.class() {
+                Class::Transient if Rule::TransientIsNoVerdict.is_broken() => Class::Record,
+                class => class,
+            };
+            match class {
                 Class::Record if set.len() == 1 => {
                     if self.breaker.refused() {
                         let code = error.sqlstate().unwrap_or_default();

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use shared::{
     cache::{Cache, WriteOutcome},
+    fault::Moment,
     order::{OrderUid, Revision},
     storage::Postgres,
 };
@@ -36,6 +37,7 @@ impl WriteThrough {
 
     /// Brings `revisions`, read or committed at `read_at`, to Redis; returns when each is there or marked for repair.
     pub async fn write(&self, revisions: Vec<Revision>, read_at: Instant) {
+        Moment::BeforeRedisWrite.pass();
         let failed = self.try_write(revisions, read_at).await;
         if !failed.is_empty() {
             mark_persistently(&self.postgres, &self.waits, &failed).await;

@@ -3,7 +3,10 @@
 use sqlx::PgConnection;
 
 use super::{Candidate, rows::Rows};
-use crate::order::{Delivery, Item, Order, Payment, Version};
+use crate::{
+    fault::Moment,
+    order::{Delivery, Item, Order, Payment, Version},
+};
 
 const ORDERS: &str = "\
     COPY orders (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
@@ -53,12 +56,15 @@ impl Copy {
 
     /// Sends them. Fails with a key of ours where another writer was faster.
     pub(super) async fn send(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        for (statement, rows) in self.0 {
+        for (number, (statement, rows)) in self.0.into_iter().enumerate() {
             let mut copy = connection.copy_in_raw(statement).await?;
             for piece in rows.chunks(PIECE_BYTES) {
                 copy.send(piece).await?;
             }
             copy.finish().await?;
+            if number == 0 {
+                Moment::AfterUpsert.pass();
+            }
         }
         Ok(())
     }

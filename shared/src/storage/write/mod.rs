@@ -19,6 +19,7 @@ use copy::Copy;
 pub(super) use ids::IdBlocks;
 
 use super::{Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline};
+use crate::fault::Moment;
 
 /// A smaller batch is upserted: the round trips of four `COPY` would cost it more than they save.
 const WORTH_COPYING: usize = 32;
@@ -140,6 +141,7 @@ async fn write(
     }
 
     let copy = (!to_copy.is_empty()).then(|| Copy::of(&to_copy));
+    Moment::BeforeBegin.pass();
     let mut transaction = connection.begin().await?;
     if let Some(copy) = copy {
         copy.send(&mut transaction).await?;
@@ -149,7 +151,9 @@ async fn write(
         false => upsert::upsert(&mut transaction, &to_upsert).await?,
     };
     let as_of = Instant::now();
+    Moment::BeforeCommit.pass();
     transaction.commit().await?;
+    Moment::AfterCommit.pass();
 
     let mut upserted = upserted.into_iter();
     let won = copied

@@ -3,7 +3,10 @@
 use sqlx::{PgConnection, Row};
 
 use super::Candidate;
-use crate::order::{Item, Order};
+use crate::{
+    fault::{Moment, Rule},
+    order::{Item, Order},
+};
 
 /// The statement on `orders` stands alone, and the children follow in later statements: each sees what was committed while
 /// it waited for its locks. One statement for all four tables has a snapshot older than the lock it waits for, and leaves
@@ -57,7 +60,12 @@ pub(super) async fn upsert(
     connection: &mut PgConnection,
     candidates: &[Candidate<'_>],
 ) -> Result<Vec<bool>, sqlx::Error> {
-    let winners = upsert_orders(connection, candidates).await?;
+    let mut winners = upsert_orders(connection, candidates).await?;
+    let won = winners.iter().map(Option::is_some).collect();
+    Moment::AfterUpsert.pass();
+    if Rule::ChildrenFollowTheRow.is_broken() {
+        count_losers_in(connection, candidates, &mut winners).await?;
+    }
     let replaced: Vec<i64> = winners
         .iter()
         .flatten()
@@ -82,7 +90,25 @@ pub(super) async fn upsert(
         insert_payments(connection, &orders).await?;
         insert_items(connection, &orders).await?;
     }
-    Ok(winners.iter().map(Option::is_some).collect())
+    Ok(won)
+}
+
+/// Breaks [`Rule::ChildrenFollowTheRow`].
+async fn count_losers_in(
+    connection: &mut PgConnection,
+    candidates: &[Candidate<'_>],
+    winners: &mut [Option<Winner>],
+) -> Result<(), sqlx::Error> {
+    for (candidate, winner) in candidates.iter().zip(winners) {
+        if winner.is_none() {
+            let id = sqlx::query_scalar("SELECT id FROM orders WHERE order_uid = $1")
+                .bind(candidate.change.uid.as_str())
+                .fetch_one(&mut *connection)
+                .await?;
+            *winner = Some(Winner { id, replaced: true });
+        }
+    }
+    Ok(())
 }
 
 struct Winner {

@@ -1,0 +1,100 @@
+//! Promise 1: workers that die.
+
+use rand::Rng;
+use shared::fault::{CRASH_AT, Moment};
+
+use super::{Promise, Run, Trial};
+use crate::{feed::Feed, wait::until};
+
+pub(super) const PROMISE: Promise = Promise {
+    number: 1,
+    sentence: "A worker may die at any moment: no order is lost or doubled, and no dead letter is lost.",
+    trials: &[
+        Trial {
+            name: "killed_workers_lose_nothing_and_double_nothing",
+            fault: "a worker is killed at random under load",
+            body: killed_at_random,
+        },
+        Trial {
+            name: "workers_that_die_at_the_worst_moments_lose_nothing",
+            fault: "a worker dies before BEGIN, after the upsert, before and after COMMIT, before the Redis write, before the offset is stored, and while partitions are taken away",
+            body: killed_at_worst,
+        },
+    ],
+};
+
+/// So small that each crash meets several batches.
+const BATCH: (&str, &str) = ("WORKER_BATCH_SIZE", "25");
+
+fn killed_at_random(run: &mut Run) {
+    let kills = run.choose(4, 40);
+    let mut rng = run.rng();
+    let mut stack = run
+        .stack("crash")
+        .variable(BATCH.0, BATCH.1)
+        .workers(2)
+        .start();
+    let feed = Feed::of_everything(stack.addresses(), run.seed);
+    for _ in 0..kills {
+        stack.await_orders(stack.database().count() + rng.random_range(1..400));
+        let victim = rng.random_range(0..stack.workers.len());
+        stack.workers.remove(victim).process.kill();
+        // Sometimes nobody is left for a while.
+        if rng.random_bool(0.2) {
+            stack.workers.remove(0).process.kill();
+            stack.start_worker();
+        }
+        stack.start_worker();
+    }
+    let ledger = feed.stop();
+    stack.settle();
+    stack.check().postgres(&ledger);
+    stack.check().redis(&ledger);
+    stack.check().dead_letters_at_least_once(&ledger);
+    run.figure("kills", kills);
+    run.figure("records", ledger.records().len());
+    run.figure("lost", 0);
+}
+
+fn killed_at_worst(run: &mut Run) {
+    let times = run.choose(1, 5);
+    let mut rng = run.rng();
+    let mut stack = run
+        .stack("moments")
+        .faulty(None)
+        .variable(BATCH.0, BATCH.1)
+        .workers(1)
+        .start();
+    let feed = Feed::of_everything(stack.addresses(), run.seed);
+    for moment in Moment::ALL {
+        for _ in 0..times {
+            let pass = match moment {
+                Moment::InsideRevoke => 1,
+                _ => rng.random_range(1..20),
+            };
+            let crash_at = format!("{}:{pass}", moment.as_str());
+            if moment == Moment::InsideRevoke {
+                // Everything is its own, until somebody joins.
+                stack.start_worker_with(&[(CRASH_AT, &crash_at)]);
+                stack.workers.swap(0, 1);
+                stack.workers.pop().expect("two").process.terminate();
+                stack.start_worker();
+                stack.workers.swap(0, 1);
+            } else {
+                stack.launch_worker(&[(CRASH_AT, &crash_at)]);
+            }
+            let mut victim = stack.workers.pop().expect("the one that is to die");
+            until("a worker that dies", || {
+                victim.process.ended().ok_or("it still runs")
+            });
+        }
+    }
+    let ledger = feed.stop();
+    stack.settle();
+    stack.check().postgres(&ledger);
+    stack.check().redis(&ledger);
+    stack.check().dead_letters_at_least_once(&ledger);
+    run.figure("deaths", Moment::ALL.len() * times);
+    run.figure("records", ledger.records().len());
+    run.figure("lost", 0);
+}
