@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down services test bench cluster-test publish lint fmt clean
+.PHONY: help up down services test chaos bench cluster-test publish lint fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ services: ## Start PostgreSQL, Redis and Kafka only
 
 test: ## Services, format, clippy, docs, unit, integration and end-to-end tests
 	@scripts/test
+
+chaos: ## Try to break every promise of docs/promises.md, for more than an hour; ARGS=--help tells how to run less
+	@scripts/chaos $(or $(ARGS),--page docs/promises.md)
 
 bench: ## Measure ingest and reads against their floors
 	@scripts/bench

@@ -31,6 +31,20 @@ enum Mix {
     Distinct,
     /// Orders, changes and repetitions and erasures of earlier ones, and records that are refused.
     Everything,
+    /// Changes of a few orders, all the time.
+    Hot,
+}
+
+/// How many orders change all the time.
+const HOT: usize = 50;
+
+/// The orders that [`Feed::of_hot_orders`] changes.
+pub(crate) fn hot_uids() -> Vec<String> {
+    (0..HOT).map(hot_uid).collect()
+}
+
+fn hot_uid(number: usize) -> String {
+    format!("hot{number}")
 }
 
 /// A running stream.
@@ -48,6 +62,11 @@ impl Feed {
     /// Everything that can arrive.
     pub fn of_everything(addresses: &Addresses, seed: u64) -> Self {
         Self::start(addresses, seed, Mix::Everything)
+    }
+
+    /// Changes of [`hot_uids`].
+    pub fn of_hot_orders(addresses: &Addresses, seed: u64) -> Self {
+        Self::start(addresses, seed, Mix::Hot)
     }
 
     fn start(addresses: &Addresses, seed: u64, mix: Mix) -> Self {
@@ -110,8 +129,13 @@ struct Source {
 impl Source {
     fn draft(&mut self) -> Draft {
         let mut order = self.orders.next().expect("the generator has no end");
-        if self.mix == Mix::Distinct {
-            return Draft::order(&order);
+        match self.mix {
+            Mix::Distinct => return Draft::order(&order),
+            Mix::Hot => {
+                order.order_uid = hot_uid(self.rng.random_range(0..HOT));
+                return Draft::order(&order);
+            }
+            Mix::Everything => {}
         }
         let earlier = self.sent.choose(&mut self.rng).cloned();
         match (self.rng.random_range(0..100), earlier) {

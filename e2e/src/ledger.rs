@@ -6,6 +6,7 @@ use serde_json::Value;
 use shared::order::{OrderUid, Reason, Version, parse_replay_version};
 
 use crate::{
+    journal::Journal,
     kafka::{Broker, Position},
     record::{Draft, Record},
 };
@@ -67,16 +68,34 @@ pub struct State {
 }
 
 /// Everything that was sent.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Ledger {
     sent: Vec<Sent>,
+    /// The same on disk, from the first record on.
+    journals: Vec<Journal>,
+}
+
+/// What the copy sends goes into a journal of its own.
+impl Clone for Ledger {
+    fn clone(&self) -> Self {
+        Self {
+            sent: self.sent.clone(),
+            journals: Vec::new(),
+        }
+    }
 }
 
 impl Ledger {
     /// Sends `drafts` to `topic`, waits until each is acknowledged, and takes them down.
     #[track_caller]
     pub fn send(&mut self, broker: &Broker, topic: &str, drafts: &[Draft]) {
+        if self.journals.is_empty() {
+            self.journals.push(Journal::create());
+        }
+        let journal = &mut self.journals[0];
+        journal.intend(drafts);
         let positions = broker.send(topic, drafts.iter().map(|draft| &draft.record));
+        journal.acknowledge(&positions);
         let sent = drafts.iter().zip(positions).map(|(draft, position)| Sent {
             record: draft.record.clone(),
             class: draft.class.clone(),
@@ -88,6 +107,7 @@ impl Ledger {
     /// Adds what another ledger holds.
     pub fn append(&mut self, mut other: Self) {
         self.sent.append(&mut other.sent);
+        self.journals.append(&mut other.journals);
     }
 
     /// Every record.
@@ -174,6 +194,7 @@ mod tests {
             uid: "u".to_owned(),
         };
         let mut ledger = Ledger {
+            journals: Vec::new(),
             sent: vec![
                 sent(2, 0, order(b"new")),
                 sent(1, 9, erasure.clone()),

@@ -16,7 +16,8 @@
 //! | `stack` | a system of its own: how it is built, and its processes |
 //! | `addresses`, `system` | a system that runs already |
 //! | `promises` | what the system promises, and the trials that try to break it |
-//! | `record`, `feed`, `ledger`, `check` | what is sent, what is to be there, whether it is |
+//! | `record`, `feed`, `ledger`, `journal`, `check` | what is sent, what is to be there, whether it is |
+//! | `witness` | whether what is answered meanwhile is new enough |
 //!
 //! Everything here panics where it cannot go on, with what it saw instead: a test has no other use for an error.
 
@@ -27,6 +28,7 @@ mod check;
 mod environment;
 mod feed;
 mod http;
+mod journal;
 mod kafka;
 mod kafka_server;
 mod ledger;
@@ -42,6 +44,7 @@ mod redis;
 mod stack;
 mod system;
 mod wait;
+mod witness;
 
 pub use addresses::Addresses;
 pub use check::Check;
@@ -61,6 +64,7 @@ pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Api, Builder, Stack, Worker};
 pub use system::System;
 pub use wait::{DEADLINE, until};
+pub use witness::{Testimony, Witness};
 
 /// Runs a future to its end: the clients that only exist as futures are used one call at a time.
 fn block_on<F: Future>(future: F) -> F::Output {

@@ -127,6 +127,22 @@ impl Database {
         self.number("SELECT count(*) FROM orders") as usize
     }
 
+    /// The versions of those of these orders that are there.
+    ///
+    /// # Errors
+    /// What Postgres says, or that it does not answer.
+    pub fn try_versions(&self, uids: &[String]) -> Result<BTreeMap<String, Version>, sqlx::Error> {
+        let statement = "SELECT order_uid, source_timestamp_ms, source_offset, source_partition FROM orders \
+                         WHERE order_uid = ANY($1)";
+        let rows = self.fetch(sqlx::query(statement).bind(uids))?;
+        rows.iter()
+            .map(|row| {
+                let version = Version::new(row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+                Ok((row.try_get(0)?, version))
+            })
+            .collect()
+    }
+
     /// How many marks say that Redis still has to learn about an order.
     #[track_caller]
     pub fn repair_marks(&self) -> i64 {

@@ -1,6 +1,6 @@
 //! Redis as `redis-cli` sees it, and a Redis that a test may stop.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use redis::{Connection, RedisError, RedisResult, cmd};
 
@@ -156,6 +156,12 @@ impl RedisServer {
     #[track_caller]
     pub fn save(&self) {
         self.command(&["SAVE"]);
+    }
+
+    /// Removes its file: the next start finds nothing.
+    pub fn forget_dump(&self) {
+        // Where nothing was saved there is nothing to remove.
+        let _ = fs::remove_file(self.folder.path().join("dump.rdb"));
     }
 
     /// Removes an order's entry, as an eviction would.

@@ -1,11 +1,18 @@
-//! Tries to break every promise, and prints a table of what came of it.
+//! Tries to break every promise, and tells what came of it.
 
-#![allow(clippy::print_stdout, reason = "its output is a table")]
+use std::{
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use std::{process::ExitCode, time::Instant};
-
+use anyhow::{Context, ensure};
 use clap::Parser;
-use e2e::promises::{PROMISES, Run, SABOTAGES, Scale, outcome};
+use e2e::promises::{Outcome, PROMISES, Run, SABOTAGES, Scale, markdown, outcome};
+
+/// What stands between these lines of a page is replaced.
+const MARKS: [&str; 2] = ["<!-- begin: make chaos -->\n", "<!-- end: make chaos -->"];
 
 /// Tries to break what order-service promises: at full length, or as briefly as `make test` does. Needs the environment of
 /// `scripts/services env`.
@@ -17,71 +24,86 @@ struct Cli {
     /// As briefly as `make test` does
     #[arg(long)]
     quick: bool,
-    /// Trials whose name contains one of these; all without any
+    /// How long everything at once goes on, at full length
+    #[arg(long, default_value_t = 30)]
+    minutes: u64,
+    /// A page into which the table goes, between its marks
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// Trials and rules whose name contains one of these; all without any
     only: Vec<String>,
 }
 
-fn main() -> ExitCode {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    let seed = cli.seed.unwrap_or_else(rand::random);
+    // Before an hour of trials rather than after it.
+    cli.page.as_deref().map(split).transpose()?;
+    let seed = cli.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let scale = match cli.quick {
         true => Scale::Quick,
-        false => Scale::Full,
+        false => Scale::Full {
+            everything: Duration::from_secs(cli.minutes * 60),
+        },
     };
+    println!("seed {seed}");
+    let outcomes = try_all(seed, scale, &cli.only);
+    let table = format!("Seed {seed}.\n\n{}", markdown(&outcomes));
+    println!("\n{table}");
+    if let Some(page) = &cli.page {
+        let [before, after] = split(page)?;
+        fs::write(
+            page,
+            [&before, MARKS[0], "\n", &table, "\n", MARKS[1], &after].concat(),
+        )?;
+    }
+    let broken = outcomes.iter().filter(|outcome| !outcome.is_good()).count();
+    println!("{} tried, {broken} broken, seed {seed}", outcomes.len());
+    ensure!(!outcomes.is_empty(), "no trial has such a name");
+    Ok(match broken {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
+fn try_all(seed: u64, scale: Scale, only: &[String]) -> Vec<Outcome> {
     let chosen =
-        |name: &str| cli.only.is_empty() || cli.only.iter().any(|only| name.contains(only));
-    eprintln!("seed {seed}");
-    println!("| promise | trial | time | figures |\n|---|---|---|---|");
-    let mut broken = Vec::new();
-    for promise in PROMISES {
-        for trial in promise.trials.iter().filter(|trial| chosen(trial.name)) {
-            let mut run = Run::new(seed, scale);
+        |name: &str| only.is_empty() || only.iter().any(|only| name.contains(only.as_str()));
+    let mut outcomes = Vec::new();
+    let mut note = |name, started: Instant, result| {
+        let outcome = Outcome {
+            name,
+            took: started.elapsed(),
+            result,
+        };
+        println!("{outcome}");
+        outcomes.push(outcome);
+    };
+    let trials = PROMISES.iter().flat_map(|promise| promise.trials);
+    for trial in trials.filter(|trial| chosen(trial.name)) {
+        let (started, mut run) = (Instant::now(), Run::new(seed, scale));
+        let result = outcome(trial, &mut run).map(|()| run.summary());
+        note(trial.name, started, result);
+    }
+    for sabotage in SABOTAGES {
+        let rule = sabotage.rule.as_str();
+        if chosen(rule) {
             let started = Instant::now();
-            let result = outcome(trial, &mut run);
-            let seconds = started.elapsed().as_secs();
-            let verdict = match &result {
-                Ok(()) => run.summary(),
-                Err(complaint) => {
-                    broken.push(trial.name.to_owned());
-                    format!(
-                        "**broken**: {}",
-                        complaint.lines().next().unwrap_or_default()
-                    )
-                }
-            };
-            println!(
-                "| {} | `{}` | {seconds} s | {verdict} |",
-                promise.number, trial.name
+            note(
+                rule,
+                started,
+                sabotage.is_noticed(seed).map(|()| "noticed".to_owned()),
             );
         }
     }
-    println!("\n| rule broken on purpose | noticed by | time |\n|---|---|---|");
-    for sabotage in SABOTAGES
-        .iter()
-        .filter(|sabotage| chosen(sabotage.rule.as_str()))
-    {
-        let rule = sabotage.rule.as_str();
-        let started = Instant::now();
-        let result = sabotage.is_noticed(seed);
-        let seconds = started.elapsed().as_secs();
-        let verdict = match result {
-            Ok(()) => format!("`{}`", sabotage.trial),
-            Err(error) => {
-                broken.push(rule.to_owned());
-                format!(
-                    "**not noticed**: {}",
-                    error.lines().next().unwrap_or_default()
-                )
-            }
-        };
-        println!("| `{rule}` | {verdict} | {seconds} s |");
-    }
-    println!("\nseed {seed}");
-    match broken.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => {
-            eprintln!("broken: {}", broken.join(", "));
-            ExitCode::FAILURE
-        }
-    }
+    outcomes
+}
+
+/// What stands before and behind the marks of a page.
+fn split(page: &std::path::Path) -> anyhow::Result<[String; 2]> {
+    let text = fs::read_to_string(page).with_context(|| format!("{}", page.display()))?;
+    let parts = text.split_once(MARKS[0]).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(MARKS[1])?;
+        Some([before.to_owned(), after.to_owned()])
+    });
+    parts.with_context(|| format!("{} has no lines {MARKS:?}", page.display()))
 }

@@ -2,9 +2,12 @@
 //! what it measured; `make test` runs the quick ones in short. `docs/promises.md` is for those who want to know what they can rely on.
 
 mod crashes;
+mod everything;
+mod report;
 mod run;
 mod sabotage;
 
+pub use report::{Outcome, markdown};
 pub use run::{Run, Scale, outcome};
 pub use sabotage::{SABOTAGES, Sabotage};
 
@@ -31,7 +34,7 @@ pub struct Trial {
 }
 
 /// Every promise.
-pub const PROMISES: &[Promise] = &[crashes::PROMISE];
+pub const PROMISES: &[Promise] = &[crashes::PROMISE, everything::PROMISE];
 
 /// The trial of that name.
 ///

@@ -4,6 +4,7 @@ use std::{
     any::Any,
     fmt::Display,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
 };
 
 use rand::{SeedableRng, rngs::StdRng};
@@ -18,7 +19,10 @@ pub enum Scale {
     /// Seconds: in `make test`.
     Quick,
     /// As long as the promise asks for: in `make chaos`.
-    Full,
+    Full {
+        /// How long everything at once goes on.
+        everything: Duration,
+    },
 }
 
 /// One run of a trial.
@@ -59,7 +63,15 @@ impl Run {
     pub fn choose<T>(&self, quick: T, full: T) -> T {
         match self.scale {
             Scale::Quick => quick,
-            Scale::Full => full,
+            Scale::Full { .. } => full,
+        }
+    }
+
+    /// How long everything at once goes on, if that is at full length.
+    pub(super) fn everything(&self) -> Option<Duration> {
+        match self.scale {
+            Scale::Quick => None,
+            Scale::Full { everything } => Some(everything),
         }
     }
 

@@ -28,6 +28,7 @@ macro_rules! quickly {
 quickly! {
     killed_workers_lose_nothing_and_double_nothing
     workers_that_die_at_the_worst_moments_lose_nothing
+    everything_at_random
 }
 
 /// A test for each rule: programs that break it are noticed by its trial.

@@ -1,0 +1,84 @@
+//! A ledger on disk: what is about to be sent, then where it stands. Whoever examines a failed test finds it in
+//! `ORDER_SERVICE_HOME/e2e/ledgers`; after a good one it goes away.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::PathBuf,
+    thread,
+};
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::{environment::required, kafka::Position, ledger::Class, record::Draft};
+
+/// An open journal: a JSON object a line.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    written: usize,
+}
+
+impl Journal {
+    pub(crate) fn create() -> Self {
+        let folder = PathBuf::from(required("ORDER_SERVICE_HOME")).join("e2e/ledgers");
+        fs::create_dir_all(&folder)
+            .unwrap_or_else(|error| panic!("cannot create {}: {error}", folder.display()));
+        let path = folder.join(format!("{:016x}.ndjson", rand::random::<u64>()));
+        Self {
+            file: File::create(&path).unwrap(),
+            path,
+            written: 0,
+        }
+    }
+
+    /// Takes down what is about to be sent.
+    pub(crate) fn intend(&mut self, drafts: &[Draft]) {
+        let lines = (self.written..).zip(drafts).map(|(number, draft)| {
+            let (class, uid) = match &draft.class {
+                Class::Order { uid, .. } => ("order", Some(uid)),
+                Class::Erasure { uid } => ("erasure", Some(uid)),
+                Class::Refused(reason) => (reason.as_str(), None),
+            };
+            let value = draft.record.value.as_deref().unwrap_or_default();
+            let sha256 = format!("{:x}", Sha256::digest(value));
+            json!({"number": number, "class": class, "uid": uid, "sha256": sha256}).to_string()
+        });
+        let lines: Vec<String> = lines.collect();
+        self.write(&lines);
+    }
+
+    /// Takes down where it stands now that it was acknowledged.
+    pub(crate) fn acknowledge(&mut self, positions: &[Position]) {
+        let lines = (self.written..).zip(positions).map(|(number, position)| {
+            json!({
+                "number": number,
+                "partition": position.partition,
+                "offset": position.offset,
+                "timestamp_ms": position.timestamp_ms,
+            })
+            .to_string()
+        });
+        let lines: Vec<String> = lines.collect();
+        self.write(&lines);
+        self.written += positions.len();
+    }
+
+    fn write(&mut self, lines: &[String]) {
+        let text = lines.join("\n") + "\n";
+        self.file.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the ledger: {}", self.path.display());
+        } else {
+            // What is left behind harms nobody.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

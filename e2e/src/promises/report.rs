@@ -1,0 +1,79 @@
+//! What came of the trials, as a part of `docs/promises.md`.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
+
+use super::{PROMISES, SABOTAGES};
+
+/// What came of one trial.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The trial, or the rule that was broken on purpose.
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// What was measured, or what was complained of.
+    pub result: Result<String, String>,
+}
+
+impl Outcome {
+    /// Whether all is as it should be.
+    pub fn is_good(&self) -> bool {
+        self.result.is_ok()
+    }
+}
+
+/// One line for whoever watches.
+impl Display for Outcome {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let seconds = self.took.as_secs();
+        match &self.result {
+            Ok(figures) => write!(f, "kept    {seconds:>5} s  {}: {figures}", self.name),
+            Err(complaint) => write!(f, "BROKEN  {seconds:>5} s  {}: {complaint}", self.name),
+        }
+    }
+}
+
+/// The promises, how each was tried, and what came of it; the rules that were broken on purpose, and who noticed. What was
+/// not run has no figures.
+pub fn markdown(outcomes: &[Outcome]) -> String {
+    let of = |name: &str| match outcomes.iter().find(|outcome| outcome.name == name) {
+        Some(outcome) => cell(outcome),
+        None => "not run".to_owned(),
+    };
+    let mut page = String::new();
+    for promise in PROMISES {
+        page += &format!(
+            "## {}. {}\n\n| what is done to it | trial | last run |\n|---|---|---|\n",
+            promise.number, promise.sentence
+        );
+        for trial in promise.trials {
+            page += &format!(
+                "| {} | `{}` | {} |\n",
+                trial.fault,
+                trial.name,
+                of(trial.name)
+            );
+        }
+        page.push('\n');
+    }
+    page += "## Can a trial fail at all?\n\n| rule that is broken on purpose | trial that notices | last run |\n|---|---|---|\n";
+    for sabotage in SABOTAGES {
+        let rule = sabotage.rule.as_str();
+        page += &format!("| `{rule}` | `{}` | {} |\n", sabotage.trial, of(rule));
+    }
+    page
+}
+
+fn cell(outcome: &Outcome) -> String {
+    let seconds = outcome.took.as_secs();
+    match &outcome.result {
+        Ok(figures) => format!("{figures} ({seconds} s)"),
+        Err(complaint) => {
+            let first = complaint.lines().next().unwrap_or_default();
+            format!("**broken**: {}", first.replace('|', "\\|"))
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A reader that holds every answer against what Postgres held before it asked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    http::Http,
+    ledger::{Class, Ledger},
+    postgres::Database,
+};
+
+/// How often Postgres is asked.
+const SAMPLE: Duration = Duration::from_millis(200);
+/// How often a reader asks.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Testimony {
+    /// Answers of a version, or of "not found".
+    pub answers: usize,
+    /// Answers without one, 503 as a rule, and requests that were not answered.
+    pub unanswered: usize,
+    /// Answers that were older than they may be.
+    pub stale: Vec<String>,
+    /// Every version that was answered: uid, `ETag`, digest of the body.
+    versions: BTreeSet<(String, String, [u8; 32])>,
+}
+
+impl Testimony {
+    /// How many versions were answered that were never sent, or with other bytes.
+    pub fn unheard_of(&self, ledger: &Ledger) -> usize {
+        let sent: BTreeSet<(String, String, [u8; 32])> = ledger
+            .records()
+            .iter()
+            .filter_map(|sent| match &sent.class {
+                Class::Order { uid, json } => Some((
+                    uid.clone(),
+                    format!("\"{}\"", sent.version()),
+                    Sha256::digest(json).into(),
+                )),
+                Class::Erasure { .. } | Class::Refused(_) => None,
+            })
+            .collect();
+        self.versions.difference(&sent).count()
+    }
+}
+
+/// Which versions Postgres was seen to hold, and when; what answers are measured by.
+#[derive(Default)]
+struct State {
+    replicas: Vec<String>,
+    held: BTreeMap<String, Vec<(Instant, String)>>,
+    lenient_until: Option<Instant>,
+    testimony: Testimony,
+}
+
+/// Running readers.
+pub struct Witness {
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Witness {
+    /// Reads these orders from whatever replicas there are; no answer may be older than what Postgres held `bound` before
+    /// the question.
+    pub fn start(database: Database, uids: &[String], bound: Duration, seed: u64) -> Self {
+        let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::default());
+        let sampler = {
+            let (state, stop, uids) = (Arc::clone(&state), Arc::clone(&stop), uids.to_vec());
+            thread::spawn(move || sample(&database, &uids, &state, &stop))
+        };
+        let reader = |number: u64| {
+            let (state, stop, uids) = (Arc::clone(&state), Arc::clone(&stop), uids.to_vec());
+            let rng = StdRng::seed_from_u64(seed ^ number);
+            thread::spawn(move || read(&uids, bound, rng, &state, &stop))
+        };
+        Self {
+            threads: vec![sampler, reader(1), reader(2)],
+            state,
+            stop,
+        }
+    }
+
+    /// From now on these replicas are asked, by their URLs.
+    pub fn ask(&self, replicas: Vec<String>) {
+        lock(&self.state).replicas = replicas;
+    }
+
+    /// Answers to questions that are asked within the next `time` may be as old as they like.
+    pub fn be_lenient(&self, time: Duration) {
+        lock(&self.state).lenient_until = Some(Instant::now() + time);
+    }
+
+    /// Ends the reading.
+    pub fn stop(mut self) -> Testimony {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("a reader panics at nothing");
+        }
+        std::mem::take(&mut lock(&self.state).testimony)
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn sample(database: &Database, uids: &[String], state: &Mutex<State>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        // A Postgres that is down says nothing new.
+        if let Ok(versions) = database.try_versions(uids) {
+            let seen = Instant::now();
+            let mut state = lock(state);
+            for (uid, version) in versions {
+                let held = state.held.entry(uid).or_default();
+                let version = version.to_string();
+                if held.last().is_none_or(|(_, newest)| *newest != version) {
+                    held.push((seen, version));
+                }
+            }
+        }
+        thread::sleep(SAMPLE);
+    }
+}
+
+fn read(
+    uids: &[String],
+    bound: Duration,
+    mut rng: StdRng,
+    state: &Mutex<State>,
+    stop: &AtomicBool,
+) {
+    let http = Http::new();
+    while !stop.load(Ordering::Relaxed) {
+        thread::sleep(PAUSE);
+        let Some(replica) = lock(state).replicas.choose(&mut rng).cloned() else {
+            continue;
+        };
+        let uid = uids.choose(&mut rng).expect("orders to read");
+        let asked = Instant::now();
+        let answer = http.try_get(&format!("{replica}/order/{uid}"), &[]);
+        let mut state = lock(state);
+        let (etag, body) = match &answer {
+            Ok(answer) if answer.status == 200 => (answer.header("ETag"), Some(&answer.body)),
+            Ok(answer) if answer.status == 404 => (None, None),
+            Ok(_) | Err(_) => {
+                state.testimony.unanswered += 1;
+                continue;
+            }
+        };
+        state.testimony.answers += 1;
+        let version = etag.unwrap_or_default().trim_matches('"');
+        let held = state.held.get(uid).into_iter().flatten();
+        let due = held.take_while(|(seen, _)| *seen + bound < asked).last();
+        let newer = due.filter(|(_, due)| version < due.as_str());
+        let lenient = state.lenient_until.is_some_and(|until| asked < until);
+        if let Some((seen, due)) = newer.filter(|_| !lenient) {
+            let age = asked.duration_since(*seen);
+            let complaint = format!(
+                "{uid} at {replica}: {version:?}, though Postgres held {due} {age:?} before"
+            );
+            state.testimony.stale.push(complaint);
+        }
+        if let (Some(etag), Some(body)) = (etag, body) {
+            let digest = Sha256::digest(body).into();
+            let seen = (uid.clone(), etag.to_owned(), digest);
+            state.testimony.versions.insert(seen);
+        }
+    }
+}
+
+/// Nothing between two changes can leave the state half changed.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
