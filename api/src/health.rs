@@ -11,7 +11,7 @@ use std::{
 use shared::{
     cache::Cache,
     runtime::health::{Dependency, Report},
-    storage::{Postgres, schema::required_version},
+    storage::{Postgres, StorageError, schema::required_version},
 };
 use tokio::{
     sync::watch,
@@ -147,7 +147,7 @@ pub async fn watch(health: Arc<Health>, lookup: Lookup, postgres: Postgres, redi
     let mut policy_checked = false;
     loop {
         ticks.tick().await;
-        let (overdue, state) = tokio::join!(postgres.repairs_are_overdue(OVERDUE), async {
+        let (overdue, state) = tokio::join!(repairs_are_overdue(&health, &postgres), async {
             match &redis {
                 Some(redis) => Some(redis.probe().await),
                 None => None,
@@ -166,6 +166,16 @@ pub async fn watch(health: Arc<Health>, lookup: Lookup, postgres: Postgres, redi
         if !policy_checked {
             policy_checked = true;
             check_policy(redis).await;
+        }
+    }
+}
+
+/// Before the schema is there its tables are not asked for: Postgres would log an error each time.
+async fn repairs_are_overdue(health: &Health, postgres: &Postgres) -> Result<bool, StorageError> {
+    match health.stage() {
+        Stage::Waiting | Stage::SchemaTooOld => postgres.schema_version().await.map(|_| false),
+        Stage::WarmingUp | Stage::Started | Stage::Stopping => {
+            postgres.repairs_are_overdue(OVERDUE).await
         }
     }
 }
