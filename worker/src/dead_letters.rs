@@ -1,5 +1,7 @@
 //! `worker dead-letters`: look at the dead letter topic, or send its records back to where they came from.
 
+use std::ops::ControlFlow;
+
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, Subcommand};
 use shared::config::{self, Kafka};
@@ -140,13 +142,13 @@ fn each(
     let mut count = 0;
     Reader::open(kafka)?.for_each(|letter| {
         if selection.is_reached(count) {
-            return Ok(false);
+            return Ok(ControlFlow::Break(()));
         }
         if selection.takes(&letter) {
             count += 1;
             action(&letter)?;
         }
-        Ok(true)
+        Ok(ControlFlow::Continue(()))
     })
 }
 

@@ -9,6 +9,7 @@ mod headers;
 mod ledger;
 mod offsets;
 mod poll;
+mod ranges;
 mod record;
 mod topics;
 

@@ -1,6 +1,9 @@
 //! The group's committed offsets and what they stand for, as an operator looks at them and sets them. Joins no group.
 
-use std::{collections::HashMap, ops::Range, time::Duration};
+use std::{
+    collections::HashMap,
+    ops::{ControlFlow, Range},
+};
 
 use anyhow::Context;
 use rdkafka::{
@@ -10,10 +13,11 @@ use rdkafka::{
 };
 use shared::config::Kafka;
 
-use super::{client, record::Record};
-
-/// How long one question to the brokers may take.
-const ANSWER: Duration = Duration::from_secs(10);
+use super::{
+    client,
+    ranges::{self, ANSWER},
+    record::Record,
+};
 
 /// Access to the offsets of the workers' group.
 pub struct Offsets {
@@ -71,46 +75,25 @@ impl Offsets {
     /// # Errors
     /// When a broker does not answer within ten seconds, or the topic does not exist.
     pub fn partitions(&self) -> anyhow::Result<Vec<PartitionOffsets>> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(&self.topic), ANSWER)
-            .context("KAFKA_BROKERS: no broker answers")?;
-        let mut partitions: Vec<i32> = metadata
-            .topics()
-            .iter()
-            .filter(|found| found.name() == self.topic && found.error().is_none())
-            .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
-            .collect();
-        anyhow::ensure!(
-            !partitions.is_empty(),
-            "KAFKA_TOPIC: the topic {} does not exist",
-            self.topic
-        );
-        partitions.sort_unstable();
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        partitions.iter().for_each(|partition| {
+        let ranges = ranges::of(&self.consumer, &self.topic)?;
+        let mut list = TopicPartitionList::with_capacity(ranges.len());
+        for (partition, _) in &ranges {
             list.add_partition(&self.topic, *partition);
-        });
+        }
         let committed = self
             .consumer
             .committed_offsets(list, ANSWER)
             .context("asking for the group's offsets")?;
         let committed = by_partition(&committed)?;
-        partitions
+        let partitions = ranges
             .into_iter()
-            .map(|partition| {
-                let (log_start, end) = self
-                    .consumer
-                    .fetch_watermarks(&self.topic, partition, ANSWER)
-                    .context("asking for the topic's offsets")?;
-                Ok(PartitionOffsets {
-                    partition,
-                    log_start,
-                    end,
-                    committed: committed.get(&partition).copied(),
-                })
-            })
-            .collect()
+            .map(|(partition, range)| PartitionOffsets {
+                partition,
+                log_start: range.start,
+                end: range.end,
+                committed: committed.get(&partition).copied(),
+            });
+        Ok(partitions.collect())
     }
 
     /// The offset of the first record at or after `time_ms` (since 1970) in each of `partitions` that has one.
@@ -164,39 +147,11 @@ impl Offsets {
         ranges: &HashMap<i32, Range<i64>>,
         mut each: impl FnMut(Record),
     ) -> anyhow::Result<()> {
-        let mut open: HashMap<i32, i64> = ranges
-            .iter()
-            .filter(|(_, range)| !range.is_empty())
-            .map(|(partition, range)| (*partition, range.end))
-            .collect();
-        let starts = open
-            .keys()
-            .map(|partition| (*partition, ranges[partition].start));
-        self.consumer.assign(&self.list(starts)?)?;
-        let topic = self.topic.as_str().into();
-        while !open.is_empty() {
-            match self.consumer.poll(ANSWER) {
-                Some(Ok(message)) => {
-                    let record = Record::copy(&message, &topic);
-                    let Some(end) = open.get(&record.partition).copied() else {
-                        continue;
-                    };
-                    if record.offset + 1 >= end {
-                        open.remove(&record.partition);
-                    }
-                    if record.offset < end {
-                        each(record);
-                    }
-                }
-                // The last offsets may hold nothing that is handed out.
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    open.remove(&partition);
-                }
-                Some(Err(error)) => return Err(error).context("reading the topic"),
-                None => anyhow::bail!("no answer from the brokers within {ANSWER:?}"),
-            }
-        }
-        Ok(())
+        ranges::read(&self.consumer, &self.topic, ranges, |record| {
+            each(record);
+            Ok(ControlFlow::Continue(()))
+        })
+        .map(drop)
     }
 }
 

@@ -1,0 +1,160 @@
+//! One dead letter, and what it says of the record that it was.
+
+use shared::order::Version;
+
+use super::{OURS, REPLAY_VERSION};
+use crate::kafka::record::{Header, Record};
+
+/// A record of the dead letter topic.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The record as it stands there.
+    pub record: Record,
+}
+
+impl DeadLetter {
+    fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.record.header(name)?).ok()
+    }
+
+    /// Why it is there: one of the codes of [`Reason`].
+    pub fn reason(&self) -> &str {
+        self.text("dlq-reason").unwrap_or("unknown")
+    }
+
+    /// Which rule or SQLSTATE.
+    pub fn detail(&self) -> &str {
+        self.text("dlq-detail").unwrap_or_default()
+    }
+
+    /// The topic that the record came from.
+    pub fn source_topic(&self) -> Option<&str> {
+        self.text("dlq-topic")
+    }
+
+    /// Where the record stood: its version.
+    pub fn source_version(&self) -> Option<Version> {
+        let number = |name| self.text(name)?.parse::<i64>().ok();
+        let partition = i32::try_from(number("dlq-partition")?).ok()?;
+        Some(Version::new(
+            number("dlq-timestamp")?,
+            number("dlq-offset")?,
+            partition,
+        ))
+    }
+
+    /// Whether it is sent back with the version that it had.
+    pub(super) fn keeps_version(&self) -> bool {
+        self.source_version().is_some() || self.record.header(REPLAY_VERSION).is_some()
+    }
+
+    /// The headers to send it back with: those that it came with, and its version, unless it came with one or is to be
+    /// taken `as_new`.
+    pub fn replay_headers(&self, as_new: bool) -> Vec<Header> {
+        let mut headers = self.record.headers.clone();
+        let ours = headers.len().saturating_sub(OURS.len());
+        if headers[ours..]
+            .iter()
+            .map(|header| header.name.as_str())
+            .eq(OURS)
+        {
+            headers.truncate(ours);
+        }
+        if as_new {
+            headers.retain(|header| header.name != REPLAY_VERSION);
+        } else if !headers.iter().any(|header| header.name == REPLAY_VERSION)
+            && let Some(version) = self.source_version()
+        {
+            let value = format!(
+                "{}/{}/{}",
+                version.timestamp_ms, version.offset, version.partition
+            );
+            headers.push(Header {
+                name: REPLAY_VERSION.to_owned(),
+                value: Some(value.into_bytes()),
+            });
+        }
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::record::Timestamp;
+
+    fn header(name: &str, value: &str) -> Header {
+        Header {
+            name: name.to_owned(),
+            value: Some(value.as_bytes().to_vec()),
+        }
+    }
+
+    fn letter(original: &[Header]) -> DeadLetter {
+        let ours = [
+            "invalid_order",
+            "rule",
+            "orders",
+            "3",
+            "42",
+            "1700000000000",
+            "w",
+        ];
+        let headers = original
+            .iter()
+            .cloned()
+            .chain(
+                OURS.into_iter()
+                    .zip(ours)
+                    .map(|(name, value)| header(name, value)),
+            )
+            .collect();
+        let record = Record {
+            topic: "orders-dlq".into(),
+            partition: 0,
+            offset: 0,
+            timestamp: Timestamp::Missing,
+            key: None,
+            value: None,
+            headers,
+        };
+        DeadLetter { record }
+    }
+
+    #[test]
+    fn a_replay_drops_our_headers_and_carries_the_version() {
+        let headers = letter(&[
+            header("traceparent", "t"),
+            header("dlq-reason", "an original of that name"),
+        ])
+        .replay_headers(false);
+        assert_eq!(
+            headers,
+            [
+                header("traceparent", "t"),
+                header("dlq-reason", "an original of that name"),
+                header(REPLAY_VERSION, "1700000000000/42/3")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_version_that_it_came_with_is_kept_unless_it_is_to_be_new() {
+        let letter = letter(&[header(REPLAY_VERSION, "1/2/3")]);
+        assert_eq!(
+            letter.replay_headers(false),
+            [header(REPLAY_VERSION, "1/2/3")]
+        );
+        assert!(letter.replay_headers(true).is_empty());
+    }
+
+    #[test]
+    fn ours_win_over_originals_of_the_same_name() {
+        let letter = letter(&[header("dlq-reason", "forged")]);
+        assert_eq!(letter.reason(), "invalid_order");
+        assert_eq!(
+            letter.source_version(),
+            Some(Version::new(1_700_000_000_000, 42, 3))
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! The dead letter topic: what can never be stored, byte for byte, with the reason.
+
+mod letter;
+mod reader;
+mod replay;
+
+pub use letter::DeadLetter;
+pub use reader::Reader;
+pub use replay::Replay;
+
+use std::{process, time::Duration};
+
+use anyhow::Context;
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    message::OwnedHeaders,
+    producer::{FutureProducer, FutureRecord, Producer},
+    util::Timeout,
+};
+use sha2::{Digest, Sha256};
+use shared::{config::Kafka, order::Refusal};
+
+use super::{
+    client::{self, client_id},
+    record::{Header, Record, Timestamp},
+};
+
+/// Header with a replayed record's version: `TIMESTAMP/OFFSET/PARTITION`.
+pub const REPLAY_VERSION: &str = "replay-version";
+
+/// The headers that we add, in their order. They come last: an original header of such a name stays in front of ours.
+const OURS: [&str; 7] = [
+    "dlq-reason",
+    "dlq-detail",
+    "dlq-topic",
+    "dlq-partition",
+    "dlq-offset",
+    "dlq-timestamp",
+    "dlq-worker",
+];
+
+/// How long closing waits for what is still on its way.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Writes dead letters.
+pub struct DeadLetters {
+    producer: FutureProducer,
+    topic: String,
+    worker: String,
+}
+
+impl DeadLetters {
+    /// A producer for the dead letter topic; connects by itself.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new(config: &Kafka) -> anyhow::Result<Self> {
+        let producer = client::producer(config)
+            .create()
+            .context("producer of dead letters")?;
+        Ok(Self {
+            producer,
+            topic: config.dead_letter_topic.clone(),
+            worker: client_id(),
+        })
+    }
+
+    /// Sends `record` with the reason; returns once the broker has acknowledged it. A record that the topic refuses for
+    /// its size goes without its value, whose length and SHA-256 the detail tells instead; if need be without its key and
+    /// headers, too.
+    ///
+    /// # Errors
+    /// When it was not acknowledged within ten seconds; it may stand in the topic all the same.
+    pub async fn send(&self, record: &Record, refusal: &Refusal) -> Result<(), KafkaError> {
+        let whole = self.deliver(record, refusal).await;
+        if !is_too_large(&whole) {
+            return whole;
+        }
+        let value = record.value.as_deref().unwrap_or_default();
+        let mut smaller = record.clone();
+        smaller.value = Some(Vec::new());
+        let mut refusal = refusal.clone();
+        refusal.detail = format!(
+            "{}; value left out: {} bytes, sha256 {:x}",
+            refusal.detail,
+            value.len(),
+            Sha256::digest(value)
+        );
+        let without_value = self.deliver(&smaller, &refusal).await;
+        if !is_too_large(&without_value) {
+            return without_value;
+        }
+        let key = smaller.key.take().unwrap_or_default();
+        refusal.detail = format!(
+            "{}; key left out: {} bytes; {} headers left out",
+            refusal.detail,
+            key.len(),
+            smaller.headers.len()
+        );
+        smaller.headers.clear();
+        self.deliver(&smaller, &refusal).await
+    }
+
+    async fn deliver(&self, record: &Record, refusal: &Refusal) -> Result<(), KafkaError> {
+        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + OURS.len());
+        for Header { name, value } in &record.headers {
+            headers = headers.insert(rdkafka::message::Header {
+                key: name,
+                value: value.as_deref(),
+            });
+        }
+        let timestamp = match record.timestamp {
+            Timestamp::Create(millis) | Timestamp::LogAppend(millis) => millis,
+            Timestamp::Missing => -1,
+        };
+        let values = [
+            refusal.reason.as_str().to_owned(),
+            refusal.detail.clone(),
+            record.topic.to_string(),
+            record.partition.to_string(),
+            record.offset.to_string(),
+            timestamp.to_string(),
+            self.worker.clone(),
+        ];
+        for (name, value) in OURS.into_iter().zip(&values) {
+            headers = headers.insert(rdkafka::message::Header {
+                key: name,
+                value: Some(value.as_bytes()),
+            });
+        }
+        let mut message: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&self.topic).headers(headers);
+        message.key = record.key.as_deref();
+        message.payload = record.value.as_deref();
+        let delivered = self
+            .producer
+            .send(message, Timeout::After(client::DELIVERY_TIMEOUT))
+            .await;
+        if let Some((code, reason)) = self.producer.client().fatal_error() {
+            // No later send would succeed either.
+            tracing::error!(%code, reason, "the producer of dead letters cannot go on; ending the process");
+            process::exit(1);
+        }
+        delivered.map(drop).map_err(|(error, _)| error)
+    }
+
+    /// Waits for what is on its way to the broker.
+    pub fn flush(&self) {
+        if let Err(error) = self.producer.flush(FLUSH) {
+            tracing::warn!(%error, "dead letters were still on their way; their records will be read again");
+        }
+    }
+}
+
+fn is_too_large(delivered: &Result<(), KafkaError>) -> bool {
+    matches!(delivered, Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge))
+}

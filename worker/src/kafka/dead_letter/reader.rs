@@ -1,0 +1,89 @@
+//! The dead letter topic as it stands at a moment.
+
+use std::{
+    collections::HashMap,
+    ops::{ControlFlow, Range},
+};
+
+use anyhow::Context;
+use rdkafka::consumer::BaseConsumer;
+use shared::{config::Kafka, order::Reason};
+
+use super::DeadLetter;
+use crate::kafka::{client, ranges};
+
+/// Reads the dead letter topic as it stands now.
+pub struct Reader {
+    consumer: BaseConsumer,
+    topic: String,
+    partitions: Vec<(i32, Range<i64>)>,
+}
+
+impl Reader {
+    /// Looks up what the topic holds at this moment.
+    ///
+    /// # Errors
+    /// When no broker answers within ten seconds, or the topic does not exist.
+    pub fn open(config: &Kafka) -> anyhow::Result<Self> {
+        let consumer: BaseConsumer = client::reader(config).create().context("Kafka client")?;
+        let topic = config.dead_letter_topic.clone();
+        let partitions = ranges::of(&consumer, &topic)?;
+        Ok(Self {
+            consumer,
+            topic,
+            partitions,
+        })
+    }
+
+    /// Calls `each` with every dead letter, partition by partition, oldest first, until it says to stop.
+    ///
+    /// # Errors
+    /// When a broker stops answering, or `each` fails.
+    pub fn for_each(
+        &self,
+        mut each: impl FnMut(DeadLetter) -> anyhow::Result<ControlFlow<()>>,
+    ) -> anyhow::Result<()> {
+        for (partition, range) in &self.partitions {
+            let range = HashMap::from([(*partition, range.clone())]);
+            if self.read(&range, &mut each)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether at least `count` of the newest `among` dead letters of each partition have this reason.
+    ///
+    /// # Errors
+    /// When a broker stops answering.
+    pub fn newest_have_reason(
+        &self,
+        reason: Reason,
+        count: usize,
+        among: i64,
+    ) -> anyhow::Result<bool> {
+        let newest = self.partitions.iter().map(|(partition, range)| {
+            let start = (range.end - among).max(range.start);
+            (*partition, start..range.end)
+        });
+        let mut found = 0;
+        let stopped = self.read(&newest.collect(), |letter| {
+            found += usize::from(letter.reason() == reason.as_str());
+            Ok(match found < count {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        })?;
+        Ok(stopped.is_break())
+    }
+
+    fn read(
+        &self,
+        ranges: &HashMap<i32, Range<i64>>,
+        mut each: impl FnMut(DeadLetter) -> anyhow::Result<ControlFlow<()>>,
+    ) -> anyhow::Result<ControlFlow<()>> {
+        ranges::read(&self.consumer, &self.topic, ranges, |record| {
+            each(DeadLetter { record })
+        })
+    }
+}

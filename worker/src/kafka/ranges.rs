@@ -1,0 +1,88 @@
+//! Reading a part of a topic as it stands, outside of any group.
+
+use std::{
+    collections::HashMap,
+    ops::{ControlFlow, Range},
+    time::Duration,
+};
+
+use anyhow::Context;
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
+
+use super::record::Record;
+
+/// How long one question to the brokers may take.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// The partitions of a topic, in their order, each with its first offset that can still be read and the one behind its last.
+///
+/// # Errors
+/// When a broker does not answer within ten seconds, or the topic does not exist.
+pub(super) fn of(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<(i32, Range<i64>)>> {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), ANSWER)
+        .context("KAFKA_BROKERS: no broker answers")?;
+    let mut partitions: Vec<i32> = metadata
+        .topics()
+        .iter()
+        .filter(|found| found.name() == topic && found.error().is_none())
+        .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
+        .collect();
+    anyhow::ensure!(!partitions.is_empty(), "the topic {topic} does not exist");
+    partitions.sort_unstable();
+    let range = |partition| {
+        let (start, end) = consumer
+            .fetch_watermarks(topic, partition, ANSWER)
+            .context("asking for the topic's offsets")?;
+        Ok((partition, start..end))
+    };
+    partitions.into_iter().map(range).collect()
+}
+
+/// Calls `each` with the records at these offsets, as far as there are any, lowest first in each partition, until it says to
+/// stop; returns whether it did.
+///
+/// # Errors
+/// When a broker stops answering for ten seconds, or `each` fails.
+pub(super) fn read(
+    consumer: &BaseConsumer,
+    topic: &str,
+    ranges: &HashMap<i32, Range<i64>>,
+    mut each: impl FnMut(Record) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<ControlFlow<()>> {
+    let mut open: HashMap<i32, i64> = HashMap::new();
+    let mut list = TopicPartitionList::new();
+    for (partition, range) in ranges.iter().filter(|(_, range)| !range.is_empty()) {
+        list.add_partition_offset(topic, *partition, Offset::Offset(range.start))?;
+        open.insert(*partition, range.end);
+    }
+    consumer.assign(&list)?;
+    let name = topic.into();
+    while !open.is_empty() {
+        let message = match consumer.poll(ANSWER) {
+            Some(Ok(message)) => message,
+            // The last offsets may hold nothing that is handed out, such as control records.
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+                continue;
+            }
+            Some(Err(error)) => return Err(error).with_context(|| format!("reading {topic}")),
+            None => anyhow::bail!("no answer from the brokers within {ANSWER:?}"),
+        };
+        let record = Record::copy(&message, &name);
+        let Some(end) = open.get(&record.partition).copied() else {
+            continue;
+        };
+        if record.offset + 1 >= end {
+            open.remove(&record.partition);
+        }
+        if record.offset < end && each(record)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
