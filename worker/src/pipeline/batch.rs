@@ -224,7 +224,12 @@ impl Processor {
                     refused.push((&entry.received.record, refusal));
                     Outcome::Failed
                 }
-                Some(Verdict::Lost) | None => Outcome::Stale,
+                Some(Verdict::Lost) => Outcome::Stale,
+                None => {
+                    // Neither stored nor refused: its offset must not be stored, whatever the reason.
+                    tracing::error!(%uid, %version, "a record has no verdict; ending the process");
+                    std::process::abort();
+                }
             });
         }
         self.dead_letter_all(refused.iter().map(|(record, refusal)| (*record, refusal)))
