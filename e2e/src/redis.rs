@@ -35,11 +35,19 @@ impl Entry {
     }
 }
 
-/// Every order in the Redis at `url`, by its uid.
+/// Every order in the Redis at `url`, by its uid. Of a cluster all masters are named, separated by commas.
 ///
 /// # Errors
 /// When Redis does not answer.
 pub fn entries(url: &str) -> RedisResult<BTreeMap<String, Entry>> {
+    let mut all = BTreeMap::new();
+    for node in url.split(',') {
+        all.append(&mut entries_of_node(node)?);
+    }
+    Ok(all)
+}
+
+fn entries_of_node(url: &str) -> RedisResult<BTreeMap<String, Entry>> {
     let mut connection = connect(url)?;
     let keys: Vec<String> = cmd("KEYS").arg("order:*").query(&mut connection)?;
     let uids = keys
@@ -79,6 +87,17 @@ fn read(connection: &mut Connection, uids: Vec<String>) -> RedisResult<BTreeMap<
         }
     }
     Ok(entries)
+}
+
+/// As [`RedisServer::watermark`], of the Redis at `url`, which may be a master of a cluster.
+///
+/// # Errors
+/// When Redis does not answer, or another master has it.
+pub(crate) fn watermark(url: &str) -> RedisResult<Option<String>> {
+    cmd("HGET")
+        .arg("order-cache")
+        .arg("watermark")
+        .query(&mut connect(url)?)
 }
 
 fn connect(url: &str) -> RedisResult<Connection> {
@@ -175,10 +194,7 @@ impl RedisServer {
     /// # Errors
     /// When Redis does not answer.
     pub fn watermark(&self) -> RedisResult<Option<String>> {
-        cmd("HGET")
-            .arg("order-cache")
-            .arg("watermark")
-            .query(&mut connect(&self.url())?)
+        watermark(&self.url())
     }
 
     /// Runs a command as `redis-cli` would.

@@ -24,6 +24,7 @@ pub struct Builder {
     apis: usize,
     private_postgres: bool,
     private_kafka: bool,
+    redis_url: Option<String>,
     migrate: bool,
     topics: Option<Timestamps>,
     dead_letter_max_bytes: u32,
@@ -39,6 +40,7 @@ impl Builder {
             apis: 0,
             private_postgres: false,
             private_kafka: false,
+            redis_url: None,
             migrate: true,
             topics: Some(Timestamps::LogAppend),
             dead_letter_max_bytes: DEAD_LETTER_MAX_BYTES,
@@ -72,6 +74,13 @@ impl Builder {
     #[must_use]
     pub fn private_kafka(mut self) -> Self {
         self.private_kafka = true;
+        self
+    }
+
+    /// With the Redis at this URL, or the cluster of these masters, instead of one of its own.
+    #[must_use]
+    pub fn redis(mut self, url: &str) -> Self {
+        self.redis_url = Some(url.to_owned());
         self
     }
 
@@ -157,7 +166,7 @@ impl Builder {
             apis: Vec::new(),
             addresses: Addresses {
                 database_url,
-                redis_url: redis.url(),
+                redis_url: self.redis_url.unwrap_or_else(|| redis.url()),
                 brokers,
                 topic: topics.topic.clone(),
                 dead_letter_topic: topics.dead_letter_topic.clone(),

@@ -20,7 +20,7 @@ use crate::{
     postgres::{Database, OwnDatabase, PrivatePostgres},
     process::{Finished, Process},
     record::Draft,
-    redis::RedisServer,
+    redis::{RedisServer, watermark},
     wait::{DEADLINE, until},
 };
 
@@ -204,10 +204,12 @@ impl Stack {
         let worker = self.workers.last_mut().expect("just started");
         await_ready(&mut worker.process, &worker.admin);
         // A worker that meets a Redis of which nothing is known clears it. From then on what is there stays there.
-        until("a watermark in Redis", || match self.redis.watermark() {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err("none".to_owned()),
-            Err(error) => Err(error.to_string()),
+        until("a watermark in Redis", || {
+            let seen: Vec<_> = self.addresses.redis_url.split(',').map(watermark).collect();
+            match seen.iter().any(|seen| matches!(seen, Ok(Some(_)))) {
+                true => Ok(()),
+                false => Err(format!("{seen:?}")),
+            }
         });
         worker
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod breaker;
+mod cluster;
 mod crash;
 mod dashboard;
 mod dead_letters;

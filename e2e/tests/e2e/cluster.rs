@@ -1,0 +1,73 @@
+//! A Redis Cluster, by nothing but its addresses.
+
+use e2e::{Draft, Ledger, Stack, entries, refused_samples, until, valid_samples};
+use shared::{
+    order::{Order, sample::Generator},
+    testing::TestCluster,
+};
+
+/// Remembered for so long that nothing but an announcement can be the reason for a new answer.
+const FOR_EVER: [(&str, &str); 2] = [("LOCAL_CACHE_TTL", "1h"), ("NEGATIVE_CACHE_TTL", "1h")];
+
+#[test]
+fn a_redis_cluster_needs_nothing_but_its_addresses() {
+    let cluster = TestCluster::start();
+    let masters = cluster.config().url;
+    let stack = FOR_EVER
+        .iter()
+        .fold(Stack::builder("cluster"), |builder, (name, value)| {
+            builder.variable(name, value)
+        })
+        .redis(&masters)
+        .workers(2)
+        .apis(2)
+        .start();
+    let orders: Vec<Order> = Generator::new(181, 1..=3).take(300).collect();
+    let mut ledger = Ledger::default();
+    stack.send(
+        &mut ledger,
+        &orders.iter().map(Draft::order).collect::<Vec<_>>(),
+    );
+    stack.send(&mut ledger, &valid_samples(181));
+    stack.send(&mut ledger, &refused_samples(181));
+    stack.settle();
+    stack.check().tiers(&ledger);
+    for master in masters.split(',') {
+        assert!(
+            !entries(master).unwrap().is_empty(),
+            "{master} has its share"
+        );
+    }
+
+    // Every replica holds the orders now. Each master passes on what was written there.
+    for api in &stack.apis {
+        until("announcements", || match api.state_of("announcements") {
+            heard if heard == "heard" => Ok(()),
+            other => Err(other),
+        });
+        stack.check().api(&ledger, &api.url(), "local");
+    }
+    let changes: Vec<Draft> = orders
+        .iter()
+        .zip(Generator::new(182, 1..=3))
+        .map(|(known, mut change)| {
+            change.order_uid.clone_from(&known.order_uid);
+            Draft::order(&change)
+        })
+        .chain([Draft::erasure(&orders[0].order_uid)])
+        .collect();
+    stack.send(&mut ledger, &changes);
+    stack.settle();
+    stack.check().tiers(&ledger);
+    for api in &stack.apis {
+        until("every change on every replica", || {
+            let newest = ledger.orders();
+            let old = orders.iter().find(|order| {
+                let answer = api.order(&order.order_uid);
+                answer.status == 200 && Some(&answer.body) != newest[&order.order_uid].json.as_ref()
+            });
+            old.map_or(Ok(()), |order| Err(order.order_uid.clone()))
+        });
+        stack.check().api(&ledger, &api.url(), "local");
+    }
+}
