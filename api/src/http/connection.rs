@@ -41,6 +41,10 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a head, and of what is read ahead; a larger head is refused with 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
+/// Pieces that are no longer than this together are written as one: the copy costs less than what the kernel takes for a
+/// vectored write.
+const ONE_PIECE: usize = 4096;
+
 /// Who talks to whom.
 #[derive(Clone)]
 pub(super) struct Peers {
@@ -92,6 +96,8 @@ pub(super) async fn serve(
 struct Guarded {
     stream: TcpStream,
     patience: Patience,
+    /// Room for what is put together to be written as one piece.
+    piece: Vec<u8>,
 }
 
 impl Guarded {
@@ -99,6 +105,7 @@ impl Guarded {
         Self {
             stream,
             patience: Patience::new(heads),
+            piece: Vec::new(),
         }
     }
 
@@ -219,9 +226,19 @@ impl AsyncWrite for Guarded {
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
+        pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        let Self { stream, piece, .. } = &mut *self;
+        let stream = Pin::new(stream);
+        let written = if pieces.iter().map(|piece| piece.len()).sum::<usize>() > ONE_PIECE {
+            stream.poll_write_vectored(context, pieces)
+        } else {
+            piece.clear();
+            pieces
+                .iter()
+                .for_each(|bytes| piece.extend_from_slice(bytes));
+            stream.poll_write(context, piece)
+        };
         self.wrote(context, written)
     }
 
