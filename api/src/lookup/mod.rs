@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use shared::{
@@ -78,6 +78,8 @@ pub struct Found {
     pub answer: Answer,
     /// The tier that gave it.
     pub source: Source,
+    /// How long the look-up took.
+    pub took: Duration,
 }
 
 /// No tier could answer.
@@ -170,31 +172,31 @@ impl Lookup {
     /// # Errors
     /// When no tier can answer.
     pub async fn find(&self, uid: OrderUid, freshness: Freshness) -> Result<Found, LookupError> {
+        let started = Instant::now();
         if freshness == Freshness::Cached
-            && let Some(answer) = self.look_locally(&uid)
+            && let Some(found) = self.look_locally(&uid, started)
         {
-            return Ok(Found {
-                answer,
-                source: Source::Local,
-            });
+            return Ok(found);
         }
         // Boxed, so that an answer from the local cache does not carry the room for the others.
-        Box::pin(self.find_elsewhere(uid, freshness)).await
+        let (source, answer) = Box::pin(self.find_elsewhere(uid, freshness)).await?;
+        Ok(Found {
+            answer,
+            source,
+            took: started.elapsed(),
+        })
     }
 
     async fn find_elsewhere(
         &self,
         uid: OrderUid,
         freshness: Freshness,
-    ) -> Result<Found, LookupError> {
+    ) -> Result<(Source, Answer), LookupError> {
         let ticket = self.inner.local.begin(&uid);
         if freshness == Freshness::Cached
             && let Some(answer) = self.look_in_redis(&uid, ticket).await
         {
-            return Ok(Found {
-                answer,
-                source: Source::Redis,
-            });
+            return Ok((Source::Redis, answer));
         }
         let answer = match freshness {
             Freshness::Cached => self.look_in_postgres(uid, ticket).await?,
@@ -203,10 +205,7 @@ impl Lookup {
                 trace::in_span("postgres", Box::pin(self.load(uid, ticket))).await?
             }
         };
-        Ok(Found {
-            answer,
-            source: Source::Postgres,
-        })
+        Ok((Source::Postgres, answer))
     }
 
     /// A page of orders, from the read replica where there is one.
@@ -239,17 +238,21 @@ impl Lookup {
         Ok(kept.count())
     }
 
-    fn look_locally(&self, uid: &OrderUid) -> Option<Answer> {
+    fn look_locally(&self, uid: &OrderUid, started: Instant) -> Option<Found> {
         let metrics = &self.inner.metrics;
-        let started = Instant::now();
         let answer = trace::in_span_sync("local cache", || self.inner.local.get(uid, started));
-        metrics.local_get.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        metrics.local_get.observe(took.as_secs_f64());
         metrics.local(match &answer {
             Some(Answer::Order(_) | Answer::Erased(_)) => LocalResult::Hit,
             Some(Answer::Unknown) => LocalResult::Negative,
             None => LocalResult::Miss,
         });
-        answer
+        Some(Found {
+            answer: answer?,
+            source: Source::Local,
+            took,
+        })
     }
 
     async fn look_in_redis(&self, uid: &OrderUid, ticket: Ticket) -> Option<Answer> {
