@@ -32,7 +32,7 @@ impl Answer {
     pub fn new(version: Version, document: Option<Bytes>) -> Self {
         match document {
             Some(json) => {
-                let etag = Bytes::from(format!("\"{version}\""));
+                let etag = Bytes::from(["\"", &version.to_string(), "\""].concat());
                 Self::Order(Arc::new(Document {
                     version,
                     etag,

@@ -34,6 +34,10 @@ pub(super) static X_DURATION_MS: HeaderName = HeaderName::from_static("x-duratio
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// So many headers a usual answer has, `X-Request-Id` included. Room for one more would double the map, and be too large a
+/// block for the allocator's fast path.
+const HEADERS: usize = 6;
+
 #[derive(Tags)]
 enum Tag {
     /// Look orders up.
@@ -184,7 +188,7 @@ impl IntoResponse for OrderResponse {
                 let mut response = Response::default();
                 response.set_body(json);
                 let headers = response.headers_mut();
-                headers.reserve(8);
+                headers.reserve(HEADERS);
                 headers.insert(header::CONTENT_TYPE, JSON);
                 headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
                 headers.insert(header::ETAG, etag_value(etag));
