@@ -7,6 +7,7 @@
 mod announcement;
 mod breaker;
 mod connection;
+mod durations;
 mod entry;
 mod state;
 mod subscription;
@@ -21,15 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry::{KeyValue, metrics::Histogram};
 use redis::RedisError;
 
-use crate::{
-    config::{self, ConfigError},
-    telemetry::metrics::{LATENCY_SECONDS, meter},
-};
+use crate::config::{self, ConfigError};
 use breaker::Breaker;
 use connection::{Connection, Source};
+use durations::Durations;
 
 /// A call to Redis that failed. Its text holds no value of an entry.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -87,7 +85,7 @@ struct Inner {
     ttl: Duration,
     breaker: Breaker,
     clock: Mutex<Option<ClockReading>>,
-    duration: Histogram<f64>,
+    durations: Durations,
 }
 
 /// What the clock of Redis said, and when we heard it.
@@ -115,11 +113,6 @@ impl Cache {
     }
 
     fn new(source: Source, config: &config::Redis) -> Self {
-        let duration = meter()
-            .f64_histogram("cache_operation_duration_seconds")
-            .with_description("Time of one operation on a cache tier")
-            .with_boundaries(LATENCY_SECONDS.to_vec())
-            .build();
         Self {
             inner: Arc::new(Inner {
                 source,
@@ -127,7 +120,7 @@ impl Cache {
                 ttl: config.order_ttl,
                 breaker: Breaker::default(),
                 clock: Mutex::new(None),
-                duration,
+                durations: Durations::new(),
             }),
         }
     }
@@ -153,13 +146,7 @@ impl Cache {
         self.inner
             .breaker
             .record(result.as_ref().err().is_none_or(|error| !error.is_outage()));
-        self.inner.duration.record(
-            started.elapsed().as_secs_f64(),
-            &[
-                KeyValue::new("tier", "redis"),
-                KeyValue::new("operation", operation),
-            ],
-        );
+        self.inner.durations.record(operation, started.elapsed());
         result
     }
 
