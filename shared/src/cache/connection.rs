@@ -15,7 +15,7 @@ use redis::{
 };
 use tokio::sync::OnceCell;
 
-use super::CacheError;
+use super::{CacheError, batcher::Batcher};
 use crate::config::{self, ConfigError};
 
 /// Connections that the worker's pool may hold: one for each batch that may be in its Redis stage, and one for repairs.
@@ -75,6 +75,14 @@ impl Source {
             .build()
             .map_err(|error| malformed(&error))?;
         Ok(Self::Cluster(Box::new(client), OnceCell::new()))
+    }
+
+    /// A batcher over the one connection that all share, where there is one.
+    pub(super) fn batcher(&self, timeout: Duration) -> Option<Batcher> {
+        match self {
+            Self::Shared(manager) => Some(Batcher::new(manager.clone(), timeout)),
+            Self::Pooled(_) | Self::Cluster(..) => None,
+        }
     }
 
     pub(super) async fn connection(&self) -> Result<Connection, CacheError> {

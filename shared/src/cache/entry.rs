@@ -119,13 +119,21 @@ impl Cache {
     /// # Errors
     /// When Redis does not answer, or holds something that is not an entry of ours.
     pub async fn get(&self, uid: &OrderUid) -> Result<Option<Cached>, CacheError> {
-        let reply = self
-            .run(GET, async {
-                let mut connection = self.connection().await?;
-                let reply: Reply = get(uid).query_async(&mut connection).await?;
-                Ok(reply)
-            })
-            .await?;
+        let command = get(uid);
+        let reply: Reply = match &self.inner.batcher {
+            Some(batcher) => {
+                let reply = self.attempt(GET, batcher.call(command)).await?;
+                Reply::from_redis_value(reply).map_err(|_| CacheError::Corrupt)?
+            }
+            // Boxed: every read would carry the room for it.
+            None => {
+                Box::pin(self.run(GET, async {
+                    let mut connection = self.connection().await?;
+                    Ok(command.query_async(&mut connection).await?)
+                }))
+                .await?
+            }
+        };
         let Some((version, document)) = reply.0 else {
             return Ok(None);
         };

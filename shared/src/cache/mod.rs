@@ -5,6 +5,7 @@
 //! moment at which its row was read or committed. Whoever writes announces what it wrote.
 
 mod announcement;
+mod batcher;
 mod breaker;
 mod connection;
 mod durations;
@@ -25,6 +26,7 @@ use std::{
 use redis::RedisError;
 
 use crate::config::{self, ConfigError};
+use batcher::Batcher;
 use breaker::Breaker;
 use connection::{Connection, Source};
 use durations::Durations;
@@ -81,6 +83,8 @@ pub struct Cache {
 
 struct Inner {
     source: Source,
+    /// For reads, where one connection serves them all.
+    batcher: Option<Batcher>,
     timeout: Duration,
     ttl: Duration,
     breaker: Breaker,
@@ -115,6 +119,7 @@ impl Cache {
     fn new(source: Source, config: &config::Redis) -> Self {
         Self {
             inner: Arc::new(Inner {
+                batcher: source.batcher(config.timeout),
                 source,
                 timeout: config.timeout,
                 ttl: config.order_ttl,
@@ -135,14 +140,26 @@ impl Cache {
         operation: &'static str,
         work: impl Future<Output = Result<T, CacheError>>,
     ) -> Result<T, CacheError> {
+        let timeout = self.inner.timeout;
+        let work = async {
+            tokio::time::timeout(timeout, work)
+                .await
+                .unwrap_or(Err(CacheError::Deadline(timeout)))
+        };
+        self.attempt(operation, work).await
+    }
+
+    /// Does `work`, which has a deadline of its own, unless the breaker is open.
+    async fn attempt<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, CacheError>>,
+    ) -> Result<T, CacheError> {
         if !self.inner.breaker.admits() {
             return Err(CacheError::Open);
         }
         let started = Instant::now();
-        let timeout = self.inner.timeout;
-        let result = tokio::time::timeout(timeout, work)
-            .await
-            .unwrap_or(Err(CacheError::Deadline(timeout)));
+        let result = work.await;
         self.inner
             .breaker
             .record(result.as_ref().err().is_none_or(|error| !error.is_outage()));
