@@ -20,7 +20,7 @@ use crate::{
     summary::{Summary, line},
 };
 
-/// The server under test and the load generator have a core each; Redis runs where there is room.
+/// The server under test has a core for itself; the load generator and Redis share the other.
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 
@@ -104,6 +104,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Floor::start(Tier::Local, &redis_url)?,
         Floor::start(Tier::Redis, &redis_url)?,
     ];
+    pin(redis_pid(&redis_url)?, LOAD_CORE)?;
     let folder = env::temp_dir().join(format!("bench-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let load = Load::new(&folder, &paths, LOAD_CORE)?;
@@ -196,6 +197,15 @@ fn pin(pid: u32, core: usize) -> anyhow::Result<()> {
         .context("taskset is needed (util-linux)")?;
     ensure!(status.success(), "taskset could not bind process {pid}");
     Ok(())
+}
+
+fn redis_pid(url: &str) -> anyhow::Result<u32> {
+    let mut connection = redis::Client::open(url)?.get_connection()?;
+    let info: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("process_id:"));
+    Ok(pid.context("Redis tells no process_id")?.trim().parse()?)
 }
 
 fn await_tier(api: &Server, path: &str, tier: Tier) {
