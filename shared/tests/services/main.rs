@@ -6,6 +6,7 @@
 )]
 
 mod cache;
+mod round_trips;
 mod storage;
 
 use bytes::Bytes;
