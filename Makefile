@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down services test chaos bench cluster-test publish lint fmt clean
+.PHONY: help up down services test chaos bench bench-large cluster-test publish lint fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ test: ## Services, format, clippy, docs, unit, integration and end-to-end tests
 chaos: ## Try to break every promise of docs/promises.md, for more than an hour; ARGS=--help tells how to run less
 	@scripts/chaos $(or $(ARGS),--page docs/promises.md)
 
-bench: ## Measure ingest and reads against their floors
+bench: ## Measure what the programs reach, against their floors
 	@scripts/bench
+
+bench-large: ## Measure with 10 million orders stored, and with several workers
+	@scripts/bench large
 
 cluster-test: ## Install the chart into a real cluster and upgrade, kill, roll back and remove it under load
 	@scripts/cluster-test

@@ -10,11 +10,11 @@ use tokio_postgres::{Client, NoTls};
 use crate::cpu::cpu_time;
 
 /// As many orders a transaction as makes this floor fast without more memory than a worker has.
-const ORDERS_PER_TRANSACTION: usize = 1000;
+pub(crate) const ORDERS_PER_TRANSACTION: usize = 1000;
 
 /// The tables in the order of their foreign keys, each with the column of the order's id and the columns that the worker
 /// writes, too; the rest has defaults.
-const TABLES: [(&str, &str, &str); 4] = [
+pub(crate) const TABLES: [(&str, &str, &str); 4] = [
     (
         "orders",
         "id",

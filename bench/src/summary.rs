@@ -1,9 +1,7 @@
 //! Medians, and the spread that tells how far to trust them.
 
-use serde::Serialize;
-
 /// What several rounds gave.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Summary {
     pub(crate) median: f64,
     pub(crate) min: f64,
@@ -28,12 +26,10 @@ impl Summary {
     }
 }
 
-/// Prints one line of a table.
-pub(crate) fn line(name: &str, summary: Summary) {
-    println!(
-        "  {name:<40} {:>10.2}   {:.2} to {:.2}",
-        summary.median, summary.min, summary.max
-    );
+/// The value below which the fraction `rank` of `sorted` lies.
+pub(crate) fn percentile(sorted: &[f64], rank: f64) -> f64 {
+    let index = (sorted.len() as f64 * rank).ceil() as usize;
+    sorted[index.clamp(1, sorted.len()) - 1]
 }
 
 #[cfg(test)]
@@ -45,5 +41,14 @@ mod tests {
         let summary = Summary::of([4.0, 1.0, 2.0, 9.0]);
         assert_eq!((summary.median, summary.min, summary.max), (3.0, 1.0, 9.0));
         assert_eq!(Summary::of([5.0, 1.0, 2.0]).median, 2.0);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        for (rank, expected) in [(0.0, 1.0), (0.5, 100.0), (0.99, 198.0), (1.0, 200.0)] {
+            assert_eq!(percentile(&values, rank), expected);
+        }
+        assert_eq!(percentile(&[7.0], 0.5), 7.0);
     }
 }

@@ -1,0 +1,285 @@
+//! How long it takes from handing an order to a producer until the api answers it.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Args;
+use e2e::Stack;
+use hyper::StatusCode;
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+use shared::order::{Order, sample::Generator};
+use tokio::{runtime::Runtime, sync::mpsc, task::JoinSet};
+
+use crate::{
+    client::Client,
+    ingest,
+    part::{Curve, Figure, Goal, Part},
+    summary::percentile,
+};
+
+/// Between two looks at the same order. Tokio's timer has ticks of a millisecond, so a look may come one later.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// The replicas are asked for every other order so long before it is sent, and remember "not found" for a second.
+const ASKED_BEFORE: Duration = Duration::from_millis(500);
+
+/// How long one order may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Not looked at: connections are made, statements prepared.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Rounds under load.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Seconds of a round.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Orders a second under load.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// One order of so many is looked at: to look at all would be load of its own.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    every: u32,
+    /// Milliseconds that the producing client waits for more records; the producer of this repository waits 5.
+    #[arg(long, default_value_t = 5)]
+    linger: u32,
+}
+
+/// A stream of orders.
+#[derive(Clone, Copy)]
+struct Load {
+    rate: u32,
+    every: u32,
+    duration: Duration,
+}
+
+/// What is to be done about an order.
+enum Task {
+    /// Ask once, so that the replica remembers that there is none.
+    Ask(String),
+    /// Ask until it is there.
+    Await(String, Instant),
+}
+
+/// # Errors
+/// When a service does not answer, or an order does not appear.
+pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
+    let runtime = Runtime::new()?;
+    let mut stack = ingest::stack("bench-latency");
+    stack.start_worker();
+    stack.start_api();
+    stack.start_api();
+    let producer = producer(&stack.addresses().brokers, options.linger)?;
+    let busy = Load {
+        rate: options.rate,
+        every: options.every,
+        duration: Duration::from_secs(options.seconds),
+    };
+    let idle = Load {
+        rate: 10,
+        every: 1,
+        duration: busy.duration / 2,
+    };
+    let measure = |load: Load| -> anyhow::Result<Vec<f64>> {
+        let mut taken = stream(&runtime, &stack, &producer, load)?;
+        taken.sort_by(f64::total_cmp);
+        Ok(taken)
+    };
+    measure(Load {
+        duration: WARM_UP,
+        ..busy
+    })?;
+    let (mut under_load, mut one_by_one) = (Vec::new(), Vec::new());
+    for number in 1..=options.rounds {
+        for (load, rounds) in [(busy, &mut under_load), (idle, &mut one_by_one)] {
+            let taken = measure(load)?;
+            eprintln!(
+                "round {number}, {} orders/s: p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms of {}",
+                load.rate,
+                percentile(&taken, 0.5),
+                percentile(&taken, 0.99),
+                percentile(&taken, 1.0),
+                taken.len()
+            );
+            rounds.push(taken);
+        }
+    }
+    Ok(part(options, &under_load, &one_by_one))
+}
+
+fn part(options: &Options, under_load: &[Vec<f64>], one_by_one: &[Vec<f64>]) -> Part {
+    let figure = |what: &str, rounds: &[Vec<f64>], rank| {
+        let values = rounds.iter().map(|taken| percentile(taken, rank));
+        Figure::new(what, "ms", values)
+    };
+    let name = |rank| format!("produce to visible, {} orders/s, {rank}", options.rate);
+    let method = format!(
+        "one worker, two api replicas; from the call of the producing client (linger {} ms) to the first 200, looked for \
+         every 1 to 2 ms; every other order had been asked for before; one in {} was looked at, {} of them",
+        options.linger,
+        options.every,
+        under_load.iter().map(Vec::len).sum::<usize>()
+    );
+    let mut part = Part::new(
+        "latency",
+        &method,
+        vec![
+            figure(&name("p50"), under_load, 0.5).goal(Goal::AtMost(15.0)),
+            figure(&name("p99"), under_load, 0.99).goal(Goal::AtMost(50.0)),
+            figure(&name("most"), under_load, 1.0),
+            figure("produce to visible, 10 orders/s, p50", one_by_one, 0.5),
+        ],
+    );
+    part.curves = vec![
+        curve(&format!("{} orders/s", options.rate), under_load),
+        curve("10 orders/s", one_by_one),
+    ];
+    part
+}
+
+/// Which share of all orders was visible after how long.
+fn curve(name: &str, rounds: &[Vec<f64>]) -> Curve {
+    let mut all = rounds.concat();
+    all.sort_by(f64::total_cmp);
+    let ranks = (0..=99).map(|percent| f64::from(percent) / 100.0);
+    Curve {
+        name: name.to_owned(),
+        points: ranks
+            .chain([0.995, 0.999, 1.0])
+            .map(|rank| (percentile(&all, rank), rank * 100.0))
+            .collect(),
+    }
+}
+
+/// As the producer of this repository sends, but for the linger.
+fn producer(
+    brokers: &str,
+    linger: u32,
+) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
+    let producer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", linger.to_string())
+        .set("compression.type", "lz4")
+        .set("partitioner", "murmur2_random")
+        .set("socket.nagle.disable", "true")
+        .create()?;
+    Ok(producer)
+}
+
+/// Sends one stream; returns how many milliseconds each order took that was looked at.
+fn stream(
+    runtime: &Runtime,
+    stack: &Stack,
+    producer: &ThreadedProducer<DefaultProducerContext>,
+    load: Load,
+) -> anyhow::Result<Vec<f64>> {
+    let count = load.duration.as_secs() as usize * load.rate as usize;
+    let orders: Vec<Order> = Generator::new(seed(), 2..=3).take(count).collect();
+    let urls: Vec<String> = stack.apis.iter().map(|api| api.url()).collect();
+    let (tasks, received) = mpsc::unbounded_channel();
+    let topic = &stack.addresses().topic;
+    thread::scope(|scope| {
+        let sending = scope.spawn(move || send(producer, topic, &orders, load, &tasks));
+        let taken = runtime.block_on(look(urls, received));
+        match sending.join() {
+            Ok(sent) => sent.and(taken),
+            Err(_) => anyhow::bail!("the sending thread panicked"),
+        }
+    })
+}
+
+/// Other uids each time.
+fn seed() -> u64 {
+    std::time::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_nanos() as u64)
+}
+
+fn send(
+    producer: &ThreadedProducer<DefaultProducerContext>,
+    topic: &str,
+    orders: &[Order],
+    load: Load,
+    tasks: &mpsc::UnboundedSender<Task>,
+) -> anyhow::Result<()> {
+    let ahead = (ASKED_BEFORE.as_secs_f64() * f64::from(load.rate)).ceil() as usize;
+    let is_looked_at = |number: usize| number.is_multiple_of(load.every as usize);
+    let start = Instant::now();
+    for (number, order) in orders.iter().enumerate() {
+        // On time, however long the last one took.
+        let due = start + Duration::from_secs(1) * number as u32 / load.rate;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let later = number + ahead;
+        if is_looked_at(later)
+            && (later / load.every as usize).is_multiple_of(2)
+            && let Some(order) = orders.get(later)
+        {
+            tasks.send(Task::Ask(order.order_uid.clone()))?;
+        }
+        let json = order.to_json();
+        let record = BaseRecord::to(topic).key(&order.order_uid).payload(&json);
+        if is_looked_at(number) {
+            tasks.send(Task::Await(order.order_uid.clone(), Instant::now()))?;
+        }
+        producer.send(record).map_err(|(error, _)| error)?;
+    }
+    producer.flush(PATIENCE)?;
+    Ok(())
+}
+
+async fn look(
+    urls: Vec<String>,
+    mut tasks: mpsc::UnboundedReceiver<Task>,
+) -> anyhow::Result<Vec<f64>> {
+    let client = Client::new();
+    let mut looking = JoinSet::new();
+    let mut number = 0;
+    while let Some(task) = tasks.recv().await {
+        let client = client.clone();
+        match task {
+            Task::Ask(uid) => {
+                for url in &urls {
+                    let (client, url) = (client.clone(), format!("{url}/order/{uid}"));
+                    looking.spawn(async move {
+                        client.status(&url).await?;
+                        Ok(None)
+                    });
+                }
+            }
+            Task::Await(uid, sent) => {
+                number += 1;
+                // Two in a row, for every other one was asked for before.
+                let url = format!("{}/order/{uid}", urls[number / 2 % urls.len()]);
+                looking.spawn(async move { visible(&client, &url, sent).await.map(Some) });
+            }
+        }
+    }
+    let mut taken = Vec::new();
+    while let Some(looked) = looking.join_next().await {
+        taken.extend(looked??);
+    }
+    Ok(taken)
+}
+
+/// Milliseconds from `sent` until `url` is answered with 200.
+async fn visible(client: &Client, url: &str, sent: Instant) -> anyhow::Result<f64> {
+    while sent.elapsed() < PATIENCE {
+        match client.status(url).await? {
+            StatusCode::OK => return Ok(sent.elapsed().as_secs_f64() * 1e3),
+            StatusCode::NOT_FOUND => tokio::time::sleep(PAUSE).await,
+            other => anyhow::bail!("{url}: {other}"),
+        }
+    }
+    None.with_context(|| format!("{url} did not appear within {PATIENCE:?}"))
+}

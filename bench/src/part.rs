@@ -1,0 +1,157 @@
+//! What a part of the measurement gave, and what it is judged by.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::summary::Summary;
+
+/// What a figure is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    /// What was measured.
+    pub(crate) what: String,
+    /// Of `ours` and `floor`.
+    pub(crate) unit: String,
+    /// A value for each round.
+    pub(crate) ours: Vec<f64>,
+    /// What the floor gave in the same rounds; empty where there is none.
+    pub(crate) floor: Vec<f64>,
+    /// Of the ratio where there is a floor, else of our own value.
+    pub(crate) goal: Option<Goal>,
+}
+
+impl Figure {
+    /// At least one value.
+    pub(crate) fn new(what: &str, unit: &str, ours: impl IntoIterator<Item = f64>) -> Self {
+        Self {
+            what: what.to_owned(),
+            unit: unit.to_owned(),
+            ours: ours.into_iter().collect(),
+            floor: Vec::new(),
+            goal: None,
+        }
+    }
+
+    /// As many values as `ours` has.
+    pub(crate) fn floor(mut self, floor: impl IntoIterator<Item = f64>) -> Self {
+        self.floor = floor.into_iter().collect();
+        self
+    }
+
+    pub(crate) fn goal(mut self, goal: Goal) -> Self {
+        self.goal = Some(goal);
+        self
+    }
+
+    /// The ratio of each round; none without a floor.
+    pub(crate) fn ratios(&self) -> Option<Vec<f64>> {
+        let pairs = self.ours.iter().zip(&self.floor);
+        (!self.floor.is_empty()).then(|| pairs.map(|(ours, floor)| ours / floor).collect())
+    }
+
+    /// The values that the goal is about.
+    pub(crate) fn judged(&self) -> Vec<f64> {
+        self.ratios().unwrap_or_else(|| self.ours.clone())
+    }
+
+    /// Whether the median reaches the goal; none without a goal.
+    pub(crate) fn is_reached(&self) -> Option<bool> {
+        let median = Summary::of(self.judged()).median;
+        Some(match self.goal? {
+            Goal::AtLeast(least) => median >= least,
+            Goal::AtMost(most) => median <= most,
+        })
+    }
+}
+
+/// A line through points.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Curve {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+impl Curve {
+    /// The median of the rounds at each size.
+    pub(crate) fn of_medians<R>(name: &str, sizes: &[(i64, Vec<R>)], value: fn(&R) -> f64) -> Self {
+        let median = |rounds: &[R]| Summary::of(rounds.iter().map(value)).median;
+        Self {
+            name: name.to_owned(),
+            points: sizes
+                .iter()
+                .map(|(size, rounds)| (*size as f64, median(rounds)))
+                .collect(),
+        }
+    }
+}
+
+/// What one command of `bench` gave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Part {
+    /// As its command is called.
+    pub(crate) name: String,
+    /// How it was measured, in a sentence or two.
+    pub(crate) method: String,
+    pub(crate) figures: Vec<Figure>,
+    /// What the figures do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) curves: Vec<Curve>,
+}
+
+impl Part {
+    pub(crate) fn new(name: &str, method: &str, figures: Vec<Figure>) -> Self {
+        Self {
+            name: name.to_owned(),
+            method: method.to_owned(),
+            figures,
+            curves: Vec::new(),
+        }
+    }
+
+    /// # Errors
+    /// When the file is missing or holds something else.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read(path).with_context(|| path.display().to_string())?;
+        serde_json::from_slice(&text).with_context(|| path.display().to_string())
+    }
+
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        fs::write(path, text + "\n").with_context(|| path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_the_rounds_ratios_is_judged() {
+        let figure = Figure::new("x", "1/s", [10.0, 20.0, 90.0]).floor([10.0, 10.0, 10.0]);
+        assert_eq!(figure.judged(), [1.0, 2.0, 9.0]);
+        assert_eq!(figure.is_reached(), None);
+        let reached = |goal| figure.clone().goal(goal).is_reached();
+        assert_eq!(reached(Goal::AtLeast(2.0)), Some(true));
+        assert_eq!(reached(Goal::AtLeast(2.1)), Some(false));
+        assert_eq!(reached(Goal::AtMost(1.9)), Some(false));
+    }
+
+    #[test]
+    fn without_a_floor_the_value_itself_is_judged() {
+        let figure = Figure::new("x", "ms", [3.0]).goal(Goal::AtMost(3.0));
+        assert_eq!(figure.ratios(), None);
+        assert_eq!(figure.is_reached(), Some(true));
+    }
+}
