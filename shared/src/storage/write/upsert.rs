@@ -93,14 +93,14 @@ pub(super) async fn upsert(
     Ok(won)
 }
 
-/// Breaks [`Rule::ChildrenFollowTheRow`].
+/// Breaks [`Rule::ChildrenFollowTheRow`]. An order without children cannot be read, so erasures are left alone.
 async fn count_losers_in(
     connection: &mut PgConnection,
     candidates: &[Candidate<'_>],
     winners: &mut [Option<Winner>],
 ) -> Result<(), sqlx::Error> {
     for (candidate, winner) in candidates.iter().zip(winners) {
-        if winner.is_none() {
+        if winner.is_none() && candidate.change.order.is_some() {
             let id = sqlx::query_scalar("SELECT id FROM orders WHERE order_uid = $1")
                 .bind(candidate.change.uid.as_str())
                 .fetch_one(&mut *connection)
