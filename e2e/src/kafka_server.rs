@@ -3,20 +3,24 @@
 use crate::{
     environment::{Folder, script},
     port::Port,
+    proxy::Proxy,
 };
 
-/// A broker of its own.
+/// A broker of its own, which is reached by a [`Proxy`] only.
 pub struct PrivateKafka {
     folder: Folder,
     port: Port,
     controller: Port,
+    link: Proxy,
 }
 
 impl PrivateKafka {
     pub(crate) fn start(name: &str) -> Self {
+        let port = Port::reserve();
         let server = Self {
             folder: Folder::create(&format!("{name}-kafka")),
-            port: Port::reserve(),
+            link: Proxy::to(&port.address()),
+            port,
             controller: Port::reserve(),
         };
         server.start_again();
@@ -24,35 +28,50 @@ impl PrivateKafka {
     }
 
     pub(crate) fn brokers(&self) -> String {
-        self.port.address()
+        self.link.address()
     }
 
-    /// Starts it after a [`PrivateKafka::stop`], with what it held; returns when it is ready.
+    /// The road to it.
+    pub fn link(&self) -> &Proxy {
+        &self.link
+    }
+
+    /// Starts it after a [`PrivateKafka::stop`] or a [`PrivateKafka::crash`], with what it held; returns when it is ready.
     #[track_caller]
     pub fn start_again(&self) {
-        let (port, controller) = (
-            self.port.number().to_string(),
-            self.controller.number().to_string(),
-        );
+        let ports = [&self.port, &self.controller].map(|port| port.number().to_string());
+        let address = self.link.address();
+        let (_, advertised) = address.rsplit_once(':').expect("HOST:PORT");
         let folder = self.folder.argument();
-        script("kafka/run", &["start", &folder, &port, &controller])
-            .unwrap_or_else(|error| panic!("{error}"));
+        script(
+            "kafka/run",
+            &["start", &folder, &ports[0], &ports[1], advertised],
+        )
+        .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Ends it.
     #[track_caller]
     pub fn stop(&self) {
-        self.try_stop().unwrap_or_else(|error| panic!("{error}"));
+        self.try_stop("fast")
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn try_stop(&self) -> Result<(), String> {
-        script("kafka/run", &["stop", &self.folder.argument()])
+    /// Ends it as a crash would.
+    #[track_caller]
+    pub fn crash(&self) {
+        self.try_stop("immediate")
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn try_stop(&self, how: &str) -> Result<(), String> {
+        script("kafka/run", &["stop", &self.folder.argument(), how])
     }
 }
 
 impl Drop for PrivateKafka {
     fn drop(&mut self) {
-        if let Err(error) = self.try_stop() {
+        if let Err(error) = self.try_stop("immediate") {
             eprintln!("{error}");
         }
     }

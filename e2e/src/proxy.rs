@@ -1,6 +1,7 @@
 //! A road to a service that a test may cut, freeze, slow down, and on which a COMMIT can be lost or answered late.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -36,8 +37,8 @@ struct Road {
     /// How likely it is that a connection ends with a piece.
     loss: f64,
     commits: Commits,
-    /// The sockets of all connections, so that they can be ended.
-    sockets: Vec<TcpStream>,
+    /// The sockets of each connection, by its number, so that they can be ended: the client's, and ours at the server.
+    sockets: BTreeMap<u64, [TcpStream; 2]>,
 }
 
 #[derive(Default)]
@@ -135,10 +136,18 @@ impl Proxy {
     /// Ends every connection; new ones are welcome.
     pub fn end_connections(&self) {
         let sockets = std::mem::take(&mut self.state.lock().sockets);
-        for socket in sockets {
+        for socket in sockets.into_values().flatten() {
             // One that has ended already needs no end.
             let _ = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// The ports from which the server sees the connections that are open.
+    pub fn ports(&self) -> Vec<u16> {
+        let road = self.state.lock();
+        let ours = road.sockets.values().map(|[_, server]| server.local_addr());
+        ours.filter_map(|address| Some(address.ok()?.port()))
+            .collect()
     }
 
     /// From now on connections stay open, new ones too, and nothing passes.
@@ -197,8 +206,8 @@ fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> 
         if road.cut {
             return Ok(());
         }
-        road.sockets.push(client.try_clone()?);
-        road.sockets.push(server.try_clone()?);
+        let sockets = [client.try_clone()?, server.try_clone()?];
+        road.sockets.insert(number, sockets);
     }
     let committing = Arc::new(AtomicBool::new(false));
     let (from, to) = (client.try_clone()?, server.try_clone()?);
@@ -213,6 +222,7 @@ fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> 
                 }
                 state.pass(&mut rng, false)
             });
+            state.lock().sockets.remove(&number);
         }
     });
     let mut rng = StdRng::seed_from_u64(!number);
