@@ -98,6 +98,7 @@ impl Drop for Feed {
 
 fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger {
     let broker = Broker::new(&addresses.brokers);
+    let progress = broker.group_progress(&addresses.group_id, &addresses.topic);
     let mut source = Source {
         mix,
         orders: Generator::new(seed, 1..=3),
@@ -109,7 +110,7 @@ fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger 
         let drafts: Vec<Draft> = (0..CHUNK).map(|_| source.draft()).collect();
         ledger.send(&broker, &addresses.topic, &drafts);
         while !stop.load(Ordering::Relaxed) {
-            let (finished, all) = broker.progress(&addresses.group_id, &addresses.topic);
+            let (finished, all) = progress.read();
             if all - finished <= MAX_UNFINISHED {
                 break;
             }

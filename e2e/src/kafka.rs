@@ -17,7 +17,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{Headers, Message, OwnedHeaders},
+    message::{BorrowedMessage, Headers, Message, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
 };
 
@@ -92,6 +92,8 @@ impl Broker {
             .set("bootstrap.servers", brokers)
             .set("message.max.bytes", MAX_BYTES)
             .set("fetch.message.max.bytes", MAX_BYTES)
+            // The default of 10 s would keep us away from a broker that is long back.
+            .set("reconnect.backoff.max.ms", "1000")
             .set("acks", "all")
             .set("enable.idempotence", "true");
         let producer = client
@@ -154,6 +156,8 @@ impl Broker {
         let mut client = self.client.clone();
         client
             .set("group.id", group)
+            // Whatever else is asked of a broker waits for the fetch under way; the default is half a second.
+            .set("fetch.wait.max.ms", "20")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest");
         client.create().expect("a consumer")
@@ -176,14 +180,17 @@ impl Broker {
     /// How many records of `topic` the group has finished, as it committed them, and how many there are.
     #[track_caller]
     pub fn progress(&self, group: &str, topic: &str) -> (i64, i64) {
-        let watermarks = self.watermarks(topic);
-        let finished = self
-            .committed(group, topic, watermarks.keys().copied())
-            .into_iter()
-            .map(|(partition, offset)| offset - watermarks[&partition].0)
-            .sum();
-        let all = watermarks.values().map(|(low, high)| high - low).sum();
-        (finished, all)
+        self.group_progress(group, topic).read()
+    }
+
+    /// As [`Broker::progress`], to be read more than once.
+    #[track_caller]
+    pub fn group_progress(&self, group: &str, topic: &str) -> GroupProgress {
+        let partitions = self.watermarks(topic).into_keys();
+        GroupProgress {
+            offsets: self.committed_offsets(group, topic, partitions),
+            topic: topic.to_owned(),
+        }
     }
 
     /// The next record that the group reads from each of these partitions, where it has committed one.
@@ -194,24 +201,24 @@ impl Broker {
         topic: &str,
         partitions: impl IntoIterator<Item = i32>,
     ) -> BTreeMap<i32, i64> {
-        let consumer = self.consumer(group);
-        let mut list = TopicPartitionList::new();
+        self.committed_offsets(group, topic, partitions).read()
+    }
+
+    /// As [`Broker::committed`], to be read more than once.
+    pub fn committed_offsets(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) -> CommittedOffsets {
+        let mut partitions_of_topic = TopicPartitionList::new();
         for partition in partitions {
-            list.add_partition(topic, partition);
+            partitions_of_topic.add_partition(topic, partition);
         }
-        let committed = until(
-            "the committed offsets",
-            || -> Result<TopicPartitionList, KafkaError> {
-                consumer.committed_offsets(list.clone(), Duration::from_secs(5))
-            },
-        );
-        let offsets = committed.elements().into_iter().filter_map(|element| {
-            let Offset::Offset(offset) = element.offset() else {
-                return None;
-            };
-            Some((element.partition(), offset))
-        });
-        offsets.collect()
+        CommittedOffsets {
+            consumer: self.consumer(group),
+            partitions: partitions_of_topic,
+        }
     }
 
     /// Everything that stands in a topic now, partition by partition.
@@ -223,42 +230,31 @@ impl Broker {
     /// As [`Broker::read`], without what stands in front of these offsets.
     #[track_caller]
     pub fn read_since(&self, topic: &str, since: &BTreeMap<i32, i64>) -> Vec<Stored> {
+        let mut tail = self.tail(topic, since);
+        let mut records = tail.read_to_end();
+        records.sort_by_key(|record| (record.position.partition, record.position.offset));
+        records
+    }
+
+    /// A topic without what stands in front of these offsets, to be read bit by bit.
+    #[track_caller]
+    pub fn tail(&self, topic: &str, since: &BTreeMap<i32, i64>) -> Tail {
         let consumer = self.consumer("e2e-reader");
-        let mut left = 0;
         let mut assignment = TopicPartitionList::new();
-        for (partition, (low, high)) in watermarks(&consumer, topic) {
+        let mut next = BTreeMap::new();
+        for (partition, (low, _)) in watermarks(&consumer, topic) {
             let first = since.get(&partition).map_or(low, |since| low.max(*since));
-            left += high - first;
             assignment
                 .add_partition_offset(topic, partition, Offset::Offset(first))
                 .unwrap();
+            next.insert(partition, first);
         }
         consumer.assign(&assignment).unwrap();
-        let deadline = Instant::now() + DEADLINE;
-        let mut records = Vec::new();
-        while left > 0 {
-            assert!(
-                Instant::now() < deadline,
-                "{left} records of {topic} did not arrive"
-            );
-            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-                let message = message.unwrap_or_else(|error| panic!("reading {topic}: {error}"));
-                left -= 1;
-                records.push(Stored {
-                    position: position(&message),
-                    key: message.key().map(<[u8]>::to_vec),
-                    value: message.payload().map(<[u8]>::to_vec),
-                    headers: message.headers().map_or_else(Vec::new, |headers| {
-                        headers
-                            .iter()
-                            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-                            .collect()
-                    }),
-                });
-            }
+        Tail {
+            consumer,
+            topic: topic.to_owned(),
+            next,
         }
-        records.sort_by_key(|record| (record.position.partition, record.position.offset));
-        records
     }
 
     /// Sends records and waits until each is acknowledged; where each stands, in their order.
@@ -291,6 +287,111 @@ impl Broker {
             .into_values()
             .map(|report| report.unwrap_or_else(|error| panic!("sending to {topic}: {error}")))
             .collect()
+    }
+}
+
+/// What a group has committed.
+pub struct CommittedOffsets {
+    consumer: BaseConsumer,
+    partitions: TopicPartitionList,
+}
+
+impl CommittedOffsets {
+    /// The next record that the group reads from each partition, where it has committed one.
+    #[track_caller]
+    pub fn read(&self) -> BTreeMap<i32, i64> {
+        let committed = until(
+            "the committed offsets",
+            || -> Result<TopicPartitionList, KafkaError> {
+                self.consumer
+                    .committed_offsets(self.partitions.clone(), Duration::from_secs(5))
+            },
+        );
+        let offsets = committed.elements().into_iter().filter_map(|element| {
+            let Offset::Offset(offset) = element.offset() else {
+                return None;
+            };
+            Some((element.partition(), offset))
+        });
+        offsets.collect()
+    }
+}
+
+/// How far a group is.
+pub struct GroupProgress {
+    offsets: CommittedOffsets,
+    topic: String,
+}
+
+impl GroupProgress {
+    /// How many records the group has finished, as it committed them, and how many there are.
+    #[track_caller]
+    pub fn read(&self) -> (i64, i64) {
+        let watermarks = watermarks(&self.offsets.consumer, &self.topic);
+        let committed = self.offsets.read().into_iter();
+        let finished = committed.map(|(partition, offset)| offset - watermarks[&partition].0);
+        let all = watermarks.values().map(|(low, high)| high - low);
+        (finished.sum(), all.sum())
+    }
+}
+
+/// A topic, read on each time from where it was left.
+pub struct Tail {
+    consumer: BaseConsumer,
+    topic: String,
+    /// The next offset of each partition to be read.
+    next: BTreeMap<i32, i64>,
+}
+
+impl Tail {
+    /// What was not read yet and stands in front of these offsets, and maybe some of what stands behind them.
+    #[track_caller]
+    pub fn read_to(&mut self, ends: &BTreeMap<i32, i64>) -> Vec<Stored> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut records = Vec::new();
+        while ends
+            .iter()
+            .any(|(partition, end)| self.next[partition] < *end)
+        {
+            let (topic, next) = (&self.topic, &self.next);
+            assert!(
+                Instant::now() < deadline,
+                "{topic} cannot be read to {ends:?}, only to {next:?}"
+            );
+            if let Some(message) = self.consumer.poll(Duration::from_millis(100)) {
+                let message = message.unwrap_or_else(|error| panic!("reading {topic}: {error}"));
+                let record = stored(&message);
+                self.next
+                    .insert(record.position.partition, record.position.offset + 1);
+                records.push(record);
+            }
+        }
+        records
+    }
+
+    /// What was not read yet, to where the topic ends now.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> Vec<Stored> {
+        let ends = watermarks(&self.consumer, &self.topic).into_iter();
+        let ends = ends
+            .map(|(partition, (_, high))| (partition, high))
+            .collect();
+        self.read_to(&ends)
+    }
+}
+
+fn stored(message: &BorrowedMessage<'_>) -> Stored {
+    let headers = message
+        .headers()
+        .into_iter()
+        .flat_map(|headers| headers.iter());
+    Stored {
+        position: position(message),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect(),
     }
 }
 

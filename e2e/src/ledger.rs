@@ -137,6 +137,27 @@ impl Ledger {
         orders
     }
 
+    /// What it says of so many of its orders, the newest included; of all where it has fewer.
+    pub fn of_some(&self, orders: usize) -> Self {
+        let uid = |sent: &Sent| match &sent.class {
+            Class::Order { uid, .. } | Class::Erasure { uid } => Some(uid.clone()),
+            Class::Refused(_) => None,
+        };
+        let mut some = BTreeSet::new();
+        for uid in self.sent.iter().rev().filter_map(uid) {
+            if some.len() == orders {
+                break;
+            }
+            some.insert(uid);
+        }
+        let sent = self.sent.iter();
+        let sent = sent.filter(|sent| uid(sent).is_some_and(|uid| some.contains(&uid)));
+        Self {
+            sent: sent.cloned().collect(),
+            journals: Vec::new(),
+        }
+    }
+
     /// The records that go to the dead letter topic.
     pub fn refused(&self) -> impl Iterator<Item = (&Sent, Reason)> {
         self.sent.iter().filter_map(|sent| match sent.class {

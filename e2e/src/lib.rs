@@ -13,6 +13,7 @@
 //! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | the services as a client or an operator sees them |
 //! | `prometheus`, `otlp` | who watches: a Prometheus, a receiver of traces |
 //! | `proxy` | a road to a service that can be cut, frozen, slowed down |
+//! | `prober`, `offset_watch` | who asks the api, or looks at the committed offsets, all the time |
 //! | `stack` | a system of its own: how it is built, and its processes |
 //! | `addresses`, `system` | a system that runs already |
 //! | `promises` | what the system promises, and the trials that try to break it |
@@ -32,9 +33,11 @@ mod journal;
 mod kafka;
 mod kafka_server;
 mod ledger;
+mod offset_watch;
 mod otlp;
 mod port;
 mod postgres;
+mod prober;
 mod process;
 mod prometheus;
 pub mod promises;
@@ -50,12 +53,16 @@ pub use addresses::Addresses;
 pub use check::Check;
 pub use feed::Feed;
 pub use http::{Answer, Http};
-pub use kafka::{Broker, Header, Position, RawHeader, Stored, Timestamps};
+pub use kafka::{
+    Broker, CommittedOffsets, GroupProgress, Header, Position, RawHeader, Stored, Tail, Timestamps,
+};
 pub use kafka_server::PrivateKafka;
 pub use ledger::{Class, Ledger, Sent, State};
+pub use offset_watch::OffsetWatch;
 pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 pub use otlp::{OtlpReceiver, Span};
-pub use postgres::{Database, PrivatePostgres, Row};
+pub use postgres::{Database, PrivatePostgres, Row, Session};
+pub use prober::Prober;
 pub use process::{Finished, Process, Signal};
 pub use prometheus::{Prometheus, Sample};
 pub use proxy::Proxy;
@@ -63,14 +70,18 @@ pub use record::{Draft, Record, refused_samples, valid_samples};
 pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Api, Builder, Stack, Worker};
 pub use system::System;
+use tokio::runtime::Runtime;
 pub use wait::{DEADLINE, until};
 pub use witness::{Testimony, Witness};
 
 /// Runs a future to its end: the clients that only exist as futures are used one call at a time.
 fn block_on<F: Future>(future: F) -> F::Output {
+    runtime().block_on(future)
+}
+
+fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime needs nothing but file descriptors")
-        .block_on(future)
 }

@@ -13,12 +13,14 @@ use sqlx::{
     postgres::{PgArguments, PgRow},
     query::Query,
 };
+use tokio::runtime::Runtime;
 
 use crate::{
     block_on,
     environment::{Folder, required, script},
     port::Port,
     process::Signal,
+    runtime,
 };
 
 /// An order put together from its four tables.
@@ -65,6 +67,19 @@ const ORDERS: &str = "\
         'date_created', (extract(epoch FROM o.date_created) * 1000000)::bigint, \
         'oof_shard', o.oof_shard) AS columns";
 
+/// How many orders there are, erased ones included.
+pub(crate) const COUNT_ORDERS: &str = "SELECT count(*) FROM orders";
+
+/// Notes each row of `orders` that a worker offers, whether it wins or not, as soon as that is committed.
+const COUNT_WRITES: &str = "\
+    CREATE TABLE writes (partition int, record_offset bigint); \
+    CREATE FUNCTION count_write() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+        INSERT INTO writes VALUES (NEW.source_partition, NEW.source_offset); RETURN NEW; END $$; \
+    CREATE TRIGGER count_write BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION count_write()";
+
+/// How many connections a Postgres of its own takes: more than any test needs, and so few that a test can take them all.
+const MAX_CONNECTIONS: &str = "40";
+
 /// A database, by its URL. Each call has a connection of its own, so that nothing outlives a restart of the server.
 #[derive(Clone, Debug)]
 pub struct Database {
@@ -105,26 +120,39 @@ impl Database {
     }
 
     fn fetch(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
-        block_on(async {
-            let mut connection = PgConnection::connect(&self.url).await?;
-            let rows = query.fetch_all(&mut connection).await?;
-            connection.close().await?;
-            Ok(rows)
-        })
+        self.try_session()?.fetch(query)
     }
 
     /// One number.
     #[track_caller]
     pub fn number(&self, sql: &str) -> i64 {
-        self.query(sql)
-            .and_then(|rows| rows[0].try_get(0))
-            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+        self.session().number(sql)
+    }
+
+    /// A connection that stays.
+    #[track_caller]
+    pub fn session(&self) -> Session {
+        self.try_session()
+            .unwrap_or_else(|error| panic!("connecting to Postgres: {error}"))
+    }
+
+    /// As [`Database::session`].
+    ///
+    /// # Errors
+    /// When Postgres takes no more connections.
+    pub fn try_session(&self) -> Result<Session, sqlx::Error> {
+        let runtime = runtime();
+        let connection = runtime.block_on(PgConnection::connect(&self.url))?;
+        Ok(Session {
+            connection,
+            runtime,
+        })
     }
 
     /// How many orders there are, erased ones included.
     #[track_caller]
     pub fn count(&self) -> usize {
-        self.number("SELECT count(*) FROM orders") as usize
+        self.number(COUNT_ORDERS) as usize
     }
 
     /// The versions of those of these orders that are there.
@@ -180,6 +208,19 @@ impl Database {
             .unwrap_or_else(|| panic!("Postgres has no order {uid}"))
     }
 
+    /// From now on it is counted how often each record is written.
+    #[track_caller]
+    pub fn count_writes(&self) {
+        self.execute(COUNT_WRITES);
+    }
+
+    /// How often a record was written that had been written before, since [`Database::count_writes`].
+    #[track_caller]
+    pub fn written_again(&self) -> usize {
+        self.number("SELECT count(*) - count(DISTINCT (partition, record_offset)) FROM writes")
+            as usize
+    }
+
     /// How many rows of the three other tables there are. Foreign keys see to it that each belongs to an order.
     #[track_caller]
     pub fn children(&self) -> i64 {
@@ -221,6 +262,59 @@ fn row_of(row: &PgRow) -> Result<(String, Row), sqlx::Error> {
         updated_at: row.try_get("updated_at")?,
     };
     Ok((row.try_get("order_uid")?, found))
+}
+
+/// A connection that stays, with whatever it has begun; both end when it is dropped.
+pub struct Session {
+    connection: PgConnection,
+    runtime: Runtime,
+}
+
+impl Session {
+    /// Runs statements.
+    ///
+    /// # Errors
+    /// What Postgres says.
+    pub fn try_execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
+        let statements = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection);
+        self.runtime.block_on(statements).map(drop)
+    }
+
+    fn fetch(
+        &mut self,
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.runtime.block_on(query.fetch_all(&mut self.connection))
+    }
+
+    /// One number.
+    #[track_caller]
+    pub fn number(&mut self, sql: &str) -> i64 {
+        self.fetch(sqlx::query(AssertSqlSafe(sql)))
+            .and_then(|rows| rows[0].try_get(0))
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The versions of those of these orders that are there.
+    #[track_caller]
+    pub fn versions(&mut self, uids: &[&str]) -> BTreeMap<String, Version> {
+        let sql = "SELECT order_uid, source_timestamp_ms, source_offset, source_partition FROM orders \
+                   WHERE order_uid = ANY($1)";
+        let version = |row: &PgRow| -> Result<(String, Version), sqlx::Error> {
+            let version = Version::new(row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+            Ok((row.try_get(0)?, version))
+        };
+        self.fetch(sqlx::query(sql).bind(uids))
+            .and_then(|rows| rows.iter().map(version).collect())
+            .unwrap_or_else(|error| panic!("reading versions: {error}"))
+    }
+
+    /// Runs statements.
+    #[track_caller]
+    pub fn execute(&mut self, sql: &str) {
+        self.try_execute(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
 }
 
 /// A database on the shared server that is dropped with its owner.
@@ -296,8 +390,8 @@ impl PrivatePostgres {
     #[track_caller]
     pub fn start_again(&self) {
         let port = self.port.number().to_string();
-        script("postgres", &["start", &self.folder.argument(), &port])
-            .unwrap_or_else(|error| panic!("{error}"));
+        let arguments = ["start", &self.folder.argument(), &port, MAX_CONNECTIONS];
+        script("postgres", &arguments).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Ends it as a crash would.

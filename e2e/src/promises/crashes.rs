@@ -1,10 +1,12 @@
 //! Promise 1: workers that die.
 
+use std::os::unix::process::ExitStatusExt;
+
 use rand::Rng;
 use shared::fault::{CRASH_AT, Moment};
 
 use super::{Promise, Run, Trial};
-use crate::{feed::Feed, wait::until};
+use crate::{feed::Feed, stack::Worker, wait::until};
 
 pub(super) const PROMISE: Promise = Promise {
     number: 1,
@@ -23,11 +25,13 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
+/// The number of SIGABRT.
+const ABORTED: i32 = 6;
 /// So small that each crash meets several batches.
 const BATCH: (&str, &str) = ("WORKER_BATCH_SIZE", "25");
 
 fn killed_at_random(run: &mut Run) {
-    let kills = run.choose(4, 40);
+    let kills = run.choose(2, 40);
     let mut rng = run.rng();
     let mut stack = run
         .stack("crash")
@@ -63,31 +67,23 @@ fn killed_at_worst(run: &mut Run) {
         .stack("moments")
         .faulty(None)
         .variable(BATCH.0, BATCH.1)
-        .workers(1)
         .start();
     let feed = Feed::of_everything(stack.addresses(), run.seed);
-    for moment in Moment::ALL {
-        for _ in 0..times {
-            let pass = match moment {
-                Moment::InsideRevoke => 1,
-                _ => rng.random_range(1..20),
-            };
-            let crash_at = format!("{}:{pass}", moment.as_str());
-            if moment == Moment::InsideRevoke {
-                // Everything is its own, until somebody joins.
-                stack.start_worker_with(&[(CRASH_AT, &crash_at)]);
-                stack.workers.swap(0, 1);
-                stack.workers.pop().expect("two").process.terminate();
-                stack.start_worker();
-                stack.workers.swap(0, 1);
-            } else {
-                stack.launch_worker(&[(CRASH_AT, &crash_at)]);
-            }
-            let mut victim = stack.workers.pop().expect("the one that is to die");
-            until("a worker that dies", || {
-                victim.process.ended().ok_or("it still runs")
-            });
+    for _ in 0..times {
+        stack.stop_workers();
+        let under_load = Moment::ALL
+            .into_iter()
+            .filter(|moment| *moment != Moment::InsideRevoke);
+        for moment in under_load {
+            let crash_at = format!("{}:{}", moment.as_str(), rng.random_range(1..5));
+            stack.launch_worker(&[(CRASH_AT, &crash_at)]);
         }
+        stack.workers.drain(..).for_each(await_death);
+        // Alone, so that everything is its own until somebody joins.
+        let crash_at = format!("{}:1", Moment::InsideRevoke.as_str());
+        stack.start_worker_with(&[(CRASH_AT, &crash_at)]);
+        stack.start_worker();
+        await_death(stack.workers.remove(0));
     }
     let ledger = feed.stop();
     stack.settle();
@@ -97,4 +93,11 @@ fn killed_at_worst(run: &mut Run) {
     run.figure("deaths", Moment::ALL.len() * times);
     run.figure("records", ledger.records().len());
     run.figure("lost", 0);
+}
+
+fn await_death(mut victim: Worker) {
+    let status = until("a worker that dies", || {
+        victim.process.ended().ok_or("it still runs")
+    });
+    assert_eq!(status.signal(), Some(ABORTED), "it ended with {status}");
 }

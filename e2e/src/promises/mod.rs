@@ -1,9 +1,16 @@
 //! What the system promises, and the trials that try to break it. `make chaos` runs each of them at full length and prints
 //! what it measured; `make test` runs the quick ones in short. `docs/promises.md` is for those who want to know what they can rely on.
 
+mod broker;
 mod crashes;
+mod dead_letter_topic;
 mod everything;
+mod frozen;
+mod offsets;
+mod order_of_arrival;
+mod postgres;
 mod report;
+mod rolling;
 mod run;
 mod sabotage;
 
@@ -34,7 +41,17 @@ pub struct Trial {
 }
 
 /// Every promise.
-pub const PROMISES: &[Promise] = &[crashes::PROMISE, everything::PROMISE];
+pub const PROMISES: &[Promise] = &[
+    crashes::PROMISE,
+    offsets::PROMISE,
+    rolling::PROMISE,
+    frozen::PROMISE,
+    broker::PROMISE,
+    postgres::PROMISE,
+    dead_letter_topic::PROMISE,
+    order_of_arrival::PROMISE,
+    everything::PROMISE,
+];
 
 /// The trial of that name.
 ///

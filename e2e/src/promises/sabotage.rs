@@ -16,11 +16,33 @@ pub struct Sabotage {
 }
 
 /// One for each rule.
-pub const SABOTAGES: &[Sabotage] = &[Sabotage {
-    rule: Rule::OffsetAfterWrite,
-    trial: "killed_workers_lose_nothing_and_double_nothing",
-    complaint: "Postgres",
-}];
+pub const SABOTAGES: &[Sabotage] = &[
+    Sabotage {
+        rule: Rule::OffsetAfterWrite,
+        trial: "an_unfinished_record_holds_the_offset_back",
+        complaint: "which is in neither Postgres nor the dead letter topic",
+    },
+    Sabotage {
+        rule: Rule::ContiguousOffset,
+        trial: "an_unfinished_record_holds_the_offset_back",
+        complaint: "which is in neither Postgres nor the dead letter topic",
+    },
+    Sabotage {
+        rule: Rule::EpochFence,
+        trial: "a_late_answer_takes_no_offset_back",
+        complaint: "went back from",
+    },
+    Sabotage {
+        rule: Rule::TransientIsNoVerdict,
+        trial: "an_absent_postgres_is_waited_for",
+        complaint: "was refused for what it says",
+    },
+    Sabotage {
+        rule: Rule::ChildrenFollowTheRow,
+        trial: "the_greatest_version_wins_whatever_the_order",
+        complaint: "Postgres differs",
+    },
+];
 
 impl Sabotage {
     /// Runs the trial with programs that break the rule.

@@ -185,8 +185,8 @@ impl Builder {
         if self.migrate {
             stack.command("worker", &["migrate"]).succeeded();
         }
-        for _ in 0..self.workers {
-            stack.start_worker();
+        if self.workers > 0 {
+            stack.start_workers(self.workers);
         }
         for _ in 0..self.apis {
             stack.start_api();

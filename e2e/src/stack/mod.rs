@@ -17,8 +17,8 @@ use crate::{
     kafka_server::PrivateKafka,
     ledger::Ledger,
     port::Port,
-    postgres::{Database, OwnDatabase, PrivatePostgres},
-    process::{Finished, Process},
+    postgres::{COUNT_ORDERS, Database, OwnDatabase, PrivatePostgres},
+    process::{Finished, Process, Signal},
     record::Draft,
     redis::{RedisServer, watermark},
     wait::{DEADLINE, until},
@@ -201,8 +201,25 @@ impl Stack {
     #[track_caller]
     pub fn start_worker_with(&mut self, variables: &[(&str, &str)]) -> &mut Worker {
         self.launch_worker(variables);
-        let worker = self.workers.last_mut().expect("just started");
-        await_ready(&mut worker.process, &worker.admin);
+        self.await_last_workers(1);
+        self.workers.last_mut().expect("just started")
+    }
+
+    /// Starts so many more workers at once and waits until they are ready.
+    #[track_caller]
+    pub fn start_workers(&mut self, count: usize) {
+        for _ in 0..count {
+            self.launch_worker(&[]);
+        }
+        self.await_last_workers(count);
+    }
+
+    #[track_caller]
+    fn await_last_workers(&mut self, count: usize) {
+        let others = self.workers.len() - count;
+        for worker in &mut self.workers[others..] {
+            await_ready(&mut worker.process, &worker.admin);
+        }
         // A worker that meets a Redis of which nothing is known clears it. From then on what is there stays there.
         until("a watermark in Redis", || {
             let seen: Vec<_> = self.addresses.redis_url.split(',').map(watermark).collect();
@@ -211,7 +228,6 @@ impl Stack {
                 false => Err(format!("{seen:?}")),
             }
         });
-        worker
     }
 
     /// Starts one more worker, with more variables, and does not wait.
@@ -280,8 +296,18 @@ impl Stack {
     /// Asks every worker to end and expects exit code 0.
     #[track_caller]
     pub fn stop_workers(&mut self) {
-        for mut worker in self.workers.drain(..) {
-            worker.process.terminate();
+        self.stop_oldest_workers(self.workers.len());
+    }
+
+    /// Asks the oldest workers to end, all at once, and expects exit code 0.
+    #[track_caller]
+    pub fn stop_oldest_workers(&mut self, count: usize) {
+        let mut oldest: Vec<Worker> = self.workers.drain(..count).collect();
+        for worker in &mut oldest {
+            worker.process.signal(Signal::Terminate);
+        }
+        for worker in &mut oldest {
+            worker.process.expect_orderly_end();
         }
     }
 
@@ -300,7 +326,9 @@ impl Stack {
     /// Waits until the group has finished every record, and Redis has learnt of everything.
     #[track_caller]
     pub fn settle(&self) {
-        until("everything finished", || match self.progress() {
+        let (group, topic) = (&self.addresses.group_id, &self.addresses.topic);
+        let progress = self.broker().group_progress(group, topic);
+        until("everything finished", || match progress.read() {
             (finished, all) if finished == all => Ok(()),
             (finished, all) => Err(format!("{finished} of {all} records finished")),
         });
@@ -316,9 +344,9 @@ impl Stack {
     /// Waits until Postgres has so many orders.
     #[track_caller]
     pub fn await_orders(&self, count: usize) {
-        let database = self.database();
+        let mut database = self.database().session();
         until(&format!("{count} orders in Postgres"), || {
-            let found = database.count();
+            let found = database.number(COUNT_ORDERS) as usize;
             if found >= count {
                 Ok(())
             } else {

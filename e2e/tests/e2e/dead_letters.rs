@@ -1,6 +1,6 @@
 //! Records that the database refuses, and what an operator does with dead letters.
 
-use e2e::{Draft, Ledger, Signal, Stack, entries, refused_samples, until};
+use e2e::{Draft, Ledger, Stack, refused_samples, until};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
 use shared::order::{Order, Reason, sample::Generator};
@@ -221,55 +221,4 @@ fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {
         detail.contains(&digest) && detail.contains("3145728"),
         "{detail}"
     );
-}
-
-/// What is stored is readable at once, whatever the records beside it wait for.
-#[test]
-fn an_unavailable_dead_letter_topic_keeps_no_stored_order_from_redis() {
-    let mut stack = Stack::builder("unavailable").workers(1).start();
-    let topic = stack.addresses().dead_letter_topic.clone();
-    let redis = stack.addresses().redis_url.clone();
-    let mut ledger = Ledger::default();
-    stack.send(&mut ledger, &[Draft::order(&order("known", 98, None))]);
-    stack.settle();
-    stack.check().tiers(&ledger);
-
-    // Not even an empty record fits.
-    stack.broker().limit(&topic, 1);
-    let before = stack.progress().0;
-    let malformed = || Draft::refused(Reason::MalformedJson, b"{".to_vec());
-    let mut drafts = [
-        malformed(),
-        Draft::order(&order("known", 99, None)),
-        malformed(),
-    ];
-    // The worker meets them in one batch, the first one in front of all.
-    for draft in &mut drafts {
-        draft.record.partition = Some(0);
-    }
-    stack.workers[0].process.signal(Signal::Stop);
-    stack.send(&mut ledger, &drafts);
-    stack.workers[0].process.signal(Signal::Continue);
-    let newest = ledger.orders()["known"].version.to_string();
-    until("the new version in Redis", || {
-        match entries(&redis).unwrap()["known"].version() {
-            Some(version) if version == newest => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
-    until(
-        "a worker that waits for the dead letter topic",
-        || match stack.workers[0].state_of("waiting_for") {
-            waits if waits.contains("dead_letter_topic") => Ok(()),
-            other => Err(other),
-        },
-    );
-    // Whoever ends commits whatever it has finished.
-    stack.stop_workers();
-    assert_eq!(stack.progress().0, before, "the first was passed");
-
-    stack.broker().limit(&topic, 1 << 20);
-    stack.start_worker();
-    stack.settle();
-    stack.check().tiers(&ledger);
 }

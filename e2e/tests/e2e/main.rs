@@ -4,7 +4,6 @@
 
 mod breaker;
 mod cluster;
-mod crash;
 mod dashboard;
 mod dead_letters;
 mod erasure;
@@ -16,7 +15,6 @@ mod memory;
 mod operate;
 mod outages;
 mod producer;
-mod replay;
 mod shutdown;
 mod start;
 mod traces;

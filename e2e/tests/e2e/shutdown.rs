@@ -7,51 +7,8 @@ use std::{
     thread,
 };
 
-use e2e::{Draft, Feed, Ledger, Stack, until};
+use e2e::{Draft, Ledger, Stack, until};
 use shared::order::sample::Generator;
-
-/// Whatever a worker has stored when it ends is committed, so the next one reads each of the others once.
-#[test]
-fn a_terminated_worker_leaves_nothing_to_be_read_again() {
-    let mut stack = Stack::builder("term")
-        .variable("WORKER_BATCH_SIZE", "25")
-        .start();
-    let feed = Feed::of_distinct_orders(stack.addresses(), 21);
-    let mut finished_before = 0;
-    for _ in 0..3 {
-        let worker = stack.start_worker();
-        until("300 records of this worker", || {
-            match worker.all_messages() {
-                300.. => Ok(()),
-                finished => Err(finished),
-            }
-        });
-        assert_eq!(worker.messages("stale"), 0, "records that were read again");
-        stack.stop_workers();
-        let (committed, all) = stack.progress();
-        assert!(committed > finished_before, "{committed} of {all}");
-        assert_eq!(
-            stack.database().count() as i64,
-            committed,
-            "orders in Postgres, and records that count as finished"
-        );
-        finished_before = committed;
-    }
-    until("records that nobody has read yet", || {
-        match stack.progress() {
-            (committed, all) if committed + 100 < all => Ok(()),
-            (committed, all) => Err(format!("{committed} of {all} finished")),
-        }
-    });
-    let ledger = feed.stop();
-    let (_, all) = stack.progress();
-    stack.start_worker();
-    stack.settle();
-    let worker = &stack.workers[0];
-    assert_eq!(worker.messages("stored") as i64, all - finished_before);
-    assert_eq!(worker.all_messages() as i64, all - finished_before);
-    stack.check().tiers(&ledger);
-}
 
 /// A request on a connection of its own. None when nobody took it: refused, or closed before the first byte.
 ///

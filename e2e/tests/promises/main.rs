@@ -28,6 +28,17 @@ macro_rules! quickly {
 quickly! {
     killed_workers_lose_nothing_and_double_nothing
     workers_that_die_at_the_worst_moments_lose_nothing
+    workers_that_come_and_go_pass_over_nothing
+    an_unfinished_record_holds_the_offset_back
+    a_late_answer_takes_no_offset_back
+    a_rolling_restart_reads_nothing_again_and_fails_nobody
+    frozen_workers_block_nobody_and_overwrite_nothing
+    a_broker_that_dies_or_is_hard_to_reach_costs_nothing_but_time
+    an_absent_postgres_is_waited_for
+    a_postgres_that_refuses_work_is_waited_for
+    what_the_dead_letter_topic_does_not_take_is_not_passed
+    the_greatest_version_wins_whatever_the_order
+    a_replay_from_the_beginning_changes_nothing
     everything_at_random
 }
 
@@ -55,6 +66,10 @@ macro_rules! noticed {
 
 noticed! {
     offset_after_write
+    contiguous_offset
+    epoch_fence
+    transient_is_no_verdict
+    children_follow_the_row
 }
 
 fn assert_noticed(rule: &str) {

@@ -1,0 +1,60 @@
+//! Promise 5: the broker and the way to it.
+
+use std::time::Duration;
+
+use super::{Promise, Run, Trial};
+use crate::feed::Feed;
+
+pub(super) const PROMISE: Promise = Promise {
+    number: 5,
+    sentence: "A broker that dies, or is hard to reach, costs no order, and no process needs a restart.",
+    trials: &[Trial {
+        name: "a_broker_that_dies_or_is_hard_to_reach_costs_nothing_but_time",
+        fault: "under load the broker is killed and started again, then the link to it is slow, and connections break all the time",
+        body: hard_times,
+    }],
+};
+
+/// How much longer each piece takes on a slow link.
+const DELAY: Duration = Duration::from_millis(10);
+/// How likely it is on a lossy link that a connection breaks with a piece.
+const LOSS: f64 = 0.005;
+
+fn hard_times(run: &mut Run) {
+    let kills = run.choose(1, 5);
+    let on_bad_link = run.choose(1, 30);
+    let mut stack = run
+        .stack("broker")
+        .private_kafka()
+        .variable("WORKER_BATCH_SIZE", "25")
+        .workers(2)
+        .apis(1)
+        .start();
+    let feed = Feed::of_everything(stack.addresses(), run.seed);
+    let await_more_orders = || stack.await_orders(stack.database().count() + 300);
+    for _ in 0..kills {
+        await_more_orders();
+        stack.kafka().crash();
+        stack.kafka().start_again();
+    }
+    await_more_orders();
+    stack.kafka().link().impair(DELAY, LOSS);
+    for _ in 0..on_bad_link {
+        await_more_orders();
+    }
+    stack.kafka().link().restore();
+    let ledger = feed.stop();
+    stack.settle();
+    let workers = stack.workers.iter_mut();
+    let ended = workers.filter_map(|worker| worker.process.ended());
+    run.zero("processes that ended", ended.count());
+    stack.check().postgres(&ledger);
+    stack.check().redis(&ledger);
+    stack.check().dead_letters_at_least_once(&ledger);
+    let some = ledger.of_some(run.choose(300, usize::MAX));
+    stack.check().api(&some, &stack.apis[0].url(), "local");
+    run.figure("kills", kills);
+    run.figure("orders on the bad link", on_bad_link * 300);
+    run.figure("records", ledger.records().len());
+    run.figure("lost", 0);
+}

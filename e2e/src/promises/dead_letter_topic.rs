@@ -1,0 +1,81 @@
+//! Promise 8: the dead letter topic.
+
+use shared::order::{Reason, sample::Generator};
+
+use super::{Promise, Run, Trial};
+use crate::{
+    ledger::Ledger, offset_watch::OffsetWatch, process::Signal, record::Draft, redis::entries,
+    wait::until,
+};
+
+pub(super) const PROMISE: Promise = Promise {
+    number: 8,
+    sentence: "A record that the dead letter topic has not taken is not passed, and keeps no stored order from Redis.",
+    trials: &[Trial {
+        name: "what_the_dead_letter_topic_does_not_take_is_not_passed",
+        fault: "the dead letter topic takes nothing, and the workers are replaced meanwhile",
+        body: unavailable,
+    }],
+};
+
+fn unavailable(run: &mut Run) {
+    let rounds = run.choose(1, 10);
+    let mut stack = run
+        .stack("unavailable")
+        // Less the 10 s that it needs for the rest, so long it waits for what cannot be finished.
+        .variable("WORKER_SHUTDOWN_TIMEOUT", "11s")
+        .workers(1)
+        .start();
+    let topic = stack.addresses().dead_letter_topic.clone();
+    let redis = stack.addresses().redis_url.clone();
+    let mut versions = Generator::new(run.seed, 1..=3).map(|mut order| {
+        order.order_uid = "known".to_owned();
+        Draft::order(&order)
+    });
+    let mut version = || versions.next().expect("the generator has no end");
+    let malformed = || Draft::refused(Reason::MalformedJson, b"{".to_vec());
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &[version()]);
+    stack.settle();
+    stack.check().tiers(&ledger);
+    let watch = OffsetWatch::start(stack.addresses());
+
+    for _ in 0..rounds {
+        // Not even an empty record fits.
+        stack.broker().limit(&topic, 1);
+        let before = stack.progress().0;
+        let mut drafts = [malformed(), version(), malformed()];
+        // The worker meets them in one batch, the first one in front of all.
+        for draft in &mut drafts {
+            draft.record.partition = Some(0);
+        }
+        stack.workers[0].process.signal(Signal::Stop);
+        stack.send(&mut ledger, &drafts);
+        stack.workers[0].process.signal(Signal::Continue);
+        let newest = ledger.orders()["known"].version.to_string();
+        until("the new version in Redis", || {
+            match entries(&redis).unwrap()["known"].version() {
+                Some(version) if version == newest => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        until(
+            "a worker that waits for the dead letter topic",
+            || match stack.workers[0].state_of("waiting_for") {
+                waits if waits.contains("dead_letter_topic") => Ok(()),
+                other => Err(other),
+            },
+        );
+        // Whoever ends commits whatever it has finished.
+        stack.stop_workers();
+        assert_eq!(stack.progress().0, before, "the first was passed");
+
+        stack.broker().limit(&topic, 1 << 20);
+        stack.start_worker();
+        watch.settle(&stack);
+        stack.check().tiers(&ledger);
+    }
+    watch.stop();
+    run.figure("rounds", rounds);
+    run.figure("passed over", 0);
+}

@@ -1,0 +1,197 @@
+//! Promise 2: the committed offset.
+
+use shared::order::{Order, Reason, sample::Generator};
+
+use super::{Promise, Run, Trial};
+use crate::{
+    feed::Feed, ledger::Ledger, offset_watch::OffsetWatch, proxy::Proxy, record::Draft,
+    stack::Stack, wait::until,
+};
+
+pub(super) const PROMISE: Promise = Promise {
+    number: 2,
+    sentence: "The committed offset never passes a record that is neither stored nor dead-lettered, and never goes back.",
+    trials: &[
+        Trial {
+            name: "workers_that_come_and_go_pass_over_nothing",
+            fault: "two workers become six and two again, over and over under load; the offsets are looked at every 100 ms",
+            body: come_and_go,
+        },
+        Trial {
+            name: "an_unfinished_record_holds_the_offset_back",
+            fault: "a rival locks the row of one order while all that comes after it is stored, then the worker is killed",
+            body: held_back,
+        },
+        Trial {
+            name: "a_late_answer_takes_no_offset_back",
+            fault: "a worker loses its partitions while COMMIT is not answered, gets them back when another has finished everything, and then learns what it has done",
+            body: late_answer,
+        },
+    ],
+};
+
+/// So small that each change of the group meets several batches.
+const BATCH: (&str, &str) = ("WORKER_BATCH_SIZE", "25");
+const PARTITIONS: i32 = 6;
+
+fn come_and_go(run: &mut Run) {
+    let swings = run.choose(2, 30);
+    let mut stack = run
+        .stack("rebalance")
+        .variable(BATCH.0, BATCH.1)
+        .workers(2)
+        .start();
+    let watch = OffsetWatch::start(stack.addresses());
+    let feed = Feed::of_everything(stack.addresses(), run.seed);
+    for _ in 0..swings {
+        await_more_orders(&stack);
+        stack.start_workers(4);
+        await_more_orders(&stack);
+        stack.stop_oldest_workers(4);
+    }
+    let ledger = feed.stop();
+    watch.settle(&stack);
+    let looks = watch.stop();
+    stack.check().postgres(&ledger);
+    stack.check().redis(&ledger);
+    stack.check().dead_letters_at_least_once(&ledger);
+    run.figure("rebalances", swings * 2);
+    run.figure("looks at the offsets", looks);
+    run.figure("records", ledger.records().len());
+    run.figure("passed over", 0);
+}
+
+fn await_more_orders(stack: &Stack) {
+    stack.await_orders(stack.database().count() + 200);
+}
+
+fn held_back(run: &mut Run) {
+    let rounds = run.choose(1, 5);
+    let mut stack = run
+        .stack("held")
+        .variable(BATCH.0, BATCH.1)
+        .workers(1)
+        .start();
+    let database = stack.database();
+    let mut orders = Generator::new(run.seed, 1..=3);
+    let mut ledger = Ledger::default();
+    let locked: Order = orders.next().expect("the generator has no end");
+    stack.send(&mut ledger, &in_partition(0, [Draft::order(&locked)]));
+    stack.settle();
+
+    for _ in 0..rounds {
+        let watch = OffsetWatch::start(stack.addresses());
+        let mut rival = database.session();
+        rival.execute("BEGIN; SELECT FROM orders FOR UPDATE");
+        let mut changed = orders.next().expect("the generator has no end");
+        changed.order_uid.clone_from(&locked.order_uid);
+        stack.send(&mut ledger, &in_partition(0, [Draft::order(&changed)]));
+        until("a worker that waits for the lock", || {
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                           AND wait_event_type = 'Lock'";
+            match database.number(waiting) {
+                1.. => Ok(()),
+                _ => Err("nobody waits"),
+            }
+        });
+        // Other batches of its partition.
+        let later: Vec<Draft> = orders
+            .by_ref()
+            .take(60)
+            .map(|order| Draft::order(&order))
+            .chain([Draft::refused(Reason::MalformedJson, b"{".to_vec())])
+            .collect();
+        let stored = database.count() + later.len() - 1;
+        stack.send(&mut ledger, &in_partition(0, later));
+        stack.await_orders(stored);
+        // The offsets of all partitions are committed at once: with this one the other would have been passed.
+        let next = orders.next().expect("the generator has no end");
+        stack.send(&mut ledger, &in_partition(1, [Draft::order(&next)]));
+        until(
+            "the other partition is finished",
+            || match finished_partitions(&stack) {
+                finished if finished.contains(&1) => Ok(()),
+                finished => Err(format!("{finished:?}")),
+            },
+        );
+        watch.assert_content();
+        stack.workers.remove(0).process.kill();
+        drop(rival);
+        stack.start_worker();
+        watch.settle(&stack);
+        watch.stop();
+    }
+    stack.check().postgres(&ledger);
+    stack.check().redis(&ledger);
+    stack.check().dead_letters_at_least_once(&ledger);
+    run.figure("rounds", rounds);
+    run.figure("passed over", 0);
+}
+
+fn late_answer(run: &mut Run) {
+    let mut stack = run.stack("late").variable(BATCH.0, BATCH.1).start();
+    let proxy = Proxy::to(&stack.addresses().database_url);
+    let url = proxy.url(&stack.addresses().database_url);
+    stack.start_worker_with(&[("DATABASE_URL", &url), ("DATABASE_TIMEOUT", "60s")]);
+    let mut orders = Generator::new(run.seed, 1..=3).map(|order| Draft::order(&order));
+    let mut everywhere = |count: i32| -> Vec<Draft> {
+        let drafts = (0..count).zip(orders.by_ref());
+        drafts
+            .flat_map(|(number, draft)| in_partition(number % PARTITIONS, [draft]))
+            .collect()
+    };
+    let mut ledger = Ledger::default();
+    proxy.hold_commits();
+    stack.send(&mut ledger, &everywhere(120));
+    stack.await_orders(1);
+
+    stack.start_worker();
+    let watch = OffsetWatch::start(stack.addresses());
+    stack.send(&mut ledger, &everywhere(120));
+    until(
+        "the other one has finished its half",
+        || match finished_partitions(&stack) {
+            half if half.len() == PARTITIONS as usize / 2 => Ok(()),
+            finished => Err(format!("{finished:?}")),
+        },
+    );
+    stack.workers.remove(1).process.terminate();
+    until("the first one has everything again", || {
+        let log = stack.workers[0].process.log();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("partitions were assigned") && !line.contains("\"[]\""));
+        match lines.count() {
+            2.. => Ok(()),
+            _ => Err(log),
+        }
+    });
+    proxy.restore();
+    watch.settle(&stack);
+    let looks = watch.stop();
+    stack.check().tiers(&ledger);
+    run.figure("looks at the offsets", looks);
+    run.figure("went back", 0);
+}
+
+fn in_partition(partition: i32, drafts: impl IntoIterator<Item = Draft>) -> Vec<Draft> {
+    let drafts = drafts.into_iter().map(|mut draft| {
+        draft.record.partition = Some(partition);
+        draft
+    });
+    drafts.collect()
+}
+
+/// The partitions of which every record counts as finished.
+fn finished_partitions(stack: &Stack) -> Vec<i32> {
+    let addresses = stack.addresses();
+    let ends = stack.broker().watermarks(&addresses.topic);
+    let committed =
+        stack
+            .broker()
+            .committed(&addresses.group_id, &addresses.topic, ends.keys().copied());
+    let finished = committed
+        .into_iter()
+        .filter(|(partition, committed)| ends[partition].1 == *committed);
+    finished.map(|(partition, _)| partition).collect()
+}
