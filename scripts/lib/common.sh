@@ -88,6 +88,10 @@ halt() {
             fi
             sleep 0.05
         done
+        # What was killed is gone a moment before its sockets are closed.
+        while [[ -e $dir/port ]] && port_open "$(cat "$dir/port")" && ((SECONDS < deadline)); do
+            sleep 0.05
+        done
     fi
     rm -f "$dir/pid"
 }

@@ -11,6 +11,8 @@ use crate::{
 /// The statement on `orders` stands alone, and the children follow in later statements: each sees what was committed while
 /// it waited for its locks. One statement for all four tables has a snapshot older than the lock it waits for, and leaves
 /// doubled children behind.
+/// `now()` is when a transaction began, which may be before the one began that it waited for: no row is to change before it was
+/// created.
 const UPSERT_ORDERS: &str = "\
     INSERT INTO orders (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
                         shard_key, sm_id, date_created, oof_shard, \
@@ -29,7 +31,8 @@ const UPSERT_ORDERS: &str = "\
         delivery_service = EXCLUDED.delivery_service, shard_key = EXCLUDED.shard_key, sm_id = EXCLUDED.sm_id, \
         date_created = EXCLUDED.date_created, oof_shard = EXCLUDED.oof_shard, \
         source_timestamp_ms = EXCLUDED.source_timestamp_ms, source_offset = EXCLUDED.source_offset, \
-        source_partition = EXCLUDED.source_partition, erased_at = EXCLUDED.erased_at, updated_at = now() \
+        source_partition = EXCLUDED.source_partition, erased_at = EXCLUDED.erased_at, \
+        updated_at = greatest(now(), orders.updated_at) \
     WHERE (orders.source_timestamp_ms, orders.source_offset, orders.source_partition) \
         < (EXCLUDED.source_timestamp_ms, EXCLUDED.source_offset, EXCLUDED.source_partition) \
     RETURNING order_uid, orders.id, xmax <> 0 AS replaced";
