@@ -104,9 +104,9 @@ fn early_and_late(seed: u64, now: i64) -> [Draft; 3] {
     let late = || Reason::FutureTimestamp;
     let drafts = [
         (4, Draft::order(&order())),
-        // Far enough ahead to be so still when a busy machine comes to it.
-        (60, Draft::order(&order()).but_refused(late())),
-        (90, Draft::refused(late(), Defect::Phone.apply(&order()))),
+        // So far ahead when a busy machine comes to it, too; beyond an hour the broker itself refuses.
+        (30, Draft::order(&order()).but_refused(late())),
+        (45, Draft::refused(late(), Defect::Phone.apply(&order()))),
     ];
     drafts.map(|(minutes, mut draft)| {
         draft.record.timestamp_ms = Some(now + minutes * 60_000);
