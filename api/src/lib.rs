@@ -35,7 +35,7 @@ pub mod rate_limit;
 pub mod trace;
 pub mod web;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prometheus::{IntGauge, Registry};
 use shared::{
@@ -44,7 +44,7 @@ use shared::{
     runtime::admin::Admin,
     storage::{Postgres, Role},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use auth::Keys;
@@ -54,6 +54,9 @@ use http::{Front, HttpServer};
 use local_cache::{LocalCache, Settings};
 use lookup::{Lookup, Tiers};
 use metrics::Metrics;
+
+/// How long connections to Postgres may take to close; nothing depends on it any more.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// The api, listening but not answering yet.
 pub struct App {
@@ -172,7 +175,9 @@ impl App {
         background.cancel();
         tasks.wait().await;
         self.admin_stop.cancel();
-        self.postgres.close().await;
+        if timeout(CLOSE, self.postgres.close()).await.is_err() {
+            tracing::debug!("connections to Postgres did not close");
+        }
         served
     }
 
