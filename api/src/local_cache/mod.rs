@@ -202,7 +202,8 @@ impl LocalCache {
         self.entries.as_ref().map_or(0, sync::Cache::weight)
     }
 
-    fn drop_all(&self) {
+    /// Drops everything, also what is being loaded.
+    pub fn drop_all(&self) {
         // First the fence: a load that is under way is refused from here on, and what it brought before this line is
         // cleared by the next.
         self.fence.drop_all();

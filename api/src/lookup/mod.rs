@@ -162,9 +162,13 @@ impl Lookup {
         }
     }
 
-    /// Whether the content of Redis is fit to be served: not while it is being repaired.
+    /// Whether the content of Redis is fit to be served: not while it is being repaired. Once it is not, neither is what
+    /// was loaded from there.
     pub fn use_redis(&self, usable: bool) {
-        self.inner.redis_usable.store(usable, Ordering::Relaxed);
+        let was_usable = self.inner.redis_usable.swap(usable, Ordering::Relaxed);
+        if was_usable && !usable {
+            self.inner.local.drop_all();
+        }
     }
 
     /// What the first tier that knows says about `uid`.
@@ -292,9 +296,13 @@ impl Lookup {
         let key = (uid.clone(), ticket.generation());
         let lookup = self.clone();
         let load = move || {
-            trace::carried(
-                async move { trace::in_span("postgres", lookup.load(uid, ticket)).await },
-            )
+            trace::carried(async move {
+                // Since the caller looked there, another load may have come to its end.
+                if let Some(answer) = lookup.inner.local.get(&uid, Instant::now()) {
+                    return Ok(answer);
+                }
+                trace::in_span("postgres", lookup.load(uid, ticket)).await
+            })
         };
         self.inner
             .flights
