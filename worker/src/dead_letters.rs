@@ -4,7 +4,10 @@ use std::ops::ControlFlow;
 
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, Subcommand};
-use shared::config::{self, Kafka};
+use shared::{
+    config::{self, Kafka},
+    order::OrderUid,
+};
 
 use crate::kafka::dead_letter::{DeadLetter, Reader, Replay};
 
@@ -166,10 +169,14 @@ fn line(letter: &DeadLetter) -> String {
         }
         _ => ("-".to_owned(), "-".to_owned()),
     };
-    let key = record
-        .key
-        .as_deref()
-        .map_or_else(|| "-".to_owned(), |key| key.escape_ascii().to_string());
+    // A key that is no uid may be anything, also somebody's address.
+    let key = match record.key.as_deref() {
+        None => "-".to_owned(),
+        Some(key) => match str::from_utf8(key).map(OrderUid::parse) {
+            Ok(Ok(uid)) => uid.as_str().to_owned(),
+            _ => format!("({} bytes)", key.len()),
+        },
+    };
     format!(
         "{:<16}  {:<20}  {from:<24}  {time:<24}  {key}  {}",
         format!("{}/{}", record.partition, record.offset),
