@@ -16,8 +16,10 @@ use crate::{metrics::Metrics, pipeline::write_through::WriteThrough};
 
 /// How often Redis is looked after.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Orders that one step repairs.
-const STEP: usize = 500;
+/// Marks that are looked at at once.
+const MARKS: u32 = 500;
+/// Orders that one step reads and writes: they may have 1 MiB each, and all of them are in memory at once.
+const STEP: usize = 32;
 /// When more orders changed than this, what Redis holds is deleted instead of rewritten, and the api passes it by
 /// meanwhile.
 const MAX_REWRITES: u32 = 100_000;
@@ -180,22 +182,20 @@ impl Repair {
         let mut last: Option<RepairMark> = None;
         let mut left = 0;
         loop {
-            let marks = self
-                .postgres
-                .repair_marks(last.as_ref(), STEP as u32)
-                .await?;
+            let mut marks = self.postgres.repair_marks(last.as_ref(), MARKS).await?;
             let Some(newest) = marks.last().cloned() else {
                 break;
             };
             last = Some(newest);
-            let uids: Vec<OrderUid> = marks.iter().map(|mark| mark.uid.clone()).collect();
-            let read_at = Instant::now();
-            let revisions = self.postgres.read_many(&uids).await?;
-            let failed = self.write_through.try_write(revisions, read_at).await;
-            let repaired: Vec<RepairMark> = marks
-                .into_iter()
-                .filter(|mark| !failed.contains(&mark.uid))
-                .collect();
+            let mut failed = Vec::new();
+            for step in marks.chunks(STEP) {
+                let uids: Vec<OrderUid> = step.iter().map(|mark| mark.uid.clone()).collect();
+                let read_at = Instant::now();
+                let revisions = self.postgres.read_many(&uids).await?;
+                failed.extend(self.write_through.try_write(revisions, read_at).await);
+            }
+            marks.retain(|mark| !failed.contains(&mark.uid));
+            let repaired = marks;
             self.postgres.clear_repair_marks(&repaired).await?;
             left += failed.len();
             if !repaired.is_empty() {

@@ -14,7 +14,8 @@ use super::{
     waits::Waits,
 };
 
-/// A write that came too late to create an entry is read again and tried again, so often; then it is marked for repair.
+/// A write that came too late to create an entry is read again and tried again, at least so often; then it is marked for
+/// repair.
 const FRESH_ATTEMPTS: u32 = 3;
 
 /// Writes revisions through.
@@ -47,32 +48,49 @@ impl WriteThrough {
     /// As [`WriteThrough::write`], but hands back the orders that Redis does not have for certain.
     pub(crate) async fn try_write(
         &self,
-        mut revisions: Vec<Revision>,
-        mut read_at: Instant,
+        revisions: Vec<Revision>,
+        read_at: Instant,
     ) -> Vec<OrderUid> {
         let mut failed = Vec::new();
-        for attempt in 1.. {
-            let results = self.cache.write_batch(&revisions, read_at).await;
+        let mut parts = vec![self.write_once(revisions, read_at, &mut failed).await];
+        let mut attempts = 1;
+        while !parts.is_empty() {
             let mut late = Vec::new();
-            for (revision, result) in revisions.into_iter().zip(results) {
-                match result {
-                    Ok(
-                        WriteOutcome::Written | WriteOutcome::Unchanged | WriteOutcome::KeptNewer,
-                    ) => {}
-                    Ok(WriteOutcome::Late) => late.push(revision.uid),
-                    Err(_) => failed.push(revision.uid),
+            for part in parts {
+                if part.len() == 1 && attempts >= FRESH_ATTEMPTS {
+                    failed.extend(part);
+                    continue;
+                }
+                // Smaller and smaller parts: reading many large orders takes longer than what is read counts as fresh.
+                for half in part.chunks(part.len().div_ceil(2).max(1)) {
+                    let read_at = Instant::now();
+                    let revisions = read_persistently(&self.postgres, &self.waits, half).await;
+                    late.push(self.write_once(revisions, read_at, &mut failed).await);
                 }
             }
-            if late.is_empty() {
-                break;
-            }
-            if attempt == FRESH_ATTEMPTS {
-                failed.append(&mut late);
-                break;
-            }
-            read_at = Instant::now();
-            revisions = read_persistently(&self.postgres, &self.waits, &late).await;
+            late.retain(|part| !part.is_empty());
+            parts = late;
+            attempts += 1;
         }
         failed
+    }
+
+    /// Tries to write `revisions`; returns those that came too late, and adds to `failed` what could not be written.
+    async fn write_once(
+        &self,
+        revisions: Vec<Revision>,
+        read_at: Instant,
+        failed: &mut Vec<OrderUid>,
+    ) -> Vec<OrderUid> {
+        let results = self.cache.write_batch(&revisions, read_at).await;
+        let mut late = Vec::new();
+        for (revision, result) in revisions.into_iter().zip(results) {
+            match result {
+                Ok(WriteOutcome::Written | WriteOutcome::Unchanged | WriteOutcome::KeptNewer) => {}
+                Ok(WriteOutcome::Late) => late.push(revision.uid),
+                Err(_) => failed.push(revision.uid),
+            }
+        }
+        late
     }
 }
