@@ -109,9 +109,11 @@ impl Broker {
     /// Creates a topic of six partitions, of that size as the worker would.
     #[track_caller]
     pub fn create_topic(&self, name: &str, timestamps: Timestamps, max_bytes: u32) {
-        let max_bytes = max_bytes.to_string();
+        let (max_bytes, ahead_ms) = (max_bytes.to_string(), i64::MAX.to_string());
         let topic = NewTopic::new(name, 6, TopicReplication::Fixed(1))
             .set("message.timestamp.type", timestamps.as_str())
+            // Producers' clocks may be wrong by years; brokers refuse more than an hour unless they are told otherwise.
+            .set("message.timestamp.after.max.ms", &ahead_ms)
             .set("max.message.bytes", &max_bytes);
         let created = block_on(self.admin().create_topics([&topic], &AdminOptions::new()));
         assert_eq!(created, Ok(vec![Ok(name.to_owned())]));
@@ -150,6 +152,22 @@ impl Broker {
             .unwrap_or_else(|error| panic!("limit of {topic}: {error}"))
             .into_iter()
             .for_each(|altered| drop(altered.expect("the topic exists")));
+    }
+
+    /// Deletes what lies below these offsets, as retention does.
+    #[track_caller]
+    pub fn delete_records(&self, topic: &str, below: &[(i32, i64)]) {
+        let mut offsets = TopicPartitionList::new();
+        for (partition, offset) in below {
+            offsets
+                .add_partition_offset(topic, *partition, Offset::Offset(*offset))
+                .unwrap();
+        }
+        block_on(self.admin().delete_records(&offsets, &AdminOptions::new()))
+            .unwrap_or_else(|error| panic!("deleting records of {topic}: {error}"))
+            .elements()
+            .iter()
+            .for_each(|element| element.error().unwrap());
     }
 
     fn consumer(&self, group: &str) -> BaseConsumer {

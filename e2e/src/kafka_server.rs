@@ -1,8 +1,11 @@
 //! A Kafka that a test may stop.
 
+use std::fs;
+
 use crate::{
     environment::{Folder, script},
     port::Port,
+    process::Signal,
     proxy::Proxy,
 };
 
@@ -62,6 +65,27 @@ impl PrivateKafka {
     pub fn crash(&self) {
         self.try_stop("immediate")
             .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Freezes it: connections stay open, and nobody answers.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(Signal::Stop);
+    }
+
+    /// Ends a [`PrivateKafka::freeze`].
+    #[track_caller]
+    pub fn thaw(&self) {
+        self.signal(Signal::Continue);
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        let pid = fs::read_to_string(self.folder.path().join("pid")).unwrap();
+        assert!(
+            signal.send(pid.trim().parse().unwrap()),
+            "Kafka does not run"
+        );
     }
 
     fn try_stop(&self, how: &str) -> Result<(), String> {

@@ -18,6 +18,7 @@
 //! | `addresses`, `system` | a system that runs already |
 //! | `promises` | what the system promises, and the trials that try to break it |
 //! | `record`, `feed`, `ledger`, `journal`, `check` | what is sent, what is to be there, whether it is |
+//! | `readers`, `commits` | what the api answered all the while, and since when there was something newer |
 //! | `witness` | whether what is answered meanwhile is new enough |
 //!
 //! Everything here panics where it cannot go on, with what it saw instead: a test has no other use for an error.
@@ -26,6 +27,7 @@
 
 mod addresses;
 mod check;
+mod commits;
 mod environment;
 mod feed;
 mod http;
@@ -42,6 +44,7 @@ mod process;
 mod prometheus;
 pub mod promises;
 mod proxy;
+mod readers;
 mod record;
 mod redis;
 mod stack;
@@ -51,6 +54,7 @@ mod witness;
 
 pub use addresses::Addresses;
 pub use check::Check;
+pub use commits::Commit;
 pub use feed::Feed;
 pub use http::{Answer, Http};
 pub use kafka::{
@@ -66,6 +70,7 @@ pub use prober::Prober;
 pub use process::{Finished, Process, Signal};
 pub use prometheus::{Prometheus, Sample};
 pub use proxy::Proxy;
+pub use readers::{Read, Readers};
 pub use record::{Draft, Record, refused_samples, valid_samples};
 pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Api, Builder, Stack, Worker};

@@ -60,6 +60,16 @@ impl Span {
     }
 }
 
+impl Span {
+    /// Every text that it carries.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let values = self.attributes.iter().chain(&self.resource);
+        values
+            .flat_map(|(name, value)| [name.as_str(), value.as_str()])
+            .chain([self.name.as_str()])
+    }
+}
+
 type Spans = Arc<Mutex<Vec<Span>>>;
 
 /// Takes in spans until it is dropped.

@@ -149,6 +149,16 @@ impl Database {
         })
     }
 
+    /// A text of each row.
+    #[track_caller]
+    pub(crate) fn texts(&self, sql: &str) -> Vec<String> {
+        let rows = self.query(sql).and_then(|rows| {
+            let texts = rows.iter().map(|row| row.try_get(0));
+            texts.collect()
+        });
+        rows.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
     /// How many orders there are, erased ones included.
     #[track_caller]
     pub fn count(&self) -> usize {
@@ -367,13 +377,15 @@ fn with_database(url: &str, name: &str) -> String {
 pub struct PrivatePostgres {
     folder: Folder,
     port: Port,
+    settings: &'static [&'static str],
 }
 
 impl PrivatePostgres {
-    pub(crate) fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str, settings: &'static [&'static str]) -> Self {
         let server = Self {
             folder: Folder::create(&format!("{name}-postgres")),
             port: Port::reserve(),
+            settings,
         };
         server.start_again();
         server
@@ -390,7 +402,8 @@ impl PrivatePostgres {
     #[track_caller]
     pub fn start_again(&self) {
         let port = self.port.number().to_string();
-        let arguments = ["start", &self.folder.argument(), &port, MAX_CONNECTIONS];
+        let folder = self.folder.argument();
+        let arguments = [&["start", &*folder, &port, MAX_CONNECTIONS], self.settings].concat();
         script("postgres", &arguments).unwrap_or_else(|error| panic!("{error}"));
     }
 

@@ -105,10 +105,21 @@ impl Process {
     /// How much memory it has in use, in bytes.
     #[track_caller]
     pub fn resident_bytes(&self) -> usize {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory that it ever had in use at once, in bytes.
+    #[track_caller]
+    pub fn peak_bytes(&self) -> usize {
+        self.status_bytes("VmHWM:")
+    }
+
+    #[track_caller]
+    fn status_bytes(&self, name: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(name))
             .unwrap();
         let kib: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
         kib * 1024
@@ -142,6 +153,16 @@ impl Process {
     pub fn terminate(&mut self) {
         self.signal(Signal::Terminate);
         self.expect_orderly_end();
+    }
+
+    /// Asks it to end and waits until it has ended by itself, with whatever exit code; how long that took.
+    #[track_caller]
+    pub fn terminate_somehow(&mut self) -> Duration {
+        let asked = Instant::now();
+        self.signal(Signal::Terminate);
+        let status = self.wait();
+        assert!(status.code().is_some(), "{} ended with {status}", self.name);
+        asked.elapsed()
     }
 
     /// Expects exit code 0.

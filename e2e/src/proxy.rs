@@ -37,6 +37,10 @@ struct Road {
     /// How likely it is that a connection ends with a piece.
     loss: f64,
     commits: Commits,
+    /// A piece with this in it waits.
+    held: Option<Vec<u8>>,
+    /// Whether one waits.
+    holds: bool,
     /// The sockets of each connection, by its number, so that they can be ended: the client's, and ours at the server.
     sockets: BTreeMap<u64, [TcpStream; 2]>,
 }
@@ -57,13 +61,17 @@ impl State {
         self.changed.notify_all();
     }
 
-    /// Waits until a piece may pass; false when its connection is to end instead.
-    fn pass(&self, rng: &mut StdRng, is_answer_to_commit: bool) -> bool {
+    /// Waits until `piece` may pass; false when its connection is to end instead.
+    fn pass(&self, piece: &[u8], rng: &mut StdRng, is_answer_to_commit: bool) -> bool {
         let road = self
             .changed
             .wait_while(self.lock(), |road| {
+                let held = road.held.as_ref().is_some_and(|held| contains(piece, held));
+                road.holds |= held;
                 !road.cut
-                    && (road.frozen || is_answer_to_commit && road.commits == Commits::HoldAnswers)
+                    && (road.frozen
+                        || held
+                        || is_answer_to_commit && road.commits == Commits::HoldAnswers)
             })
             .unwrap_or_else(PoisonError::into_inner);
         let lost = road.cut
@@ -180,6 +188,16 @@ impl Proxy {
             .change(|road| road.commits = Commits::HoldAnswers);
     }
 
+    /// From now on whatever has `bytes` in it is kept back, with all that comes behind it on its connection.
+    pub fn hold(&self, bytes: &[u8]) {
+        self.state.change(|road| road.held = Some(bytes.to_vec()));
+    }
+
+    /// Whether something is kept back because of [`Proxy::hold`].
+    pub fn holds(&self) -> bool {
+        self.state.lock().holds
+    }
+
     /// From now on a connection ends as soon as its COMMIT has been passed on. The transaction is committed all the same.
     pub fn lose_commits(&self) {
         self.state
@@ -217,10 +235,10 @@ fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> 
         move || {
             copy(from, to, |sent| {
                 // The statement is sent in one piece, for it fits into the smallest packet.
-                if sent.windows(6).any(|word| word == b"COMMIT") {
+                if contains(sent, b"COMMIT") {
                     committing.store(true, Ordering::SeqCst);
                 }
-                state.pass(&mut rng, false)
+                state.pass(sent, &mut rng, false)
             });
             state.lock().sockets.remove(&number);
         }
@@ -228,9 +246,9 @@ fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> 
     let mut rng = StdRng::seed_from_u64(!number);
     let state = Arc::clone(state);
     thread::spawn(move || {
-        copy(server, client, |_| {
+        copy(server, client, |sent| {
             let is_answer_to_commit = committing.swap(false, Ordering::SeqCst);
-            state.pass(&mut rng, is_answer_to_commit)
+            state.pass(sent, &mut rng, is_answer_to_commit)
         });
     });
     Ok(())
@@ -247,6 +265,10 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&[u8]) 
     // The other direction notices, if it has not ended already.
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
+}
+
+fn contains(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|window| window == word)
 }
 
 /// `HOST:PORT` of a URL that names both, or of itself.

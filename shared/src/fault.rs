@@ -1,9 +1,12 @@
 //! Faults on purpose, for the tests that show that other tests can fail. With the feature `faults`, which a release build
-//! cannot have, [`BREAK`] names the rule that a process breaks and [`CRASH_AT`] the moment at which it dies; without it
-//! nothing of this is left in a program.
+//! cannot have, [`BREAK`] names the rule that a process breaks, [`CRASH_AT`] the moment at which it dies and [`STALL_AT`] the
+//! moment at which it stands still; without it nothing of this is left in a program.
 
 /// The variable that names the rule to break, such as `compare_and_set`.
 pub const BREAK: &str = "FAULT_BREAK";
+
+/// The variable that names the moment at which to stand still for ever, in the form of [`CRASH_AT`].
+pub const STALL_AT: &str = "FAULT_STALL_AT";
 
 /// The variable that names the moment at which to die and at which pass of it, such as `after_commit:3`.
 pub const CRASH_AT: &str = "FAULT_CRASH_AT";
@@ -120,25 +123,53 @@ impl Moment {
         }
     }
 
-    /// Passes the moment, or dies of it.
+    /// Passes the moment, dies of it, or stands still.
     #[cfg(feature = "faults")]
     pub fn pass(self) {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static CRASH: std::sync::LazyLock<Option<(String, u64)>> = std::sync::LazyLock::new(|| {
-            let chosen = std::env::var(CRASH_AT).ok()?;
-            let (moment, pass) = chosen.split_once(':')?;
-            Some((moment.to_owned(), pass.parse().ok()?))
-        });
-        static PASSED: AtomicU64 = AtomicU64::new(0);
-        let Some((moment, pass)) = &*CRASH else {
-            return;
-        };
-        if moment == self.as_str() && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *pass {
+        static CRASH: std::sync::LazyLock<Option<Chosen>> =
+            std::sync::LazyLock::new(|| Chosen::from_variable(CRASH_AT));
+        static STALL: std::sync::LazyLock<Option<Chosen>> =
+            std::sync::LazyLock::new(|| Chosen::from_variable(STALL_AT));
+        if CRASH.as_ref().is_some_and(|chosen| chosen.is_reached(self)) {
             std::process::abort();
+        }
+        if STALL.as_ref().is_some_and(|chosen| chosen.is_reached(self)) {
+            // The other tasks of the runtime go on.
+            tokio::task::block_in_place(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
         }
     }
 
     /// Passes the moment.
     #[cfg(not(feature = "faults"))]
     pub const fn pass(self) {}
+}
+
+/// A moment, and how often it is passed before something happens.
+#[cfg(feature = "faults")]
+struct Chosen {
+    moment: String,
+    left: std::sync::atomic::AtomicU64,
+}
+
+#[cfg(feature = "faults")]
+impl Chosen {
+    fn from_variable(name: &str) -> Option<Self> {
+        let chosen = std::env::var(name).ok()?;
+        let (moment, pass) = chosen.split_once(':')?;
+        Some(Self {
+            moment: moment.to_owned(),
+            left: pass.parse::<u64>().ok()?.into(),
+        })
+    }
+
+    /// Whether this pass of `moment` is the one.
+    fn is_reached(&self, moment: Moment) -> bool {
+        use std::sync::atomic::Ordering;
+        // What passes later than that wraps around, and is never 1 again.
+        self.moment == moment.as_str() && self.left.fetch_sub(1, Ordering::Relaxed) == 1
+    }
 }

@@ -1,18 +1,28 @@
 //! What the system promises, and the trials that try to break it. `make chaos` runs each of them at full length and prints
 //! what it measured; `make test` runs the quick ones in short. `docs/promises.md` is for those who want to know what they can rely on.
 
+mod backlog;
 mod broker;
 mod crashes;
 mod dead_letter_topic;
+mod erasure;
 mod everything;
 mod frozen;
+mod not_found;
 mod offsets;
 mod order_of_arrival;
+mod personal_data;
+mod poison;
 mod postgres;
+mod redis;
+mod refusal;
 mod report;
 mod rolling;
 mod run;
 mod sabotage;
+mod shutdown;
+mod staleness;
+mod stalls;
 
 pub use report::{Outcome, markdown};
 pub use run::{Run, Scale, outcome};
@@ -48,8 +58,16 @@ pub const PROMISES: &[Promise] = &[
     frozen::PROMISE,
     broker::PROMISE,
     postgres::PROMISE,
+    poison::PROMISE,
     dead_letter_topic::PROMISE,
     order_of_arrival::PROMISE,
+    staleness::PROMISE,
+    redis::PROMISE,
+    not_found::PROMISE,
+    backlog::PROMISE,
+    stalls::PROMISE,
+    erasure::PROMISE,
+    personal_data::PROMISE,
     everything::PROMISE,
 ];
 

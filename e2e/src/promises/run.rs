@@ -75,6 +75,11 @@ impl Run {
         }
     }
 
+    /// Whether what is promised in seconds is to be asserted: only where nobody else wants the machine.
+    pub fn is_full(&self) -> bool {
+        matches!(self.scale, Scale::Full { .. })
+    }
+
     /// A system for a trial.
     pub fn stack(&self, name: &'static str) -> Builder {
         let builder = Stack::builder(name);

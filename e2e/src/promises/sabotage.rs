@@ -42,6 +42,21 @@ pub const SABOTAGES: &[Sabotage] = &[
         trial: "the_greatest_version_wins_whatever_the_order",
         complaint: "Postgres differs",
     },
+    Sabotage {
+        rule: Rule::CompareAndSet,
+        trial: "an_older_version_never_replaces_a_newer_one_in_redis",
+        complaint: "an older version replaced a newer one in Redis",
+    },
+    Sabotage {
+        rule: Rule::FreshFill,
+        trial: "a_fill_that_comes_late_puts_nothing_old_into_redis",
+        complaint: "a late fill put an old version into Redis",
+    },
+    Sabotage {
+        rule: Rule::FillFence,
+        trial: "a_load_that_an_announcement_overtakes_is_not_kept",
+        complaint: "a load that was overtaken was kept",
+    },
 ];
 
 impl Sabotage {

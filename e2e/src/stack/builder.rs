@@ -22,7 +22,7 @@ pub struct Builder {
     test: &'static str,
     workers: usize,
     apis: usize,
-    private_postgres: bool,
+    private_postgres: Option<&'static [&'static str]>,
     private_kafka: bool,
     redis_url: Option<String>,
     migrate: bool,
@@ -38,7 +38,7 @@ impl Builder {
             test,
             workers: 0,
             apis: 0,
-            private_postgres: false,
+            private_postgres: None,
             private_kafka: false,
             redis_url: None,
             migrate: true,
@@ -65,8 +65,14 @@ impl Builder {
 
     /// With a Postgres that nobody else uses, instead of a database on the shared one.
     #[must_use]
-    pub fn private_postgres(mut self) -> Self {
-        self.private_postgres = true;
+    pub fn private_postgres(self) -> Self {
+        self.private_postgres_with(&[])
+    }
+
+    /// As [`Builder::private_postgres`], with settings such as `wal_level=logical`.
+    #[must_use]
+    pub fn private_postgres_with(mut self, settings: &'static [&'static str]) -> Self {
+        self.private_postgres = Some(settings);
         self
     }
 
@@ -143,7 +149,9 @@ impl Builder {
         let brokers = private_kafka
             .as_ref()
             .map_or_else(|| required("KAFKA_BROKERS"), PrivateKafka::brokers);
-        let private_postgres = self.private_postgres.then(|| PrivatePostgres::start(&name));
+        let private_postgres = self
+            .private_postgres
+            .map(|settings| PrivatePostgres::start(&name, settings));
         let database = private_postgres
             .is_none()
             .then(|| OwnDatabase::create(&name));

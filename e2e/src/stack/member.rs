@@ -52,18 +52,19 @@ impl Worker {
     /// How many records ended with that outcome.
     #[track_caller]
     pub fn messages(&self, outcome: &str) -> u64 {
-        let label = format!("outcome=\"{outcome}\"");
-        metric(
-            &self.admin("/metrics").text(),
-            "worker_messages_total",
-            &label,
-        )
+        self.metric("worker_messages_total", &format!("outcome=\"{outcome}\""))
+    }
+
+    /// The sum of the series of a counter that have a label (all of them for none).
+    #[track_caller]
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        metric(&self.admin("/metrics").text(), name, label)
     }
 
     /// How many records ended, whichever way.
     #[track_caller]
     pub fn all_messages(&self) -> u64 {
-        metric(&self.admin("/metrics").text(), "worker_messages_total", "")
+        self.metric("worker_messages_total", "")
     }
 }
 
@@ -109,6 +110,12 @@ impl Api {
         Http::new().get(&format!("http://{}{path}", self.admin.address()))
     }
 
+    /// The sum of the series of a counter that have a label (all of them for none).
+    #[track_caller]
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        metric(&self.admin("/metrics").text(), name, label)
+    }
+
     /// Where the admin port is.
     pub fn admin_address(&self) -> String {
         self.admin.address()
@@ -139,7 +146,8 @@ fn metric(text: &str, name: &str, label: &str) -> u64 {
         .filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let labels = series.strip_prefix(name)?;
-            let ours = labels.starts_with('{') && labels.contains(label);
+            let whole_name = labels.is_empty() || labels.starts_with('{');
+            let ours = whole_name && labels.contains(label);
             ours.then(|| value.parse::<f64>().ok())?
         })
         .sum::<f64>() as u64
@@ -168,9 +176,9 @@ mod tests {
 
     #[test]
     fn a_counter_is_the_sum_of_its_series() {
-        let text =
-            "# TYPE a_total counter\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\nab_total{x=\"1\"} 7\n";
+        let text = "# TYPE a_total counter\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\nab_total{x=\"1\"} 7\nb_total 4\n";
         assert_eq!(metric(text, "a_total", ""), 5);
+        assert_eq!(metric(text, "b_total", ""), 4);
         assert_eq!(metric(text, "a_total", "x=\"2\""), 3);
     }
 }

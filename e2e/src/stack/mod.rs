@@ -13,6 +13,7 @@ use crate::{
     addresses::Addresses,
     check::Check,
     environment::{Folder, program},
+    http::Http,
     kafka::{Broker, Timestamps},
     kafka_server::PrivateKafka,
     ledger::Ledger,
@@ -20,7 +21,7 @@ use crate::{
     postgres::{COUNT_ORDERS, Database, OwnDatabase, PrivatePostgres},
     process::{Finished, Process, Signal},
     record::Draft,
-    redis::{RedisServer, watermark},
+    redis::{RedisServer, entries, watermark},
     wait::{DEADLINE, until},
 };
 
@@ -352,6 +353,42 @@ impl Stack {
             } else {
                 Err(format!("{found} orders"))
             }
+        });
+    }
+
+    /// Waits until every replica answers every order as it is; what was erased with 410.
+    #[track_caller]
+    pub fn await_answers(&self, ledger: &Ledger) {
+        let http = Http::new();
+        for (api, (uid, state)) in self
+            .apis
+            .iter()
+            .flat_map(|api| ledger.orders().into_iter().map(move |order| (api, order)))
+        {
+            let url = format!("{}/order/{uid}", api.url());
+            until("the newest version of every order", || {
+                let answer = http.get(&url);
+                match (&state.json, answer.status) {
+                    (Some(json), 200) if answer.body == *json => Ok(()),
+                    (None, 410) => Ok(()),
+                    (_, status) => Err(format!("{url}: {status}: {}", answer.text())),
+                }
+            });
+        }
+    }
+
+    /// Waits until Redis holds of every order the newest version, or nothing.
+    #[track_caller]
+    pub fn await_redis(&self, ledger: &Ledger) {
+        let orders = ledger.orders();
+        until("no entry of another version than Postgres", || {
+            let found = entries(&self.addresses.redis_url).map_err(|error| error.to_string())?;
+            let other = found.into_iter().find(|(uid, entry)| {
+                entry.version() != orders.get(uid).map(|state| state.version.to_string())
+            });
+            other.map_or(Ok(()), |(uid, entry)| {
+                Err(format!("{uid} in version {:?}", entry.version()))
+            })
         });
     }
 

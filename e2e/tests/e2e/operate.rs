@@ -1,25 +1,18 @@
-//! What an operator does, step by step as in `docs/operations.md`: a restore from a backup, and what the system says when
-//! Kafka has deleted what was not read yet.
+//! What an operator does, step by step as in `docs/operations.md`: a restore from a backup.
 
 use std::{
     env,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use e2e::{Draft, Feed, Ledger, Signal, Stack, Worker, entries, until};
-use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
+use e2e::{Draft, Feed, Ledger, Stack, Worker, entries, until};
 use shared::order::sample::{Defect, Generator};
 
 const RESTORED: &str = "Postgres lacks records that this group has finished";
 const NOT_RESTORED: &str = "Postgres holds what this group has finished";
-const GAP: &str = "records were deleted from Kafka before this group had read them";
 
 fn drafts(seed: u64, count: usize) -> Vec<Draft> {
     Generator::new(seed, 1..=3)
@@ -187,155 +180,4 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
         stack.check().api_in_postgres(&ledger, &api.url());
     }
     stack.check().redis_remains(&ledger);
-}
-
-/// Makes Kafka delete what lies below these offsets, as retention does.
-#[track_caller]
-fn delete_records(stack: &Stack, below: &[(i32, i64)]) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &stack.addresses().brokers)
-        .create()
-        .unwrap();
-    let mut offsets = TopicPartitionList::new();
-    for (partition, offset) in below {
-        offsets
-            .add_partition_offset(
-                &stack.addresses().topic,
-                *partition,
-                Offset::Offset(*offset),
-            )
-            .unwrap();
-    }
-    let deleted = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(admin.delete_records(&offsets, &AdminOptions::new()));
-    for element in deleted.unwrap().elements() {
-        element.error().unwrap();
-    }
-}
-
-/// Records that the worker says were deleted before it read them.
-#[track_caller]
-fn gap(worker: &Worker) -> u64 {
-    let metrics = worker.admin("/metrics").text();
-    metrics
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("worker_offset_gap_records_total")?
-                .rsplit(' ')
-                .next()
-        })
-        .unwrap_or_else(|| panic!("no counter in {metrics}"))
-        .parse()
-        .unwrap()
-}
-
-#[track_caller]
-fn await_gap(worker: &Worker, records: u64) {
-    until(
-        &format!("{records} records reported as deleted"),
-        || match gap(worker) {
-            found if found == records => Ok(()),
-            found => Err(found),
-        },
-    );
-    await_log(worker, GAP);
-}
-
-fn in_partition(partition: i32, mut draft: Draft) -> Draft {
-    draft.record.partition = Some(partition);
-    draft
-}
-
-#[test]
-fn records_deleted_below_the_committed_offset_are_reported() {
-    let mut stack = Stack::builder("gap").workers(1).start();
-    let mut ledger = Ledger::default();
-    let everywhere = |seed| -> Vec<Draft> {
-        let spread = drafts(seed, 60).into_iter().zip((0..6).cycle());
-        spread
-            .map(|(draft, partition)| in_partition(partition, draft))
-            .collect()
-    };
-    stack.send(&mut ledger, &everywhere(211));
-    stack.settle();
-    assert_eq!(gap(&stack.workers[0]), 0);
-    let long_ago =
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - Duration::from_secs(3600);
-    let long_ago = DateTime::from_timestamp_millis(long_ago.as_millis() as i64)
-        .unwrap()
-        .to_rfc3339();
-    stack.stop_workers();
-
-    // Ten more in each partition; of one the first four are deleted, of another one all ten, and of a third one only what
-    // was read before.
-    stack.send(&mut ledger, &everywhere(212));
-    delete_records(&stack, &[(0, 14), (1, 20), (2, 10)]);
-    let worker = stack.start_worker();
-    await_gap(worker, 14);
-    let log = worker.process.log();
-    for (partition, from, to, records) in [(0, 10, 14, 4), (1, 10, 20, 10)] {
-        let fields = [
-            format!("\"partition\":{partition},"),
-            format!("\"from\":{from},"),
-            format!("\"to\":{to},"),
-            format!("\"records\":{records}"),
-        ];
-        let said = log
-            .lines()
-            .any(|line| line.contains(GAP) && fields.iter().all(|field| line.contains(field)));
-        assert!(said, "{fields:?}");
-    }
-    stack.await_orders(60 + 60 - 14);
-    // Said once.
-    await_gap(&stack.workers[0], 14);
-    stack.stop_workers();
-
-    let said = stack.command("worker", &["rewind", "--to", &long_ago]);
-    assert_eq!(said.code, Some(0), "{}", said.stderr);
-    assert!(
-        said.stdout.contains("76 records to be read again"),
-        "{}",
-        said.stdout
-    );
-    for (partition, log_start) in [(0, 14), (1, 20), (2, 10)] {
-        let warning = format!(
-            "WARNING: partition {partition}: the {log_start} records below offset {log_start} were deleted"
-        );
-        assert!(said.stderr.contains(&warning), "{}", said.stderr);
-    }
-    assert_eq!(said.stderr.matches("WARNING").count(), 3, "{}", said.stderr);
-}
-
-#[test]
-fn records_deleted_under_a_running_worker_are_reported() {
-    let mut stack = Stack::builder("gap-running")
-        // It stays a member while it is frozen.
-        .variable("KAFKA_SESSION_TIMEOUT", "30s")
-        .workers(1)
-        .start();
-    let mut ledger = Ledger::default();
-    stack.send(&mut ledger, &[in_partition(0, drafts(221, 1).remove(0))]);
-    stack.settle();
-
-    // More than one fetch brings: what it does not bring is deleted before the worker asks for it.
-    stack.workers[0].process.signal(Signal::Stop);
-    let many: Vec<Draft> = drafts(222, 5000)
-        .into_iter()
-        .map(|draft| in_partition(0, draft))
-        .collect();
-    stack.send(&mut ledger, &many);
-    delete_records(&stack, &[(0, 4991)]);
-    stack.workers[0].process.signal(Signal::Continue);
-    let all = ledger.records().len() as u64;
-    let worker = &stack.workers[0];
-    until("every record stored or reported as deleted", || {
-        match (worker.messages("stored"), gap(worker)) {
-            (stored, gap) if gap > 0 && stored + gap == all => Ok(()),
-            (stored, gap) => Err(format!("{stored} stored, {gap} deleted, {all} sent")),
-        }
-    });
-    await_log(worker, GAP);
 }

@@ -31,14 +31,6 @@ fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.map(str::to_owned).into()
 }
 
-/// Every text that a span carries.
-fn texts(span: &Span) -> impl Iterator<Item = &str> {
-    let values = span.attributes.iter().chain(&span.resource);
-    values
-        .flat_map(|(name, value)| [name.as_str(), value.as_str()])
-        .chain([span.name.as_str()])
-}
-
 #[track_caller]
 fn assert_within(inner: &Span, outer: &Span) {
     let ((begin, end), (first, last)) = (inner.times, outer.times);
@@ -122,7 +114,7 @@ fn a_record_is_one_trace_from_the_producer_to_every_place_that_it_went_to() {
             let Some(datum) = order["delivery"][field].as_str() else {
                 continue;
             };
-            for text in spans.iter().flat_map(texts) {
+            for text in spans.iter().flat_map(Span::texts) {
                 assert!(
                     text != datum && !(datum.len() > 6 && text.contains(datum)),
                     "{field}"
@@ -285,7 +277,7 @@ fn a_request_is_one_trace_down_to_the_tier_that_answered() {
             .iter()
             .all(|span| span.trace != format!("{:032x}", 0x10))
     );
-    for text in spans.iter().flat_map(texts) {
+    for text in spans.iter().flat_map(Span::texts) {
         assert!(!text.contains(&uid), "{text}");
     }
 }

@@ -36,9 +36,35 @@ quickly! {
     a_broker_that_dies_or_is_hard_to_reach_costs_nothing_but_time
     an_absent_postgres_is_waited_for
     a_postgres_that_refuses_work_is_waited_for
+    poison_neither_blocks_nor_disappears
+    a_row_that_the_database_refuses_costs_itself_alone
+    a_database_that_refuses_everything_does_not_empty_the_topic
+    a_restarted_worker_remembers_that_the_database_refused_too_much
     what_the_dead_letter_topic_does_not_take_is_not_passed
     the_greatest_version_wins_whatever_the_order
     a_replay_from_the_beginning_changes_nothing
+    an_update_is_seen_on_every_replica_at_once
+    a_cut_link_delays_no_update_for_longer_than_the_local_cache_lives
+    a_redis_that_does_not_write_leaves_nothing_old_behind
+    a_redis_that_forgets_leaves_nothing_old_behind
+    a_redis_that_comes_back_with_the_same_watermark_is_put_right
+    a_commit_that_is_answered_late_puts_nothing_old_into_redis
+    a_fill_that_comes_late_puts_nothing_old_into_redis
+    an_older_version_never_replaces_a_newer_one_in_redis
+    a_load_that_an_announcement_overtakes_is_not_kept
+    without_redis_no_request_fails
+    a_cold_order_is_read_once_by_each_replica
+    an_order_that_was_not_found_is_found_when_it_arrives
+    orders_that_do_not_exist_take_no_memory
+    a_backlog_of_large_orders_fills_no_memory
+    partitions_that_come_while_a_worker_is_paused_fill_no_memory
+    a_worker_that_stands_still_is_not_live
+    records_deleted_below_the_committed_offset_are_reported
+    records_deleted_under_a_running_worker_are_reported
+    an_erased_order_stays_erased_whatever_comes_again
+    a_replayed_dead_letter_never_overwrites_what_came_later
+    a_process_ends_in_time_whatever_is_frozen
+    personal_data_is_told_to_nobody
     everything_at_random
 }
 
@@ -70,6 +96,9 @@ noticed! {
     epoch_fence
     transient_is_no_verdict
     children_follow_the_row
+    compare_and_set
+    fresh_fill
+    fill_fence
 }
 
 fn assert_noticed(rule: &str) {

@@ -1,0 +1,153 @@
+//! Promise 13: what a worker holds at once.
+
+use shared::order::{MAX_VALUE_BYTES, Order, Reason, sample::Generator};
+
+use super::{Promise, Run, Trial};
+use crate::{ledger::Ledger, record::Draft, stack::Worker, wait::until};
+
+pub(super) const PROMISE: Promise = Promise {
+    number: 13,
+    sentence: "A worker never holds more than 256 MiB, however long its backlog is and however large the orders are.",
+    trials: &[
+        Trial {
+            name: "a_backlog_of_large_orders_fills_no_memory",
+            fault: "a worker starts behind a backlog of orders of almost 1 MiB each",
+            body: large_orders,
+        },
+        Trial {
+            name: "partitions_that_come_while_a_worker_is_paused_fill_no_memory",
+            fault: "a worker that waits for the dead letter topic is assigned the partitions of one that died",
+            body: while_paused,
+        },
+    ],
+};
+
+/// What is promised.
+const MAX_BYTES: usize = 256 << 20;
+
+/// Almost as large as an order may be: a thousand lines with long texts.
+fn large(mut order: Order) -> Order {
+    let missing = MAX_VALUE_BYTES - 4096 - order.to_json().len();
+    let each = missing / order.items.len() / 3;
+    for item in &mut order.items {
+        for text in [&mut item.name, &mut item.brand, &mut item.size] {
+            // At most 256 characters, of four bytes each.
+            text.clear();
+            text.extend(std::iter::repeat_n('𝄞', (each / 4).min(256)));
+        }
+    }
+    order
+}
+
+fn large_orders(run: &mut Run) {
+    let count = run.choose(48, 1000);
+    let mut stack = run.stack("large").start();
+    let mut ledger = Ledger::default();
+    let mut bytes = 0;
+    let orders = Generator::new(run.seed, 1000..=1000).take(count).map(large);
+    for order in orders {
+        let draft = Draft::order(&order);
+        bytes += draft.record.value.as_ref().map_or(0, Vec::len);
+        stack.send(&mut ledger, &[draft]);
+    }
+    stack.start_worker();
+    until_finished(&stack.workers[0], count as u64);
+    stack.settle();
+    let peak = stack.workers[0].process.peak_bytes();
+    stack.check().postgres(&ledger);
+    stack.check().redis_remains(&ledger);
+    stack.check().dead_letters(&ledger);
+    run.figure("orders", count);
+    run.figure("size of each", format!("{} KiB", (bytes / count) >> 10));
+    run.figure("peak", format!("{} MiB", peak >> 20));
+    assert!(peak < MAX_BYTES, "{peak} bytes at once");
+}
+
+/// In steps, for the deadline of one wait is shorter than the longest backlog takes.
+#[track_caller]
+fn until_finished(worker: &Worker, count: u64) {
+    let mut seen = 0;
+    while seen < count {
+        seen = until("more finished records", || match worker.all_messages() {
+            now if now > seen => Ok(now),
+            now => Err(now),
+        });
+    }
+}
+
+const PARTITIONS: i32 = 6;
+/// Each of them counts as many bytes as the worker may hold at all.
+const RECORD_BYTES: usize = 4 << 20;
+const RECORDS: usize = 60;
+/// Far less than all of them, far more than what is on its way when partitions are paused.
+const MAX_GROWTH: usize = RECORDS * RECORD_BYTES / 2;
+/// So often memory is looked at before it is believed that nothing more comes in: longer than it takes the worker, which
+/// polls ten times a second meanwhile, to read much more than that.
+const LOOKS: usize = 120;
+
+/// How often it was assigned partitions.
+fn assignments(worker: &Worker) -> usize {
+    let log = worker.process.log();
+    let assigned = log
+        .lines()
+        .filter(|line| line.contains("partitions were assigned"));
+    assigned.filter(|line| !line.contains("[]")).count()
+}
+
+/// A partition that is assigned while the worker is paused is to be paused, too.
+fn while_paused(run: &mut Run) {
+    let mut stack = run
+        .stack("memory")
+        .variable("WORKER_BATCH_MAX_BYTES", "1MiB")
+        .workers(2)
+        .start();
+    until("a second worker with partitions", || {
+        match assignments(&stack.workers[1]) {
+            0 => Err("none"),
+            _ => Ok(()),
+        }
+    });
+    // Nothing fits, so the first record that is to go there is never finished.
+    let topic = stack.addresses().dead_letter_topic.clone();
+    stack.broker().limit(&topic, 1);
+    let drafts: Vec<Draft> = (0..RECORDS)
+        .map(|index| {
+            let mut draft = Draft::refused(Reason::TooLarge, vec![b' '; RECORD_BYTES]);
+            draft.record.partition = Some(index as i32 % PARTITIONS);
+            draft
+        })
+        .collect();
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &drafts);
+    for worker in &stack.workers {
+        until("a worker that waits", || {
+            match worker.state_of("waiting_for") {
+                waits if waits.contains("dead_letter_topic") => Ok(()),
+                other => Err(other),
+            }
+        });
+    }
+
+    let before = assignments(&stack.workers[0]);
+    // The first one gets partitions that it has never paused.
+    stack.workers.remove(1).process.kill();
+    let worker = &stack.workers[0];
+    until("another assignment", || match assignments(worker) {
+        now if now > before => Ok(()),
+        now => Err(now),
+    });
+    let (start, mut looks) = (worker.process.resident_bytes(), 0);
+    until("nothing more that comes in", || {
+        let growth = worker.process.resident_bytes().saturating_sub(start);
+        assert!(growth < MAX_GROWTH, "{growth} bytes more");
+        looks += 1;
+        if looks > LOOKS { Ok(()) } else { Err(looks) }
+    });
+
+    stack.broker().limit(&topic, 16 << 20);
+    stack.settle();
+    stack.check().dead_letters_at_least_once(&ledger);
+    let peak = stack.workers[0].process.peak_bytes();
+    run.figure("waiting", format!("{} MiB", (RECORDS * RECORD_BYTES) >> 20));
+    run.figure("peak", format!("{} MiB", peak >> 20));
+}

@@ -1,0 +1,213 @@
+//! Promise 15: what was erased, overtaken or asked to end does not come back.
+
+use rand::{Rng, seq::SliceRandom};
+use shared::order::{Order, sample::Generator};
+
+use super::{
+    Promise, Run, Trial,
+    refusal::{accept, refuse, refused},
+    shutdown,
+};
+use crate::{
+    ledger::Ledger,
+    postgres::Row,
+    readers::now_us,
+    record::{Draft, refused_samples},
+    stack::Stack,
+    wait::until,
+};
+
+pub(super) const PROMISE: Promise = Promise {
+    number: 15,
+    sentence: "An erased order stays erased, a replayed dead letter never overwrites what came later, and a process that is asked to end has ended within 25 s.",
+    trials: &[
+        Trial {
+            name: "an_erased_order_stays_erased_whatever_comes_again",
+            fault: "orders, changes and erasures come shuffled over all partitions to two workers, and then all over again",
+            body: stays_erased,
+        },
+        Trial {
+            name: "a_replayed_dead_letter_never_overwrites_what_came_later",
+            fault: "dead letters are replayed after the order has changed",
+            body: replayed,
+        },
+        Trial {
+            name: "a_process_ends_in_time_whatever_is_frozen",
+            fault: "under load Kafka, Postgres or Redis is frozen, and worker and api are asked to end",
+            body: shutdown::frozen,
+        },
+    ],
+};
+
+const PARTITIONS: i32 = 6;
+
+/// Producers' clocks make the versions here, so what is erased last is erased, in whatever order it comes.
+fn stays_erased(run: &mut Run) {
+    let count = run.choose(200, 10_000);
+    let mut rng = run.rng();
+    let mut stack = run
+        .stack("erasure")
+        .producers_timestamps()
+        .workers(2)
+        .apis(2)
+        .start();
+    let mut time = now_us() / 1000 - 1_000_000;
+    let mut others = Generator::new(run.seed + 1, 1..=3);
+    let mut drafts = Vec::new();
+    for order in Generator::new(run.seed, 1..=3).take(count) {
+        let mut changed = others.next().unwrap();
+        changed.order_uid.clone_from(&order.order_uid);
+        let erasure = Draft::erasure(&order.order_uid);
+        let mut history = vec![Draft::order(&order), Draft::order(&changed)];
+        // Most stay erased, some never were, and some come back.
+        match rng.random_range(0..10) {
+            0..7 => history.push(erasure),
+            7 | 8 => history.insert(1, erasure),
+            _ => {}
+        }
+        for mut draft in history {
+            time += 1;
+            draft.record.timestamp_ms = Some(time);
+            draft.record.partition = Some(rng.random_range(0..PARTITIONS));
+            drafts.push(draft);
+        }
+    }
+    drafts.shuffle(&mut rng);
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &drafts);
+    stack.settle();
+    stack.check().tiers(&ledger);
+
+    // As an operator does it.
+    let uid = ledger.some_uid();
+    stack.command("producer", &["erase", &uid]).succeeded();
+    stack.await_status(&uid, 410);
+    let mut erasure = Draft::erasure(&uid);
+    erasure.record.timestamp_ms = Some(now_us() / 1000);
+    stack.send(&mut ledger, &[erasure]);
+    stack.settle();
+    stack.check().tiers(&ledger);
+
+    // By a group that has seen nothing.
+    stack.stop_workers();
+    stack.use_new_group();
+    stack.start_worker();
+    stack.start_worker();
+    stack.settle();
+    stack.check().tiers(&ledger);
+    for api in &stack.apis {
+        stack.check().api(&ledger, &api.url(), "local");
+        stack.check().api_in_postgres(&ledger, &api.url());
+    }
+    let orders = ledger.orders();
+    let erased = orders.values().filter(|state| state.json.is_none());
+    run.figure("orders", orders.len());
+    run.figure("erased", erased.count());
+}
+
+/// How many dead letters there are.
+#[track_caller]
+fn letters(stack: &Stack) -> usize {
+    let topic = &stack.addresses().dead_letter_topic;
+    stack.broker().read(topic).len()
+}
+
+#[track_caller]
+fn assert_amount(row: Row, order: &Order) {
+    let amount = row.document.expect("not erased")["payment"]["amount"].clone();
+    assert_eq!(amount, order.payment.amount);
+}
+
+fn replayed(run: &mut Run) {
+    let stack = run.stack("letters").workers(1).apis(1).start();
+    let database = stack.database();
+    refuse(&database);
+    let mut orders = Generator::new(run.seed, 1..=3);
+    let mut named = |uid: &str| {
+        let mut order = orders.next().unwrap();
+        order.order_uid = uid.to_owned();
+        order
+    };
+    let (first, first_draft) = refused(named("first"));
+    let (second, second_draft) = refused(named("second"));
+    let newer = named("second");
+    let neighbours: Vec<Draft> = orders.take(60).map(|order| Draft::order(&order)).collect();
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &neighbours[..30]);
+    stack.send(&mut ledger, &[first_draft, second_draft]);
+    stack.send(&mut ledger, &neighbours[30..]);
+    stack.send(&mut ledger, &refused_samples(run.seed));
+    stack.settle();
+    stack.check().tiers(&ledger);
+    assert_eq!(stack.workers[0].messages("failed"), 2);
+    stack.apis[0].order("first").problem(404);
+
+    // Overtaken by a newer record.
+    stack.send(&mut ledger, &[Draft::order(&newer)]);
+    stack.settle();
+
+    let all = stack
+        .command("worker", &["dead-letters", "list"])
+        .succeeded();
+    assert_eq!(all.lines().skip(1).count(), letters(&stack), "{all}");
+    let selection = ["--reason", "rejected_by_database"];
+    let list = [&["dead-letters", "list"], &selection[..]].concat();
+    let list = stack.command("worker", &list).succeeded();
+    assert_eq!(list.lines().skip(1).count(), 2, "{list}");
+    for uid in ["first", "second"] {
+        let line = list.lines().find(|line| line.contains(uid));
+        let line = line.unwrap_or_else(|| panic!("{uid} is not listed: {list}"));
+        assert!(
+            line.contains("23514") && line.contains("rejected_by_database"),
+            "{line}"
+        );
+    }
+
+    let before = letters(&stack);
+    let replay = [&["dead-letters", "replay"], &selection[..]].concat();
+    let (_, sent) = stack.progress();
+    stack
+        .command("worker", &[&replay[..], &["--dry-run"]].concat())
+        .succeeded();
+    assert_eq!(stack.progress().1, sent, "a dry run sends nothing");
+
+    accept(&database);
+    stack.command("worker", &replay).succeeded();
+    assert_eq!(stack.progress().1, sent + 2);
+    stack.settle();
+    assert_eq!(letters(&stack), before, "nothing was refused again");
+    // The first is stored with the version that it had; the second has lost to what came later.
+    let mut records = ledger.records().iter();
+    let original = records.find(|sent| sent.record.key.as_deref() == Some(b"first"));
+    let row = database.order("first");
+    assert_eq!(row.version, original.unwrap().version());
+    assert_amount(row, &first);
+    let version = ledger.orders()["second"].version;
+    let row = database.order("second");
+    assert_eq!(
+        row.version, version,
+        "a dead letter overwrote what came later"
+    );
+    assert_amount(row, &newer);
+    stack.await_status("first", 200);
+    assert_eq!(stack.apis[0].order("first").body, first.to_json());
+    assert_eq!(stack.apis[0].order("second").body, newer.to_json());
+
+    // As if it were sent now, the old record wins.
+    stack
+        .command("worker", &[&replay[..], &["--as-new"]].concat())
+        .succeeded();
+    stack.settle();
+    for (uid, order) in [("first", &first), ("second", &second)] {
+        let row = database.order(uid);
+        assert!(row.version > version, "{uid}");
+        assert_amount(row, order);
+        until("the old record in the api", || {
+            match stack.apis[0].order(uid) {
+                answer if answer.body == order.to_json() => Ok(()),
+                answer => Err(answer.text()),
+            }
+        });
+    }
+    assert_eq!(letters(&stack), before);
+}

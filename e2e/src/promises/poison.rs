@@ -1,0 +1,266 @@
+//! Promise 7: records that can never be stored.
+
+use std::{iter, time::Duration};
+
+use rand::{Rng, seq::SliceRandom};
+use shared::order::{Reason, sample::Generator};
+
+use super::{
+    Promise, Run, Trial,
+    refusal::{accept, refuse, refuse_all, refused},
+};
+use crate::{
+    ledger::Ledger,
+    proxy::Proxy,
+    readers::now_us,
+    record::{Draft, Record, refused_samples},
+    stack::Stack,
+    wait::until,
+};
+
+pub(super) const PROMISE: Promise = Promise {
+    number: 7,
+    sentence: "A record that can never be stored costs only itself: it goes to the dead letter topic with its bytes, key and headers; a database that refuses more than 5 % stops the worker instead of emptying the topic.",
+    trials: &[
+        Trial {
+            name: "poison_neither_blocks_nor_disappears",
+            fault: "a tenth of all records is poison of every kind: empty, null, too large, nested too deep, not UTF-8, U+0000, NaN, 400 digits, duplicated keys, arrays for objects, gibberish, a year ahead, refused by the database",
+            body: a_tenth,
+        },
+        Trial {
+            name: "a_row_that_the_database_refuses_costs_itself_alone",
+            fault: "one of 500 records of a batch breaks a CHECK constraint that no rule knows",
+            body: one_of_a_batch,
+        },
+        Trial {
+            name: "a_database_that_refuses_everything_does_not_empty_the_topic",
+            fault: "the database refuses every row, and the worker is restarted meanwhile",
+            body: everything,
+        },
+        Trial {
+            name: "a_restarted_worker_remembers_that_the_database_refused_too_much",
+            fault: "a worker is started behind dead letters that the database refused",
+            body: remembered,
+        },
+    ],
+};
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+fn a_tenth(run: &mut Run) {
+    let count = run.choose(1500, 20_000);
+    let mut rng = run.rng();
+    // Only producers' clocks can be a year ahead.
+    let mut stack = run
+        .stack("poison")
+        .producers_timestamps()
+        .workers(2)
+        .apis(1)
+        .start();
+    refuse(&stack.database());
+    let mut orders = Generator::new(run.seed, 1..=3);
+    let breakers = orders
+        .by_ref()
+        .take(count / 100)
+        .map(|order| refused(order).1);
+    let mut drafts: Vec<Draft> = breakers.collect();
+    let ahead = now_us() / 1000 + YEAR.as_millis() as i64;
+    drafts.extend(orders.by_ref().take(count / 100).map(|order| {
+        let mut draft = Draft::order(&order).but_refused(Reason::FutureTimestamp);
+        draft.record.timestamp_ms = Some(ahead);
+        draft
+    }));
+    let mut seeds = iter::successors(Some(run.seed.wrapping_add(100)), |seed| {
+        seed.checked_add(100)
+    });
+    while drafts.len() < count / 10 {
+        drafts.extend(refused_samples(seeds.next().expect("small seeds")));
+    }
+    let poison = drafts.len();
+    drafts.extend(
+        orders
+            .take(count - count / 10)
+            .map(|order| Draft::order(&order)),
+    );
+    drafts.shuffle(&mut rng);
+    let mut ledger = Ledger::default();
+    for chunk in drafts.chunks(1000) {
+        stack.send(&mut ledger, chunk);
+    }
+    stack.settle();
+    stack.check().tiers(&ledger);
+    stack.check().api(&ledger, &stack.apis[0].url(), "local");
+    for worker in &mut stack.workers {
+        assert_eq!(worker.process.ended(), None);
+    }
+    run.figure("records", drafts.len());
+    run.figure("poison", poison);
+    run.figure("dead letters", ledger.refused().count());
+}
+
+fn one_of_a_batch(run: &mut Run) {
+    const BATCH: usize = 500;
+    let mut stack = run
+        .stack("alone")
+        .variable("WORKER_BATCH_LINGER", "30s")
+        .start();
+    refuse(&stack.database());
+    let proxy = Proxy::to(&stack.addresses().database_url);
+    let url = proxy.url(&stack.addresses().database_url);
+    stack.start_worker_with(&[("DATABASE_URL", &url), ("DATABASE_TIMEOUT", "30s")]);
+    let mut ledger = Ledger::default();
+    let mut orders = Generator::new(run.seed, 1..=3);
+    // A worker that has nothing to do takes the first record alone. One that waits for the answer to a COMMIT fills the
+    // next batch.
+    proxy.hold_commits();
+    stack.send(&mut ledger, &[Draft::order(&orders.next().unwrap())]);
+    stack.await_orders(1);
+    let row = run.rng().random_range(0..BATCH);
+    let drafts: Vec<Draft> = orders
+        .take(BATCH)
+        .enumerate()
+        .map(|(index, order)| {
+            let mut draft = match index == row {
+                true => refused(order).1,
+                false => Draft::order(&order),
+            };
+            draft.record.partition = Some(0);
+            draft
+        })
+        .collect();
+    stack.send(&mut ledger, &drafts);
+    let worker = &stack.workers[0];
+    until("a second batch", || {
+        match worker.metric("worker_batch_size_count", "") {
+            2 => Ok(()),
+            batches => Err(batches),
+        }
+    });
+    let records = worker.metric("worker_batch_size_sum", "");
+    assert_eq!(records, 1 + BATCH as u64, "records in two batches");
+    proxy.restore();
+    stack.settle();
+    assert_eq!(worker.messages("failed"), 1);
+    stack.check().tiers(&ledger);
+    run.figure("rows of the batch", BATCH);
+    run.figure("dead letters", ledger.refused().count());
+}
+
+/// So many rows in a row are refused before the worker stops.
+const MAX_IN_A_ROW: usize = 100;
+
+fn letters(stack: &Stack) -> usize {
+    let topic = &stack.addresses().dead_letter_topic;
+    let ends = stack.broker().watermarks(topic).into_values();
+    ends.map(|(low, high)| (high - low) as usize).sum()
+}
+
+#[track_caller]
+fn await_breaker(stack: &Stack) {
+    until("a worker that waits", || {
+        match stack.workers[0].try_state_of("waiting_for") {
+            Some(waits) if waits.contains("breaker") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+/// A database that refuses everything is hardly the records' fault: the worker stops and waits instead of moving the topic
+/// into the dead letters, and goes on by itself.
+fn everything(run: &mut Run) {
+    let restarts = run.choose(1, 5);
+    let mut stack = run.stack("breaker").workers(1).start();
+    let database = stack.database();
+    refuse_all(&database);
+    let mut ledger = Ledger::default();
+    let drafts: Vec<Draft> = Generator::new(run.seed, 1..=2)
+        .take(run.choose(400, 5000))
+        .map(|order| Draft::order(&order))
+        .collect();
+    stack.send(&mut ledger, &drafts);
+    await_breaker(&stack);
+    assert_eq!(stack.workers[0].admin("/readyz").status, 503);
+    assert_eq!(stack.workers[0].admin("/livez").status, 200);
+    assert!(letters(&stack) <= MAX_IN_A_ROW);
+    for _ in 0..restarts {
+        stack.stop_workers();
+        stack.launch_worker(&[]);
+        await_breaker(&stack);
+        assert!(letters(&stack) <= MAX_IN_A_ROW, "a restart is no new start");
+    }
+
+    accept(&database);
+    stack.settle();
+    let refused = letters(&stack);
+    assert!(refused <= MAX_IN_A_ROW, "{refused} dead letters");
+    assert_eq!(database.count(), drafts.len() - refused);
+    assert_eq!(stack.workers[0].admin("/readyz").status, 200);
+    // And nothing is lost for good.
+    let replay = ["dead-letters", "replay"];
+    stack.command("worker", &replay).succeeded();
+    stack.settle();
+    stack.check().postgres(&ledger);
+    stack.check().redis(&ledger);
+    run.figure("records", drafts.len());
+    run.figure("restarts", restarts);
+    run.figure("dead letters", refused);
+}
+
+/// The breaker starts open with so many refusals
+const TELLING: usize = 10;
+/// among so many of the newest dead letters of a partition.
+const LATELY: usize = 200;
+
+/// Otherwise restarts, which whoever sees an unready worker may try, would empty the topic into the dead letters in steps.
+fn remembered(run: &mut Run) {
+    assert!(starts_open(run, TELLING, LATELY - TELLING));
+    assert!(!starts_open(run, TELLING - 1, 0), "too few");
+    assert!(!starts_open(run, TELLING, LATELY), "too long ago");
+}
+
+/// A dead letter as the worker writes it.
+fn letter(reason: &str) -> Record {
+    let headers = [
+        ("dlq-reason", reason),
+        ("dlq-detail", "23514"),
+        ("dlq-topic", "orders"),
+        ("dlq-partition", "0"),
+        ("dlq-offset", "0"),
+        ("dlq-timestamp", "0"),
+        ("dlq-worker", "e2e"),
+    ];
+    let header = |(name, value): (&str, &str)| (name.into(), Some(value.into()));
+    Record {
+        value: Some(b"{}".to_vec()),
+        headers: headers.map(header).to_vec(),
+        partition: Some(0),
+        ..Record::default()
+    }
+}
+
+/// Starts a worker that finds so many refusals of the database and behind them so many other dead letters, and gives it a
+/// row that the database refuses. Whether its breaker was open: then the row is not dead-lettered.
+#[track_caller]
+fn starts_open(run: &Run, refusals: usize, others: usize) -> bool {
+    let mut stack = run.stack("restart").start();
+    let found = [
+        vec![letter("rejected_by_database"); refusals],
+        vec![letter("malformed_json"); others],
+    ]
+    .concat();
+    let topic = &stack.addresses().dead_letter_topic;
+    stack.broker().send(topic, &found);
+    refuse_all(&stack.database());
+    let order = Generator::new(run.seed, 1..=1).next().unwrap();
+    stack.send(&mut Ledger::default(), &[Draft::order(&order)]);
+    stack.launch_worker(&[]);
+    until("a row that is refused or held back", || {
+        if letters(&stack) > found.len() {
+            return Ok(false);
+        }
+        match stack.workers[0].try_state_of("waiting_for") {
+            Some(waits) if waits.contains("breaker") => Ok(true),
+            other => Err(format!("{other:?}")),
+        }
+    })
+}

@@ -1,0 +1,121 @@
+//! What is done to Redis and to the links to it.
+
+use std::ops::Range;
+
+use super::hot::Hot;
+use crate::readers::now_us;
+
+/// For so long after Redis is back the api may answer what is older than Postgres, in microseconds.
+const RETURN_US: i64 = 20_000_000;
+
+/// Memory and policy of Redis as it is started.
+const SETTINGS: [[&str; 2]; 2] = [["maxmemory", "256mb"], ["maxmemory-policy", "allkeys-lru"]];
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// No replica of the api reaches Redis.
+    ApiLinkCut,
+    /// No worker reaches Redis, and the api does.
+    WorkerLinksCut,
+    /// One of two workers does not reach Redis.
+    OneWorkerLinkCut,
+    /// The connections end on which the api hears announcements.
+    SubscriptionsKilled,
+    /// Redis does not answer.
+    Frozen,
+    /// Redis refuses writes, as a replica does.
+    ReadOnly,
+    /// Redis refuses writes, for its memory is full.
+    Full,
+    /// Redis is emptied.
+    Flushed,
+    /// Entries vanish all the time.
+    Deleted,
+    /// Redis comes back with what it held before.
+    Restored,
+}
+
+impl Fault {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::ApiLinkCut => "api link cut",
+            Self::WorkerLinksCut => "worker links cut",
+            Self::OneWorkerLinkCut => "one worker's link cut",
+            Self::SubscriptionsKilled => "invalidation killed",
+            Self::Frozen => "frozen",
+            Self::ReadOnly => "read-only",
+            Self::Full => "full",
+            Self::Flushed => "flushed",
+            Self::Deleted => "entries deleted",
+            Self::Restored => "restored",
+        }
+    }
+
+    /// Whether Redis itself goes back, and the api with it, for the time that the promise leaves.
+    pub(super) fn may_go_back(self) -> bool {
+        matches!(
+            self,
+            Self::Frozen | Self::ReadOnly | Self::Full | Self::Restored
+        )
+    }
+
+    pub(super) fn begin(self, hot: &mut Hot) {
+        match self {
+            Self::ApiLinkCut => hot.api_link.cut(),
+            Self::WorkerLinksCut => hot.worker_links.iter().for_each(|link| link.cut()),
+            Self::OneWorkerLinkCut => hot.worker_links[0].cut(),
+            Self::Frozen => hot.stack.redis.freeze(),
+            // Nobody listens at the discard port, so this replica never learns anything.
+            Self::ReadOnly => hot.stack.redis.command(&["REPLICAOF", "127.0.0.1", "9"]),
+            Self::Full => configure(
+                hot,
+                &[["maxmemory-policy", "noeviction"], ["maxmemory", "1"]],
+            ),
+            Self::Restored => hot.stack.redis.save(),
+            Self::SubscriptionsKilled | Self::Flushed | Self::Deleted => self.again(hot),
+        }
+    }
+
+    /// What happens again and again.
+    pub(super) fn again(self, hot: &mut Hot) {
+        match self {
+            Self::SubscriptionsKilled => hot
+                .stack
+                .redis
+                .command(&["CLIENT", "KILL", "TYPE", "pubsub"]),
+            Self::Flushed => hot.stack.redis.command(&["FLUSHALL"]),
+            Self::Deleted => hot.uids.iter().for_each(|uid| hot.stack.redis.evict(uid)),
+            _ => {}
+        }
+    }
+
+    /// Ends it; the time in which the api may answer what Redis had not learnt, in microseconds since 1970.
+    pub(super) fn end(self, hot: &mut Hot) -> Range<i64> {
+        match self {
+            Self::ApiLinkCut => hot.api_link.restore(),
+            Self::WorkerLinksCut | Self::OneWorkerLinkCut => {
+                hot.worker_links.iter().for_each(|link| link.restore());
+            }
+            Self::Frozen => hot.stack.redis.thaw(),
+            Self::ReadOnly => hot.stack.redis.command(&["REPLICAOF", "NO", "ONE"]),
+            Self::Full => configure(hot, &SETTINGS),
+            Self::Restored => {
+                hot.stack.redis.crash();
+                hot.stack.redis.start_again();
+            }
+            Self::SubscriptionsKilled | Self::Flushed | Self::Deleted => {}
+        }
+        let now = now_us();
+        match self.may_go_back() {
+            true => now..now + RETURN_US,
+            false => now..now,
+        }
+    }
+}
+
+fn configure(hot: &Hot, settings: &[[&str; 2]]) {
+    for [name, value] in settings {
+        hot.stack.redis.command(&["CONFIG", "SET", name, value]);
+    }
+}

@@ -1,0 +1,212 @@
+//! Promise 14: what is stuck or lost is noticed.
+
+use std::time::Instant;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use shared::{
+    fault::{Moment, STALL_AT},
+    order::sample::Generator,
+};
+
+use super::{Promise, Run, Trial};
+use crate::{
+    ledger::Ledger,
+    process::Signal,
+    record::Draft,
+    stack::{Stack, Worker},
+    wait::until,
+};
+
+pub(super) const PROMISE: Promise = Promise {
+    number: 14,
+    sentence: "A worker that makes no progress is not live within 45 s, and records that Kafka deleted unread are reported.",
+    trials: &[
+        Trial {
+            name: "a_worker_that_stands_still_is_not_live",
+            fault: "a worker stands still in the middle of a batch, for no reason that it knows",
+            body: stands_still,
+        },
+        Trial {
+            name: "records_deleted_below_the_committed_offset_are_reported",
+            fault: "Kafka deletes records before the group has read them",
+            body: deleted_between_runs,
+        },
+        Trial {
+            name: "records_deleted_under_a_running_worker_are_reported",
+            fault: "Kafka deletes records while a worker is about to read them",
+            body: deleted_under_way,
+        },
+    ],
+};
+
+/// What is promised, in seconds.
+const NOTICED_S: u64 = 45;
+
+/// What the worker says of records that it never saw.
+const GAP: &str = "records were deleted from Kafka before this group had read them";
+
+fn drafts(seed: u64, count: usize) -> impl Iterator<Item = Draft> {
+    let orders = Generator::new(seed, 1..=3).take(count);
+    orders.map(|order| Draft::order(&order))
+}
+
+fn stands_still(run: &mut Run) {
+    let mut stack = run.stack("still").faulty(None).start();
+    let stall = format!("{}:2", Moment::BeforeCommit.as_str());
+    stack.start_worker_with(&[(STALL_AT, &stall)]);
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &drafts(run.seed, 1).collect::<Vec<_>>());
+    stack.settle();
+    let worker = &stack.workers[0];
+    assert_eq!(worker.admin("/livez").status, 200);
+
+    stack.send(&mut ledger, &drafts(run.seed + 1, 50).collect::<Vec<_>>());
+    let sent = Instant::now();
+    let report = until("a worker that is not live", || {
+        match worker.admin("/livez") {
+            red if red.status == 503 => Ok(red),
+            green => Err(green.text()),
+        }
+    });
+    let seconds = sent.elapsed().as_secs();
+    assert!(report.text().contains("stalled"), "{}", report.text());
+    assert_eq!(worker.state_of("waiting_for"), "nothing");
+    run.figure("red after", format!("{seconds} s"));
+    assert!(
+        !run.is_full() || seconds <= NOTICED_S,
+        "red after {seconds} s"
+    );
+
+    // As an orchestrator does then.
+    stack.workers.remove(0).process.kill();
+    stack.start_worker();
+    stack.settle();
+    stack.check().tiers(&ledger);
+}
+
+/// Records that the worker says were deleted before it read them.
+#[track_caller]
+fn gap(worker: &Worker) -> u64 {
+    worker.metric("worker_offset_gap_records_total", "")
+}
+
+#[track_caller]
+fn await_gap(worker: &Worker, records: u64) {
+    until(
+        &format!("{records} records reported as deleted"),
+        || match gap(worker) {
+            found if found == records => Ok(()),
+            found => Err(found),
+        },
+    );
+    assert!(worker.process.log().contains(GAP), "it is not in the log");
+}
+
+fn in_partition(partition: i32, mut draft: Draft) -> Draft {
+    draft.record.partition = Some(partition);
+    draft
+}
+
+fn delete(stack: &Stack, below: &[(i32, i64)]) {
+    stack
+        .broker()
+        .delete_records(&stack.addresses().topic, below);
+}
+
+fn deleted_between_runs(run: &mut Run) {
+    let mut stack = run.stack("gap").workers(1).start();
+    let mut ledger = Ledger::default();
+    let everywhere = |seed| -> Vec<Draft> {
+        let spread = drafts(seed, 60).zip((0..6).cycle());
+        spread
+            .map(|(draft, partition)| in_partition(partition, draft))
+            .collect()
+    };
+    stack.send(&mut ledger, &everywhere(run.seed));
+    stack.settle();
+    assert_eq!(gap(&stack.workers[0]), 0);
+    let long_ago: DateTime<Utc> = Utc::now() - TimeDelta::hours(1);
+    stack.stop_workers();
+
+    // Ten more in each partition; of one the first four are deleted, of another one all ten, and of a third one only what
+    // was read before.
+    stack.send(&mut ledger, &everywhere(run.seed + 1));
+    delete(&stack, &[(0, 14), (1, 20), (2, 10)]);
+    let worker = stack.start_worker();
+    await_gap(worker, 14);
+    let log = worker.process.log();
+    for (partition, from, to, records) in [(0, 10, 14, 4), (1, 10, 20, 10)] {
+        let fields = [
+            format!("\"partition\":{partition},"),
+            format!("\"from\":{from},"),
+            format!("\"to\":{to},"),
+            format!("\"records\":{records}"),
+        ];
+        let said = log
+            .lines()
+            .any(|line| line.contains(GAP) && fields.iter().all(|field| line.contains(field)));
+        assert!(said, "{fields:?}");
+    }
+    let lost = |sent: &&crate::ledger::Sent| match sent.position.partition {
+        0 => (10..14).contains(&sent.position.offset),
+        1 => sent.position.offset >= 10,
+        _ => false,
+    };
+    assert_eq!(ledger.records().iter().filter(lost).count(), 14);
+    stack.await_orders(60 + 60 - 14);
+    // Said once.
+    await_gap(&stack.workers[0], 14);
+    stack.stop_workers();
+
+    let said = stack.command("worker", &["rewind", "--to", &long_ago.to_rfc3339()]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stdout.contains("76 records to be read again"),
+        "{}",
+        said.stdout
+    );
+    for (partition, log_start) in [(0, 14), (1, 20), (2, 10)] {
+        let warning = format!(
+            "WARNING: partition {partition}: the {log_start} records below offset {log_start} were deleted"
+        );
+        assert!(said.stderr.contains(&warning), "{}", said.stderr);
+    }
+    assert_eq!(said.stderr.matches("WARNING").count(), 3, "{}", said.stderr);
+    run.figure("deleted unread", 14);
+    run.figure("reported", 14);
+}
+
+fn deleted_under_way(run: &mut Run) {
+    let mut stack = run
+        .stack("gap-running")
+        // It stays a member while it is frozen.
+        .variable("KAFKA_SESSION_TIMEOUT", "30s")
+        .workers(1)
+        .start();
+    let mut ledger = Ledger::default();
+    let first: Vec<Draft> = drafts(run.seed, 1)
+        .map(|draft| in_partition(0, draft))
+        .collect();
+    stack.send(&mut ledger, &first);
+    stack.settle();
+
+    // More than one fetch brings: what it does not bring is deleted before the worker asks for it.
+    stack.workers[0].process.signal(Signal::Stop);
+    let many: Vec<Draft> = drafts(run.seed + 1, 5000)
+        .map(|draft| in_partition(0, draft))
+        .collect();
+    stack.send(&mut ledger, &many);
+    delete(&stack, &[(0, 4991)]);
+    stack.workers[0].process.signal(Signal::Continue);
+    let all = ledger.records().len() as u64;
+    let worker = &stack.workers[0];
+    let deleted = until("every record stored or reported as deleted", || {
+        match (worker.messages("stored"), gap(worker)) {
+            (stored, gap) if gap > 0 && stored + gap == all => Ok(gap),
+            (stored, gap) => Err(format!("{stored} stored, {gap} deleted, {all} sent")),
+        }
+    });
+    await_gap(worker, deleted);
+    run.figure("deleted unread", deleted);
+    run.figure("reported", deleted);
+}

@@ -1,0 +1,107 @@
+//! Clients that read orders all the time and take down what they are answered.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use shared::order::Version;
+
+use crate::{http::Http, stack::Api};
+
+/// One read and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Which order, by its place among those that are read.
+    pub order: usize,
+    /// When it began, in microseconds since 1970.
+    pub at_us: i64,
+    /// The status of the answer.
+    pub status: u16,
+    /// The version that was answered, where one was.
+    pub version: Option<Version>,
+}
+
+/// Clients that read until they are stopped, one or several at each replica.
+pub struct Readers {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Vec<Read>>>,
+}
+
+impl Readers {
+    /// Starts one at each of `apis`, which goes through `uids` again and again: a read each `pace`, or one after the other.
+    pub fn start(apis: &[Api], uids: &[String], pace: Duration) -> Self {
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let threads = apis.iter().map(|api| {
+            let urls: Vec<String> = uids
+                .iter()
+                .map(|uid| format!("{}/order/{uid}", api.url()))
+                .collect();
+            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+            thread::spawn(move || read(&urls, pace, &stop, &count))
+        });
+        Self {
+            threads: threads.collect(),
+            stop,
+            count,
+        }
+    }
+
+    /// How many answers there were so far.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Ends them; what each of them was answered, in the order of the replicas.
+    #[track_caller]
+    pub fn stop(mut self) -> Vec<Vec<Read>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let threads = std::mem::take(&mut self.threads).into_iter();
+        threads
+            .map(|thread| thread.join().expect("every read has a whole answer"))
+            .collect()
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn read(urls: &[String], pace: Duration, stop: &AtomicBool, count: &AtomicUsize) -> Vec<Read> {
+    let http = Http::new();
+    let mut reads = Vec::new();
+    let mut due = Instant::now();
+    for (order, url) in urls.iter().enumerate().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        due += pace;
+        let at_us = now_us();
+        let answer = http.get(url);
+        let version = answer
+            .header("ETag")
+            .map(|etag| etag.trim_matches('"').parse().expect("a version as ETag"));
+        count.fetch_add(1, Ordering::Relaxed);
+        reads.push(Read {
+            order,
+            at_us,
+            status: answer.status,
+            version,
+        });
+    }
+    reads
+}
+
+/// The time in microseconds since 1970, by the clock that Postgres has, too.
+pub(crate) fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("a clock after 1970").as_micros() as i64
+}
