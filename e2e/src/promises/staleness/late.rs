@@ -91,6 +91,31 @@ fn read_held(stack: &Stack, proxy: &Proxy, uid: &str, meanwhile: impl FnOnce()) 
     })
 }
 
+/// What no worker can write to Redis nobody announces either. Once the api passes such a Redis by, it must not go on with
+/// what it has from there.
+pub(super) fn unreachable(run: &mut Run) {
+    let mut stack = run.stack("unreachable").start();
+    let redis = stack.addresses().redis_url.clone();
+    let link = Proxy::to(&redis);
+    stack.start_worker_with(&[("REDIS_URL", &link.url(&redis))]);
+    stack.start_api_with(&API);
+    let versions = Versions::new(run.seed);
+    let uid = &versions.uid;
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &[Draft::order(&versions.old)]);
+    await_newest(&stack, &ledger, uid);
+    stack.apis[0].await_source(uid, "local");
+
+    link.cut();
+    stack.send(&mut ledger, &[Draft::order(&versions.new)]);
+    stack.await_answers(&ledger);
+    link.restore();
+    stack.settle();
+    stack.await_redis(&ledger);
+    stack.check().tiers(&ledger);
+    stack.check().api(&ledger, &stack.apis[0].url(), "local");
+}
+
 /// Between COMMIT and its answer others may store and cache a newer version, and Redis may evict it: then nothing in Redis
 /// tells that what was committed is old by now. Hence its age counts from before COMMIT.
 pub(super) fn commit(run: &mut Run) {

@@ -60,6 +60,11 @@ pub(super) const PROMISE: Promise = Promise {
             body: restored::same_watermark,
         },
         Trial {
+            name: "a_redis_that_no_worker_reaches_is_not_believed",
+            fault: "the link of all workers is cut, and a local cache would keep for an hour what it has from Redis",
+            body: late::unreachable,
+        },
+        Trial {
             name: "a_commit_that_is_answered_late_puts_nothing_old_into_redis",
             fault: "the answer to a COMMIT comes when a newer version has come to Redis and has been evicted",
             body: late::commit,
