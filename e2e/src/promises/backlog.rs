@@ -40,7 +40,7 @@ fn large(mut order: Order) -> Order {
 }
 
 fn large_orders(run: &mut Run) {
-    let count = run.choose(24, 1000);
+    let count = run.choose(24, 400);
     let mut stack = run.stack("large").start();
     let mut ledger = Ledger::default();
     let mut bytes = 0;
