@@ -64,7 +64,7 @@ impl Feed {
         Self::start(addresses, seed, Mix::Everything)
     }
 
-    /// Changes of [`hot_uids`].
+    /// Changes of a few orders, all the time.
     pub fn of_hot_orders(addresses: &Addresses, seed: u64) -> Self {
         Self::start(addresses, seed, Mix::Hot)
     }

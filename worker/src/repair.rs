@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use shared::{
     cache::{Cache, CacheError, Watermark},
-    order::OrderUid,
+    order::{OrderUid, Revision},
     runtime::health::Dependency,
     storage::{DatabaseTime, Postgres, RepairMark, StorageError},
 };
@@ -18,14 +18,45 @@ use crate::{metrics::Metrics, pipeline::write_through::WriteThrough};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Marks that are looked at at once.
 const MARKS: u32 = 500;
-/// Orders that one step reads and writes: they may have 1 MiB each, and all of them are in memory at once.
-const STEP: usize = 32;
 /// When more orders changed than this, what Redis holds is deleted instead of rewritten, and the api passes it by
 /// meanwhile.
 const MAX_REWRITES: u32 = 100_000;
 /// Between the time that a row carries (its transaction's start) and its arrival in Redis lie the deadlines of one
 /// transaction and of one write; a write that takes longer is marked. Trebled, for processes that stall.
 const MARGIN: Duration = Duration::from_secs(30);
+
+/// How many orders are read and written at once: many small ones, few large ones, for all of them are in memory.
+struct Pace {
+    orders: usize,
+}
+
+impl Pace {
+    const MAX_ORDERS: usize = 500;
+    /// Of documents; one has 1 MiB at most.
+    const BYTES: usize = 8 << 20;
+
+    /// Takes the next orders off `left`; none when nothing is left.
+    fn step<'o, T>(&self, left: &mut &'o [T]) -> Option<&'o [T]> {
+        left.split_off(..self.orders.min(left.len()))
+            .filter(|step| !step.is_empty())
+    }
+
+    /// Supposes that the next orders are about as large as these, but never more than twice as small.
+    fn adapt(&mut self, revisions: &[Revision]) {
+        let documents = revisions.iter().flat_map(|revision| &revision.document);
+        let bytes: usize = documents.map(|document| document.len()).sum();
+        if let Some(fitting) = (Self::BYTES * revisions.len()).checked_div(bytes) {
+            self.orders = fitting.clamp(1, Self::MAX_ORDERS.min(self.orders * 2));
+        }
+    }
+}
+
+impl Default for Pace {
+    /// Nothing is known of the first ones.
+    fn default() -> Self {
+        Self { orders: 32 }
+    }
+}
 
 /// Looks after Redis.
 pub struct Repair {
@@ -148,9 +179,11 @@ impl Repair {
         };
         match changed {
             Some(ids) => {
-                for step in ids.chunks(STEP) {
+                let (mut pace, mut left) = (Pace::default(), ids.as_slice());
+                while let Some(step) = pace.step(&mut left) {
                     let read_at = Instant::now();
                     let revisions = self.postgres.read_ids(step).await?;
+                    pace.adapt(&revisions);
                     let failed = self.write_through.try_write(revisions, read_at).await;
                     if !failed.is_empty() {
                         return Err(RepairError::Incomplete(failed.len()));
@@ -180,7 +213,8 @@ impl Repair {
     /// Repairs what is marked, oldest first; what cannot be written does not keep the rest waiting.
     async fn repair_marks(&self) -> Result<(), RepairError> {
         let mut last: Option<RepairMark> = None;
-        let mut left = 0;
+        let mut pace = Pace::default();
+        let mut unrepaired = 0;
         loop {
             let mut marks = self.postgres.repair_marks(last.as_ref(), MARKS).await?;
             let Some(newest) = marks.last().cloned() else {
@@ -188,16 +222,18 @@ impl Repair {
             };
             last = Some(newest);
             let mut failed = Vec::new();
-            for step in marks.chunks(STEP) {
+            let mut left = marks.as_slice();
+            while let Some(step) = pace.step(&mut left) {
                 let uids: Vec<OrderUid> = step.iter().map(|mark| mark.uid.clone()).collect();
                 let read_at = Instant::now();
                 let revisions = self.postgres.read_many(&uids).await?;
+                pace.adapt(&revisions);
                 failed.extend(self.write_through.try_write(revisions, read_at).await);
             }
             marks.retain(|mark| !failed.contains(&mark.uid));
             let repaired = marks;
             self.postgres.clear_repair_marks(&repaired).await?;
-            left += failed.len();
+            unrepaired += failed.len();
             if !repaired.is_empty() {
                 tracing::info!(
                     orders = repaired.len(),
@@ -205,9 +241,9 @@ impl Repair {
                 );
             }
         }
-        match left {
+        match unrepaired {
             0 => Ok(()),
-            left => Err(RepairError::Incomplete(left)),
+            unrepaired => Err(RepairError::Incomplete(unrepaired)),
         }
     }
 
@@ -231,5 +267,45 @@ impl Repair {
             Ok(_) => true,
             Err(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::order::Version;
+
+    use super::*;
+
+    fn orders(count: usize, bytes: usize) -> Vec<Revision> {
+        let revision = Revision {
+            uid: OrderUid::parse("u").unwrap(),
+            version: Version::new(1, 1, 1),
+            document: Some(vec![b'x'; bytes].into()),
+        };
+        vec![revision; count]
+    }
+
+    #[test]
+    fn large_orders_go_in_small_steps_and_small_ones_soon_in_large_ones() {
+        let mut pace = Pace::default();
+        pace.adapt(&orders(pace.orders, 1 << 20));
+        assert_eq!(pace.orders, 8);
+        pace.adapt(&orders(pace.orders, 1200));
+        assert_eq!(pace.orders, 16);
+        // Erased orders say nothing.
+        pace.adapt(&orders(pace.orders, 0));
+        assert_eq!(pace.orders, 16);
+        for _ in 0..8 {
+            pace.adapt(&orders(pace.orders, 1200));
+        }
+        assert_eq!(pace.orders, Pace::MAX_ORDERS);
+    }
+
+    #[test]
+    fn steps_leave_nothing_out() {
+        let pace = Pace { orders: 3 };
+        let mut left = &[1, 2, 3, 4, 5, 6, 7][..];
+        let steps: Vec<&[i32]> = std::iter::from_fn(|| pace.step(&mut left)).collect();
+        assert_eq!(steps, [&[1, 2, 3][..], &[4, 5, 6], &[7]]);
     }
 }

@@ -3,15 +3,7 @@
 use e2e::{Draft, Ledger, Stack};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
-use shared::order::{Order, Reason, sample::Generator};
-
-fn order(uid: &str, seed: u64) -> Order {
-    let mut order = Generator::new(seed, 1..=3)
-        .next()
-        .expect("the generator has no end");
-    order.order_uid = uid.to_owned();
-    order
-}
+use shared::order::Reason;
 
 #[test]
 fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {

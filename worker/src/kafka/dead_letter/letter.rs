@@ -17,7 +17,7 @@ impl DeadLetter {
         std::str::from_utf8(self.record.header(name)?).ok()
     }
 
-    /// Why it is there: one of the codes of [`Reason`].
+    /// Why it is there: one of the codes of [`Reason`](shared::order::Reason).
     pub fn reason(&self) -> &str {
         self.text("dlq-reason").unwrap_or("unknown")
     }
