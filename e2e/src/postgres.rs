@@ -78,7 +78,7 @@ const COUNT_WRITES: &str = "\
     CREATE TRIGGER count_write BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION count_write()";
 
 /// How many connections a Postgres of its own takes: more than any test needs, and so few that a test can take them all.
-const MAX_CONNECTIONS: &str = "40";
+const MAX_CONNECTIONS: &str = "max_connections=40";
 
 /// A database, by its URL. Each call has a connection of its own, so that nothing outlives a restart of the server.
 #[derive(Clone, Debug)]
