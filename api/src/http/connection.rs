@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -14,13 +15,9 @@ use std::{
     time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
+use futures_util::FutureExt;
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use poem::{
-    Request,
-    http::uri::Scheme,
-    web::{LocalAddr, RemoteAddr},
-};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -45,34 +42,24 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// vectored write.
 const ONE_PIECE: usize = 4096;
 
-/// Who talks to whom.
-#[derive(Clone)]
-pub(super) struct Peers {
-    pub(super) local: LocalAddr,
-    pub(super) remote: RemoteAddr,
-}
-
-/// Answers the requests of `stream`, until the client or `shutdown` ends that; in the latter case the request under way is
-/// finished first.
+/// Answers the requests that `client` sends through `stream`, until it or `shutdown` ends that; in the latter case the request
+/// under way is finished first.
 pub(super) async fn serve(
     stream: TcpStream,
-    peers: Peers,
+    client: IpAddr,
     front: Arc<Front>,
     shutdown: CancellationToken,
 ) {
     let heads = Arc::new(AtomicU64::new(0));
     let guarded = Guarded::new(stream, heads.clone());
-    let service = service_fn(move |request| {
+    let front = &*front;
+    let service = service_fn(move |request: Request<Incoming>| {
         // Nobody but this connection's own task counts.
         heads.store(heads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let request = Request::from((
-            request,
-            peers.local.clone(),
-            peers.remote.clone(),
-            Scheme::HTTP,
-        ));
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request).await.into()) }
+        // No route reads a body.
+        let (head, _) = request.into_parts();
+        let answer = front.answer(head, client);
+        answer.map(|response| Ok::<_, Infallible>(response.into()))
     });
     let mut connection = pin!(
         http1::Builder::new()

@@ -4,16 +4,15 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    pin::pin,
     task::Poll,
     time::{Duration, Instant},
 };
 
-use futures_util::poll;
+use futures_util::{future::BoxFuture, poll};
 use poem::{
-    Addr, Endpoint, IntoResponse, Request, Response,
+    IntoResponse, Request, Response,
     endpoint::BoxEndpoint,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
 };
 use poem_openapi::OpenApi;
 use shared::{
@@ -96,86 +95,93 @@ impl Front {
         })
     }
 
-    /// Answers one request; whatever it asks for, there is an answer.
-    pub(super) async fn answer(&self, request: Request) -> Response {
+    /// Answers the request with the given head that `client` sent; whatever it asks for, there is an answer.
+    ///
+    /// Not an async function: what needs no waiting is done before there is a future, which so is small and cheap to move
+    /// about, for it never holds the request.
+    pub(super) fn answer(&self, head: Parts, client: IpAddr) -> impl Future<Output = Response> {
         let started = Instant::now();
-        let route = Route::of(request.uri().path());
-        let method = request.method().clone();
-        let id = self.request_ids.of(request.headers());
+        let route = Route::of(head.uri.path());
+        let method = head.method.clone();
+        let id = self.request_ids.of(&head.headers);
         let origin = self
             .cors
             .is_on()
-            .then(|| request.headers().get(header::ORIGIN).cloned());
-        let mut response = match trace(&request, route) {
-            None => self.respond(request, route, started).await,
-            // Boxed, so that the usual future does not carry the room for this one.
-            Some(span) => {
-                let work = self.respond(request, route, started);
-                Box::pin(span.run(work, |response| response.status().as_u16())).await
+            .then(|| head.headers.get(header::ORIGIN).cloned());
+        let span = trace(&head, route);
+        let work = self.begin(head, route, client, started);
+        async move {
+            let mut response = match span {
+                None => self.finish(work).await,
+                // Boxed, so that the usual future does not carry the room for this one.
+                Some(span) => {
+                    let work = self.finish(work);
+                    Box::pin(span.run(work, |response| response.status().as_u16())).await
+                }
+            };
+            let headers = response.headers_mut();
+            headers.insert(&X_REQUEST_ID, id);
+            if let Some(origin) = origin {
+                self.cors
+                    .write(origin.as_ref(), method == Method::OPTIONS, headers);
             }
-        };
-        let headers = response.headers_mut();
-        headers.insert(&X_REQUEST_ID, id);
-        if let Some(origin) = origin {
-            self.cors
-                .write(origin.as_ref(), method == Method::OPTIONS, headers);
+            self.metrics.record(
+                route as usize,
+                method.as_str(),
+                response.status().as_u16(),
+                started.elapsed(),
+            );
+            response
         }
-        self.metrics.record(
-            route as usize,
-            method.as_str(),
-            response.status().as_u16(),
-            started.elapsed(),
-        );
-        response
     }
 
-    async fn respond(&self, mut request: Request, route: Route, now: Instant) -> Response {
+    fn begin(&self, head: Parts, route: Route, client: IpAddr, now: Instant) -> Work<'_> {
         let caller = match (&self.keys, route.scope()) {
             (Some(keys), Some(scope)) => {
-                let authorization = request
-                    .headers()
+                let authorization = head
+                    .headers
                     .get(header::AUTHORIZATION)
                     .map(HeaderValue::as_bytes);
                 keys.check(authorization, scope).map(Some)
             }
             _ => Ok(None),
         };
-        if !self.admits(&request, &caller, now) {
-            return Problem::RateLimited.into_response();
+        if !self.admits(client, &caller, now) {
+            return Work::done(Problem::RateLimited);
         }
         if route == Route::Unmatched {
-            return Problem::NotFound.into_response();
+            return Work::done(Problem::NotFound);
         }
-        match *request.method() {
-            Method::GET => {}
-            // The connection leaves its body out.
-            Method::HEAD => request.set_method(Method::GET),
-            Method::OPTIONS => return options(),
-            _ => return Problem::MethodNotAllowed.into_response(),
+        match head.method {
+            // The connection leaves the body of an answer to HEAD out.
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => return Work::done(options()),
+            _ => return Work::done(Problem::MethodNotAllowed),
         }
         if let Err(denial) = caller {
-            return Problem::from(denial).into_response();
+            return Work::done(Problem::from(denial));
         }
         match route {
-            Route::Order => self.call(&self.order, request).await,
-            Route::Orders => self.call(&self.orders, request).await,
+            Route::Order => Work::Call(self.order.call(request(head))),
+            Route::Orders => Work::Call(self.orders.call(request(head))),
             Route::Page
             | Route::Asset
             | Route::Docs
             | Route::OpenApiJson
             | Route::OpenApiYaml
-            | Route::Unmatched => self
-                .pages
-                .get(route, request.uri().path(), request.headers()),
+            | Route::Unmatched => Work::done(self.pages.get(route, head.uri.path(), &head.headers)),
         }
     }
 
-    async fn call(&self, endpoint: &BoxEndpoint<'static>, request: Request) -> Response {
-        let mut answer = pin!(endpoint.call(request));
+    async fn finish(&self, work: Work<'_>) -> Response {
+        let mut call = match work {
+            Work::Done(response) => return response,
+            Work::Call(call) => call,
+        };
         // Most answers are there at once and need no timer.
-        let answer = match poll!(answer.as_mut()) {
+        let answer = match poll!(&mut call) {
             Poll::Ready(answer) => Ok(answer),
-            Poll::Pending => timeout(self.timeout, answer).await,
+            Poll::Pending => timeout(self.timeout, call).await,
         };
         match answer {
             Ok(Ok(response)) => response,
@@ -192,7 +198,7 @@ impl Front {
     /// Whether the client, known by its key or else by its address, may make one more request.
     fn admits(
         &self,
-        request: &Request,
+        client: IpAddr,
         caller: &Result<Option<&Caller>, Denial>,
         now: Instant,
     ) -> bool {
@@ -201,26 +207,40 @@ impl Front {
         };
         match caller {
             Ok(Some(caller)) => limit.admits(&caller.name, now),
-            Ok(None) | Err(_) => limit.admits(peer(request), now),
+            Ok(None) | Err(_) => limit.admits(client, now),
         }
     }
 }
 
-fn peer(request: &Request) -> Option<IpAddr> {
-    match &request.remote_addr().0 {
-        Addr::SocketAddr(address) => Some(address.ip()),
-        _ => None,
+/// What became of a request as far as that can be told without waiting.
+enum Work<'a> {
+    Done(Response),
+    Call(BoxFuture<'a, poem::Result<Response>>),
+}
+
+impl Work<'_> {
+    fn done(answer: impl IntoResponse) -> Self {
+        Self::Done(answer.into_response())
     }
 }
 
+/// The request as an endpoint takes it; ours read its address and its headers, and nothing else.
+fn request(head: Parts) -> Request {
+    let mut request = Request::default();
+    *request.uri_mut() = head.uri;
+    *request.headers_mut() = head.headers;
+    request
+}
+
 /// The span of the request, where it is traced; documents and pages never are.
-fn trace(request: &Request, route: Route) -> Option<RequestSpan> {
+fn trace(head: &Parts, route: Route) -> Option<RequestSpan> {
     if !traces::enabled() {
         return None;
     }
     route.scope()?;
-    let traceparent = request.header(TRACEPARENT);
-    RequestSpan::start(request.method().as_str(), route.template(), traceparent)
+    let traceparent = head.headers.get(TRACEPARENT);
+    let traceparent = traceparent.and_then(|value| value.to_str().ok());
+    RequestSpan::start(head.method.as_str(), route.template(), traceparent)
 }
 
 fn options() -> Response {

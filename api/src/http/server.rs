@@ -4,10 +4,9 @@
 //! costs a tenth of what an answer from Redis costs; and because limits, deadlines and the order of a shutdown are what this
 //! port is about.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use poem::web::{LocalAddr, RemoteAddr};
 use shared::runtime::backoff::Backoff;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -17,10 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Front,
-    connection::{self, Peers},
-};
+use super::{Front, connection};
 
 /// Connections at a time; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 8192;
@@ -57,7 +53,6 @@ impl HttpServer {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, front: Front, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let local = LocalAddr(self.listener.local_addr()?.into());
         let front = Arc::new(front);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
@@ -70,16 +65,12 @@ impl HttpServer {
                 accepted = accept(&self.listener, &places) => accepted,
             };
             match accepted {
-                Ok((stream, remote, place)) => {
+                Ok((stream, client, place)) => {
                     backoff = Backoff::default();
-                    let peers = Peers {
-                        local: local.clone(),
-                        remote,
-                    };
                     // A token of its own: one that all share would be one lock that all take at each wake-up.
                     let (front, shutdown) = (front.clone(), shutdown.child_token());
                     connections.spawn(async move {
-                        connection::serve(stream, peers, front, shutdown).await;
+                        connection::serve(stream, client, front, shutdown).await;
                         drop(place);
                     });
                 }
@@ -119,15 +110,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, RemoteAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let place = places
         .clone()
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
-    let (stream, remote) = listener.accept().await?;
+    let (stream, client) = listener.accept().await?;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
-    Ok((stream, RemoteAddr(remote.into()), place))
+    Ok((stream, client.ip(), place))
 }
