@@ -34,7 +34,7 @@ impl Route {
     /// Where `path` leads.
     pub(crate) fn of(path: &str) -> Self {
         if let Some(uid) = path.strip_prefix(ORDER_PREFIX) {
-            return if uid.is_empty() || uid.contains('/') {
+            return if uid.is_empty() || uid.as_bytes().contains(&b'/') {
                 Self::Unmatched
             } else {
                 Self::Order
