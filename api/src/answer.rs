@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use poem::http::HeaderValue;
 use shared::order::{Revision, Version};
 
 /// What is known about an order; cheap to clone.
@@ -21,8 +22,8 @@ pub enum Answer {
 pub struct Document {
     /// Its version.
     pub version: Version,
-    /// The version in double quotes, made once so that no answer has to.
-    pub etag: Bytes,
+    /// The version in double quotes, as a header has it; made once so that no answer has to.
+    pub etag: HeaderValue,
     /// The JSON document.
     pub json: Bytes,
 }
@@ -32,7 +33,9 @@ impl Answer {
     pub fn new(version: Version, document: Option<Bytes>) -> Self {
         match document {
             Some(json) => {
-                let etag = Bytes::from(["\"", &version.to_string(), "\""].concat());
+                // Quotes, digits and dashes are always fit for a header; an empty one names nothing.
+                let etag = HeaderValue::try_from(["\"", &version.to_string(), "\""].concat())
+                    .unwrap_or(HeaderValue::from_static(""));
                 Self::Order(Arc::new(Document {
                     version,
                     etag,

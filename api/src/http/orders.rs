@@ -78,9 +78,11 @@ impl OrdersApi {
             }) => {
                 trace::answered_by(source.as_str());
                 let kind = match answer {
-                    Answer::Order(order) if known.matches(&order.etag) => Kind::NotModified {
-                        etag: order.etag.clone(),
-                    },
+                    Answer::Order(order) if known.matches(order.etag.as_bytes()) => {
+                        Kind::NotModified {
+                            etag: order.etag.clone(),
+                        }
+                    }
                     Answer::Order(order) => Kind::Found {
                         etag: order.etag.clone(),
                         json: order.json.clone(),
@@ -142,8 +144,8 @@ pub(super) struct OrderResponse {
 }
 
 enum Kind {
-    Found { etag: Bytes, json: Bytes },
-    NotModified { etag: Bytes },
+    Found { etag: HeaderValue, json: Bytes },
+    NotModified { etag: HeaderValue },
     Problem(Problem),
 }
 
@@ -176,11 +178,6 @@ fn millis(micros: u128) -> HeaderValue {
     }
 }
 
-fn etag_value(etag: Bytes) -> HeaderValue {
-    // Quotes, digits and dashes are always fit for a header; an empty one names nothing.
-    HeaderValue::from_maybe_shared(etag).unwrap_or(HeaderValue::from_static(""))
-}
-
 impl IntoResponse for OrderResponse {
     fn into_response(self) -> Response {
         let mut response = match self.kind {
@@ -191,7 +188,7 @@ impl IntoResponse for OrderResponse {
                 headers.reserve(HEADERS);
                 headers.insert(header::CONTENT_TYPE, JSON);
                 headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-                headers.insert(header::ETAG, etag_value(etag));
+                headers.insert(header::ETAG, etag);
                 response
             }
             Kind::NotModified { etag } => {
@@ -199,7 +196,7 @@ impl IntoResponse for OrderResponse {
                 response.set_status(StatusCode::NOT_MODIFIED);
                 let headers = response.headers_mut();
                 headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-                headers.insert(header::ETAG, etag_value(etag));
+                headers.insert(header::ETAG, etag);
                 response
             }
             Kind::Problem(problem) => problem.into_response(),
