@@ -14,14 +14,20 @@ const MAX_LENGTH: usize = 128;
 
 /// Names requests that come without a name: a start that differs per process, and a count.
 pub(super) struct RequestIds {
-    process: u64,
+    /// The first name; the others differ in the count behind the dash.
+    first: [u8; 25],
     count: AtomicU64,
 }
 
 impl RequestIds {
     pub(super) fn new() -> Self {
+        let mut first = *b"0000000000000000-00000000";
+        hex(
+            &mut first[..16],
+            RandomState::new().hash_one(std::process::id()),
+        );
         Self {
-            process: RandomState::new().hash_one(std::process::id()),
+            first,
             count: AtomicU64::new(0),
         }
     }
@@ -36,11 +42,8 @@ impl RequestIds {
     }
 
     fn next(&self) -> HeaderValue {
-        let mut text = [0; 25];
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        hex(&mut text[..16], self.process);
-        text[16] = b'-';
-        hex(&mut text[17..], count);
+        let mut text = self.first;
+        hex(&mut text[17..], self.count.fetch_add(1, Ordering::Relaxed));
         // Hexadecimal digits and a dash are always fit for a header.
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
     }
