@@ -104,13 +104,16 @@ impl Run {
         assert_eq!(number, 0, "{name}");
     }
 
-    /// What was measured, as one line.
+    /// What was measured, or that nothing had to be, as one line.
     pub fn summary(&self) -> String {
         let figures = self.figures.iter();
         let parts: Vec<String> = figures
             .map(|(name, value)| format!("{name} {value}"))
             .collect();
-        parts.join(", ")
+        match parts.is_empty() {
+            true => "kept".to_owned(),
+            false => parts.join(", "),
+        }
     }
 }
 

@@ -111,3 +111,19 @@ fn assert_noticed(rule: &str) {
         panic!("{error}");
     }
 }
+
+/// Each sentence, each trial and each rule that is broken stands in `docs/promises.md`, with the figures of some run.
+#[test]
+fn the_page_tells_every_promise() {
+    let page = include_str!("../../../docs/promises.md");
+    let promises = PROMISES.iter().map(|promise| promise.sentence);
+    let trials = PROMISES.iter().flat_map(|promise| promise.trials);
+    let rules = SABOTAGES.iter().map(|sabotage| sabotage.rule.as_str());
+    let missing: Vec<&str> = promises
+        .chain(trials.flat_map(|trial| [trial.fault, trial.name]))
+        .chain(rules)
+        .filter(|text| !page.contains(text))
+        .collect();
+    assert_eq!(missing, [""; 0], "`make chaos` writes the page");
+    assert!(!page.contains("not run") && !page.contains("**broken**"));
+}
