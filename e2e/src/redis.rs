@@ -14,6 +14,9 @@ use crate::{
 /// How long one command may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What `PTTL` says of a key that does not exist.
+const GONE: i64 = -2;
+
 /// What stands under `order:{uid}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -81,8 +84,9 @@ fn read(connection: &mut Connection, uids: Vec<String>) -> RedisResult<BTreeMap<
     let mut entries = BTreeMap::new();
     for (uid, reply) in uids.into_iter().zip(replies.chunks_exact(2)) {
         let fields: BTreeMap<String, Vec<u8>> = redis::from_redis_value_ref(&reply[0])?;
-        let ttl_ms = redis::from_redis_value_ref(&reply[1])?;
-        if !fields.is_empty() {
+        let ttl_ms: i64 = redis::from_redis_value_ref(&reply[1])?;
+        // In between it may have been evicted.
+        if !fields.is_empty() && ttl_ms != GONE {
             entries.insert(uid, Entry { fields, ttl_ms });
         }
     }
