@@ -24,11 +24,15 @@ use rdkafka::{
 use crate::{
     block_on,
     record::Record,
-    wait::{DEADLINE, until},
+    wait::{DEADLINE, until_within},
 };
 
 /// The size that a record may have here; the topic decides what it really takes.
 const MAX_BYTES: &str = "16777216";
+
+/// How long a client waits for a broker: a test that stops it, starts it again and lets everybody reconnect on a busy machine
+/// takes longer than what is to happen at once.
+const OUTAGE: Duration = Duration::from_secs(180);
 
 /// Name and value of a header that was read.
 pub type Header = (String, Option<Vec<u8>>);
@@ -297,7 +301,7 @@ impl Broker {
             sent += 1;
         }
         self.producer
-            .flush(DEADLINE)
+            .flush(OUTAGE)
             .unwrap_or_else(|error| panic!("sending {sent} records to {topic}: {error}"));
         let reports = self.producer.context().take();
         assert_eq!(reports.len(), sent, "delivery reports");
@@ -318,7 +322,8 @@ impl CommittedOffsets {
     /// The next record that the group reads from each partition, where it has committed one.
     #[track_caller]
     pub fn read(&self) -> BTreeMap<i32, i64> {
-        let committed = until(
+        let committed = until_within(
+            OUTAGE,
             "the committed offsets",
             || -> Result<TopicPartitionList, KafkaError> {
                 self.consumer
@@ -466,7 +471,7 @@ fn position(message: &impl Message) -> Position {
 /// As soon as each partition has a leader.
 #[track_caller]
 fn watermarks(consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, (i64, i64)> {
-    until(&format!("the offsets of {topic}"), || {
+    until_within(OUTAGE, &format!("the offsets of {topic}"), || {
         try_watermarks(consumer, topic)
     })
 }

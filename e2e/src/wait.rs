@@ -17,13 +17,23 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// # Panics
 /// When it does not within [`DEADLINE`], with what was there instead.
 #[track_caller]
-pub fn until<T, E: Display>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + DEADLINE;
+pub fn until<T, E: Display>(what: &str, look: impl FnMut() -> Result<T, E>) -> T {
+    until_within(DEADLINE, what, look)
+}
+
+/// As [`until`], with another deadline: where an outage that a test makes is a part of the wait.
+#[track_caller]
+pub(crate) fn until_within<T, E: Display>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         match look() {
             Ok(found) => return found,
             Err(seen) if Instant::now() >= deadline => {
-                panic!("waited {DEADLINE:?} for this: {what}; there was instead: {seen}")
+                panic!("waited {limit:?} for this: {what}; there was instead: {seen}")
             }
             Err(_) => thread::sleep(PAUSE),
         }
