@@ -33,7 +33,7 @@ struct Pace {
 impl Pace {
     const MAX_ORDERS: usize = 500;
     /// Of documents; one has 1 MiB at most.
-    const BYTES: usize = 8 << 20;
+    const BYTES: usize = 4 << 20;
 
     /// Takes the next orders off `left`; none when nothing is left.
     fn step<'o, T>(&self, left: &mut &'o [T]) -> Option<&'o [T]> {
@@ -289,12 +289,12 @@ mod tests {
     fn large_orders_go_in_small_steps_and_small_ones_soon_in_large_ones() {
         let mut pace = Pace::default();
         pace.adapt(&orders(pace.orders, 1 << 20));
-        assert_eq!(pace.orders, 8);
+        assert_eq!(pace.orders, 4);
         pace.adapt(&orders(pace.orders, 1200));
-        assert_eq!(pace.orders, 16);
+        assert_eq!(pace.orders, 8);
         // Erased orders say nothing.
         pace.adapt(&orders(pace.orders, 0));
-        assert_eq!(pace.orders, 16);
+        assert_eq!(pace.orders, 8);
         for _ in 0..8 {
             pace.adapt(&orders(pace.orders, 1200));
         }

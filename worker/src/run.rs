@@ -31,9 +31,10 @@ use crate::{
     restored,
 };
 
-/// Unfinished records may take so many times the bytes of one batch: two in Postgres, one on its way to Redis, one that
-/// gathers.
-const MEMORY_IN_BATCHES: usize = 4;
+/// Unfinished records may take so many times the bytes of one batch: two in Postgres, and one that gathers or is on its way to
+/// Redis. Only large records ever need that much, and each of their bytes is held some five times: as the record, the order,
+/// the row, the document, the command. More did not stay within 256 MiB.
+const MEMORY_IN_BATCHES: usize = 3;
 
 /// With lag and without a known wait, so long without progress means that the process is stuck.
 const STALL: Duration = Duration::from_secs(30);

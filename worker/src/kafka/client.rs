@@ -2,7 +2,10 @@
 
 use std::{process, time::Duration};
 
-use rdkafka::{ClientConfig, error::KafkaError};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    error::{KafkaError, RDKafkaErrorCode},
+};
 use shared::config::{ConfigError, Kafka};
 
 /// The dead letter topic takes records of this size; what is larger goes there without its value.
@@ -64,6 +67,28 @@ pub fn check(config: &Kafka) -> Result<(), ConfigError> {
             Err(ConfigError::malformed(variable, problem))
         }
         Err(other) => Err(ConfigError::malformed("KAFKA_*", other.to_string())),
+    }
+}
+
+/// What a producer hears from librdkafka beside its delivery reports.
+pub(super) struct ProducerContext;
+
+impl ClientContext for ProducerContext {
+    fn error(&self, error: KafkaError, reason: &str) {
+        report(&error, reason);
+    }
+}
+
+/// Logs what librdkafka says. It reconnects by itself and tells of each broker and each attempt, several times a second;
+/// that there is none is told by the state of Kafka.
+pub(super) fn report(error: &KafkaError, reason: &str) {
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve,
+        ) => tracing::debug!(%error, reason, "connection to a broker"),
+        _ => tracing::error!(%error, reason, "librdkafka"),
     }
 }
 

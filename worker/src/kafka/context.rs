@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use shared::{fault::Moment, runtime::health::Dependency};
 
-use super::{assignment::Assignment, gap::Gaps};
+use super::{assignment::Assignment, client, gap::Gaps};
 use crate::metrics::Metrics;
 
 /// What the rest of the process wants to know of the group and the brokers.
@@ -255,16 +255,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => {
-                self.group.brokers.set(Err(&"no broker answers"))
-            }
-            // librdkafka reconnects by itself and says so for each broker and each attempt.
-            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => {
-                tracing::debug!(%error, reason, "connection to a broker");
-            }
-            _ => tracing::error!(%error, reason, "librdkafka"),
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.group.brokers.set(Err(&"no broker answers"));
         }
+        client::report(&error, reason);
     }
 }
 

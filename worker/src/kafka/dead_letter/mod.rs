@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use shared::{config::Kafka, order::Refusal};
 
 use super::{
-    client::{self, client_id},
+    client::{self, ProducerContext, client_id},
     record::{Header, Record, Timestamp},
 };
 
@@ -44,7 +44,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 /// Writes dead letters.
 pub struct DeadLetters {
-    producer: FutureProducer,
+    producer: FutureProducer<ProducerContext>,
     topic: String,
     worker: String,
 }
@@ -56,7 +56,7 @@ impl DeadLetters {
     /// When librdkafka refuses the configuration.
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
         let producer = client::producer(config)
-            .create()
+            .create_with_context(ProducerContext)
             .context("producer of dead letters")?;
         Ok(Self {
             producer,

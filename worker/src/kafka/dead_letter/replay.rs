@@ -9,11 +9,11 @@ use rdkafka::{
 use shared::config::Kafka;
 
 use super::DeadLetter;
-use crate::kafka::client;
+use crate::kafka::client::{self, ProducerContext};
 
 /// Sends dead letters back to where they came from.
 pub struct Replay {
-    producer: FutureProducer,
+    producer: FutureProducer<ProducerContext>,
 }
 
 impl Replay {
@@ -24,7 +24,7 @@ impl Replay {
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
         Ok(Self {
             producer: client::producer(config)
-                .create()
+                .create_with_context(ProducerContext)
                 .context("Kafka producer")?,
         })
     }
