@@ -98,7 +98,7 @@ impl Drop for Feed {
 
 fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger {
     let broker = Broker::new(&addresses.brokers);
-    let progress = broker.group_progress(&addresses.group_id, &addresses.topic);
+    let mut progress = broker.group_progress(&addresses.group_id, &addresses.topic);
     let mut source = Source {
         mix,
         orders: Generator::new(seed, 1..=3),
@@ -110,9 +110,11 @@ fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger 
         let drafts: Vec<Draft> = (0..CHUNK).map(|_| source.draft()).collect();
         ledger.send(&broker, &addresses.topic, &drafts);
         while !stop.load(Ordering::Relaxed) {
-            let (finished, all) = progress.read();
-            if all - finished <= MAX_UNFINISHED {
-                break;
+            match progress.try_read() {
+                Ok((finished, all)) if all - finished <= MAX_UNFINISHED => break,
+                Ok(_) => {}
+                // A client that nobody polls may never find back to a broker that was restarted.
+                Err(_) => progress = broker.group_progress(&addresses.group_id, &addresses.topic),
             }
             thread::sleep(PAUSE);
         }

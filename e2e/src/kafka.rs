@@ -322,21 +322,20 @@ impl CommittedOffsets {
     /// The next record that the group reads from each partition, where it has committed one.
     #[track_caller]
     pub fn read(&self) -> BTreeMap<i32, i64> {
-        let committed = until_within(
-            OUTAGE,
-            "the committed offsets",
-            || -> Result<TopicPartitionList, KafkaError> {
-                self.consumer
-                    .committed_offsets(self.partitions.clone(), Duration::from_secs(5))
-            },
-        );
+        until_within(OUTAGE, "the committed offsets", || self.try_read())
+    }
+
+    fn try_read(&self) -> Result<BTreeMap<i32, i64>, KafkaError> {
+        let committed = self
+            .consumer
+            .committed_offsets(self.partitions.clone(), Duration::from_secs(5))?;
         let offsets = committed.elements().into_iter().filter_map(|element| {
             let Offset::Offset(offset) = element.offset() else {
                 return None;
             };
             Some((element.partition(), offset))
         });
-        offsets.collect()
+        Ok(offsets.collect())
     }
 }
 
@@ -350,11 +349,19 @@ impl GroupProgress {
     /// How many records the group has finished, as it committed them, and how many there are.
     #[track_caller]
     pub fn read(&self) -> (i64, i64) {
-        let watermarks = watermarks(&self.offsets.consumer, &self.topic);
-        let committed = self.offsets.read().into_iter();
+        until_within(OUTAGE, "the progress of the group", || self.try_read())
+    }
+
+    /// As [`GroupProgress::read`], at the first attempt.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn try_read(&self) -> Result<(i64, i64), KafkaError> {
+        let watermarks = try_watermarks(&self.offsets.consumer, &self.topic)?;
+        let committed = self.offsets.try_read()?.into_iter();
         let finished = committed.map(|(partition, offset)| offset - watermarks[&partition].0);
         let all = watermarks.values().map(|(low, high)| high - low);
-        (finished.sum(), all.sum())
+        Ok((finished.sum(), all.sum()))
     }
 }
 
