@@ -79,13 +79,11 @@ impl OrdersApi {
                 trace::answered_by(source.as_str());
                 let kind = match answer {
                     Answer::Order(order) if known.matches(order.etag.as_bytes()) => {
-                        Kind::NotModified {
-                            etag: order.etag.clone(),
-                        }
+                        Kind::NotModified { etag: order.etag }
                     }
                     Answer::Order(order) => Kind::Found {
-                        etag: order.etag.clone(),
-                        json: order.json.clone(),
+                        etag: order.etag,
+                        json: order.json,
                     },
                     Answer::Erased(_) => Kind::Problem(Problem::OrderErased),
                     Answer::Unknown => Kind::Problem(Problem::OrderNotFound),

@@ -32,9 +32,8 @@ const LARGEST_SHARE: usize = 8;
 /// A usual document, to size the tables.
 const USUAL_ENTRY: usize = 1536;
 
-/// What an entry costs beside uid and document: key, slot, document header, etag, allocator.
-const OVERHEAD: usize =
-    size_of::<OrderUid>() + size_of::<Entry>() + size_of::<Document>() + Version::WIDTH + 128;
+/// What an entry costs beside uid and document: key, slot, etag, allocator.
+const OVERHEAD: usize = size_of::<OrderUid>() + size_of::<Entry>() + Document::ETAG_WIDTH + 128;
 
 /// How much is kept, and for how long.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,5 @@
 //! Every race between a load and an announcement, driven by hand.
 
-use bytes::Bytes;
-
 use super::*;
 
 const TTL: Duration = Duration::from_secs(5);
@@ -30,7 +28,7 @@ fn version(offset: i64) -> Version {
 }
 
 fn order(offset: i64) -> Answer {
-    Answer::new(version(offset), Some(Bytes::from_static(b"{}")))
+    Answer::new(version(offset), Some(b"{}"))
 }
 
 fn held(cache: &LocalCache, text: &str) -> Option<Option<Version>> {
@@ -240,7 +238,7 @@ fn a_warm_up_passes_through_the_fence() {
 fn stays_within_its_bytes_and_keeps_no_giant() {
     let max_bytes = 256 << 10;
     let cache = cache_of(max_bytes);
-    let document = |bytes: usize| Answer::new(version(1), Some(Bytes::from(vec![b'x'; bytes])));
+    let document = |bytes: usize| Answer::new(version(1), Some(&vec![b'x'; bytes]));
     assert_eq!(
         load(&cache, "giant", document(max_bytes / LARGEST_SHARE)),
         Insertion::TooLarge

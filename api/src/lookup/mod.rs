@@ -280,7 +280,7 @@ impl Lookup {
         match redis.get(uid).await {
             Ok(Some(cached)) => (
                 RedisResult::Hit,
-                Some(Answer::new(cached.version, cached.document)),
+                Some(Answer::new(cached.version, cached.document.as_deref())),
             ),
             Ok(None) => (RedisResult::Miss, None),
             Err(CacheError::Open) => (RedisResult::Bypass, None),
