@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
 fn worker(stack: &mut Stack) -> anyhow::Result<f64> {
     let start = Instant::now();
     let worker = stack.launch_worker(&[]);
-    let admin = worker.admin_address();
+    let admin = worker.admin.address();
     let taken = ready(&mut worker.process, &admin, start)?;
     stack.stop_workers();
     Ok(taken)
@@ -68,7 +68,7 @@ fn worker(stack: &mut Stack) -> anyhow::Result<f64> {
 fn api(stack: &mut Stack) -> anyhow::Result<f64> {
     let start = Instant::now();
     let api = stack.launch_api(&[]);
-    let admin = api.admin_address();
+    let admin = api.admin.address();
     let taken = ready(&mut api.process, &admin, start)?;
     api.process.terminate();
     stack.apis.clear();

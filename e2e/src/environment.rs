@@ -78,6 +78,12 @@ impl Folder {
         &self.0
     }
 
+    /// The process that a script has noted in it, if it has.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let pid = fs::read_to_string(self.0.join("pid")).ok()?;
+        pid.trim().parse().ok()
+    }
+
     /// Its path as an argument.
     pub(crate) fn argument(&self) -> Cow<'_, str> {
         self.0.to_string_lossy()

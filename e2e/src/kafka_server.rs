@@ -1,7 +1,5 @@
 //! A Kafka that a test may stop.
 
-use std::fs;
-
 use crate::{
     environment::{Folder, script},
     port::Port,
@@ -81,11 +79,8 @@ impl PrivateKafka {
 
     #[track_caller]
     fn signal(&self, signal: Signal) {
-        let pid = fs::read_to_string(self.folder.path().join("pid")).unwrap();
-        assert!(
-            signal.send(pid.trim().parse().unwrap()),
-            "Kafka does not run"
-        );
+        let sent = self.folder.pid().is_some_and(|pid| signal.send(pid));
+        assert!(sent, "Kafka does not run");
     }
 
     fn try_stop(&self, how: &str) -> Result<(), String> {

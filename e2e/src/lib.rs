@@ -73,7 +73,7 @@ pub use proxy::Proxy;
 pub use readers::{Read, Readers};
 pub use record::{Draft, Record, refused_samples, valid_samples};
 pub use redis::{Entry, RedisServer, entries, entries_of};
-pub use stack::{Api, Builder, Stack, Worker};
+pub use stack::{Admin, Api, Builder, Stack, Worker};
 pub use system::System;
 use tokio::runtime::Runtime;
 pub use wait::{DEADLINE, until};

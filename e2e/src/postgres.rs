@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
 };
 
 use serde_json::Value;
@@ -430,26 +429,21 @@ impl PrivatePostgres {
         self.signal(Signal::Continue);
     }
 
+    #[track_caller]
     fn signal(&self, signal: Signal) {
-        let pid = fs::read_to_string(self.folder.path().join("pid")).unwrap();
-        let postmaster: u32 = pid.trim().parse().unwrap();
-        assert!(signal.send(postmaster), "Postgres does not run");
-        for session in children_of(postmaster) {
-            // A session that has ended meanwhile needs no signal.
-            let _ = signal.send(session);
-        }
+        let sent = self
+            .folder
+            .pid()
+            .is_some_and(|pid| send_to_all(pid, signal));
+        assert!(sent, "Postgres does not run");
     }
 }
 
 impl Drop for PrivatePostgres {
     fn drop(&mut self) {
-        if let Ok(pid) = fs::read_to_string(self.folder.path().join("pid"))
-            && let Ok(postmaster) = pid.trim().parse()
-        {
+        if let Some(postmaster) = self.folder.pid() {
             // A frozen server cannot end.
-            for pid in children_of(postmaster).chain([postmaster]) {
-                let _ = Signal::Continue.send(pid);
-            }
+            send_to_all(postmaster, Signal::Continue);
         }
         if let Err(error) = self.try_crash() {
             eprintln!("{error}");
@@ -457,14 +451,15 @@ impl Drop for PrivatePostgres {
     }
 }
 
-fn children_of(parent: u32) -> impl Iterator<Item = u32> {
-    let path = PathBuf::from(format!("/proc/{parent}/task/{parent}/children"));
-    let children = fs::read_to_string(path).unwrap_or_default();
-    let pids: Vec<u32> = children
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect();
-    pids.into_iter()
+/// Returns whether the postmaster is there; a session that has ended meanwhile needs no signal.
+fn send_to_all(postmaster: u32, signal: Signal) -> bool {
+    let sent = signal.send(postmaster);
+    let children = format!("/proc/{postmaster}/task/{postmaster}/children");
+    let children = fs::read_to_string(children).unwrap_or_default();
+    for session in children.split_whitespace().flat_map(str::parse) {
+        signal.send(session);
+    }
+    sent
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ fn while_paused(run: &mut Run) {
     stack.send(&mut ledger, &drafts);
     for worker in &stack.workers {
         until("a worker that waits", || {
-            match worker.state_of("waiting_for") {
+            match worker.admin.state_of("waiting_for") {
                 waits if waits.contains("dead_letter_topic") => Ok(()),
                 other => Err(other),
             }

@@ -61,7 +61,7 @@ fn unavailable(run: &mut Run) {
         });
         until(
             "a worker that waits for the dead letter topic",
-            || match stack.workers[0].state_of("waiting_for") {
+            || match stack.workers[0].admin.state_of("waiting_for") {
                 waits if waits.contains("dead_letter_topic") => Ok(()),
                 other => Err(other),
             },

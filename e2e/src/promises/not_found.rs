@@ -41,9 +41,11 @@ fn arrives(run: &mut Run) {
     for _ in 0..2 {
         // Remembered for so long that nothing but an announcement can be the reason for a new answer.
         let api = stack.start_api_with(&[("LOCAL_CACHE_TTL", "1h"), ("NEGATIVE_CACHE_TTL", "1h")]);
-        until("announcements", || match api.state_of("announcements") {
-            heard if heard == "heard" => Ok(()),
-            other => Err(other),
+        until("announcements", || {
+            match api.admin.state_of("announcements") {
+                heard if heard == "heard" => Ok(()),
+                other => Err(other),
+            }
         });
     }
     let count = run.choose(10, 200);

@@ -171,8 +171,8 @@ fn told_to_nobody(run: &mut Run) {
 
     let answers = ask(&stack, &ledger, &proxy);
     for path in ["/metrics", "/readyz", "/livez"] {
-        assert_silent("the worker", &stack.workers[0].admin(path).text());
-        assert_silent("the api", &stack.apis[0].admin(path).text());
+        assert_silent("the worker", &stack.workers[0].admin.get(path).text());
+        assert_silent("the api", &stack.apis[0].admin.get(path).text());
     }
     let said = [
         &["dead-letters", "list"][..],
@@ -248,7 +248,7 @@ fn ask(stack: &Stack, ledger: &Ledger, proxy: &Proxy) -> usize {
 
     proxy.cut();
     until("Postgres is seen to be down", || {
-        match api.state_of("postgres") {
+        match api.admin.state_of("postgres") {
             state if state == "down" => Ok(()),
             other => Err(other),
         }

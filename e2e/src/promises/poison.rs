@@ -130,12 +130,12 @@ fn one_of_a_batch(run: &mut Run) {
     stack.send(&mut ledger, &drafts);
     let worker = &stack.workers[0];
     until("a second batch", || {
-        match worker.metric("worker_batch_size_count", "") {
+        match worker.admin.metric("worker_batch_size_count", "") {
             2 => Ok(()),
             batches => Err(batches),
         }
     });
-    let records = worker.metric("worker_batch_size_sum", "");
+    let records = worker.admin.metric("worker_batch_size_sum", "");
     assert_eq!(records, 1 + BATCH as u64, "records in two batches");
     proxy.restore();
     stack.settle();
@@ -158,7 +158,7 @@ fn letters(stack: &Stack) -> usize {
 #[track_caller]
 fn await_breaker(stack: &Stack) {
     until("a worker that waits", || {
-        match stack.workers[0].try_state_of("waiting_for") {
+        match stack.workers[0].admin.try_state_of("waiting_for") {
             Some(waits) if waits.contains("breaker") => Ok(()),
             other => Err(format!("{other:?}")),
         }
@@ -179,8 +179,8 @@ fn everything(run: &mut Run) {
         .collect();
     stack.send(&mut ledger, &drafts);
     await_breaker(&stack);
-    assert_eq!(stack.workers[0].admin("/readyz").status, 503);
-    assert_eq!(stack.workers[0].admin("/livez").status, 200);
+    assert_eq!(stack.workers[0].admin.get("/readyz").status, 503);
+    assert_eq!(stack.workers[0].admin.get("/livez").status, 200);
     assert!(letters(&stack) <= MAX_REFUSALS);
     for _ in 0..restarts {
         stack.stop_workers();
@@ -199,7 +199,7 @@ fn everything(run: &mut Run) {
     let refused = letters(&stack);
     assert!(refused <= MAX_REFUSALS, "{refused} dead letters");
     assert_eq!(database.count(), drafts.len() - refused);
-    assert_eq!(stack.workers[0].admin("/readyz").status, 200);
+    assert_eq!(stack.workers[0].admin.get("/readyz").status, 200);
     // And nothing is lost for good.
     let replay = ["dead-letters", "replay"];
     stack.command("worker", &replay).succeeded();
@@ -263,7 +263,7 @@ fn starts_open(run: &Run, refusals: usize, others: usize) -> bool {
         if letters(&stack) > found.len() {
             return Ok(false);
         }
-        match stack.workers[0].try_state_of("waiting_for") {
+        match stack.workers[0].admin.try_state_of("waiting_for") {
             Some(waits) if waits.contains("breaker") => Ok(true),
             other => Err(format!("{other:?}")),
         }

@@ -47,7 +47,8 @@ fn drafts(run: &Run, count: usize) -> Vec<Draft> {
 
 /// How often an api has read an order from Postgres.
 fn queries(api: &Api) -> u64 {
-    api.metric("db_query_duration_seconds_count", "query=\"read\"")
+    api.admin
+        .metric("db_query_duration_seconds_count", "query=\"read\"")
 }
 
 fn all_queries(stack: &Stack) -> u64 {

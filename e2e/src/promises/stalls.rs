@@ -58,19 +58,19 @@ fn stands_still(run: &mut Run) {
     stack.send(&mut ledger, &drafts(run.seed, 1).collect::<Vec<_>>());
     stack.settle();
     let worker = &stack.workers[0];
-    assert_eq!(worker.admin("/livez").status, 200);
+    assert_eq!(worker.admin.get("/livez").status, 200);
 
     stack.send(&mut ledger, &drafts(run.seed + 1, 50).collect::<Vec<_>>());
     let sent = Instant::now();
     let report = until("a worker that is not live", || {
-        match worker.admin("/livez") {
+        match worker.admin.get("/livez") {
             red if red.status == 503 => Ok(red),
             green => Err(green.text()),
         }
     });
     let seconds = sent.elapsed().as_secs();
     assert!(report.text().contains("stalled"), "{}", report.text());
-    assert_eq!(worker.state_of("waiting_for"), "nothing");
+    assert_eq!(worker.admin.state_of("waiting_for"), "nothing");
     run.figure("red after", format!("{seconds} s"));
     assert!(
         !run.is_full() || seconds <= NOTICED_S,
@@ -87,7 +87,7 @@ fn stands_still(run: &mut Run) {
 /// Records that the worker says were deleted before it read them.
 #[track_caller]
 fn gap(worker: &Worker) -> u64 {
-    worker.metric("worker_offset_gap_records_total", "")
+    worker.admin.metric("worker_offset_gap_records_total", "")
 }
 
 #[track_caller]

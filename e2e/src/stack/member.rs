@@ -13,7 +13,8 @@ use crate::{
 pub struct Worker {
     /// The process.
     pub process: Process,
-    pub(super) admin: Port,
+    /// Its admin port.
+    pub admin: Admin,
 }
 
 /// A running api replica.
@@ -21,50 +22,64 @@ pub struct Api {
     /// The process.
     pub process: Process,
     pub(super) port: Port,
-    pub(super) admin: Port,
+    /// Its admin port.
+    pub admin: Admin,
 }
 
-impl Worker {
-    /// An answer of the admin port, such as to `/readyz`.
-    #[track_caller]
-    pub fn admin(&self, path: &str) -> Answer {
-        Http::new().get(&format!("http://{}{path}", self.admin.address()))
+/// The admin port of a process.
+pub struct Admin(Port);
+
+impl Admin {
+    pub(super) fn reserve() -> Self {
+        Self(Port::reserve())
     }
 
-    /// Where the admin port is.
-    pub fn admin_address(&self) -> String {
-        self.admin.address()
+    /// Where it is.
+    pub fn address(&self) -> String {
+        self.0.address()
+    }
+
+    /// Its answer, such as to `/readyz`.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        Http::new().get(&self.url(path))
     }
 
     /// The state of one thing, as `/readyz` tells it.
     #[track_caller]
     pub fn state_of(&self, name: &str) -> String {
-        check_of(&self.admin("/readyz"), name)
+        check_of(&self.get("/readyz"), name)
     }
 
-    /// As [`Worker::state_of`]; none when it does not answer yet.
+    /// As [`Admin::state_of`]; none when it does not answer yet.
     pub fn try_state_of(&self, name: &str) -> Option<String> {
-        let url = format!("http://{}/readyz", self.admin.address());
-        let answer = Http::new().try_get(&url, &[]).ok()?;
+        let answer = Http::new().try_get(&self.url("/readyz"), &[]).ok()?;
         Some(check_of(&answer, name))
-    }
-
-    /// How many records ended with that outcome.
-    #[track_caller]
-    pub fn messages(&self, outcome: &str) -> u64 {
-        self.metric("worker_messages_total", &format!("outcome=\"{outcome}\""))
     }
 
     /// The sum of the series of a counter that have a label (all of them for none).
     #[track_caller]
     pub fn metric(&self, name: &str, label: &str) -> u64 {
-        metric(&self.admin("/metrics").text(), name, label)
+        metric(&self.get("/metrics").text(), name, label)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+}
+
+impl Worker {
+    /// How many records ended with that outcome.
+    #[track_caller]
+    pub fn messages(&self, outcome: &str) -> u64 {
+        let label = format!("outcome=\"{outcome}\"");
+        self.admin.metric("worker_messages_total", &label)
     }
 
     /// How many records ended, whichever way.
     #[track_caller]
     pub fn all_messages(&self) -> u64 {
-        self.metric("worker_messages_total", "")
+        self.admin.metric("worker_messages_total", "")
     }
 }
 
@@ -103,29 +118,6 @@ impl Api {
     pub fn order_in_postgres(&self, uid: &str) -> Answer {
         Http::new().get(&format!("{}/order/{uid}?nocache=1", self.url()))
     }
-
-    /// An answer of the admin port, such as to `/readyz`.
-    #[track_caller]
-    pub fn admin(&self, path: &str) -> Answer {
-        Http::new().get(&format!("http://{}{path}", self.admin.address()))
-    }
-
-    /// The sum of the series of a counter that have a label (all of them for none).
-    #[track_caller]
-    pub fn metric(&self, name: &str, label: &str) -> u64 {
-        metric(&self.admin("/metrics").text(), name, label)
-    }
-
-    /// Where the admin port is.
-    pub fn admin_address(&self) -> String {
-        self.admin.address()
-    }
-
-    /// The state of one thing, as `/readyz` tells it.
-    #[track_caller]
-    pub fn state_of(&self, name: &str) -> String {
-        check_of(&self.admin("/readyz"), name)
-    }
 }
 
 /// The state of one thing in the body of a probe's answer.
@@ -155,9 +147,9 @@ fn metric(text: &str, name: &str, label: &str) -> u64 {
 
 /// Waits until a process that has just been started is ready.
 #[track_caller]
-pub(super) fn await_ready(process: &mut Process, admin: &Port) {
+pub(super) fn await_ready(process: &mut Process, admin: &Admin) {
     let http = Http::new();
-    let url = format!("http://{}/readyz", admin.address());
+    let url = admin.url("/readyz");
     until("a ready process", || {
         if let Some(status) = process.ended() {
             panic!("it ended while it started, with {status}");

@@ -5,7 +5,7 @@ mod member;
 
 pub use builder::Builder;
 use member::await_ready;
-pub use member::{Api, Worker};
+pub use member::{Admin, Api, Worker};
 
 use std::time::Duration;
 
@@ -234,7 +234,7 @@ impl Stack {
     /// Starts one more worker, with more variables, and does not wait.
     #[track_caller]
     pub fn launch_worker(&mut self, variables: &[(&str, &str)]) -> &mut Worker {
-        let admin = Port::reserve();
+        let admin = Admin::reserve();
         let mut variables = variables.to_vec();
         let address = admin.address();
         variables.push(("ADMIN_ADDR", &address));
@@ -261,7 +261,7 @@ impl Stack {
     /// Starts one more api replica, with more variables, and does not wait.
     #[track_caller]
     pub fn launch_api(&mut self, variables: &[(&str, &str)]) -> &mut Api {
-        let (port, admin) = (Port::reserve(), Port::reserve());
+        let (port, admin) = (Port::reserve(), Admin::reserve());
         let (address, admin_address) = (port.address(), admin.address());
         let mut all = API_VARIABLES.to_vec();
         all.extend_from_slice(variables);

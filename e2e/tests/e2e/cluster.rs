@@ -41,9 +41,11 @@ fn a_redis_cluster_needs_nothing_but_its_addresses() {
 
     // Every replica holds the orders now. Each master passes on what was written there.
     for api in &stack.apis {
-        until("announcements", || match api.state_of("announcements") {
-            heard if heard == "heard" => Ok(()),
-            other => Err(other),
+        until("announcements", || {
+            match api.admin.state_of("announcements") {
+                heard if heard == "heard" => Ok(()),
+                other => Err(other),
+            }
         });
         stack.check().api(&ledger, &api.url(), "local");
     }

@@ -216,8 +216,8 @@ fn grafana_can_show_the_dashboard() {
 #[test]
 fn no_panel_is_empty_and_every_alert_watches_something_that_is_there() {
     let stack = Stack::builder("dashboard").workers(2).apis(2).start();
-    let workers = stack.workers.iter().map(|worker| worker.admin_address());
-    let apis = stack.apis.iter().map(|api| api.admin_address());
+    let workers = stack.workers.iter().map(|worker| worker.admin.address());
+    let apis = stack.apis.iter().map(|api| api.admin.address());
     let prometheus = Prometheus::start(
         "dashboard",
         &[("worker", workers.collect()), ("api", apis.collect())],
@@ -253,8 +253,8 @@ fn it_shows_when_caches_may_be_stale() {
     let prometheus = Prometheus::start(
         "staleness",
         &[
-            ("worker", vec![stack.workers[0].admin_address()]),
-            ("api", vec![stack.apis[0].admin_address()]),
+            ("worker", vec![stack.workers[0].admin.address()]),
+            ("api", vec![stack.apis[0].admin.address()]),
         ],
     );
     let send = |stack: &Stack| {

@@ -62,7 +62,7 @@ fn without_postgres_nothing_is_lost_and_what_is_cached_is_answered() {
         stack.send(&mut ledger, &drafts(132 + round, 200));
         for worker in &stack.workers {
             until("Postgres is seen to be down", || {
-                match worker.state_of("postgres") {
+                match worker.admin.state_of("postgres") {
                     state if state == "down" => Ok(()),
                     other => Err(other),
                 }
@@ -72,7 +72,7 @@ fn without_postgres_nothing_is_lost_and_what_is_cached_is_answered() {
             let waits: Vec<String> = stack
                 .workers
                 .iter()
-                .map(|worker| worker.state_of("waiting_for"))
+                .map(|worker| worker.admin.state_of("waiting_for"))
                 .collect();
             match waits.iter().all(|waits| waits.contains("postgres")) {
                 true => Ok(()),
@@ -81,19 +81,19 @@ fn without_postgres_nothing_is_lost_and_what_is_cached_is_answered() {
         });
         for worker in &stack.workers {
             assert_eq!(
-                worker.admin("/livez").status,
+                worker.admin.get("/livez").status,
                 200,
                 "waiting is not being stuck"
             );
         }
         let api = &stack.apis[0];
         until("Postgres is seen to be down", || {
-            match api.state_of("postgres") {
+            match api.admin.state_of("postgres") {
                 state if state == "down" => Ok(()),
                 other => Err(other),
             }
         });
-        assert_eq!(api.admin("/readyz").status, 200, "Redis alone will do");
+        assert_eq!(api.admin.get("/readyz").status, 200, "Redis alone will do");
         let answer = api.order(cached);
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(Some(answer.body), ledger.orders()[cached].json);
@@ -153,14 +153,14 @@ fn without_kafka_workers_wait_or_end_in_order_and_the_api_answers() {
     stack.kafka().stop();
     for worker in &stack.workers {
         until("Kafka is seen to be down", || {
-            match worker.state_of("kafka") {
+            match worker.admin.state_of("kafka") {
                 state if state == "down" => Ok(()),
                 other => Err(other),
             }
         });
-        assert_eq!(worker.admin("/livez").status, 200);
+        assert_eq!(worker.admin.get("/livez").status, 200);
     }
-    assert_eq!(stack.apis[0].admin("/readyz").status, 200);
+    assert_eq!(stack.apis[0].admin.get("/readyz").status, 200);
     assert_readable(&stack, &ledger);
     stack.workers.remove(0).process.terminate();
 

@@ -158,8 +158,8 @@ fn small_commands_answer() {
     );
 
     let addresses = [
-        ("worker", stack.workers[0].admin_address()),
-        ("api", stack.apis[0].admin_address()),
+        ("worker", stack.workers[0].admin.address()),
+        ("api", stack.apis[0].admin.address()),
     ];
     for (program, address) in &addresses {
         let variables = [("ADMIN_ADDR", address.as_str())];
@@ -196,16 +196,16 @@ fn migrations_go_down_and_up_again_and_processes_wait_for_them() {
         });
         assert!(process.ended().is_none());
     }
-    assert_eq!(worker.admin("/readyz").status, 503);
-    assert_eq!(api.admin("/readyz").status, 503);
+    assert_eq!(worker.admin.get("/readyz").status, 503);
+    assert_eq!(api.admin.get("/readyz").status, 503);
 
     stack.command("worker", &["migrate"]).succeeded();
     let (worker, api) = (&stack.workers[0], &stack.apis[0]);
-    until("a ready worker", || match worker.admin("/readyz") {
+    until("a ready worker", || match worker.admin.get("/readyz") {
         answer if answer.status == 200 => Ok(()),
         answer => Err(answer.text()),
     });
-    until("a ready api", || match api.admin("/readyz") {
+    until("a ready api", || match api.admin.get("/readyz") {
         answer if answer.status == 200 => Ok(()),
         answer => Err(answer.text()),
     });

@@ -64,9 +64,11 @@ impl Hot {
         for _ in 0..2 {
             let variables = [&[("REDIS_URL", url.as_str())], api_variables].concat();
             let api = stack.start_api_with(&variables);
-            until("announcements", || match api.state_of("announcements") {
-                heard if heard == "heard" => Ok(()),
-                other => Err(other),
+            until("announcements", || {
+                match api.admin.state_of("announcements") {
+                    heard if heard == "heard" => Ok(()),
+                    other => Err(other),
+                }
             });
         }
         let mut hot = Self {
@@ -120,10 +122,14 @@ impl Hot {
     #[track_caller]
     pub(super) fn assert_healthy(&self) {
         for worker in &self.stack.workers {
-            assert_eq!(worker.admin("/livez").status, 200, "liveness of a worker");
+            assert_eq!(
+                worker.admin.get("/livez").status,
+                200,
+                "liveness of a worker"
+            );
         }
         for api in &self.stack.apis {
-            assert_eq!(api.admin("/readyz").status, 200, "readiness of an api");
+            assert_eq!(api.admin.get("/readyz").status, 200, "readiness of an api");
         }
     }
 

@@ -170,7 +170,7 @@ pub(super) fn fill(run: &mut Run) {
     });
     let filled = "cache_operation_duration_seconds_count{operation=\"fill\"";
     until("a fill that was tried", || {
-        let metrics = stack.apis[0].admin("/metrics").text();
+        let metrics = stack.apis[0].admin.get("/metrics").text();
         match metrics.lines().any(|line| line.starts_with(filled)) {
             true => Ok(()),
             false => Err(metrics),
