@@ -1,0 +1,7 @@
+//! The binary against a real broker.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod failures;
+mod harness;
+mod send;

@@ -1,0 +1,154 @@
+//! Batches that are large enough for `COPY`.
+
+use shared::{
+    order::Order,
+    storage::{Change, ChangeSet, Class, Role, schema},
+    testing::TestDatabase,
+};
+use sqlx::Connection;
+
+use super::{apply, connect, read};
+use crate::{change, order, version};
+
+/// Enough for `COPY`.
+const MANY: u64 = 100;
+
+fn many_orders() -> Vec<Order> {
+    (0..MANY).map(|n| order(&format!("u{n}"), n)).collect()
+}
+
+#[tokio::test]
+async fn what_another_writer_stored_during_the_copy_is_judged_by_its_version() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let orders = many_orders();
+    let offset_of_rival = MANY as i64 / 2;
+    // Commits only when the copy waits for it.
+    let mut rival = connect(&database.url).await;
+    let mut transaction = rival.begin().await.unwrap();
+    let insert = format!(
+        "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+                             shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
+         SELECT 'u' || n, '', '', '', '', '', '', '', 1, now(), '', {}, {offset_of_rival}, 0 FROM generate_series(10, 90, 10) n",
+        version(0).timestamp_ms
+    );
+    sqlx::query(sqlx::AssertSqlSafe(insert))
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let applying = tokio::spawn({
+        let changes = orders.iter().zip(0..).map(|(order, n)| change(order, n));
+        let (postgres, changes) = (postgres.clone(), changes.collect::<Vec<_>>());
+        async move { apply(&postgres, changes).await }
+    });
+    shared::testing::eventually("the copy waits for the rival", async || {
+        let waiting: i64 = database
+            .value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'COPY orders%'")
+            .await;
+        (waiting == 1).then_some(())
+    })
+    .await;
+    transaction.commit().await.unwrap();
+
+    let won = applying.await.unwrap();
+    let mut uids: Vec<(String, i64)> = (0..MANY as i64).map(|n| (format!("u{n}"), n)).collect();
+    uids.sort();
+    for ((uid, offset), won) in uids.iter().zip(won) {
+        let rivals = offset % 10 == 0 && *offset > 0;
+        assert_eq!(won, !rivals || *offset > offset_of_rival, "{uid}");
+        let stored: i64 = database
+            .value(&format!(
+                "SELECT source_offset FROM orders WHERE order_uid = '{uid}'"
+            ))
+            .await;
+        let expected = if won { *offset } else { offset_of_rival };
+        assert_eq!(stored, expected, "{uid}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_in_a_copy_refuses_its_batch_and_says_why() {
+    let database = TestDatabase::migrated().await;
+    database
+        .execute("ALTER TABLE items ADD CONSTRAINT no_poison CHECK (name <> 'poison')")
+        .await;
+    let postgres = database.connect(Role::Worker);
+    let mut orders = many_orders();
+    orders[50].items[0].name = "poison".to_owned();
+    let changes = || orders.iter().map(|order| change(order, 1));
+    let (set, _) = ChangeSet::new(changes().collect());
+    let error = postgres.apply(&set).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Postgres: SQLSTATE 23514, constraint no_poison"
+    );
+    assert_eq!(error.class(), Class::Record);
+    assert_eq!(read(&postgres, "u0").await, None);
+    orders[50].items[0].name = "harmless".to_owned();
+    let changes = orders.iter().map(|order| change(order, 1)).collect();
+    assert_eq!(apply(&postgres, changes).await, [true; MANY as usize]);
+}
+
+#[tokio::test]
+async fn a_sequence_that_a_failover_took_back_stops_nobody() {
+    let database = TestDatabase::migrated().await;
+    let (first, second) = (
+        database.connect(Role::Worker),
+        database.connect(Role::Worker),
+    );
+    let orders = many_orders();
+    let changes = |range: std::ops::Range<usize>| -> Vec<Change> {
+        orders[range].iter().map(|order| change(order, 1)).collect()
+    };
+    apply(&first, changes(0..50)).await;
+    database
+        .execute("SELECT setval('orders_id_seq', 1, false)")
+        .await;
+    // Small batches are upserted at once, large ones after a copy that fails; neither steps through the rival's ids.
+    for range in [50..52, 52..100] {
+        let (set, _) = ChangeSet::new(changes(range));
+        second.apply(&set).await.unwrap();
+    }
+    assert_eq!(
+        database.value::<i64>("SELECT count(*) FROM orders").await,
+        MANY as i64
+    );
+}
+
+#[tokio::test]
+async fn a_column_that_a_later_migration_made_wider_is_still_written() {
+    let database = TestDatabase::migrated().await;
+    database
+        .execute("ALTER TABLE items ALTER COLUMN sale TYPE BIGINT")
+        .await;
+    let postgres = database.connect(Role::Worker);
+    let changes = many_orders().iter().map(|order| change(order, 1)).collect();
+    assert_eq!(apply(&postgres, changes).await, [true; MANY as usize]);
+}
+
+#[tokio::test]
+async fn ids_stay_unique_when_blocks_come_and_go() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let orders = many_orders();
+    let changes = orders.iter().map(|order| change(order, 1)).collect();
+    apply(&postgres, changes).await;
+    // An older version takes every id from the sequence.
+    let plain = "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+                                     shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
+                 SELECT gen_random_uuid()::text, '', '', '', '', '', '', '', 1, now(), '', 1, 1, 1 FROM generate_series(1, 20)";
+    database.execute(plain).await;
+    schema::migrate_down(&database.url, 1).await.unwrap();
+    database.execute(plain).await;
+    let next = many_orders().into_iter().map(|mut order| {
+        order.order_uid.insert(0, 'n');
+        change(&order, 1)
+    });
+    apply(&postgres, next.collect()).await;
+    schema::migrate(&database.url).await.unwrap();
+    database.execute(plain).await;
+    assert_eq!(
+        database.value::<i64>("SELECT count(*) FROM orders").await,
+        2 * MANY as i64 + 60
+    );
+}

@@ -1,0 +1,42 @@
+//! Migrations.
+
+use shared::{
+    storage::{Role, schema},
+    testing::TestDatabase,
+};
+
+#[tokio::test]
+async fn migrations_go_down_and_up_again() {
+    let database = TestDatabase::empty().await;
+    let postgres = database.connect(Role::Api);
+    let newest = schema::required_version();
+    assert_eq!(postgres.schema_version().await.unwrap(), 0);
+    let migrated = schema::migrate(&database.url).await.unwrap();
+    assert_eq!((migrated.from, migrated.to), (0, newest));
+    for step in 1..=newest {
+        let undone = schema::migrate_down(&database.url, 1).await.unwrap();
+        assert_eq!(undone.to, newest - step);
+    }
+    let left: i64 = database
+        .value("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE '_sqlx%'")
+        .await;
+    assert_eq!(left, 0, "the down files leave nothing behind");
+    schema::migrate(&database.url).await.unwrap();
+    assert_eq!(schema::migrate_down(&database.url, 99).await.unwrap().to, 0);
+    schema::migrate(&database.url).await.unwrap();
+    assert_eq!(postgres.schema_version().await.unwrap(), newest);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone() {
+    let database = TestDatabase::migrated().await;
+    let newer = schema::required_version() + 1;
+    database
+        .execute(&format!(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES ({newer}, 'later', true, '', 0)"
+        ))
+        .await;
+    let migrated = schema::migrate(&database.url).await.unwrap();
+    assert_eq!((migrated.from, migrated.to), (newer, newer));
+    assert!(schema::migrate_down(&database.url, 1).await.is_err());
+}

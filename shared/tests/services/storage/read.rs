@@ -1,0 +1,124 @@
+//! Lists, marks for repair, and what changed.
+
+use std::time::Duration;
+
+use shared::{
+    storage::{DatabaseTime, ListFilter, Role},
+    testing::TestDatabase,
+};
+
+use super::apply;
+use crate::{change, order, uid};
+
+#[tokio::test]
+async fn lists_are_newest_first_filtered_and_paged() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Api);
+    for n in 0..7 {
+        let mut order = order(&format!("u{n}"), n);
+        order.customer_id = if n % 2 == 0 { "even" } else { "odd" }.to_owned();
+        apply(&postgres, vec![change(&order, n as i64)]).await;
+    }
+    let mut filter = ListFilter::default();
+    let mut seen = Vec::new();
+    loop {
+        let page = postgres.list(&filter, 3).await.unwrap();
+        let Some(last) = page.last() else { break };
+        filter.after = Some(last.position);
+        seen.extend(page.into_iter().map(|summary| summary.order_uid));
+    }
+    assert_eq!(seen, ["u6", "u5", "u4", "u3", "u2", "u1", "u0"]);
+    let even = ListFilter {
+        customer_id: Some("even".to_owned()),
+        ..ListFilter::default()
+    };
+    assert_eq!(postgres.list(&even, 100).await.unwrap().len(), 4);
+    let by_track = ListFilter {
+        track_number: Some(order("u3", 3).track_number),
+        ..ListFilter::default()
+    };
+    let found = postgres.list(&by_track, 100).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].item_count, order("u3", 3).items.len() as i64);
+    let newest = postgres.newest(2).await.unwrap();
+    assert_eq!(
+        newest
+            .iter()
+            .map(|revision| revision.uid.as_str())
+            .collect::<Vec<_>>(),
+        ["u6", "u5"]
+    );
+}
+
+#[tokio::test]
+async fn a_mark_that_is_set_anew_survives_the_repair_of_the_old_one() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let before = postgres.now().await.unwrap();
+    assert_eq!(postgres.oldest_repair_mark().await.unwrap(), Duration::ZERO);
+    postgres
+        .mark_for_repair(&[uid("a"), uid("b"), uid("a")])
+        .await
+        .unwrap();
+    assert!(postgres.oldest_repair_mark().await.unwrap() > Duration::ZERO);
+    let marks = postgres.repair_marks(None, 10).await.unwrap();
+    assert_eq!(marks.len(), 2);
+    assert!(
+        !postgres
+            .repairs_are_overdue(Duration::from_secs(600))
+            .await
+            .unwrap()
+    );
+    assert!(postgres.repairs_are_overdue(Duration::ZERO).await.unwrap());
+    assert!(postgres.repaired_up_to().await.unwrap() >= before);
+    let held = postgres.repaired_up_to().await.unwrap();
+
+    postgres.mark_for_repair(&[uid("b")]).await.unwrap();
+    postgres.clear_repair_marks(&marks).await.unwrap();
+    let left = postgres.repair_marks(None, 10).await.unwrap();
+    assert_eq!(
+        left.iter()
+            .map(|mark| mark.uid.as_str())
+            .collect::<Vec<_>>(),
+        ["b"]
+    );
+    // The watermark waits for the oldest mark.
+    assert_eq!(postgres.repaired_up_to().await.unwrap(), held);
+    postgres.clear_repair_marks(&left).await.unwrap();
+    assert!(postgres.repaired_up_to().await.unwrap() > held);
+}
+
+#[tokio::test]
+async fn what_changed_since_a_moment_is_found() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    apply(
+        &postgres,
+        vec![change(&order("old", 1), 1), change(&order("updated", 2), 2)],
+    )
+    .await;
+    let moment = postgres.now().await.unwrap();
+    apply(
+        &postgres,
+        vec![change(&order("updated", 3), 3), change(&order("new", 4), 4)],
+    )
+    .await;
+    let ids = postgres.changed_since(moment, 10).await.unwrap();
+    let mut uids: Vec<String> = postgres
+        .read_ids(&ids)
+        .await
+        .unwrap()
+        .iter()
+        .map(|revision| revision.uid.to_string())
+        .collect();
+    uids.sort();
+    assert_eq!(uids, ["new", "updated"]);
+    assert_eq!(
+        postgres
+            .changed_since(DatabaseTime(0), 2)
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+}

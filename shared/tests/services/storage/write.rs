@@ -1,0 +1,254 @@
+//! Which versions are stored, whole or not at all.
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use shared::{
+    order::{Order, OrderUid, Revision},
+    storage::{Change, ChangeSet, Class, ListFilter, Postgres, Role},
+    testing::TestDatabase,
+};
+use sqlx::Connection;
+
+use super::{apply, apply_as_the_worker_does, connect, read};
+use crate::{change, erasure, order, revision, uid, version};
+
+#[tokio::test]
+async fn an_order_comes_back_byte_for_byte() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let orders: Vec<Order> = (0..50).map(|n| order(&format!("order-{n}"), n)).collect();
+    let changes = orders
+        .iter()
+        .zip(0..)
+        .map(|(order, offset)| change(order, offset))
+        .collect();
+    assert_eq!(apply(&postgres, changes).await, vec![true; 50]);
+    for (order, offset) in orders.iter().zip(0..) {
+        assert_eq!(
+            read(&postgres, &order.order_uid).await,
+            Some(revision(order, offset))
+        );
+    }
+    let uids: Vec<OrderUid> = orders.iter().map(|order| uid(&order.order_uid)).collect();
+    assert_eq!(postgres.read_many(&uids).await.unwrap().len(), 50);
+    assert_eq!(read(&postgres, "unknown").await, None);
+}
+
+#[tokio::test]
+async fn only_a_greater_version_replaces_and_it_replaces_all_children() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let (first, second) = (order("u", 1), order("u", 2));
+    assert_eq!(apply(&postgres, vec![change(&first, 5)]).await, [true]);
+    for older_or_equal in [4, 5] {
+        assert_eq!(
+            apply(&postgres, vec![change(&second, older_or_equal)]).await,
+            [false]
+        );
+        assert_eq!(read(&postgres, "u").await, Some(revision(&first, 5)));
+    }
+    assert_eq!(apply(&postgres, vec![change(&second, 6)]).await, [true]);
+    assert_eq!(read(&postgres, "u").await, Some(revision(&second, 6)));
+    assert_eq!(
+        database.value::<i64>("SELECT count(*) FROM items").await,
+        second.items.len() as i64
+    );
+    assert_eq!(
+        database.value::<i64>("SELECT count(*) FROM payments").await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn an_erasure_is_a_version_like_any_other() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let order = order("u", 1);
+    apply(&postgres, vec![change(&order, 1)]).await;
+    let born = "SELECT id::text || created_at::text FROM orders";
+    let identity: String = database.value(born).await;
+
+    assert_eq!(apply(&postgres, vec![erasure("u", 2)]).await, [true]);
+    let erased = Revision {
+        uid: uid("u"),
+        version: version(2),
+        document: None,
+    };
+    assert_eq!(read(&postgres, "u").await, Some(erased.clone()));
+    for table in ["deliveries", "payments", "items"] {
+        assert_eq!(
+            database
+                .value::<i64>(&format!("SELECT count(*) FROM {table}"))
+                .await,
+            0,
+            "{table}"
+        );
+    }
+    let blank = "SELECT track_number || entry || locale || internal_signature || customer_id || delivery_service \
+                 || shard_key || oof_shard || sm_id || date_created::timestamptz(0) AT TIME ZONE 'UTC' FROM orders";
+    assert_eq!(
+        database.value::<String>(blank).await,
+        "01970-01-01 00:00:00"
+    );
+    assert!(
+        postgres
+            .list(&ListFilter::default(), 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(postgres.newest(10).await.unwrap().is_empty());
+
+    assert_eq!(apply(&postgres, vec![change(&order, 1)]).await, [false]);
+    assert_eq!(read(&postgres, "u").await, Some(erased));
+    assert_eq!(apply(&postgres, vec![change(&order, 3)]).await, [true]);
+    assert_eq!(read(&postgres, "u").await, Some(revision(&order, 3)));
+    assert_eq!(database.value::<String>(born).await, identity);
+    assert!(
+        database
+            .value::<bool>("SELECT erased_at IS NULL FROM orders")
+            .await
+    );
+}
+
+#[tokio::test]
+async fn an_erasure_of_an_unknown_order_keeps_older_records_out() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    assert_eq!(apply(&postgres, vec![erasure("u", 7)]).await, [true]);
+    assert_eq!(
+        apply(&postgres, vec![change(&order("u", 1), 6)]).await,
+        [false]
+    );
+    assert_eq!(read(&postgres, "u").await.unwrap().document, None);
+}
+
+/// Whatever the order of arrival, however often, in whatever batches, by two writers at once: the same state. Many orders
+/// are copied first, few are updated over and over.
+#[tokio::test]
+async fn any_order_of_arrival_ends_in_the_same_state() {
+    for (seed, orders) in (0..8).zip([12, 200].into_iter().cycle()) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let changes: Vec<Change> = (0..10 * orders)
+            .map(|offset| {
+                let name = format!("u{}", rng.random_range(0..orders));
+                match rng.random_range(0..5) {
+                    0 => erasure(&name, offset),
+                    _ => change(&order(&name, rng.random()), offset),
+                }
+            })
+            .collect();
+        let mut arrivals: Vec<Change> = changes
+            .iter()
+            .flat_map(|change| vec![change.clone(); rng.random_range(1..=3)])
+            .collect();
+        arrivals.shuffle(&mut rng);
+
+        let database = TestDatabase::migrated().await;
+        let writers = [
+            database.connect(Role::Worker),
+            database.connect(Role::Worker),
+        ];
+        let halves = arrivals.split_at(arrivals.len() / 2);
+        tokio::join!(
+            write_all(&writers[0], halves.0, seed),
+            write_all(&writers[1], halves.1, seed + 1)
+        );
+
+        let (newest, _) = ChangeSet::new(changes);
+        for change in newest.as_slice() {
+            let document = change.order.as_ref().map(|order| order.to_json().into());
+            let expected = Revision {
+                uid: change.uid.clone(),
+                version: change.version,
+                document,
+            };
+            assert_eq!(
+                read(&writers[0], change.uid.as_str()).await,
+                Some(expected),
+                "seed {seed}"
+            );
+        }
+        let items: usize = newest
+            .as_slice()
+            .iter()
+            .filter_map(|change| Some(change.order.as_ref()?.items.len()))
+            .sum();
+        assert_eq!(
+            database.value::<i64>("SELECT count(*) FROM items").await,
+            items as i64,
+            "seed {seed}"
+        );
+    }
+}
+
+async fn write_all(postgres: &Postgres, changes: &[Change], seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut left = changes;
+    while !left.is_empty() {
+        let (batch, rest) = left.split_at(rng.random_range(1..=left.len().min(400)));
+        apply_as_the_worker_does(postgres, batch.to_vec()).await;
+        left = rest;
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_refuses_its_batch_and_says_why() {
+    let database = TestDatabase::migrated().await;
+    database
+        .execute("ALTER TABLE orders ADD CONSTRAINT no_poison CHECK (customer_id <> 'poison')")
+        .await;
+    let postgres = database.connect(Role::Worker);
+    let mut poison = order("bad", 1);
+    poison.customer_id = "poison".to_owned();
+    let (set, _) = ChangeSet::new(vec![change(&order("good", 2), 1), change(&poison, 2)]);
+    let error = postgres.apply(&set).await.unwrap_err();
+    assert_eq!(
+        (error.class(), error.sqlstate()),
+        (Class::Record, Some("23514"))
+    );
+    assert_eq!(
+        error.to_string(),
+        "Postgres: SQLSTATE 23514, constraint no_poison"
+    );
+    assert_eq!(read(&postgres, "good").await, None);
+    assert_eq!(
+        apply(&postgres, vec![change(&order("good", 2), 1)]).await,
+        [true]
+    );
+}
+
+#[tokio::test]
+async fn a_statement_that_waits_for_a_lock_ends_as_locked() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    apply(&postgres, vec![change(&order("u", 1), 1)]).await;
+    let blocker = database.connect(Role::Api);
+    let holding = tokio::spawn({
+        let url = database.url.clone();
+        async move {
+            let mut rival = connect(&url).await;
+            let mut transaction = rival.begin().await.unwrap();
+            sqlx::query("SELECT 1 FROM orders FOR UPDATE")
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+            sqlx::query("SELECT pg_sleep(60)")
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+        }
+    });
+    shared::testing::eventually("the rival's lock", async || {
+        let locks: i64 = database
+            .value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'")
+            .await;
+        (locks == 1).then_some(())
+    })
+    .await;
+    // Reads are not held up by the lock.
+    assert!(blocker.read(&uid("u")).await.unwrap().is_some());
+    let (set, _) = ChangeSet::new(vec![change(&order("u", 2), 2)]);
+    let class = postgres.apply(&set).await.unwrap_err().class();
+    assert_eq!(class, Class::Locked);
+    holding.abort();
+}
