@@ -1,31 +1,29 @@
 //! Kafka as a producer, a consumer and an operator see it.
 
-use std::{
-    collections::BTreeMap,
-    ptr,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+mod group;
+mod record;
+mod tail;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
-    ClientConfig, ClientContext, Offset, Timestamp, TopicPartitionList,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{
         AdminClient, AdminOptions, AlterConfig, ConfigResource, NewTopic, ResourceSpecifier,
         TopicReplication,
     },
-    bindings::{rd_kafka_header_add, rd_kafka_headers_t, rd_kafka_resp_err_t},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedMessage, Headers, Message, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
+    producer::{BaseProducer, Producer},
 };
 
-use crate::{
-    block_on,
-    record::Record,
-    wait::{DEADLINE, until_within},
-};
+pub use group::{CommittedOffsets, GroupProgress};
+pub use record::{Header, Position, RawHeader, Stored};
+pub use tail::Tail;
+
+use crate::{block_on, record::Record, wait::until_within};
+use record::Reports;
 
 /// The size that a record may have here; the topic decides what it really takes.
 const MAX_BYTES: &str = "16777216";
@@ -33,12 +31,6 @@ const MAX_BYTES: &str = "16777216";
 /// How long a client waits for a broker: a test that stops it, starts it again and lets everybody reconnect on a busy machine
 /// takes longer than what is to happen at once.
 const OUTAGE: Duration = Duration::from_secs(180);
-
-/// Name and value of a header that was read.
-pub type Header = (String, Option<Vec<u8>>);
-
-/// Name and value of a header to send. Brokers take any name, UTF-8 or not.
-pub type RawHeader = (Vec<u8>, Option<Vec<u8>>);
 
 /// Whose clock a topic's timestamps come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,30 +48,6 @@ impl Timestamps {
             Self::Create => "CreateTime",
         }
     }
-}
-
-/// Where a record stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// Its partition.
-    pub partition: i32,
-    /// Its offset.
-    pub offset: i64,
-    /// Its timestamp in ms since 1970.
-    pub timestamp_ms: i64,
-}
-
-/// A record as it stands in a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Where it stands.
-    pub position: Position,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its value.
-    pub value: Option<Vec<u8>>,
-    /// Its headers, in their order.
-    pub headers: Vec<Header>,
 }
 
 /// The brokers.
@@ -312,169 +280,6 @@ impl Broker {
     }
 }
 
-/// What a group has committed.
-pub struct CommittedOffsets {
-    consumer: BaseConsumer,
-    partitions: TopicPartitionList,
-}
-
-impl CommittedOffsets {
-    /// The next record that the group reads from each partition, where it has committed one.
-    #[track_caller]
-    pub fn read(&self) -> BTreeMap<i32, i64> {
-        until_within(OUTAGE, "the committed offsets", || self.try_read())
-    }
-
-    fn try_read(&self) -> Result<BTreeMap<i32, i64>, KafkaError> {
-        let committed = self
-            .consumer
-            .committed_offsets(self.partitions.clone(), Duration::from_secs(5))?;
-        let offsets = committed.elements().into_iter().filter_map(|element| {
-            let Offset::Offset(offset) = element.offset() else {
-                return None;
-            };
-            Some((element.partition(), offset))
-        });
-        Ok(offsets.collect())
-    }
-}
-
-/// How far a group is.
-pub struct GroupProgress {
-    offsets: CommittedOffsets,
-    topic: String,
-}
-
-impl GroupProgress {
-    /// How many records the group has finished, as it committed them, and how many there are.
-    #[track_caller]
-    pub fn read(&self) -> (i64, i64) {
-        until_within(OUTAGE, "the progress of the group", || self.try_read())
-    }
-
-    /// As [`GroupProgress::read`], at the first attempt.
-    ///
-    /// # Errors
-    /// When no broker answers.
-    pub fn try_read(&self) -> Result<(i64, i64), KafkaError> {
-        let watermarks = try_watermarks(&self.offsets.consumer, &self.topic)?;
-        let committed = self.offsets.try_read()?.into_iter();
-        let finished = committed.map(|(partition, offset)| offset - watermarks[&partition].0);
-        let all = watermarks.values().map(|(low, high)| high - low);
-        Ok((finished.sum(), all.sum()))
-    }
-}
-
-/// A topic, read on each time from where it was left.
-pub struct Tail {
-    consumer: BaseConsumer,
-    topic: String,
-    /// The next offset of each partition to be read.
-    next: BTreeMap<i32, i64>,
-}
-
-impl Tail {
-    /// What was not read yet and stands in front of these offsets, and maybe some of what stands behind them.
-    #[track_caller]
-    pub fn read_to(&mut self, ends: &BTreeMap<i32, i64>) -> Vec<Stored> {
-        let deadline = Instant::now() + DEADLINE;
-        let mut records = Vec::new();
-        while ends
-            .iter()
-            .any(|(partition, end)| self.next[partition] < *end)
-        {
-            let (topic, next) = (&self.topic, &self.next);
-            assert!(
-                Instant::now() < deadline,
-                "{topic} cannot be read to {ends:?}, only to {next:?}"
-            );
-            if let Some(message) = self.consumer.poll(Duration::from_millis(100)) {
-                let message = message.unwrap_or_else(|error| panic!("reading {topic}: {error}"));
-                let record = stored(&message);
-                self.next
-                    .insert(record.position.partition, record.position.offset + 1);
-                records.push(record);
-            }
-        }
-        records
-    }
-
-    /// What was not read yet, to where the topic ends now.
-    #[track_caller]
-    pub fn read_to_end(&mut self) -> Vec<Stored> {
-        let ends = watermarks(&self.consumer, &self.topic).into_iter();
-        let ends = ends
-            .map(|(partition, (_, high))| (partition, high))
-            .collect();
-        self.read_to(&ends)
-    }
-}
-
-fn stored(message: &BorrowedMessage<'_>) -> Stored {
-    let headers = message
-        .headers()
-        .into_iter()
-        .flat_map(|headers| headers.iter());
-    Stored {
-        position: position(message),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: headers
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect(),
-    }
-}
-
-impl Record {
-    fn message<'a>(&'a self, topic: &'a str, number: usize) -> BaseRecord<'a, [u8], [u8], usize> {
-        let mut message = BaseRecord::with_opaque_to(topic, number);
-        message.key = self.key.as_deref();
-        message.payload = self.value.as_deref();
-        message.partition = self.partition;
-        message.timestamp = self.timestamp_ms;
-        if !self.headers.is_empty() {
-            message.headers = Some(native_headers(&self.headers));
-        }
-        message
-    }
-}
-
-/// The headers as librdkafka takes them.
-#[allow(
-    unsafe_code,
-    reason = "rust-rdkafka's own writer takes no name that is not UTF-8"
-)]
-fn native_headers(headers: &[RawHeader]) -> OwnedHeaders {
-    let native = OwnedHeaders::new_with_capacity(headers.len());
-    // What rust-rdkafka lends out is librdkafka's own list.
-    let list = ptr::from_ref(native.as_borrowed())
-        .cast_mut()
-        .cast::<rd_kafka_headers_t>();
-    for (name, value) in headers {
-        let (bytes, size) = value.as_ref().map_or((ptr::null(), 0), |value| {
-            (value.as_ptr().cast(), value.len() as isize)
-        });
-        // SAFETY: `native` owns the list, lives beyond the loop, and nobody else knows it yet; name and value are as long as
-        // it is said, and copied.
-        let added = unsafe {
-            rd_kafka_header_add(list, name.as_ptr().cast(), name.len() as isize, bytes, size)
-        };
-        assert_eq!(added, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
-    }
-    native
-}
-
-fn position(message: &impl Message) -> Position {
-    Position {
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: match message.timestamp() {
-            Timestamp::CreateTime(millis) | Timestamp::LogAppendTime(millis) => millis,
-            Timestamp::NotAvailable => -1,
-        },
-    }
-}
-
 /// As soon as each partition has a leader.
 #[track_caller]
 fn watermarks(consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, (i64, i64)> {
@@ -507,31 +312,4 @@ fn try_watermarks(
         ));
     }
     Ok(watermarks)
-}
-
-/// Delivery reports, by the number of the record.
-#[derive(Default)]
-struct Reports(Mutex<BTreeMap<usize, Result<Position, KafkaError>>>);
-
-impl Reports {
-    fn take(&self) -> BTreeMap<usize, Result<Position, KafkaError>> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl ClientContext for Reports {}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let report = match result {
-            Ok(message) => Ok(position(message)),
-            Err((error, _)) => Err(error.clone()),
-        };
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(number, report);
-    }
 }

@@ -1,0 +1,56 @@
+//! Topics, read bit by bit.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rdkafka::consumer::BaseConsumer;
+
+use super::{Stored, watermarks};
+use crate::wait::DEADLINE;
+
+/// A topic, read on each time from where it was left.
+pub struct Tail {
+    pub(super) consumer: BaseConsumer,
+    pub(super) topic: String,
+    /// The next offset of each partition to be read.
+    pub(super) next: BTreeMap<i32, i64>,
+}
+
+impl Tail {
+    /// What was not read yet and stands in front of these offsets, and maybe some of what stands behind them.
+    #[track_caller]
+    pub fn read_to(&mut self, ends: &BTreeMap<i32, i64>) -> Vec<Stored> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut records = Vec::new();
+        while ends
+            .iter()
+            .any(|(partition, end)| self.next[partition] < *end)
+        {
+            let (topic, next) = (&self.topic, &self.next);
+            assert!(
+                Instant::now() < deadline,
+                "{topic} cannot be read to {ends:?}, only to {next:?}"
+            );
+            if let Some(message) = self.consumer.poll(Duration::from_millis(100)) {
+                let message = message.unwrap_or_else(|error| panic!("reading {topic}: {error}"));
+                let record = Stored::from(&message);
+                self.next
+                    .insert(record.position.partition, record.position.offset + 1);
+                records.push(record);
+            }
+        }
+        records
+    }
+
+    /// What was not read yet, to where the topic ends now.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> Vec<Stored> {
+        let ends = watermarks(&self.consumer, &self.topic).into_iter();
+        let ends = ends
+            .map(|(partition, (_, high))| (partition, high))
+            .collect();
+        self.read_to(&ends)
+    }
+}
