@@ -21,6 +21,9 @@ use crate::{addresses::Addresses, kafka::Broker, ledger::Ledger, record::Draft};
 const CHUNK: usize = 200;
 /// The stream waits while so many records are unfinished, so that it neither dries up nor drowns a slow machine.
 const MAX_UNFINISHED: i64 = 1000;
+/// So many of the orders that were sent may be changed, repeated and erased later: one that flows for half an hour must not
+/// keep them all.
+const MAX_EARLIER: usize = 10_000;
 /// How often it looks whether it may go on.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -103,7 +106,7 @@ fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger 
         mix,
         orders: Generator::new(seed, 1..=3),
         rng: StdRng::seed_from_u64(seed),
-        sent: Vec::new(),
+        earlier: Vec::new(),
     };
     let mut ledger = Ledger::default();
     while !stop.load(Ordering::Relaxed) {
@@ -126,7 +129,7 @@ struct Source {
     mix: Mix,
     orders: Generator,
     rng: StdRng,
-    sent: Vec<Order>,
+    earlier: Vec<Order>,
 }
 
 impl Source {
@@ -140,7 +143,7 @@ impl Source {
             }
             Mix::Everything => {}
         }
-        let earlier = self.sent.choose(&mut self.rng).cloned();
+        let earlier = self.earlier.choose(&mut self.rng).cloned();
         match (self.rng.random_range(0..100), earlier) {
             (0..4, _) => {
                 let defect = Defect::ALL
@@ -155,9 +158,17 @@ impl Source {
                 Draft::order(&order)
             }
             _ => {
-                self.sent.push(order.clone());
+                self.remember(&order);
                 Draft::order(&order)
             }
+        }
+    }
+    fn remember(&mut self, order: &Order) {
+        if self.earlier.len() < MAX_EARLIER {
+            self.earlier.push(order.clone());
+        } else {
+            let forgotten = self.rng.random_range(0..MAX_EARLIER);
+            self.earlier[forgotten] = order.clone();
         }
     }
 }
