@@ -20,6 +20,7 @@ use crate::{
     port::Port,
     process::Signal,
     runtime,
+    wait::until,
 };
 
 /// An order put together from its four tables.
@@ -128,11 +129,10 @@ impl Database {
         self.session().number(sql)
     }
 
-    /// A connection that stays.
+    /// A connection that stays; waited for, since a Postgres that has just been away may have none to spare.
     #[track_caller]
     pub fn session(&self) -> Session {
-        self.try_session()
-            .unwrap_or_else(|error| panic!("connecting to Postgres: {error}"))
+        until("a connection to Postgres", || self.try_session())
     }
 
     /// As [`Database::session`].
@@ -180,10 +180,12 @@ impl Database {
             .collect()
     }
 
-    /// How many marks say that Redis still has to learn about an order.
+    /// How many marks and unfinished writes say that Redis still has to learn about an order.
     #[track_caller]
     pub fn repair_marks(&self) -> i64 {
-        self.number("SELECT count(*) FROM cache_repairs")
+        self.number(
+            "SELECT (SELECT count(*) FROM cache_repairs) + (SELECT count(*) FROM cache_writes)",
+        )
     }
 
     /// How many of these orders have such a mark.

@@ -14,6 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{metrics::Metrics, pipeline::write_through::WriteThrough};
 
+/// A write to Redis that has been under way for so long was left behind. Less than what the api takes for overdue, and far
+/// more than a write takes.
+const ABANDONED: Duration = Duration::from_secs(2);
+/// Abandoned writes that are looked at at once; each has as many orders as a batch at most.
+const WRITES: u32 = 16;
 /// How often Redis is looked after.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Marks that are looked at at once.
@@ -122,7 +127,7 @@ impl Repair {
     }
 
     async fn look_at_postgres(&self) {
-        let answer = self.postgres.oldest_repair_mark().await;
+        let answer = self.postgres.oldest_repair().await;
         if let Ok(age) = &answer {
             self.metrics.repair_age(*age);
         }
@@ -151,6 +156,7 @@ impl Repair {
                 }
                 older => self.catch_up(older).await?,
             };
+            self.finish_abandoned().await?;
             self.repair_marks().await?;
             self.advance(watermark).await
         };
@@ -210,6 +216,45 @@ impl Repair {
         Ok(now)
     }
 
+    /// Finishes what a worker that died, or stands still, has begun: what it replaced in Postgres is older in Redis.
+    async fn finish_abandoned(&self) -> Result<(), RepairError> {
+        let mut pace = Pace::default();
+        loop {
+            let abandoned = self.postgres.abandoned_cache_writes(ABANDONED, WRITES);
+            let abandoned = abandoned.await?;
+            if abandoned.is_empty() {
+                return Ok(());
+            }
+            for (write, uids) in abandoned {
+                let failed = self.rewrite(&uids, &mut pace).await?;
+                if !failed.is_empty() {
+                    return Err(RepairError::Incomplete(failed.len()));
+                }
+                self.postgres.finish_cache_writes(&[write]).await?;
+                tracing::info!(
+                    orders = uids.len(),
+                    "wrote to Redis what another worker has left behind"
+                );
+            }
+        }
+    }
+
+    /// Writes to Redis what Postgres holds of `uids`; returns those that could not be written.
+    async fn rewrite(
+        &self,
+        uids: &[OrderUid],
+        pace: &mut Pace,
+    ) -> Result<Vec<OrderUid>, StorageError> {
+        let (mut failed, mut left) = (Vec::new(), uids);
+        while let Some(step) = pace.step(&mut left) {
+            let read_at = Instant::now();
+            let revisions = self.postgres.read_many(step).await?;
+            pace.adapt(&revisions);
+            failed.extend(self.write_through.try_write(revisions, read_at).await);
+        }
+        Ok(failed)
+    }
+
     /// Repairs what is marked, oldest first; what cannot be written does not keep the rest waiting.
     async fn repair_marks(&self) -> Result<(), RepairError> {
         let mut last: Option<RepairMark> = None;
@@ -221,15 +266,8 @@ impl Repair {
                 break;
             };
             last = Some(newest);
-            let mut failed = Vec::new();
-            let mut left = marks.as_slice();
-            while let Some(step) = pace.step(&mut left) {
-                let uids: Vec<OrderUid> = step.iter().map(|mark| mark.uid.clone()).collect();
-                let read_at = Instant::now();
-                let revisions = self.postgres.read_many(&uids).await?;
-                pace.adapt(&revisions);
-                failed.extend(self.write_through.try_write(revisions, read_at).await);
-            }
+            let uids: Vec<OrderUid> = marks.iter().map(|mark| mark.uid.clone()).collect();
+            let failed = self.rewrite(&uids, &mut pace).await?;
             marks.retain(|mark| !failed.contains(&mark.uid));
             let repaired = marks;
             self.postgres.clear_repair_marks(&repaired).await?;

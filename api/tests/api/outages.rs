@@ -174,6 +174,21 @@ async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
 }
 
 #[tokio::test]
+async fn redis_is_passed_by_while_nobody_finishes_what_a_dead_worker_has_begun() {
+    let world = World::new().await;
+    let mut stored = order("left-behind");
+    let old = world.store(&stored, 1).await;
+    world.announce(&old).await;
+    let replica = world
+        .cold_replica_with(|config| config.local_cache.max_bytes = 0)
+        .await;
+    replica.wait_for_order_from("redis", &stored).await;
+    stored.delivery_service = "other".to_owned();
+    world.store_and_die(&stored, 2).await;
+    replica.wait_for_order(&stored).await;
+}
+
+#[tokio::test]
 async fn an_entry_that_is_not_ours_is_passed_by() {
     let world = World::new().await;
     let stored = order("corrupt");

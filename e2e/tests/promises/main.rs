@@ -49,6 +49,7 @@ quickly! {
     a_redis_that_forgets_leaves_nothing_old_behind
     a_redis_that_comes_back_with_the_same_watermark_is_put_right
     a_redis_that_no_worker_reaches_is_not_believed
+    what_a_worker_leaves_behind_is_finished_by_another
     a_commit_that_is_answered_late_puts_nothing_old_into_redis
     a_fill_that_comes_late_puts_nothing_old_into_redis
     an_older_version_never_replaces_a_newer_one_in_redis

@@ -1,4 +1,4 @@
-//! What Redis still has to learn: marks for writes that failed, and which orders changed since a moment.
+//! What Redis still has to learn: writes under way, marks for those that failed, and which orders changed since a moment.
 
 use std::time::Duration;
 
@@ -19,6 +19,26 @@ pub struct RepairMark {
     /// Which mark: it changes when the order is marked again.
     mark: i64,
 }
+
+/// A write to Redis that is under way. It is noted where and when the orders are replaced, and so outlives the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheWrite(pub(super) i64);
+
+/// Since when Redis may lack a change; null where it lacks none.
+macro_rules! oldest {
+    () => {
+        "(SELECT min(since) FROM (SELECT min(marked_at) AS since FROM cache_repairs \
+         UNION ALL SELECT min(started_at) FROM cache_writes) AS unfinished)"
+    };
+}
+
+const OLDEST_REPAIR: &str = concat!(
+    "SELECT coalesce(extract(epoch FROM now() - ",
+    oldest!(),
+    "), 0)::float8"
+);
+
+const REPAIRED_UP_TO: &str = concat!("SELECT least(now(), ", oldest!(), ")");
 
 const MARK: &str = "\
     INSERT INTO cache_repairs (order_uid) SELECT unnest($1::text[]) \
@@ -71,9 +91,10 @@ impl Postgres {
         let rows: Vec<(String, i64)> = lease.finish(answer)?;
         rows.into_iter()
             .map(|(uid, mark)| {
-                let uid = OrderUid::parse(&uid)
-                    .map_err(|error| StorageError::Unexpected(error.to_string()))?;
-                Ok(RepairMark { uid, mark })
+                Ok(RepairMark {
+                    uid: parse(&uid)?,
+                    mark,
+                })
             })
             .collect()
     }
@@ -93,42 +114,75 @@ impl Postgres {
         lease.finish(answer).map(drop)
     }
 
+    /// The oldest `limit` writes that have been under way for longer than `patience`, each with its orders: whoever began
+    /// them has died, or stands still.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn abandoned_cache_writes(
+        &self,
+        patience: Duration,
+        limit: u32,
+    ) -> Result<Vec<(CacheWrite, Vec<OrderUid>)>, StorageError> {
+        let mut lease = self.lease("abandoned_cache_writes").await?;
+        let statement = sqlx::query_as(
+            "SELECT id, order_uids FROM cache_writes WHERE started_at < now() - make_interval(secs => $1) \
+             ORDER BY id LIMIT $2",
+        )
+        .bind(patience.as_secs_f64())
+        .bind(i64::from(limit));
+        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
+        let rows: Vec<(i64, Vec<String>)> = lease.finish(answer)?;
+        rows.into_iter()
+            .map(|(id, uids)| {
+                let uids = uids
+                    .iter()
+                    .map(|uid| parse(uid))
+                    .collect::<Result<_, _>>()?;
+                Ok((CacheWrite(id), uids))
+            })
+            .collect()
+    }
+
+    /// Notes that Redis has learnt of `writes`, or that what it has not is marked.
+    ///
+    /// # Errors
+    /// When they may still stand; then they count as abandoned before long.
+    pub async fn finish_cache_writes(&self, writes: &[CacheWrite]) -> Result<(), StorageError> {
+        let ids: Vec<i64> = writes.iter().map(|write| write.0).collect();
+        let mut lease = self.lease("finish_cache_writes").await?;
+        let statement = sqlx::query("DELETE FROM cache_writes WHERE id = ANY($1)").bind(ids);
+        let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
+        lease.finish(answer).map(drop)
+    }
+
     /// Whether Redis has lacked some order for longer than `patience`: nobody who could repair it reaches it.
     ///
     /// # Errors
     /// When Postgres does not answer.
     pub async fn repairs_are_overdue(&self, patience: Duration) -> Result<bool, StorageError> {
-        let mut lease = self.lease("repairs_are_overdue").await?;
-        let statement = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM cache_repairs WHERE marked_at < now() - make_interval(secs => $1))",
-        )
-        .bind(patience.as_secs_f64());
-        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
-        lease.finish(answer)
+        Ok(self.oldest_repair().await? > patience)
     }
 
-    /// For how long Redis may have lacked a change: the age of the oldest mark, nothing where there is none.
+    /// For how long Redis may have lacked a change, nothing where there is none.
     ///
     /// # Errors
     /// When Postgres does not answer.
-    pub async fn oldest_repair_mark(&self) -> Result<Duration, StorageError> {
-        let mut lease = self.lease("oldest_repair_mark").await?;
-        let statement = sqlx::query_scalar(
-            "SELECT coalesce(extract(epoch FROM now() - min(marked_at)), 0)::float8 FROM cache_repairs",
-        );
+    pub async fn oldest_repair(&self) -> Result<Duration, StorageError> {
+        let mut lease = self.lease("oldest_repair").await?;
+        let statement = sqlx::query_scalar(OLDEST_REPAIR);
         let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
         let seconds: f64 = lease.finish(answer)?;
-        // A mark that was set after this statement's transaction began is younger than nothing.
+        // What was noted after this statement's transaction began is younger than nothing.
         Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 
-    /// The moment up to which every write may have reached Redis: now, or the oldest mark where there is one.
+    /// The moment up to which every write may have reached Redis: now, or the oldest one that has not.
     ///
     /// # Errors
     /// When Postgres does not answer.
     pub async fn repaired_up_to(&self) -> Result<DatabaseTime, StorageError> {
-        self.time("SELECT least(now(), (SELECT min(marked_at) FROM cache_repairs))")
-            .await
+        self.time(REPAIRED_UP_TO).await
     }
 
     /// The clock of Postgres.
@@ -168,4 +222,8 @@ impl Postgres {
         let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
         lease.finish(answer)
     }
+}
+
+fn parse(uid: &str) -> Result<OrderUid, StorageError> {
+    OrderUid::parse(uid).map_err(|error| StorageError::Unexpected(error.to_string()))
 }

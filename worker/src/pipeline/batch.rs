@@ -16,10 +16,10 @@ use shared::{
 use tokio::sync::mpsc;
 
 use super::{
-    persist::{Fresh, Persist, Persisted, Sink, Turn, Verdict},
+    persist::{Persist, Persisted, Sink, Turn, Verdict},
     trace::{BatchTrace, Times},
     waits::{Wait, Waits},
-    write_through::WriteThrough,
+    write_through::{Fresh, WriteThrough},
 };
 use crate::{
     kafka::{Assignment, Received, Record, Ticket, dead_letter::DeadLetters},
@@ -147,9 +147,9 @@ impl Processor {
     /// Takes what is stored to Redis, until nothing more comes.
     async fn write_through(&self, mut fresh: mpsc::UnboundedReceiver<Fresh>) -> SystemTime {
         let mut spent = Duration::ZERO;
-        while let Some(Fresh { revisions, read_at }) = fresh.recv().await {
-            let started = Instant::now();
-            self.write_through.write(revisions, read_at).await;
+        while let Some(fresh) = fresh.recv().await {
+            let (started, read_at) = (Instant::now(), fresh.read_at);
+            self.write_through.write(fresh).await;
             self.metrics.visible(read_at.elapsed());
             spent += started.elapsed();
         }

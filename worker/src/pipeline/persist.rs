@@ -7,13 +7,14 @@ use shared::{
     fault::Rule,
     order::{OrderUid, Revision, Version},
     runtime::backoff::Backoff,
-    storage::{Applied, Change, ChangeSet, Class, Postgres, StorageError},
+    storage::{Applied, CacheWrite, Change, ChangeSet, Class, Postgres, StorageError},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     breaker::Breaker,
     waits::{Wait, Waits},
+    write_through::Fresh,
 };
 
 /// While something is waited for, say so at the first attempt and then at each so many'th.
@@ -48,12 +49,6 @@ impl Persisted {
         // Of two copies of one record, one has won.
         self.verdicts.entry(loser).or_insert(Verdict::Lost);
     }
-}
-
-/// What Postgres held at a moment, on its way to Redis.
-pub(super) struct Fresh {
-    pub(super) revisions: Vec<Revision>,
-    pub(super) read_at: Instant,
 }
 
 /// Where [`Fresh`] goes as soon as it is known: whatever else the batch has to wait for, Redis does not.
@@ -272,7 +267,7 @@ impl Persist {
             let winner = held.get(&loser.0).copied().unwrap_or(loser.1);
             persisted.lose(loser, winner);
         }
-        send(sink, revisions, read_at);
+        send(sink, revisions, read_at, None);
     }
 }
 
@@ -306,13 +301,17 @@ fn record(
             outdated.push((change.uid, change.version));
         }
     }
-    send(sink, winners, applied.as_of);
+    send(sink, winners, applied.as_of, applied.cache_write);
 }
 
-fn send(sink: &Sink, revisions: Vec<Revision>, read_at: Instant) {
+fn send(sink: &Sink, revisions: Vec<Revision>, read_at: Instant, cache_write: Option<CacheWrite>) {
     if !revisions.is_empty() {
         // The receiver lives as long as the batch.
-        let _ = sink.send(Fresh { revisions, read_at });
+        let _ = sink.send(Fresh {
+            revisions,
+            read_at,
+            cache_write,
+        });
     }
 }
 

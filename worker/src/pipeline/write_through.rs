@@ -6,7 +6,7 @@ use shared::{
     cache::{Cache, WriteOutcome},
     fault::Moment,
     order::{OrderUid, Revision},
-    storage::Postgres,
+    storage::{CacheWrite, Postgres},
 };
 
 use super::{
@@ -17,6 +17,16 @@ use super::{
 /// A write that came too late to create an entry is read again and tried again, at least so often; then it is marked for
 /// repair.
 const FRESH_ATTEMPTS: u32 = 3;
+
+/// What Postgres held at a moment, on its way to Redis.
+pub struct Fresh {
+    /// What it held.
+    pub revisions: Vec<Revision>,
+    /// The moment: they were read or committed no earlier.
+    pub read_at: Instant,
+    /// To be finished when they are there.
+    pub cache_write: Option<CacheWrite>,
+}
 
 /// Writes revisions through.
 #[derive(Clone)]
@@ -36,16 +46,22 @@ impl WriteThrough {
         }
     }
 
-    /// Brings `revisions`, read or committed at `read_at`, to Redis; returns when each is there or marked for repair.
-    pub async fn write(&self, revisions: Vec<Revision>, read_at: Instant) {
+    /// Brings what is fresh to Redis; returns when all of it is there or marked for repair.
+    pub async fn write(&self, fresh: Fresh) {
         Moment::BeforeRedisWrite.pass();
-        let failed = self.try_write(revisions, read_at).await;
+        let failed = self.try_write(fresh.revisions, fresh.read_at).await;
         if !failed.is_empty() {
             mark_persistently(&self.postgres, &self.waits, &failed).await;
         }
+        if let Some(write) = fresh.cache_write
+            && let Err(error) = self.postgres.finish_cache_writes(&[write]).await
+        {
+            // Before long it counts as abandoned, and is done once more.
+            tracing::debug!(%error, "a finished write to Redis stays noted as under way");
+        }
     }
 
-    /// As [`WriteThrough::write`], but hands back the orders that Redis does not have for certain.
+    /// Brings `revisions`, read or committed at `read_at`, to Redis; hands back the orders that Redis does not have for certain.
     pub(crate) async fn try_write(
         &self,
         revisions: Vec<Revision>,

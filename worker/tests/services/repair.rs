@@ -12,7 +12,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use worker::{
     metrics::Metrics,
-    pipeline::{waits::Waits, write_through::WriteThrough},
+    pipeline::{
+        waits::Waits,
+        write_through::{Fresh, WriteThrough},
+    },
     repair::Repair,
 };
 
@@ -53,6 +56,15 @@ impl World {
         let token = CancellationToken::new();
         let running = tokio::spawn(repair.run(token.clone()));
         (token.drop_guard(), running)
+    }
+
+    async fn write(&self, revisions: Vec<Revision>) {
+        let fresh = Fresh {
+            revisions,
+            read_at: Instant::now(),
+            cache_write: None,
+        };
+        self.write_through.write(fresh).await;
     }
 
     /// Stores `count` orders at the given offset, without telling Redis.
@@ -112,6 +124,29 @@ async fn marks_are_repaired_and_cleared() {
 }
 
 #[tokio::test]
+async fn what_a_worker_that_died_left_behind_is_written() {
+    let world = World::new().await;
+    let _looking = world.look_after();
+    let old = world.store(40, 1).await;
+    world.write(old.clone()).await;
+    assert!(world.holds(&old).await);
+    // Nobody tells Redis of the update.
+    let new = world.store(40, 2).await;
+    eventually("the update in Redis", async || {
+        world.holds(&new).await.then_some(())
+    })
+    .await;
+    eventually("no write under way", async || {
+        let under_way: i64 = world
+            .database
+            .value("SELECT count(*) FROM cache_writes")
+            .await;
+        (under_way == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it() {
     let world = World::new().await;
     let mut connection = world.redis.connect().await;
@@ -131,10 +166,7 @@ async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it
         .query_async(&mut connection)
         .await
         .unwrap();
-    world
-        .write_through
-        .write(orders.clone(), Instant::now())
-        .await;
+    world.write(orders.clone()).await;
     assert_eq!(
         world.postgres.repair_marks(None, 10).await.unwrap().len(),
         3
@@ -164,7 +196,7 @@ async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it
 async fn a_redis_that_comes_back_with_older_content_is_brought_up_to_date() {
     let world = World::new().await;
     let old = world.store(50, 1).await;
-    world.write_through.write(old.clone(), Instant::now()).await;
+    world.write(old.clone()).await;
     let _looking = world.look_after();
     let before = eventually("a watermark", async || world.watermark().await).await;
     eventually("a watermark that moves", async || {
@@ -181,7 +213,7 @@ async fn a_redis_that_comes_back_with_older_content_is_brought_up_to_date() {
     }
     // what happens after it,
     let new = world.store(50, 2).await;
-    world.write_through.write(new.clone(), Instant::now()).await;
+    world.write(new.clone()).await;
     assert!(world.holds(&new).await);
     let after = world.watermark().await.unwrap();
     eventually("a watermark that moves", async || {
@@ -208,7 +240,7 @@ async fn another_redis_process_is_not_trusted_even_with_the_same_watermark() {
     let _looking = world.look_after();
     eventually("a watermark", async || world.watermark().await).await;
     let new = world.store(5, 2).await;
-    world.write_through.write(new.clone(), Instant::now()).await;
+    world.write(new.clone()).await;
     let lost = world.watermark().await.unwrap();
     world.redis.restart();
     // What its last snapshot held: the watermark, but not the orders.
@@ -227,10 +259,7 @@ async fn another_redis_process_is_not_trusted_even_with_the_same_watermark() {
 async fn an_empty_redis_gets_a_watermark_and_loses_what_was_written_before_it() {
     let world = World::new().await;
     let orders = world.store(5, 1).await;
-    world
-        .write_through
-        .write(orders.clone(), Instant::now())
-        .await;
+    world.write(orders.clone()).await;
     // Entries without a watermark: nobody knows how old they are.
     let _looking = world.look_after();
     eventually("a watermark", async || world.watermark().await).await;
@@ -245,7 +274,7 @@ async fn an_empty_redis_gets_a_watermark_and_loses_what_was_written_before_it() 
 async fn more_changes_than_can_be_rewritten_are_deleted_instead() {
     let world = World::new().await;
     let stale = world.store(5, 1).await;
-    world.write_through.write(stale, Instant::now()).await;
+    world.write(stale).await;
     let long_ago = world.postgres.now().await.unwrap().0;
     assert!(world.cache.move_watermark(None, long_ago).await.unwrap());
     world

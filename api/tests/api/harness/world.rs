@@ -8,7 +8,7 @@ use redis::AsyncCommands;
 use shared::{
     cache::Cache,
     order::{Order, Revision},
-    storage::{Change, ChangeSet, Postgres, Role},
+    storage::{CacheWrite, Change, ChangeSet, Postgres, Role},
     testing::{TestDatabase, TestRedis, eventually},
 };
 
@@ -39,30 +39,49 @@ impl World {
         }
     }
 
-    /// Stores `order` with the version of `offset`; Redis hears nothing of it.
+    /// Stores `order` with the version of `offset`; Redis hears nothing of it, though that is noted as done.
     pub(crate) async fn store(&self, order: &Order, offset: i64) -> Revision {
-        self.apply(revision(order, offset), Some(order)).await
+        let (revision, write) = self.apply(revision(order, offset), Some(order)).await;
+        self.finish(write).await;
+        revision
     }
 
-    /// Erases the order `name` with the version of `offset`; Redis hears nothing of it.
+    /// Stores `order` with the version of `offset`, as a worker does that then dies.
+    pub(crate) async fn store_and_die(&self, order: &Order, offset: i64) -> Revision {
+        self.apply(revision(order, offset), Some(order)).await.0
+    }
+
+    /// Erases the order `name` with the version of `offset`; Redis hears nothing of it, though that is noted as done.
     pub(crate) async fn erase(&self, name: &str, offset: i64) -> Revision {
         let erased = Revision {
             uid: uid(name),
             version: version(offset),
             document: None,
         };
-        self.apply(erased, None).await
+        let (erased, write) = self.apply(erased, None).await;
+        self.finish(write).await;
+        erased
     }
 
-    async fn apply(&self, revision: Revision, order: Option<&Order>) -> Revision {
+    async fn finish(&self, write: Option<CacheWrite>) {
+        let writes = Vec::from_iter(write);
+        self.writer.finish_cache_writes(&writes).await.unwrap();
+    }
+
+    async fn apply(
+        &self,
+        revision: Revision,
+        order: Option<&Order>,
+    ) -> (Revision, Option<CacheWrite>) {
         let change = Change {
             uid: revision.uid.clone(),
             version: revision.version,
             order: order.cloned().map(Box::new),
         };
         let changes = ChangeSet::new(vec![change]).0;
-        assert_eq!(self.writer.apply(&changes).await.unwrap().won, [true]);
-        revision
+        let applied = self.writer.apply(&changes).await.unwrap();
+        assert_eq!(applied.won, [true]);
+        (revision, applied.cache_write)
     }
 
     /// Writes `revision` to Redis, as if it had just been committed, and thereby announces it.

@@ -92,6 +92,8 @@ impl Fault {
 
     /// Ends it; the time in which the api may answer what Redis had not learnt, in microseconds since 1970.
     pub(super) fn end(self, hot: &mut Hot) -> Range<i64> {
+        // Before it is back, for it answers before this function has returned.
+        let begin = now_us();
         match self {
             Self::ApiLinkCut => hot.api_link.restore(),
             Self::WorkerLinksCut | Self::OneWorkerLinkCut => {
@@ -106,10 +108,9 @@ impl Fault {
             }
             Self::SubscriptionsKilled | Self::Flushed | Self::Deleted => {}
         }
-        let now = now_us();
         match self.may_go_back() {
-            true => now..now + RETURN_US,
-            false => now..now,
+            true => begin..now_us() + RETURN_US,
+            false => begin..begin,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod fault;
 mod hot;
 mod late;
+mod left_behind;
 mod restored;
 
 use fault::Fault;
@@ -12,7 +13,7 @@ use super::{Promise, Run, Trial};
 
 pub(super) const PROMISE: Promise = Promise {
     number: 10,
-    sentence: "An update is visible on every api replica within 50 ms (p99) of its commit; with Redis or its invalidation link cut, at most LOCAL_CACHE_TTL (5 s) later than in Postgres; at most 20 s after Redis is back nothing is answered that is older than Postgres.",
+    sentence: "An update is visible on every api replica within 50 ms (p99) of its commit; with Redis or its invalidation link cut, or when the worker dies or freezes, at most LOCAL_CACHE_TTL (5 s) later than in Postgres; at most 20 s after Redis is back nothing is answered that is older than Postgres.",
     trials: &[
         Trial {
             name: "an_update_is_seen_on_every_replica_at_once",
@@ -63,6 +64,11 @@ pub(super) const PROMISE: Promise = Promise {
             name: "a_redis_that_no_worker_reaches_is_not_believed",
             fault: "the link of all workers is cut, and a local cache would keep for an hour what it has from Redis",
             body: late::unreachable,
+        },
+        Trial {
+            name: "what_a_worker_leaves_behind_is_finished_by_another",
+            fault: "a worker dies between COMMIT and its write to Redis, and for minutes nobody else gets its records",
+            body: left_behind::between_commit_and_redis,
         },
         Trial {
             name: "a_commit_that_is_answered_late_puts_nothing_old_into_redis",

@@ -15,10 +15,11 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::timeout_at;
 
 use copy::Copy;
+use upsert::Upserted;
 
 pub(super) use ids::IdBlocks;
 
-use super::{Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline};
+use super::{CacheWrite, Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline};
 use crate::fault::Moment;
 
 /// A smaller batch is upserted: the round trips of four `COPY` would cost it more than they save.
@@ -45,6 +46,8 @@ pub struct Applied {
     /// A moment at which Postgres held the winners and nobody could replace them: just before COMMIT, for its answer may be
     /// long on its way.
     pub as_of: Instant,
+    /// To be finished once Redis has learnt of the winners; none where they replaced nothing.
+    pub cache_write: Option<CacheWrite>,
 }
 
 /// A change, with the id of its row if Postgres does not have the order yet.
@@ -147,7 +150,7 @@ async fn write(
         copy.send(&mut transaction).await?;
     }
     let upserted = match to_upsert.is_empty() {
-        true => Vec::new(),
+        true => Upserted::default(),
         false => upsert::upsert(&mut transaction, &to_upsert).await?,
     };
     let as_of = Instant::now();
@@ -155,12 +158,16 @@ async fn write(
     transaction.commit().await?;
     Moment::AfterCommit.pass();
 
-    let mut upserted = upserted.into_iter();
+    let mut upserted_won = upserted.won.into_iter();
     let won = copied
         .into_iter()
-        .map(|copied| copied || upserted.next().unwrap_or_default())
+        .map(|copied| copied || upserted_won.next().unwrap_or_default())
         .collect();
-    Ok(Applied { won, as_of })
+    Ok(Applied {
+        won,
+        as_of,
+        cache_write: upserted.cache_write,
+    })
 }
 
 /// For each change, whether it is an order of which Postgres knows nothing.

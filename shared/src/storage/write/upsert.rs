@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row};
 
-use super::Candidate;
+use super::{CacheWrite, Candidate};
 use crate::{
     fault::{Moment, Rule},
     order::{Item, Order},
@@ -37,10 +37,12 @@ const UPSERT_ORDERS: &str = "\
         < (EXCLUDED.source_timestamp_ms, EXCLUDED.source_offset, EXCLUDED.source_partition) \
     RETURNING order_uid, orders.id, xmax <> 0 AS replaced";
 
-const DELETE_CHILDREN: &str = "\
+/// Makes room for the children of orders that were replaced, and notes that Redis still has these orders as they were.
+const REPLACE: &str = "\
     WITH delivery AS (DELETE FROM deliveries WHERE order_id = ANY($1)), \
-         payment AS (DELETE FROM payments WHERE order_id = ANY($1)) \
-    DELETE FROM items WHERE order_id = ANY($1)";
+         payment AS (DELETE FROM payments WHERE order_id = ANY($1)), \
+         item AS (DELETE FROM items WHERE order_id = ANY($1)) \
+    INSERT INTO cache_writes (order_uids) VALUES ($2) RETURNING id";
 
 const INSERT_DELIVERIES: &str = "\
     INSERT INTO deliveries (order_id, name, phone, zip, city, address, region, email) \
@@ -58,29 +60,40 @@ const INSERT_ITEMS: &str = "\
     SELECT * FROM unnest($1::int8[], $2::int4[], $3::int8[], $4::text[], $5::int8[], $6::text[], $7::text[], $8::int4[], \
                          $9::text[], $10::int8[], $11::int8[], $12::text[], $13::int4[])";
 
-/// For each of `candidates`, which are sorted by uid, whether it is the newest version now.
+/// What an upsert did.
+#[derive(Default)]
+pub(super) struct Upserted {
+    /// For each candidate, whether it is the newest version now.
+    pub(super) won: Vec<bool>,
+    /// Of those that replaced a row.
+    pub(super) cache_write: Option<CacheWrite>,
+}
+
+/// Upserts `candidates`, which are sorted by uid.
 pub(super) async fn upsert(
     connection: &mut PgConnection,
     candidates: &[Candidate<'_>],
-) -> Result<Vec<bool>, sqlx::Error> {
+) -> Result<Upserted, sqlx::Error> {
     let mut winners = upsert_orders(connection, candidates).await?;
     let won = winners.iter().map(Option::is_some).collect();
     Moment::AfterUpsert.pass();
     if Rule::ChildrenFollowTheRow.is_broken() {
         count_losers_in(connection, candidates, &mut winners).await?;
     }
-    let replaced: Vec<i64> = winners
-        .iter()
-        .flatten()
-        .filter(|winner| winner.replaced)
-        .map(|winner| winner.id)
-        .collect();
-    if !replaced.is_empty() {
-        sqlx::query(DELETE_CHILDREN)
-            .bind(&replaced)
-            .execute(&mut *connection)
-            .await?;
-    }
+    let replaced = candidates.iter().zip(&winners);
+    let (ids, uids): (Vec<i64>, Vec<&str>) = replaced
+        .filter_map(|(candidate, winner)| {
+            let winner = winner.as_ref().filter(|winner| winner.replaced)?;
+            Some((winner.id, candidate.change.uid.as_str()))
+        })
+        .unzip();
+    let cache_write = match ids.is_empty() {
+        true => None,
+        false => {
+            let replace = sqlx::query_scalar(REPLACE).bind(ids).bind(uids);
+            Some(CacheWrite(replace.fetch_one(&mut *connection).await?))
+        }
+    };
     let orders: Vec<(i64, &Order)> = candidates
         .iter()
         .zip(&winners)
@@ -93,7 +106,7 @@ pub(super) async fn upsert(
         insert_payments(connection, &orders).await?;
         insert_items(connection, &orders).await?;
     }
-    Ok(won)
+    Ok(Upserted { won, cache_write })
 }
 
 /// Breaks [`Rule::ChildrenFollowTheRow`]. An order without children cannot be read, so erasures are left alone.
@@ -116,7 +129,7 @@ async fn count_losers_in(
 
 struct Winner {
     id: i64,
-    /// The row existed, so it may have children.
+    /// The row existed, so it may have children, and an entry in Redis.
     replaced: bool,
 }
 

@@ -1,5 +1,7 @@
 //! Which versions are stored, whole or not at all.
 
+use std::time::Duration;
+
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use shared::{
     order::{Order, OrderUid, Revision},
@@ -56,6 +58,32 @@ async fn only_a_greater_version_replaces_and_it_replaces_all_children() {
         database.value::<i64>("SELECT count(*) FROM payments").await,
         1
     );
+}
+
+#[tokio::test]
+async fn what_is_replaced_is_noted_until_redis_has_learnt_of_it() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let store = async |offset| {
+        let changes = ["a", "b"].map(|uid| change(&order(uid, offset as u64), offset));
+        let (set, _) = ChangeSet::new(changes.to_vec());
+        postgres.apply(&set).await.unwrap().cache_write
+    };
+    let under_way = async || {
+        let all = postgres.abandoned_cache_writes(Duration::ZERO, 10).await;
+        all.unwrap()
+    };
+    assert_eq!(store(1).await, None, "Redis has nothing older");
+    let write = store(2).await.unwrap();
+    assert_eq!(store(2).await, None, "nothing was replaced");
+    assert_eq!(under_way().await, [(write, vec![uid("a"), uid("b")])]);
+    let long = Duration::from_secs(600);
+    let abandoned = postgres.abandoned_cache_writes(long, 10).await.unwrap();
+    assert_eq!(abandoned, []);
+    assert!(postgres.repairs_are_overdue(Duration::ZERO).await.unwrap());
+    postgres.finish_cache_writes(&[write]).await.unwrap();
+    assert_eq!(under_way().await, []);
+    assert_eq!(postgres.oldest_repair().await.unwrap(), Duration::ZERO);
 }
 
 #[tokio::test]

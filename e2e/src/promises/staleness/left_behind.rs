@@ -1,0 +1,63 @@
+//! What a worker has committed, and dies before it can tell Redis.
+
+use shared::{
+    fault::{CRASH_AT, Moment},
+    order::sample::Generator,
+};
+
+use crate::{ledger::Ledger, promises::Run, record::Draft, wait::until};
+
+/// So long nobody else gets the records of a worker that died.
+const SESSION: &str = "5m";
+
+/// For each api: nothing but an announcement makes it forget.
+const API: [(&str, &str); 1] = [("LOCAL_CACHE_TTL", "1h")];
+
+const PARTITIONS: i32 = 6;
+
+pub(super) fn between_commit_and_redis(run: &mut Run) {
+    let mut stack = run
+        .stack("left-behind")
+        .faulty(None)
+        .variable("KAFKA_SESSION_TIMEOUT", SESSION)
+        .workers(1)
+        .start();
+    stack.start_api_with(&API);
+    stack.start_api_with(&API);
+    let mut orders = Generator::new(run.seed, 1..=3);
+    let uids: Vec<String> = (0..PARTITIONS).map(|number| format!("u{number}")).collect();
+    let mut version_for = |partition: i32| {
+        let mut order = orders.next().unwrap();
+        order.order_uid.clone_from(&uids[partition as usize]);
+        let mut draft = Draft::order(&order);
+        draft.record.partition = Some(partition);
+        draft
+    };
+    let mut ledger = Ledger::default();
+    let first: Vec<Draft> = (0..PARTITIONS).map(&mut version_for).collect();
+    stack.send(&mut ledger, &first);
+    stack.settle();
+    stack.await_answers(&ledger);
+
+    let crash_at = format!("{}:1", Moment::BeforeRedisWrite.as_str());
+    stack.start_worker_with(&[(CRASH_AT, &crash_at)]);
+    let mut victim = stack.workers.pop().expect("just started");
+    // One by one, until one comes to the victim; the other worker finishes its own.
+    let mut partitions = (0..PARTITIONS).cycle().take(100);
+    while victim.process.ended().is_none() {
+        let partition = partitions.next().expect("a partition of the victim");
+        stack.send(&mut ledger, &[version_for(partition)]);
+        until("a death, or a finished record", || {
+            let (finished, all) = stack.progress();
+            match victim.process.ended().is_some() || finished == all {
+                true => Ok(()),
+                false => Err(format!("{finished} of {all} finished")),
+            }
+        });
+    }
+    stack.check().postgres(&ledger);
+    stack.await_answers(&ledger);
+    stack.await_redis(&ledger);
+    let (finished, all) = stack.progress();
+    assert_eq!(finished, all - 1, "nobody has read the record again");
+}
