@@ -233,7 +233,7 @@ impl Repair {
                 self.postgres.finish_cache_writes(&[write]).await?;
                 tracing::info!(
                     orders = uids.len(),
-                    "wrote to Redis what another worker has left behind"
+                    "wrote to Redis what was left behind after its COMMIT"
                 );
             }
         }
