@@ -118,8 +118,12 @@ impl Proxy {
                 if ended.load(Ordering::Relaxed) {
                     break;
                 }
-                // A server that is down is met as such: the client's connection ends.
-                let _ = client.and_then(|client| pass_on(client, &server, number, &state));
+                let (server, state) = (server.clone(), Arc::clone(&state));
+                // On a thread of its own, for a server that has no room for one more connection holds up whoever makes one.
+                thread::spawn(move || {
+                    // A server that is down is met as such: the client's connection ends.
+                    let _ = client.and_then(|client| pass_on(client, &server, number, &state));
+                });
             }
         });
         proxy
