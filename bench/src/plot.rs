@@ -107,8 +107,8 @@ pub(crate) fn escape(text: &str) -> String {
 /// Every figure with a goal on one scale, on which 1 is the goal and more is better; a dot for each round, a bar for the
 /// median.
 pub(crate) fn goals(figures: &[&Figure]) -> String {
-    const WIDTH: f64 = 920.0;
-    const LEFT: f64 = 290.0;
+    const WIDTH: f64 = 940.0;
+    const LEFT: f64 = 310.0;
     const RIGHT: f64 = 250.0;
     const ROW: f64 = 30.0;
     const TOP: f64 = 44.0;
