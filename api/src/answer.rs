@@ -1,7 +1,5 @@
 //! What the api knows about an order.
 
-use std::io::Write;
-
 use bytes::Bytes;
 use poem::http::HeaderValue;
 use shared::order::{Revision, Version};
@@ -34,16 +32,13 @@ impl Document {
     pub const ETAG_WIDTH: usize = Version::WIDTH + 2;
 
     fn new(version: Version, json: &[u8]) -> Self {
-        let mut block = Vec::with_capacity(Self::ETAG_WIDTH + json.len());
-        write!(block, "\"{version}\"").expect("memory takes every write");
-        let width = block.len();
-        block.extend_from_slice(json);
-        let mut etag = Bytes::from(block);
-        let json = etag.split_off(width);
+        let etag = format!("\"{version}\"");
+        let mut block = Bytes::from([etag.as_bytes(), json].concat());
+        let json = block.split_off(etag.len());
         Self {
             version,
             // Quotes, digits and dashes are always fit for a header; an empty one names nothing.
-            etag: HeaderValue::from_maybe_shared(etag).unwrap_or(HeaderValue::from_static("")),
+            etag: HeaderValue::from_maybe_shared(block).unwrap_or(HeaderValue::from_static("")),
             json,
         }
     }

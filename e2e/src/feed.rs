@@ -116,7 +116,7 @@ fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger 
             match progress.try_read() {
                 Ok((finished, all)) if all - finished <= MAX_UNFINISHED => break,
                 Ok(_) => {}
-                // A client that nobody polls may never find back to a broker that was restarted.
+                // With a new client, so that it does not matter what the old one makes of the outage.
                 Err(_) => progress = broker.group_progress(&addresses.group_id, &addresses.topic),
             }
             thread::sleep(PAUSE);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use redis::AsyncCommands;
-use shared::testing::eventually;
+use shared::{order::Order, testing::eventually};
 
-use crate::harness::{World, order};
+use crate::harness::{Replica, World, order};
 
 #[tokio::test]
 async fn without_redis_orders_come_from_postgres_and_the_replica_stays_ready() {
@@ -151,16 +151,22 @@ async fn redis_is_passed_by_while_it_is_repaired() {
     assert_eq!(replica.cache_requests("redis", "bypass"), 1.0);
 }
 
+/// A replica without a local cache that has just answered `stored` from Redis.
+async fn replica_that_reads_redis(world: &World, stored: &Order) -> Replica {
+    let revision = world.store(stored, 1).await;
+    world.announce(&revision).await;
+    let replica = world
+        .cold_replica_with(|config| config.local_cache.max_bytes = 0)
+        .await;
+    replica.wait_for_order_from("redis", stored).await;
+    replica
+}
+
 #[tokio::test]
 async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
     let world = World::new().await;
     let mut stored = order("cut-off");
-    let old = world.store(&stored, 1).await;
-    world.announce(&old).await;
-    let replica = world
-        .cold_replica_with(|config| config.local_cache.max_bytes = 0)
-        .await;
-    replica.wait_for_order_from("redis", &stored).await;
+    let replica = replica_that_reads_redis(&world, &stored).await;
     stored.delivery_service = "other".to_owned();
     world.store(&stored, 2).await;
     world
@@ -177,12 +183,7 @@ async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
 async fn redis_is_passed_by_while_nobody_finishes_what_a_dead_worker_has_begun() {
     let world = World::new().await;
     let mut stored = order("left-behind");
-    let old = world.store(&stored, 1).await;
-    world.announce(&old).await;
-    let replica = world
-        .cold_replica_with(|config| config.local_cache.max_bytes = 0)
-        .await;
-    replica.wait_for_order_from("redis", &stored).await;
+    let replica = replica_that_reads_redis(&world, &stored).await;
     stored.delivery_service = "other".to_owned();
     world.store_and_die(&stored, 2).await;
     replica.wait_for_order(&stored).await;
