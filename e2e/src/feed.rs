@@ -116,7 +116,7 @@ fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger 
             match progress.try_read() {
                 Ok((finished, all)) if all - finished <= MAX_UNFINISHED => break,
                 Ok(_) => {}
-                // With a new client, so that it does not matter what the old one makes of the outage.
+                // With a new client: nobody polls this one, so nobody would learn that it has forgotten the brokers.
                 Err(_) => progress = broker.group_progress(&addresses.group_id, &addresses.topic),
             }
             thread::sleep(PAUSE);

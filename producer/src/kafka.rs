@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, DeliveryResult, ProducerContext};
-use shared::telemetry::traces;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+use shared::{kafka::Bootstrap, telemetry::traces};
 
 use crate::cli;
 
@@ -20,8 +21,8 @@ use crate::cli;
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
 /// Counts delivery reports, and keeps the first complaint of each sort for the summary.
-#[derive(Default)]
 pub(crate) struct Reports {
+    bootstrap: Bootstrap,
     acknowledged: AtomicU64,
     failed: AtomicU64,
     hopeless: AtomicBool,
@@ -32,6 +33,17 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
+    fn new(bootstrap: Bootstrap) -> Self {
+        Self {
+            bootstrap,
+            acknowledged: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            hopeless: AtomicBool::new(false),
+            failure: Mutex::default(),
+            complaint: Mutex::default(),
+        }
+    }
+
     /// Records that the brokers have acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
@@ -79,6 +91,10 @@ impl ClientContext for Reports {
         tracing::debug!(facility, message, "librdkafka");
     }
 
+    fn stats(&self, statistics: Statistics) {
+        self.bootstrap.look(&statistics);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
         // That all brokers are down is the least that it can say.
@@ -114,6 +130,7 @@ pub(crate) fn producer(
     config: &shared::config::Kafka,
     options: &cli::Kafka,
 ) -> anyhow::Result<BaseProducer<Reports>> {
+    let bootstrap = Bootstrap::new(&config.brokers).context("KAFKA_BROKERS")?;
     let mut client = ClientConfig::new();
     for (name, value) in config.connection_properties() {
         client.set(name, value);
@@ -135,8 +152,15 @@ pub(crate) fn producer(
         .set("partitioner", "murmur2_random")
         .set("socket.nagle.disable", "true")
         .set("reconnect.backoff.max.ms", "1000")
-        .create_with_context(Reports::default())
+        .set("statistics.interval.ms", "1000")
+        .create_with_context(Reports::new(bootstrap))
         .context("cannot set up the Kafka client")
+}
+
+/// Takes in delivery reports for `time`.
+pub(crate) fn serve(producer: &BaseProducer<Reports>, time: Duration) {
+    producer.context().bootstrap.restore(producer.client());
+    producer.poll(time);
 }
 
 /// Whether an error means that nothing will go through any more, so that going on is no use.
@@ -165,8 +189,6 @@ pub(crate) fn has_topic(
     topic: &str,
     timeout: Duration,
 ) -> Result<bool, KafkaError> {
-    use rdkafka::producer::Producer;
-
     let metadata = producer.client().fetch_metadata(None, timeout)?;
     Ok(metadata
         .topics()

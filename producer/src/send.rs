@@ -158,7 +158,7 @@ impl<'a> Sender<'a> {
 
     /// Takes in delivery reports for `time` and shows them. Breaks when the user, or a failure that will stay, says stop.
     fn serve(&mut self, time: Duration, done: f64) -> ControlFlow<()> {
-        self.producer.poll(time);
+        kafka::serve(&self.producer, time);
         self.counts.acknowledged = self.producer.context().acknowledged();
         self.counts.failed = self.producer.context().failed();
         self.progress.show(&self.counts, done);

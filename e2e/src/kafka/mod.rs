@@ -4,7 +4,10 @@ mod group;
 mod record;
 mod tail;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -17,6 +20,8 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, Producer},
 };
+
+use shared::kafka::Bootstrap;
 
 pub use group::{CommittedOffsets, GroupProgress};
 pub use record::{Header, Position, RawHeader, Stored};
@@ -68,8 +73,11 @@ impl Broker {
             .set("reconnect.backoff.max.ms", "1000")
             .set("acks", "all")
             .set("enable.idempotence", "true");
+        let bootstrap = Bootstrap::new(brokers).expect("addresses without a zero byte");
         let producer = client
-            .create_with_context(Reports::default())
+            .clone()
+            .set("statistics.interval.ms", "1000")
+            .create_with_context(Reports::new(bootstrap))
             .expect("a producer");
         Self { client, producer }
     }
@@ -263,20 +271,32 @@ impl Broker {
                     Some(RDKafkaErrorCode::QueueFull),
                     "{error}"
                 );
-                self.producer.poll(Duration::from_millis(10));
+                self.serve();
                 message = back;
             }
             sent += 1;
         }
-        self.producer
-            .flush(OUTAGE)
-            .unwrap_or_else(|error| panic!("sending {sent} records to {topic}: {error}"));
+        let deadline = Instant::now() + OUTAGE;
+        while self.producer.in_flight_count() > 0 {
+            assert!(
+                Instant::now() < deadline,
+                "sending {sent} records to {topic} took {OUTAGE:?}"
+            );
+            self.serve();
+        }
         let reports = self.producer.context().take();
         assert_eq!(reports.len(), sent, "delivery reports");
         reports
             .into_values()
             .map(|report| report.unwrap_or_else(|error| panic!("sending to {topic}: {error}")))
             .collect()
+    }
+
+    /// Takes in delivery reports.
+    fn serve(&self) {
+        let bootstrap = &self.producer.context().bootstrap;
+        bootstrap.restore(self.producer.client());
+        self.producer.poll(Duration::from_millis(10));
     }
 }
 

@@ -7,12 +7,14 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Timestamp,
+    ClientContext, Statistics, Timestamp,
     bindings::{rd_kafka_header_add, rd_kafka_headers_t, rd_kafka_resp_err_t},
     error::KafkaError,
     message::{BorrowedMessage, Headers, Message, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, ProducerContext},
 };
+
+use shared::kafka::Bootstrap;
 
 use crate::record::Record;
 
@@ -120,16 +122,29 @@ fn native_headers(headers: &[RawHeader]) -> OwnedHeaders {
 }
 
 /// Delivery reports, by the number of the record.
-#[derive(Default)]
-pub(super) struct Reports(Mutex<BTreeMap<usize, Result<Position, KafkaError>>>);
+pub(super) struct Reports {
+    pub(super) bootstrap: Bootstrap,
+    reports: Mutex<BTreeMap<usize, Result<Position, KafkaError>>>,
+}
 
 impl Reports {
+    pub(super) fn new(bootstrap: Bootstrap) -> Self {
+        Self {
+            bootstrap,
+            reports: Mutex::default(),
+        }
+    }
+
     pub(super) fn take(&self) -> BTreeMap<usize, Result<Position, KafkaError>> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.reports.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl ClientContext for Reports {}
+impl ClientContext for Reports {
+    fn stats(&self, statistics: Statistics) {
+        self.bootstrap.look(&statistics);
+    }
+}
 
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
@@ -139,7 +154,7 @@ impl ProducerContext for Reports {
             Ok(message) => Ok(Position::of(message)),
             Err((error, _)) => Err(error.clone()),
         };
-        self.0
+        self.reports
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(number, report);

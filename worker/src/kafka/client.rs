@@ -2,11 +2,15 @@
 
 use std::{process, time::Duration};
 
+use anyhow::Context;
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
 };
-use shared::config::{ConfigError, Kafka};
+use shared::{
+    config::{ConfigError, Kafka},
+    kafka::Bootstrap,
+};
 
 /// The dead letter topic takes records of this size; what is larger goes there without its value.
 pub(super) const DEAD_LETTER_MAX_BYTES: usize = 16 << 20;
@@ -14,6 +18,9 @@ pub(super) const DEAD_LETTER_MAX_BYTES: usize = 16 << 20;
 pub(super) const TOPIC_MAX_BYTES: usize = 8 << 20;
 /// How long librdkafka tries to deliver a dead letter before it says that it could not.
 pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a client that lives long tells how it is.
+const STATISTICS_MS: &str = "1000";
 
 /// What a consumer reads ahead; the default of 64 MiB is memory for nothing.
 const QUEUED_KIB: &str = "16384";
@@ -70,15 +77,6 @@ pub fn check(config: &Kafka) -> Result<(), ConfigError> {
     }
 }
 
-/// What a producer hears from librdkafka beside its delivery reports.
-pub(super) struct ProducerContext;
-
-impl ClientContext for ProducerContext {
-    fn error(&self, error: KafkaError, reason: &str) {
-        report(&error, reason);
-    }
-}
-
 /// Logs what librdkafka says. It reconnects by itself and tells of each broker and each attempt, several times a second;
 /// that there is none is told by the state of Kafka.
 pub(super) fn report(error: &KafkaError, reason: &str) {
@@ -90,6 +88,14 @@ pub(super) fn report(error: &KafkaError, reason: &str) {
         ) => tracing::debug!(%error, reason, "connection to a broker"),
         _ => tracing::error!(%error, reason, "librdkafka"),
     }
+}
+
+/// The brokers that every client begins with.
+///
+/// # Errors
+/// When there is a zero byte in `KAFKA_BROKERS`.
+pub(super) fn bootstrap(config: &Kafka) -> anyhow::Result<Bootstrap> {
+    Bootstrap::new(&config.brokers).context("KAFKA_BROKERS")
 }
 
 /// What every client needs to reach the brokers.
@@ -129,7 +135,7 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
         .set("queued.max.messages.kbytes", QUEUED_KIB)
         // The default is a second's pause when so much is queued.
         .set("fetch.queue.backoff.ms", "50")
-        .set("statistics.interval.ms", "1000");
+        .set("statistics.interval.ms", STATISTICS_MS);
     client
 }
 
@@ -147,7 +153,8 @@ pub(super) fn producer(config: &Kafka) -> ClientConfig {
         // As Java's producers and ours, so that a replayed record goes to the partition of its key.
         .set("partitioner", "murmur2_random")
         .set("compression.type", "lz4")
-        .set("linger.ms", "0");
+        .set("linger.ms", "0")
+        .set("statistics.interval.ms", STATISTICS_MS);
     client
 }
 

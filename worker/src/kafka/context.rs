@@ -14,7 +14,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     statistics::{ConsumerGroup, Partition},
 };
-use shared::{fault::Moment, runtime::health::Dependency};
+use shared::{fault::Moment, kafka::Bootstrap, runtime::health::Dependency};
 
 use super::{assignment::Assignment, client, gap::Gaps};
 use crate::metrics::Metrics;
@@ -113,6 +113,7 @@ pub(super) struct Context {
     /// How long a partition that is taken away may be drained.
     pub(super) drain_limit: Duration,
     pub(super) gaps: Mutex<Gaps>,
+    pub(super) bootstrap: Bootstrap,
 }
 
 /// How long an assignment waits to learn what the group has committed: one round trip, unless the coordinator is away.
@@ -223,6 +224,7 @@ impl Context {
 
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
+        self.bootstrap.look(&statistics);
         let up = statistics
             .brokers
             .values()

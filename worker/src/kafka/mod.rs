@@ -11,6 +11,7 @@ mod offsets;
 mod poll;
 mod ranges;
 mod record;
+mod sender;
 mod topics;
 
 pub use assignment::Assignment;

@@ -98,6 +98,7 @@ pub fn start(
         metrics,
         drain_limit: drain.revoked,
         gaps: Mutex::default(),
+        bootstrap: client::bootstrap(config)?,
     };
     let consumer: Arc<BaseConsumer<Context>> = Arc::new(
         client::consumer(config)
@@ -169,13 +170,13 @@ impl Polling {
 
     /// One poll; what it hands out is held.
     fn poll(&mut self, limit: Duration) {
-        self.consumer.context().group.heard();
+        let context = self.consumer.context();
+        context.group.heard();
+        context.bootstrap.restore(self.consumer.client());
         match self.consumer.poll(limit) {
             None => {}
             Some(Ok(message)) => {
-                self.consumer
-                    .context()
-                    .received(message.partition(), message.offset());
+                context.received(message.partition(), message.offset());
                 if let Some(epoch) = self.assignment.epoch(message.partition()) {
                     self.held
                         .push_back((Record::copy(&message, &self.topic), epoch));

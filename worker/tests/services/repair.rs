@@ -127,6 +127,8 @@ async fn marks_are_repaired_and_cleared() {
 async fn what_a_worker_that_died_left_behind_is_written() {
     let world = World::new().await;
     let _looking = world.look_after();
+    // Its first look finds no watermark, and deletes whatever Redis holds.
+    eventually("a watermark", async || world.watermark().await).await;
     let old = world.store(40, 1).await;
     world.write(old.clone()).await;
     assert!(world.holds(&old).await);

@@ -10,19 +10,18 @@ pub use replay::Replay;
 
 use std::{process, time::Duration};
 
-use anyhow::Context;
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::OwnedHeaders,
-    producer::{FutureProducer, FutureRecord, Producer},
-    util::Timeout,
+    producer::FutureRecord,
 };
 use sha2::{Digest, Sha256};
 use shared::{config::Kafka, order::Refusal};
 
 use super::{
-    client::{self, ProducerContext, client_id},
+    client::client_id,
     record::{Header, Record, Timestamp},
+    sender::Sender,
 };
 
 /// Header with a replayed record's version: `TIMESTAMP/OFFSET/PARTITION`.
@@ -44,7 +43,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 /// Writes dead letters.
 pub struct DeadLetters {
-    producer: FutureProducer<ProducerContext>,
+    sender: Sender,
     topic: String,
     worker: String,
 }
@@ -55,11 +54,8 @@ impl DeadLetters {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
-        let producer = client::producer(config)
-            .create_with_context(ProducerContext)
-            .context("producer of dead letters")?;
         Ok(Self {
-            producer,
+            sender: Sender::new(config)?,
             topic: config.dead_letter_topic.clone(),
             worker: client_id(),
         })
@@ -132,21 +128,18 @@ impl DeadLetters {
             FutureRecord::to(&self.topic).headers(headers);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
-        let delivered = self
-            .producer
-            .send(message, Timeout::After(client::DELIVERY_TIMEOUT))
-            .await;
-        if let Some((code, reason)) = self.producer.client().fatal_error() {
+        let delivered = self.sender.send(message).await;
+        if let Some((code, reason)) = self.sender.fatal_error() {
             // No later send would succeed either.
             tracing::error!(%code, reason, "the producer of dead letters cannot go on; ending the process");
             process::exit(1);
         }
-        delivered.map(drop).map_err(|(error, _)| error)
+        delivered
     }
 
     /// Waits for what is on its way to the broker.
     pub fn flush(&self) {
-        if let Err(error) = self.producer.flush(FLUSH) {
+        if let Err(error) = self.sender.flush(FLUSH) {
             tracing::warn!(%error, "dead letters were still on their way; their records will be read again");
         }
     }

@@ -1,19 +1,15 @@
 //! Back to where they came from.
 
 use anyhow::Context;
-use rdkafka::{
-    message::OwnedHeaders,
-    producer::{FutureProducer, FutureRecord},
-    util::Timeout,
-};
+use rdkafka::{message::OwnedHeaders, producer::FutureRecord};
 use shared::config::Kafka;
 
 use super::DeadLetter;
-use crate::kafka::client::{self, ProducerContext};
+use crate::kafka::sender::Sender;
 
 /// Sends dead letters back to where they came from.
 pub struct Replay {
-    producer: FutureProducer<ProducerContext>,
+    sender: Sender,
 }
 
 impl Replay {
@@ -23,9 +19,7 @@ impl Replay {
     /// When librdkafka refuses the configuration.
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
         Ok(Self {
-            producer: client::producer(config)
-                .create_with_context(ProducerContext)
-                .context("Kafka producer")?,
+            sender: Sender::new(config)?,
         })
     }
 
@@ -55,11 +49,9 @@ impl Replay {
         let mut message: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
         message.key = letter.record.key.as_deref();
         message.payload = letter.record.value.as_deref();
-        self.producer
-            .send(message, Timeout::After(client::DELIVERY_TIMEOUT))
+        self.sender
+            .send(message)
             .await
-            .map(drop)
-            .map_err(|(error, _)| anyhow::Error::from(error))
             .with_context(|| format!("sending a record to {topic}"))
     }
 }
