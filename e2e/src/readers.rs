@@ -20,6 +20,8 @@ pub struct Read {
     pub order: usize,
     /// When it began, in microseconds since 1970.
     pub at_us: i64,
+    /// When it was answered, in microseconds since 1970.
+    pub answered_us: i64,
     /// The status of the answer.
     pub status: u16,
     /// The version that was answered, where one was.
@@ -86,6 +88,7 @@ fn read(urls: &[String], pace: Duration, stop: &AtomicBool, count: &AtomicUsize)
         due += pace;
         let at_us = now_us();
         let answer = http.get(url);
+        let answered_us = now_us();
         let version = answer
             .header("ETag")
             .map(|etag| etag.trim_matches('"').parse().expect("a version as ETag"));
@@ -93,6 +96,7 @@ fn read(urls: &[String], pace: Duration, stop: &AtomicBool, count: &AtomicUsize)
         reads.push(Read {
             order,
             at_us,
+            answered_us,
             status: answer.status,
             version,
         });

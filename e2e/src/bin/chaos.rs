@@ -84,8 +84,15 @@ fn chosen(seed: u64, scale: Scale, only: &[String]) -> Vec<Job> {
         (trial.name, Box::new(try_it))
     });
     let sabotages = SABOTAGES.iter().map(|sabotage| -> Job {
-        let notice = move || sabotage.is_noticed(seed).map(|()| "noticed".to_owned());
-        (sabotage.rule.as_str(), Box::new(notice))
+        let rule = sabotage.rule.as_str();
+        let notice = move || {
+            println!(
+                "          {rule} is broken on purpose: {} must complain",
+                sabotage.trial
+            );
+            sabotage.is_noticed(seed).map(|()| "noticed".to_owned())
+        };
+        (rule, Box::new(notice))
     });
     let chosen =
         |(name, _): &Job| only.is_empty() || only.iter().any(|only| name.contains(only.as_str()));

@@ -90,7 +90,8 @@ impl Fault {
         }
     }
 
-    /// Ends it; the time in which the api may answer what Redis had not learnt, in microseconds since 1970.
+    /// Ends it; the time in which the api may answer what Redis had not learnt, in microseconds since 1970; empty where it may
+    /// never.
     pub(super) fn end(self, hot: &mut Hot) -> Range<i64> {
         // Before it is back, for it answers before this function has returned.
         let begin = now_us();
@@ -110,7 +111,7 @@ impl Fault {
         }
         match self.may_go_back() {
             true => begin..now_us() + RETURN_US,
-            false => begin..begin,
+            false => 0..0,
         }
     }
 }

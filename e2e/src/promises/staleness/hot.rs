@@ -209,12 +209,13 @@ impl Seen {
     }
 
     /// For each commit and replica, how long after it a read still began that was answered with an older version. Reads
-    /// that began in `grace` do not count.
+    /// that were under way in `grace` do not count.
     pub(super) fn lags(&self, grace: Range<i64>) -> Lags {
+        let counts = |read: &&Read| read.answered_us < grace.start || grace.end <= read.at_us;
         let mut lags = Vec::new();
         for replica in &self.replicas {
             let mut reads = vec![Vec::new(); HOT_ORDERS];
-            for read in replica.iter().filter(|read| !grace.contains(&read.at_us)) {
+            for read in replica.iter().filter(counts) {
                 reads[read.order].push((read.version, read.at_us));
             }
             for (commits, mut reads) in self.commits.iter().zip(reads) {
@@ -279,6 +280,7 @@ mod tests {
         let read = |at_us, offset| Read {
             order: 0,
             at_us,
+            answered_us: at_us + 3,
             status: 200,
             version: Some(version(offset)),
         };
@@ -295,6 +297,8 @@ mod tests {
         };
         assert_eq!(seen.lags(0..0).0, [7, 17]);
         assert_eq!(seen.lags(26..28).0, [0, 4]);
+        // The old answer came when the grace had begun, though it was asked for before.
+        assert_eq!(seen.lags(29..30).0, [0, 4]);
         assert_eq!(seen.went_back(), 1);
     }
 }
