@@ -20,7 +20,6 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, Producer},
 };
-
 use shared::kafka::Bootstrap;
 
 pub use group::{CommittedOffsets, GroupProgress};

@@ -13,7 +13,6 @@ use rdkafka::{
     message::{BorrowedMessage, Headers, Message, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, ProducerContext},
 };
-
 use shared::kafka::Bootstrap;
 
 use crate::record::Record;

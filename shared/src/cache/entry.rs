@@ -12,9 +12,7 @@ use redis::{
     Value, cluster_async::ClusterConnection,
 };
 
-use super::{
-    Cache, CacheError, ClockReading, announcement, connection::Connection, durations::GET,
-};
+use super::{Cache, CacheError, announcement, connection::Connection, durations::GET};
 use crate::{
     fault::Rule,
     order::{OrderUid, Revision, Version},
@@ -272,18 +270,14 @@ impl Cache {
     /// Until when, by the clock of Redis in ms, a row read at `read_at` may create an entry. Never later than one second
     /// after that moment, however long the reading of the clock took: Redis said its time before we heard it.
     async fn fresh_until(&self, read_at: Instant) -> Result<i64, CacheError> {
-        let ClockReading { redis_ms, heard } = match self.clock() {
+        let reading = match self.inner.clock.reading(Instant::now()) {
             Some(reading) => reading,
             None => self.read_clock().await?,
-        };
-        let passed = match read_at.checked_duration_since(heard) {
-            Some(later) => later.as_millis() as i64,
-            None => -(heard.duration_since(read_at).as_millis() as i64) - 1,
         };
         if Rule::FreshFill.is_broken() {
             return Ok(i64::MAX);
         }
-        Ok(redis_ms + passed + FRESH.as_millis() as i64)
+        Ok(reading.at(read_at) + FRESH.as_millis() as i64)
     }
 }
 

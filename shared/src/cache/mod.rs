@@ -7,6 +7,7 @@
 mod announcement;
 mod batcher;
 mod breaker;
+mod clock;
 mod connection;
 mod durations;
 mod entry;
@@ -19,7 +20,7 @@ pub use state::{CacheState, Watermark};
 pub use subscription::Subscription;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,7 @@ use redis::RedisError;
 use crate::config::{self, ConfigError};
 use batcher::Batcher;
 use breaker::Breaker;
+use clock::Clock;
 use connection::{Connection, Source};
 use durations::Durations;
 
@@ -88,15 +90,8 @@ struct Inner {
     timeout: Duration,
     ttl: Duration,
     breaker: Breaker,
-    clock: Mutex<Option<ClockReading>>,
+    clock: Clock,
     durations: Durations,
-}
-
-/// What the clock of Redis said, and when we heard it.
-#[derive(Clone, Copy)]
-struct ClockReading {
-    redis_ms: i64,
-    heard: Instant,
 }
 
 impl Cache {
@@ -124,7 +119,7 @@ impl Cache {
                 timeout: config.timeout,
                 ttl: config.order_ttl,
                 breaker: Breaker::default(),
-                clock: Mutex::new(None),
+                clock: Clock::default(),
                 durations: Durations::new(),
             }),
         }
@@ -165,22 +160,6 @@ impl Cache {
             .record(result.as_ref().err().is_none_or(|error| !error.is_outage()));
         self.inner.durations.record(operation, started.elapsed());
         result
-    }
-
-    fn clock(&self) -> Option<ClockReading> {
-        *self
-            .inner
-            .clock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_clock(&self, reading: ClockReading) {
-        *self
-            .inner
-            .clock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(reading);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Instant};
 
 use redis::{FromRedisValue, Script, Value};
 
-use super::{Cache, CacheError, ClockReading, announcement, connection::Node, entry::PREFIX};
+use super::{Cache, CacheError, announcement, clock::Reading, connection::Node, entry::PREFIX};
 
 /// The hash that holds the state.
 const KEY: &str = "order-cache";
@@ -68,18 +68,19 @@ impl Cache {
         })
     }
 
-    pub(super) async fn read_clock(&self) -> Result<ClockReading, CacheError> {
+    pub(super) async fn read_clock(&self) -> Result<Reading, CacheError> {
+        let asked = Instant::now();
         let (seconds, micros): (i64, i64) = self
             .run("time", async {
                 let mut connection = self.connection().await?;
                 Ok(redis::cmd("TIME").query_async(&mut connection).await?)
             })
             .await?;
-        let reading = ClockReading {
+        let reading = Reading {
             redis_ms: seconds * 1000 + micros / 1000,
             heard: Instant::now(),
         };
-        self.set_clock(reading);
+        self.inner.clock.hear(reading, asked);
         Ok(reading)
     }
 
