@@ -24,6 +24,7 @@ const HEAD: &str = "\
   table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums }
   th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d9dee4; vertical-align: top }
   th { color: #5b6774; font-weight: 600 }
+  td:first-child { min-width: 15rem }
   td:nth-child(n+2) { white-space: nowrap }
   tr.part td { white-space: normal; background: #f4f6f8; color: #5b6774; font-size: 13px }
   .yes { color: #1a7f4b; font-weight: 600 } .no { color: #c2410c; font-weight: 600 }
