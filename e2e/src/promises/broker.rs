@@ -23,7 +23,7 @@ const LOSS: f64 = 0.005;
 
 fn hard_times(run: &mut Run) {
     let kills = run.choose(1, 5);
-    let restarts = run.choose(0, 10);
+    let restarts = run.choose(1, 10);
     let on_bad_link = run.choose(1, 30);
     let mut stack = run
         .stack("broker")

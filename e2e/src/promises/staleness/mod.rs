@@ -93,8 +93,8 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
-/// What is promised while all is well (50 ms), and what unoptimised programs on a busy machine may add, in microseconds.
-const HEALTHY_P99_US: i64 = 50_000 + 150_000;
+/// What is promised while all is well, in microseconds.
+const HEALTHY_P99_US: i64 = 50_000;
 
 /// What is promised while a link is cut (`LOCAL_CACHE_TTL`), and what a busy machine may add, in microseconds.
 const CUT_US: i64 = 5_000_000 + 500_000;
