@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use shared::{
     cache::{Cache, CacheError, Watermark},
-    order::{OrderUid, Revision},
+    order::OrderUid,
     runtime::health::Dependency,
-    storage::{DatabaseTime, Postgres, RepairMark, StorageError},
+    storage::{CompleteCache, DatabaseTime, Postgres, RepairMark, StorageError},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Metrics, pipeline::write_through::WriteThrough};
+use crate::{
+    metrics::Metrics,
+    pipeline::{pace::Pace, write_through::WriteThrough},
+};
 
 /// A write to Redis that has been under way for so long was left behind. Less than what the api takes for overdue, and far
 /// more than a write takes.
@@ -29,39 +32,6 @@ const MAX_REWRITES: u32 = 100_000;
 /// Between the time that a row carries (its transaction's start) and its arrival in Redis lie the deadlines of one
 /// transaction and of one write; a write that takes longer is marked. Trebled, for processes that stall.
 const MARGIN: Duration = Duration::from_secs(30);
-
-/// How many orders are read and written at once: many small ones, few large ones, for all of them are in memory.
-struct Pace {
-    orders: usize,
-}
-
-impl Pace {
-    const MAX_ORDERS: usize = 500;
-    /// Of documents; one has 1 MiB at most.
-    const BYTES: usize = 4 << 20;
-
-    /// Takes the next orders off `left`; none when nothing is left.
-    fn step<'o, T>(&self, left: &mut &'o [T]) -> Option<&'o [T]> {
-        left.split_off(..self.orders.min(left.len()))
-            .filter(|step| !step.is_empty())
-    }
-
-    /// Supposes that the next orders are about as large as these, but never more than twice as small.
-    fn adapt(&mut self, revisions: &[Revision]) {
-        let documents = revisions.iter().flat_map(|revision| &revision.document);
-        let bytes: usize = documents.map(|document| document.len()).sum();
-        if let Some(fitting) = (Self::BYTES * revisions.len()).checked_div(bytes) {
-            self.orders = fitting.clamp(1, Self::MAX_ORDERS.min(self.orders * 2));
-        }
-    }
-}
-
-impl Default for Pace {
-    /// Nothing is known of the first ones.
-    fn default() -> Self {
-        Self { orders: 32 }
-    }
-}
 
 /// Looks after Redis.
 pub struct Repair {
@@ -90,19 +60,10 @@ enum RepairError {
     Incomplete(usize),
 }
 
-/// Up to where, and in which server processes, this worker knows Redis to be complete.
-#[derive(Default)]
-struct Trusted {
-    watermark: Option<Watermark>,
-    servers: Vec<String>,
-}
-
-impl Trusted {
-    /// False when Redis may hold older content: the watermark went back, or another process answers, which may have lost
-    /// what came after its last snapshot even where the watermark is as it was.
-    fn covers(&self, watermark: Watermark, servers: &[String]) -> bool {
-        self.watermark.is_some_and(|trusted| trusted <= watermark) && self.servers == servers
-    }
+/// False when Redis may hold older content than when it was `seen`: the watermark went back, or another process answers, which
+/// may have lost what came after its last snapshot even where the watermark is as it was.
+fn is_still_complete(seen: &CompleteCache, watermark: Watermark, servers: &[String]) -> bool {
+    seen.until.0 <= watermark && seen.servers == servers
 }
 
 impl Repair {
@@ -110,7 +71,7 @@ impl Repair {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut trusted = Trusted::default();
+        let mut seen = None;
         let mut policy_checked = false;
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let step = async {
@@ -118,7 +79,7 @@ impl Repair {
                 if !policy_checked {
                     policy_checked = self.check_policy().await;
                 }
-                self.step(&mut trusted).await;
+                self.step(&mut seen).await;
             };
             if shutdown.run_until_cancelled(step).await.is_none() {
                 return;
@@ -139,8 +100,10 @@ impl Repair {
         );
     }
 
-    /// One look at Redis, and whatever that asks for.
-    async fn step(&self, trusted: &mut Trusted) {
+    /// One look at Redis, and whatever that asks for. What was `seen` is what this worker knows of it, or what another one has
+    /// left in Postgres: if each start of a worker were a reason for a repair, a rolling restart would empty Redis wherever
+    /// more orders come than can be written anew.
+    async fn step(&self, seen: &mut Option<CompleteCache>) {
         let state = self.cache.probe().await;
         self.redis.set(
             state
@@ -150,29 +113,29 @@ impl Repair {
         );
         let Ok(state) = state else { return };
         let repaired = async {
-            let watermark = match state.watermark {
-                Some(watermark) if !state.bypass && trusted.covers(watermark, &state.servers) => {
+            if seen.is_none() {
+                *seen = self.postgres.complete_cache().await?;
+            }
+            let watermark = match (state.watermark, &*seen) {
+                (Some(watermark), Some(seen))
+                    if !state.bypass && is_still_complete(seen, watermark, &state.servers) =>
+                {
                     watermark
                 }
-                older => self.catch_up(older).await?,
+                (older, _) => self.catch_up(older).await?,
             };
             self.finish_abandoned().await?;
             self.repair_marks().await?;
-            self.advance(watermark).await
+            self.advance(watermark, state.servers).await
         };
         match repaired.await {
-            Ok(watermark) => {
-                *trusted = Trusted {
-                    watermark: Some(watermark),
-                    servers: state.servers,
-                }
-            }
+            Ok(complete) => *seen = Some(complete),
             Err(error) => tracing::warn!(%error, "Redis is not repaired yet; trying again"),
         }
     }
 
-    /// Redis came back with older content, or this worker has just started and cannot know: everything that changed
-    /// since its watermark is written again. Without a watermark, or when too much changed, our entries are deleted.
+    /// Redis came back with older content, or nobody knows whether it did: everything that changed since its watermark is
+    /// written again. Without a watermark, or when too much changed, our entries are deleted.
     async fn catch_up(&self, watermark: Option<Watermark>) -> Result<Watermark, RepairError> {
         let now = self.postgres.now().await?.0;
         let changed = match watermark {
@@ -285,12 +248,35 @@ impl Repair {
         }
     }
 
-    /// Moves the watermark to now, or to the oldest mark where there is one again.
-    async fn advance(&self, watermark: Watermark) -> Result<Watermark, RepairError> {
-        let reached = self.postgres.repaired_up_to().await?.0.max(watermark);
-        let moved = self.cache.move_watermark(Some(watermark), reached).await?;
-        // Another worker moved it further; what this one trusts stays where it was.
-        Ok(if moved { reached } else { watermark })
+    /// Moves the watermark to now, or to the oldest mark where there is one again, and leaves that to workers to come.
+    async fn advance(
+        &self,
+        watermark: Watermark,
+        servers: Vec<String>,
+    ) -> Result<CompleteCache, RepairError> {
+        let reached = self
+            .postgres
+            .repaired_up_to()
+            .await?
+            .max(DatabaseTime(watermark));
+        if self
+            .cache
+            .move_watermark(Some(watermark), reached.0)
+            .await?
+        {
+            let complete = CompleteCache {
+                until: reached,
+                servers,
+            };
+            self.postgres.remember_complete_cache(&complete).await?;
+            Ok(complete)
+        } else {
+            // Another worker moved it further; what this one has seen stays as it was.
+            Ok(CompleteCache {
+                until: DatabaseTime(watermark),
+                servers,
+            })
+        }
     }
 
     async fn check_policy(&self) -> bool {
@@ -305,45 +291,5 @@ impl Repair {
             Ok(_) => true,
             Err(_) => false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use shared::order::Version;
-
-    use super::*;
-
-    fn orders(count: usize, bytes: usize) -> Vec<Revision> {
-        let revision = Revision {
-            uid: OrderUid::parse("u").unwrap(),
-            version: Version::new(1, 1, 1),
-            document: Some(vec![b'x'; bytes].into()),
-        };
-        vec![revision; count]
-    }
-
-    #[test]
-    fn large_orders_go_in_small_steps_and_small_ones_soon_in_large_ones() {
-        let mut pace = Pace::default();
-        pace.adapt(&orders(pace.orders, 1 << 20));
-        assert_eq!(pace.orders, 4);
-        pace.adapt(&orders(pace.orders, 1200));
-        assert_eq!(pace.orders, 8);
-        // Erased orders say nothing.
-        pace.adapt(&orders(pace.orders, 0));
-        assert_eq!(pace.orders, 8);
-        for _ in 0..8 {
-            pace.adapt(&orders(pace.orders, 1200));
-        }
-        assert_eq!(pace.orders, Pace::MAX_ORDERS);
-    }
-
-    #[test]
-    fn steps_leave_nothing_out() {
-        let pace = Pace { orders: 3 };
-        let mut left = &[1, 2, 3, 4, 5, 6, 7][..];
-        let steps: Vec<&[i32]> = std::iter::from_fn(|| pace.step(&mut left)).collect();
-        assert_eq!(steps, [&[1, 2, 3][..], &[4, 5, 6], &[7]]);
     }
 }

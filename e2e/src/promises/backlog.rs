@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 use shared::order::{MAX_VALUE_BYTES, Order, Reason, sample::Generator};
 
 use super::{Promise, Run, Trial};
-use crate::{ledger::Ledger, record::Draft, stack::Worker, wait::until};
+use crate::{
+    ledger::Ledger,
+    record::Draft,
+    stack::{Stack, Worker},
+    wait::until,
+};
 
 pub(super) const PROMISE: Promise = Promise {
     number: 13,
@@ -13,7 +18,7 @@ pub(super) const PROMISE: Promise = Promise {
     trials: &[
         Trial {
             name: "a_backlog_of_large_orders_fills_no_memory",
-            fault: "a worker starts behind a backlog of orders of almost 1 MiB each",
+            fault: "a worker starts behind a backlog of orders of almost 1 MiB each, then behind one of old small versions of them",
             body: large_orders,
         },
         Trial {
@@ -46,23 +51,41 @@ fn large_orders(run: &mut Run) {
     let mut stack = run.stack("large").start();
     let mut ledger = Ledger::default();
     let mut bytes = 0;
-    let orders = Generator::new(run.seed, 1000..=1000).take(count).map(large);
-    for order in orders {
-        let draft = Draft::order(&order);
+    let mut small = Vec::with_capacity(count);
+    for order in Generator::new(run.seed, 1000..=1000).take(count) {
+        let mut first_line = order.clone();
+        first_line.items.truncate(1);
+        // What Postgres holds in its place is read back for Redis, all of a batch.
+        small.push(Draft::order(&first_line).with_header("replay-version", Some(b"1/0/0")));
+        let draft = Draft::order(&large(order));
         bytes += draft.record.value.as_ref().map_or(0, Vec::len);
         stack.send(&mut ledger, &[draft]);
     }
+    run.figure("orders", count);
+    run.figure("size of each", format!("{} KiB", (bytes / count) >> 10));
+    finish_backlog(run, &mut stack, &ledger, count, "peak");
+    stack.send(&mut ledger, &small);
+    finish_backlog(run, &mut stack, &ledger, count, "peak behind small ones");
+}
+
+/// Has a new worker finish `count` records that wait, and looks at what it held.
+fn finish_backlog(
+    run: &mut Run,
+    stack: &mut Stack,
+    ledger: &Ledger,
+    count: usize,
+    figure: &'static str,
+) {
     stack.start_worker();
     until_finished(&stack.workers[0], count as u64);
     stack.settle();
     let peak = stack.workers[0].process.peak_bytes();
-    stack.check().postgres(&ledger);
-    stack.check().redis_remains(&ledger);
-    stack.check().dead_letters(&ledger);
-    run.figure("orders", count);
-    run.figure("size of each", format!("{} KiB", (bytes / count) >> 10));
-    run.figure("peak", format!("{} MiB", peak >> 20));
+    stack.check().postgres(ledger);
+    stack.check().redis_remains(ledger);
+    stack.check().dead_letters(ledger);
+    run.figure(figure, format!("{} MiB", peak >> 20));
     assert!(peak < MAX_BYTES, "{peak} bytes at once");
+    stack.stop_workers();
 }
 
 /// In steps, for the deadline of one wait is shorter than the longest backlog takes.

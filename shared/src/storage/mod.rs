@@ -16,5 +16,5 @@ pub use changes::{Change, ChangeSet};
 pub use error::{Class, StorageError};
 pub use postgres::{Postgres, Role};
 pub use read::{ListFilter, Position, Summary};
-pub use repairs::{CacheWrite, DatabaseTime, RepairMark};
+pub use repairs::{CacheWrite, CompleteCache, DatabaseTime, RepairMark};
 pub use write::Applied;

@@ -1,7 +1,9 @@
-//! What Redis still has to learn: writes under way, marks for those that failed, and which orders changed since a moment.
+//! What Redis still has to learn: writes under way, marks for those that failed, and which orders changed since a moment; and
+//! up to which moment it was complete.
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::timeout_at;
 
 use super::{Postgres, StorageError};
@@ -10,6 +12,13 @@ use crate::order::OrderUid;
 /// A moment by the clock of Postgres, in microseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatabaseTime(pub i64);
+
+impl DatabaseTime {
+    fn to_utc(self) -> Result<DateTime<Utc>, StorageError> {
+        DateTime::from_timestamp_micros(self.0)
+            .ok_or_else(|| StorageError::Unexpected("a time out of range".to_owned()))
+    }
+}
 
 /// An order whose entry in Redis may be older than Postgres.
 #[derive(Clone, Debug)]
@@ -23,6 +32,15 @@ pub struct RepairMark {
 /// A write to Redis that is under way. It is noted where and when the orders are replaced, and so outlives the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheWrite(pub(super) i64);
+
+/// How Redis was seen when it was complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompleteCache {
+    /// Every write up to this moment had reached it.
+    pub until: DatabaseTime,
+    /// The server processes that answered.
+    pub servers: Vec<String>,
+}
 
 /// Since when Redis may lack a change; null where it lacks none.
 macro_rules! oldest {
@@ -185,6 +203,42 @@ impl Postgres {
         self.time(REPAIRED_UP_TO).await
     }
 
+    /// How some worker last saw Redis when it was complete; none before any has.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn complete_cache(&self) -> Result<Option<CompleteCache>, StorageError> {
+        let mut lease = self.lease("complete_cache").await?;
+        let statement = sqlx::query_as("SELECT complete_until, servers FROM complete_cache");
+        let answer = timeout_at(
+            lease.deadline,
+            statement.fetch_optional(&mut **lease.connection),
+        )
+        .await;
+        let row: Option<(DateTime<Utc>, Vec<String>)> = lease.finish(answer)?;
+        Ok(row.map(|(until, servers)| CompleteCache {
+            until: DatabaseTime(until.timestamp_micros()),
+            servers,
+        }))
+    }
+
+    /// Remembers it for workers that start later.
+    ///
+    /// # Errors
+    /// When Postgres may not have taken it.
+    pub async fn remember_complete_cache(&self, seen: &CompleteCache) -> Result<(), StorageError> {
+        let until = seen.until.to_utc()?;
+        let mut lease = self.lease("remember_complete_cache").await?;
+        let statement = sqlx::query(
+            "INSERT INTO complete_cache (complete_until, servers) VALUES ($1, $2) \
+             ON CONFLICT (only_row) DO UPDATE SET complete_until = EXCLUDED.complete_until, servers = EXCLUDED.servers",
+        )
+        .bind(until)
+        .bind(seen.servers.as_slice());
+        let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
+        lease.finish(answer).map(drop)
+    }
+
     /// The clock of Postgres.
     ///
     /// # Errors
@@ -200,7 +254,7 @@ impl Postgres {
             sqlx::query_scalar(query).fetch_one(&mut **lease.connection),
         )
         .await;
-        let time: chrono::DateTime<chrono::Utc> = lease.finish(answer)?;
+        let time: DateTime<Utc> = lease.finish(answer)?;
         Ok(DatabaseTime(time.timestamp_micros()))
     }
 
@@ -213,8 +267,7 @@ impl Postgres {
         since: DatabaseTime,
         limit: u32,
     ) -> Result<Vec<i64>, StorageError> {
-        let since = chrono::DateTime::from_timestamp_micros(since.0)
-            .ok_or_else(|| StorageError::Unexpected("a time out of range".to_owned()))?;
+        let since = since.to_utc()?;
         let mut lease = self.lease("changed_since").await?;
         let statement = sqlx::query_scalar("SELECT id FROM orders WHERE updated_at >= $1 LIMIT $2")
             .bind(since)

@@ -112,7 +112,7 @@ impl Processor {
         }
         let mut trace = BatchTrace::begin(batch.entries.iter().map(|entry| &entry.received.record));
         let changes = std::mem::take(&mut batch.changes);
-        let (sink, fresh) = mpsc::unbounded_channel();
+        let (sink, fresh) = mpsc::channel(1);
 
         let ((outcome, persisted), written_through, dead_lettered) = tokio::join!(
             self.store(changes, turn, sink),
@@ -145,7 +145,7 @@ impl Processor {
     }
 
     /// Takes what is stored to Redis, until nothing more comes.
-    async fn write_through(&self, mut fresh: mpsc::UnboundedReceiver<Fresh>) -> SystemTime {
+    async fn write_through(&self, mut fresh: mpsc::Receiver<Fresh>) -> SystemTime {
         let mut spent = Duration::ZERO;
         while let Some(fresh) = fresh.recv().await {
             let (started, read_at) = (Instant::now(), fresh.read_at);

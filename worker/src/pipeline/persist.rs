@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{
     breaker::Breaker,
+    pace::Pace,
     waits::{Wait, Waits},
     write_through::Fresh,
 };
@@ -51,8 +52,9 @@ impl Persisted {
     }
 }
 
-/// Where [`Fresh`] goes as soon as it is known: whatever else the batch has to wait for, Redis does not.
-pub(super) type Sink = mpsc::UnboundedSender<Fresh>;
+/// Where [`Fresh`] goes as soon as it is known: whatever else the batch has to wait for, Redis does not. It takes little at
+/// once, for what is on its way is in memory.
+pub(super) type Sink = mpsc::Sender<Fresh>;
 
 /// The right of a batch to use Postgres. A batch that waits for its trial gives it back, or two batches that the database
 /// refuses would keep out the one that it accepts.
@@ -153,7 +155,7 @@ impl Persist {
                 Ok(applied) => {
                     self.breaker.accepted(set.len());
                     backoff = Backoff::default();
-                    record(set, &applied, sink, persisted, outdated);
+                    record(set, &applied, sink, persisted, outdated).await;
                     continue;
                 }
                 Err(error) => error,
@@ -215,7 +217,7 @@ impl Persist {
             match self.postgres.apply(&one).await {
                 Ok(applied) => {
                     self.breaker.accepted(1);
-                    record(one, &applied, sink, persisted, outdated);
+                    record(one, &applied, sink, persisted, outdated).await;
                     break;
                 }
                 Err(error) if error.class() == Class::Record => {
@@ -248,26 +250,31 @@ impl Persist {
         }
     }
 
-    /// A record that lost never writes its own body to the cache: what Postgres holds is read back.
+    /// A record that lost never writes its own body to the cache: what Postgres holds is read back, in steps, for it may be far
+    /// larger than what lost to it.
     async fn read_back(
         &self,
         outdated: Vec<(OrderUid, Version)>,
         sink: &Sink,
         persisted: &mut Persisted,
     ) {
-        let uids: Vec<OrderUid> = outdated.iter().map(|(uid, _)| uid.clone()).collect();
-        let read_at = Instant::now();
-        let revisions = read_persistently(&self.postgres, &self.waits, &uids).await;
-        let held: HashMap<OrderUid, Version> = revisions
-            .iter()
-            .map(|revision| (revision.uid.clone(), revision.version))
-            .collect();
-        for loser in outdated {
-            // An order that somebody deleted by hand in between has no version to compare with.
-            let winner = held.get(&loser.0).copied().unwrap_or(loser.1);
-            persisted.lose(loser, winner);
+        let (mut pace, mut left) = (Pace::default(), outdated.as_slice());
+        while let Some(step) = pace.step(&mut left) {
+            let uids: Vec<OrderUid> = step.iter().map(|(uid, _)| uid.clone()).collect();
+            let read_at = Instant::now();
+            let revisions = read_persistently(&self.postgres, &self.waits, &uids).await;
+            pace.adapt(&revisions);
+            let held: HashMap<&OrderUid, Version> = revisions
+                .iter()
+                .map(|revision| (&revision.uid, revision.version))
+                .collect();
+            for loser in step {
+                // An order that somebody deleted by hand in between has no version to compare with.
+                let winner = held.get(&loser.0).copied().unwrap_or(loser.1);
+                persisted.lose(loser.clone(), winner);
+            }
+            send(sink, revisions, read_at, None).await;
         }
-        send(sink, revisions, read_at, None);
     }
 }
 
@@ -278,7 +285,7 @@ fn halve(set: ChangeSet, sets: &mut Vec<ChangeSet>) {
 }
 
 /// Notes what an applied set did, and sends the winners on.
-fn record(
+async fn record(
     set: ChangeSet,
     applied: &Applied,
     sink: &Sink,
@@ -301,17 +308,23 @@ fn record(
             outdated.push((change.uid, change.version));
         }
     }
-    send(sink, winners, applied.as_of, applied.cache_write);
+    send(sink, winners, applied.as_of, applied.cache_write).await;
 }
 
-fn send(sink: &Sink, revisions: Vec<Revision>, read_at: Instant, cache_write: Option<CacheWrite>) {
+async fn send(
+    sink: &Sink,
+    revisions: Vec<Revision>,
+    read_at: Instant,
+    cache_write: Option<CacheWrite>,
+) {
     if !revisions.is_empty() {
-        // The receiver lives as long as the batch.
-        let _ = sink.send(Fresh {
+        let fresh = Fresh {
             revisions,
             read_at,
             cache_write,
-        });
+        };
+        // The receiver lives as long as the batch.
+        let _ = sink.send(fresh).await;
     }
 }
 

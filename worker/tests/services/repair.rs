@@ -90,6 +90,21 @@ impl World {
         self.cache.probe().await.ok()?.watermark
     }
 
+    /// Leaves a Redis behind that holds some orders and is known to be complete, and nobody who looks after it.
+    async fn be_complete_with_orders(&self) -> Vec<Revision> {
+        let (stop, running) = self.look_after();
+        eventually("a Redis that is complete", async || {
+            self.postgres.complete_cache().await.unwrap()
+        })
+        .await;
+        let orders = self.store(5, 1).await;
+        self.write(orders.clone()).await;
+        drop(stop);
+        running.await.unwrap();
+        assert!(self.holds(&orders).await);
+        orders
+    }
+
     async fn holds(&self, revisions: &[Revision]) -> bool {
         for revision in revisions {
             let entry = self.cache.get(&revision.uid).await.ok().flatten();
@@ -253,6 +268,41 @@ async fn another_redis_process_is_not_trusted_even_with_the_same_watermark() {
         .unwrap();
     eventually("Redis to equal Postgres", async || {
         world.holds(&new).await.then_some(())
+    })
+    .await;
+}
+
+/// Writing anew whatever changed in the last half minute would be too much, at a high rate of orders, for each start of a worker.
+#[tokio::test]
+async fn a_worker_that_starts_repairs_nothing_in_a_redis_that_lost_nothing() {
+    let world = World::new().await;
+    let orders = world.be_complete_with_orders().await;
+    let mut connection = world.redis.connect().await;
+    let key = format!("order:{}", orders[0].uid);
+    assert_eq!(connection.del::<_, i64>(&key).await.unwrap(), 1);
+    let before = world.watermark().await;
+    let _looking = world.look_after();
+    eventually("a watermark that moves", async || {
+        world.watermark().await.filter(|now| Some(*now) > before)
+    })
+    .await;
+    assert!(!connection.exists::<_, bool>(&key).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_notices_what_redis_lost_before() {
+    let mut world = World::new().await;
+    let orders = world.be_complete_with_orders().await;
+    let watermark = world.watermark().await.unwrap();
+    world.redis.restart();
+    let mut connection = world.redis.connect().await;
+    let _: () = connection
+        .hset("order-cache", "watermark", watermark)
+        .await
+        .unwrap();
+    let _looking = world.look_after();
+    eventually("Redis to equal Postgres", async || {
+        world.holds(&orders).await.then_some(())
     })
     .await;
 }

@@ -1,0 +1,76 @@
+//! From Postgres to Redis in steps: many small orders at once, few large ones, for all of a step are in memory.
+
+use shared::order::Revision;
+
+/// How many orders are read and written at once.
+pub struct Pace {
+    orders: usize,
+}
+
+impl Pace {
+    const MAX_ORDERS: usize = 500;
+    /// Of documents; one has 1 MiB at most.
+    const BYTES: usize = 4 << 20;
+
+    /// Takes the next orders off `left`; none when nothing is left.
+    pub fn step<'o, T>(&self, left: &mut &'o [T]) -> Option<&'o [T]> {
+        left.split_off(..self.orders.min(left.len()))
+            .filter(|step| !step.is_empty())
+    }
+
+    /// Supposes that the next orders are about as large as these, but never more than twice as small.
+    pub fn adapt(&mut self, revisions: &[Revision]) {
+        let documents = revisions.iter().flat_map(|revision| &revision.document);
+        let bytes: usize = documents.map(|document| document.len()).sum();
+        if let Some(fitting) = (Self::BYTES * revisions.len()).checked_div(bytes) {
+            self.orders = fitting.clamp(1, Self::MAX_ORDERS.min(self.orders * 2));
+        }
+    }
+}
+
+impl Default for Pace {
+    /// Nothing is known of the first ones.
+    fn default() -> Self {
+        Self { orders: 32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::order::{OrderUid, Version};
+
+    use super::*;
+
+    fn orders(count: usize, bytes: usize) -> Vec<Revision> {
+        let revision = Revision {
+            uid: OrderUid::parse("u").unwrap(),
+            version: Version::new(1, 1, 1),
+            document: Some(vec![b'x'; bytes].into()),
+        };
+        vec![revision; count]
+    }
+
+    #[test]
+    fn large_orders_go_in_small_steps_and_small_ones_soon_in_large_ones() {
+        let mut pace = Pace::default();
+        pace.adapt(&orders(pace.orders, 1 << 20));
+        assert_eq!(pace.orders, 4);
+        pace.adapt(&orders(pace.orders, 1200));
+        assert_eq!(pace.orders, 8);
+        // Erased orders say nothing.
+        pace.adapt(&orders(pace.orders, 0));
+        assert_eq!(pace.orders, 8);
+        for _ in 0..8 {
+            pace.adapt(&orders(pace.orders, 1200));
+        }
+        assert_eq!(pace.orders, Pace::MAX_ORDERS);
+    }
+
+    #[test]
+    fn steps_leave_nothing_out() {
+        let pace = Pace { orders: 3 };
+        let mut left = &[1, 2, 3, 4, 5, 6, 7][..];
+        let steps: Vec<&[i32]> = std::iter::from_fn(|| pace.step(&mut left)).collect();
+        assert_eq!(steps, [&[1, 2, 3][..], &[4, 5, 6], &[7]]);
+    }
+}
