@@ -21,9 +21,12 @@ use crate::{
 const DEFAULTS: [(&str, &str); 2] = [("REDIS_TIMEOUT", "100ms"), ("KAFKA_SESSION_TIMEOUT", "15s")];
 
 /// Longer than anything takes here, however slow the machine.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Options of the producer with which it sends the same orders each time.
+pub(crate) const SAME_ORDERS: [&str; 2] = ["--seed", "1"];
 
 /// Before the first order of any database.
 pub(crate) const EVER: SystemTime = SystemTime::UNIX_EPOCH;
@@ -93,10 +96,18 @@ pub(crate) fn stack(name: &'static str) -> Stack {
 /// # Errors
 /// When that takes longer than anybody would wait.
 pub(crate) fn send(stack: &Stack, orders: usize) -> anyhow::Result<()> {
+    send_with(stack, orders, &[])
+}
+
+/// As [`send`], with more options of the producer.
+///
+/// # Errors
+/// When that takes longer than anybody would wait.
+pub(crate) fn send_with(stack: &Stack, orders: usize, options: &[&str]) -> anyhow::Result<()> {
     let count = orders.to_string();
     let arguments = ["send", "-n", &count, "--min-items", "2", "--max-items", "3"];
     stack
-        .command_within(PATIENCE, "producer", &arguments, &[])
+        .command_within(PATIENCE, "producer", &[&arguments, options].concat(), &[])
         .context("the producer did not come to an end")?
         .succeeded();
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! | module | responsibility |
 //! |---|---|
-//! | `ingest`, `reads`, `latency`, `memory`, `start`, `cold` | the parts of `make bench` |
+//! | `ingest`, `known`, `reads`, `latency`, `memory`, `start`, `cold`, `repair` | the parts of `make bench` |
 //! | `growth`, `workers` | the parts of `make bench-large` |
 //! | `copy_floor`, `http_floor` | the floors |
 //! | `load`, `client`, `fill` | requests, and tables with many orders |
@@ -17,6 +17,7 @@ mod fill;
 mod growth;
 mod http_floor;
 mod ingest;
+mod known;
 mod latency;
 mod load;
 mod machine;
@@ -25,6 +26,7 @@ mod page;
 mod part;
 mod plot;
 mod reads;
+mod repair;
 mod report;
 mod start;
 mod summary;
@@ -50,6 +52,8 @@ struct Cli {
 enum Command {
     /// A worker with a backlog of new orders, against `COPY` of the same rows by one connection.
     Ingest(ingest::Options),
+    /// A worker with a backlog of orders that are stored already, read once more or replaced, against the same `COPY`.
+    Known(known::Options),
     /// The api's answers from its local cache and from Redis, against a bare hyper server that gives the same ones.
     Reads(reads::Options),
     /// From handing an order to a producer until the api answers it.
@@ -60,6 +64,8 @@ enum Command {
     Start(start::Options),
     /// Reads past the caches, and what they cost as the tables grow.
     Cold(cold::Options),
+    /// How long Redis holds older content, once it has come back with it.
+    Repair(repair::Options),
     /// What an order costs when many are stored already.
     Growth(growth::Options),
     /// What an order costs with several workers.
@@ -75,11 +81,13 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let part = match cli.command {
         Command::Ingest(options) => ingest::run(&options)?,
+        Command::Known(options) => known::run(&options)?,
         Command::Reads(options) => reads::run(&options)?,
         Command::Latency(options) => latency::run(&options)?,
         Command::Memory(options) => memory::run(&options)?,
         Command::Start(options) => start::run(&options)?,
         Command::Cold(options) => cold::run(&options)?,
+        Command::Repair(options) => repair::run(&options)?,
         Command::Growth(options) => growth::run(&options)?,
         Command::Workers(options) => workers::run(&options)?,
         Command::Report(options) => return report::run(&options),

@@ -33,7 +33,9 @@ impl Kind {
     /// Its parts, in the order of the table.
     fn parts(self) -> &'static [&'static str] {
         match self {
-            Self::Latest => &["ingest", "reads", "latency", "memory", "start", "cold"],
+            Self::Latest => &[
+                "ingest", "known", "reads", "latency", "memory", "start", "cold", "repair",
+            ],
             Self::Large => &["growth", "workers"],
         }
     }

@@ -1,0 +1,152 @@
+//! A worker with a backlog of orders that Postgres has already: read once more, or replaced.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use clap::Args;
+use e2e::{Stack, Worker};
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+use crate::{
+    copy_floor::{self, Chunk},
+    ingest::{
+        self, EVER, PATIENCE, SAME_ORDERS, Side, cpu_of_sessions, floor_side, micros_per_order,
+    },
+    part::{Figure, Goal, Part},
+};
+
+/// Between two looks at what a worker has finished.
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Orders of a round.
+    #[arg(short = 'n', long, default_value_t = 30_000)]
+    orders: usize,
+    /// Rounds; redelivery, updates and the floor take turns.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Round {
+    redelivered: Side,
+    updated: Side,
+    floor: Side,
+}
+
+/// # Errors
+/// When a service does not answer, or a worker does not finish what was sent.
+pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
+    let runtime = Runtime::new()?;
+    let mut chunks = Vec::new();
+    let mut rounds = Vec::new();
+    for number in 1..=options.rounds {
+        let round = round(&runtime, options.orders, &mut chunks)?;
+        eprintln!("round {number}: {}", serde_json::to_string(&round)?);
+        rounds.push(round);
+    }
+    let method = format!(
+        "{} orders are stored; a worker of another group reads them once more, then all of them come in a newer version; \
+         floor: COPY of the same rows into empty tables, as in ingest",
+        options.orders
+    );
+    Ok(Part::new("known", &method, figures(&rounds)))
+}
+
+fn round(runtime: &Runtime, orders: usize, chunks: &mut Vec<Chunk>) -> anyhow::Result<Round> {
+    let mut stack = ingest::stack("bench-known");
+    let url = stack.addresses().database_url.clone();
+    ingest::send_with(&stack, orders, &SAME_ORDERS)?;
+    stack.start_worker();
+    ingest::finish(&stack)?;
+    stack.settle();
+    stack.stop_workers();
+    if chunks.is_empty() {
+        *chunks = runtime.block_on(copy_floor::rows_of(&url))?;
+    }
+
+    stack.use_new_group();
+    let redelivered = turn(runtime, &mut stack, orders, "stale")?;
+    ingest::send_with(&stack, orders, &SAME_ORDERS)?;
+    let updated = turn(runtime, &mut stack, orders, "stored")?;
+
+    drop(stack);
+    let empty = Stack::builder("bench-floor").start();
+    let url = &empty.addresses().database_url;
+    Ok(Round {
+        redelivered,
+        updated,
+        floor: runtime.block_on(floor_side(url, EVER, chunks, orders))?,
+    })
+}
+
+/// A new worker's, with `orders` records that wait and are all to end with that outcome.
+fn turn(
+    runtime: &Runtime,
+    stack: &mut Stack,
+    orders: usize,
+    outcome: &str,
+) -> anyhow::Result<Side> {
+    let worker = stack.start_worker();
+    let orders_per_second = rate(worker, orders as u64, outcome)?;
+    stack.settle();
+    let cpu = runtime.block_on(cpu_of_sessions(
+        &stack.addresses().database_url,
+        "order-worker",
+    ))?;
+    stack.stop_workers();
+    Ok(Side {
+        orders_per_second,
+        postgres_cpu_us: micros_per_order(cpu, orders),
+    })
+}
+
+/// Records a second, from the first look at which some were finished.
+fn rate(worker: &Worker, orders: u64, outcome: &str) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    let mut first = None;
+    loop {
+        let (now, finished) = (Instant::now(), worker.messages(outcome));
+        if finished > 0 {
+            let (began, before) = *first.get_or_insert((now, finished));
+            if finished == orders {
+                ensure!(finished > before, "too few records to see them come");
+                return Ok((finished - before) as f64 / (now - began).as_secs_f64());
+            }
+        }
+        ensure!(
+            start.elapsed() < PATIENCE,
+            "{finished} of {orders} records were {outcome} after {PATIENCE:?}"
+        );
+        thread::sleep(PAUSE);
+    }
+}
+
+fn figures(rounds: &[Round]) -> Vec<Figure> {
+    let of = |value: fn(&Round) -> f64| rounds.iter().map(value);
+    let rate = |what: &str, side: fn(&Round) -> f64| {
+        Figure::new(what, "orders/s", of(side))
+            .floor(of(|r| r.floor.orders_per_second))
+            .goal(Goal::AtLeast(0.5))
+    };
+    let cpu = |what: &str, side: fn(&Round) -> f64| {
+        Figure::new(what, "µs", of(side)).floor(of(|r| r.floor.postgres_cpu_us))
+    };
+    vec![
+        rate("worker, backlog read once more", |r| {
+            r.redelivered.orders_per_second
+        }),
+        rate("worker, backlog of updates", |r| {
+            r.updated.orders_per_second
+        }),
+        cpu("CPU of Postgres a record read once more", |r| {
+            r.redelivered.postgres_cpu_us
+        }),
+        cpu("CPU of Postgres an update", |r| r.updated.postgres_cpu_us),
+    ]
+}

@@ -1,0 +1,78 @@
+//! How long it takes until Redis holds nothing old any more, once it has come back with older content.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use clap::Args;
+use e2e::Stack;
+
+use crate::{
+    ingest::{self, PATIENCE, SAME_ORDERS},
+    part::{Figure, Goal, Part},
+    table::number,
+};
+
+/// Between two looks at the watermark.
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Orders that changed since Redis was saved; of more than 100 000 the entries are deleted instead.
+    #[arg(short = 'n', long, default_value_t = 100_000)]
+    orders: usize,
+    /// Rounds.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+}
+
+/// # Errors
+/// When Redis is not repaired.
+pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
+    let mut seconds = Vec::new();
+    for number in 1..=options.rounds {
+        let round = round(options.orders)?;
+        eprintln!("round {number}: {round:.2} s");
+        seconds.push(round);
+    }
+    let orders = number(options.orders as f64);
+    let method = format!(
+        "{orders} orders are stored, Redis is saved, all of them are replaced, Redis dies and comes back with what was saved; \
+         from its first answer until one worker has moved the watermark, hence written all of them anew"
+    );
+    let what = format!("Redis back with {orders} old orders, until repaired");
+    let figure = Figure::new(&what, "s", seconds).goal(Goal::AtMost(20.0));
+    Ok(Part::new("repair", &method, vec![figure]))
+}
+
+fn round(orders: usize) -> anyhow::Result<f64> {
+    let mut stack = ingest::stack("bench-repair");
+    stack.start_worker();
+    store(&stack, orders)?;
+    stack.redis.save();
+    store(&stack, orders)?;
+    stack.redis.crash();
+    stack.redis.start_again();
+    let (start, old) = (Instant::now(), stack.redis.watermark()?);
+    while stack.redis.watermark()? == old {
+        ensure!(start.elapsed() < PATIENCE, "not repaired");
+        thread::sleep(PAUSE);
+    }
+    let taken = start.elapsed();
+    let log = stack.workers[0].process.log();
+    ensure!(
+        log.contains("wrote to Redis what changed since its watermark"),
+        "the entries were not written anew: {log}"
+    );
+    Ok(taken.as_secs_f64())
+}
+
+/// The same orders each time, in a newer version than before.
+fn store(stack: &Stack, orders: usize) -> anyhow::Result<()> {
+    ingest::send_with(stack, orders, &SAME_ORDERS)?;
+    ingest::finish(stack)?;
+    stack.settle();
+    Ok(())
+}
