@@ -67,18 +67,32 @@ struct Round {
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let runtime = Runtime::new()?;
     let mut chunks = Vec::new();
-    let mut rounds = Vec::new();
-    for number in 1..=options.rounds {
-        let round = round(&runtime, options.orders, &mut chunks)?;
-        eprintln!("round {number}: {}", serde_json::to_string(&round)?);
-        rounds.push(round);
-    }
+    let rounds = rounds(options.rounds, || {
+        round(&runtime, options.orders, &mut chunks)
+    })?;
     let method = format!(
         "a worker with everything on but traces works off {} new orders; floor: binary COPY of the same rows, 1000 orders \
          a transaction, by one connection into the same schema",
         options.orders
     );
     Ok(Part::new("ingest", &method, figures(&rounds)))
+}
+
+/// What each of `count` rounds gave; tells each as it ends.
+///
+/// # Errors
+/// Those of `round`.
+pub(crate) fn rounds<R: Serialize>(
+    count: u16,
+    mut round: impl FnMut() -> anyhow::Result<R>,
+) -> anyhow::Result<Vec<R>> {
+    let mut rounds = Vec::new();
+    for number in 1..=count {
+        let round = round()?;
+        eprintln!("round {number}: {}", serde_json::to_string(&round)?);
+        rounds.push(round);
+    }
+    Ok(rounds)
 }
 
 /// A system without a worker whose programs have their own defaults.

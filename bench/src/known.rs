@@ -44,12 +44,9 @@ struct Round {
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let runtime = Runtime::new()?;
     let mut chunks = Vec::new();
-    let mut rounds = Vec::new();
-    for number in 1..=options.rounds {
-        let round = round(&runtime, options.orders, &mut chunks)?;
-        eprintln!("round {number}: {}", serde_json::to_string(&round)?);
-        rounds.push(round);
-    }
+    let rounds = ingest::rounds(options.rounds, || {
+        round(&runtime, options.orders, &mut chunks)
+    })?;
     let method = format!(
         "{} orders are stored; a worker of another group reads them once more, then all of them come in a newer version; \
          floor: COPY of the same rows into empty tables, as in ingest",
