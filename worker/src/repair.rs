@@ -229,7 +229,7 @@ impl Repair {
                 break;
             };
             last = Some(newest);
-            let uids: Vec<OrderUid> = marks.iter().map(|mark| mark.uid.clone()).collect();
+            let uids: Vec<OrderUid> = marks.iter().map(|mark| mark.uid).collect();
             let failed = self.rewrite(&uids, &mut pace).await?;
             marks.retain(|mark| !failed.contains(&mark.uid));
             let repaired = marks;

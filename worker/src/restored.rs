@@ -75,11 +75,7 @@ async fn missing(
         })
         .context("starting a thread")?;
     let finished = finished.await.context("the thread ended")??;
-    let uids: Vec<OrderUid> = finished
-        .values()
-        .flatten()
-        .map(|(uid, _)| uid.clone())
-        .collect();
+    let uids: Vec<OrderUid> = finished.values().flatten().map(|(uid, _)| *uid).collect();
     let stored: HashMap<OrderUid, Version> = postgres
         .read_many(&uids)
         .await?

@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Front;
 
-/// After so long without a byte in either direction a connection is closed: its client may have gone without a word, or hold
-/// it on purpose, sending nothing or taking nothing.
+/// After so long without a byte from its client, or in which the client took none of what it was to be sent, a connection is
+/// closed: the client may have gone without a word, or hold it on purpose.
 const IDLE: Duration = Duration::from_secs(75);
 
 /// The head of a request must be whole so long after its first byte, however steadily it trickles; the first one so long
@@ -64,6 +64,9 @@ pub(super) async fn serve(
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)
+            // A client may close its side once it has asked. To look out for that would take another read, into a new buffer,
+            // at every request; one that nobody waits for any more ends within its time anyway.
+            .half_close(true)
             .serve_connection(TokioIo::new(guarded), service)
     );
     let ended = tokio::select! {
@@ -102,12 +105,10 @@ impl Guarded {
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        self.patience.write(written.is_pending());
         match written {
             Poll::Pending => self.patience.poll(context, Direction::Write),
-            ready => {
-                self.patience.written();
-                ready
-            }
+            ready => ready,
         }
     }
 }
@@ -119,7 +120,7 @@ enum Direction {
     Write,
 }
 
-/// Deadlines that move with every byte. Only moments are written down; the timer is set anew when it fires, for setting it at
+/// Deadlines that move with what passes. Only moments are written down; the timer is set anew when it fires, for setting it at
 /// every request would cost more than reading the clock.
 struct Patience {
     /// How many heads were read whole; counted by whoever gets the requests.
@@ -128,7 +129,9 @@ struct Patience {
     /// first one came.
     head: u64,
     head_began: Instant,
+    /// When a byte was read last, or, where that was later, when the client began to let us wait with a write.
     last_byte: Instant,
+    write_waits: bool,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -140,12 +143,13 @@ impl Patience {
             head: 1,
             head_began: now,
             last_byte: now,
+            write_waits: false,
             timer: Box::pin(sleep_until(now + HEAD)),
         }
     }
 
     fn read(&mut self) {
-        self.written();
+        self.last_byte = Instant::now();
         let next = self.heads.load(Ordering::Relaxed) + 1;
         if self.head != next {
             self.head = next;
@@ -153,8 +157,12 @@ impl Patience {
         }
     }
 
-    fn written(&mut self) {
-        self.last_byte = Instant::now();
+    /// Takes note of whether a write has to wait. Most need not, and are not worth a reading of the clock.
+    fn write(&mut self, waits: bool) {
+        if waits && !self.write_waits {
+            self.last_byte = Instant::now();
+        }
+        self.write_waits = waits;
     }
 
     fn deadline(&self, waiting_for: Direction) -> Instant {

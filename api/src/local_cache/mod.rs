@@ -26,13 +26,16 @@ use fence::Fence;
 /// For how long at most an entry is served while announcements cannot be heard.
 const UNLINKED_TTL: Duration = Duration::from_secs(1);
 
+/// Longer than any process runs, and short enough to be added to any moment.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// An entry larger than this share of the whole is not kept: it would push too many others out.
 const LARGEST_SHARE: usize = 8;
 
 /// A usual document, to size the tables.
 const USUAL_ENTRY: usize = 1536;
 
-/// What an entry costs beside uid and document: key, slot, etag, allocator.
+/// What an entry costs beside its document: key, slot, etag, allocator.
 const OVERHEAD: usize = size_of::<OrderUid>() + size_of::<Entry>() + Document::ETAG_WIDTH + 128;
 
 /// How much is kept, and for how long.
@@ -71,24 +74,25 @@ pub struct LocalCache {
 #[derive(Clone)]
 struct Entry {
     answer: Answer,
-    loaded: Instant,
+    /// From this moment on it is not served any more.
+    expires: Instant,
 }
 
 #[derive(Clone)]
 struct Weight;
 
 impl Weighter<OrderUid, Entry> for Weight {
-    fn weight(&self, uid: &OrderUid, entry: &Entry) -> u64 {
-        weight(uid, &entry.answer) as u64
+    fn weight(&self, _: &OrderUid, entry: &Entry) -> u64 {
+        weight(&entry.answer) as u64
     }
 }
 
-fn weight(uid: &OrderUid, answer: &Answer) -> usize {
+fn weight(answer: &Answer) -> usize {
     let document = match answer {
         Answer::Order(document) => document.json.len(),
         Answer::Erased(_) | Answer::Unknown => 0,
     };
-    OVERHEAD + uid.as_str().len() + document
+    OVERHEAD + document
 }
 
 impl LocalCache {
@@ -109,8 +113,7 @@ impl LocalCache {
     /// What is known about `uid`, if that may still be served at the moment `now`.
     pub fn get(&self, uid: &OrderUid, now: Instant) -> Option<Answer> {
         let entry = self.entries.as_ref()?.get(uid)?;
-        let age = now.saturating_duration_since(entry.loaded);
-        (age < self.ttl(&entry.answer)).then_some(entry.answer)
+        (now < entry.expires).then_some(entry.answer)
     }
 
     fn ttl(&self, answer: &Answer) -> Duration {
@@ -118,11 +121,12 @@ impl LocalCache {
             Answer::Order(_) | Answer::Erased(_) => self.settings.ttl,
             Answer::Unknown => self.settings.negative_ttl.min(self.settings.ttl),
         };
-        if self.linked.load(Ordering::Acquire) {
-            ttl
+        let longest = if self.linked.load(Ordering::Acquire) {
+            FOREVER
         } else {
-            ttl.min(UNLINKED_TTL)
-        }
+            UNLINKED_TTL
+        };
+        ttl.min(longest)
     }
 
     /// To be called before the first tier is asked; the ticket goes to [`LocalCache::insert`] with the answer.
@@ -146,7 +150,7 @@ impl LocalCache {
         let Some(entries) = &self.entries else {
             return Insertion::TooLarge;
         };
-        if weight(&uid, &answer) > self.settings.max_bytes / LARGEST_SHARE {
+        if weight(&answer) > self.settings.max_bytes / LARGEST_SHARE {
             return Insertion::TooLarge;
         }
         let stripe = self.fence.lock(&uid);
@@ -162,8 +166,8 @@ impl LocalCache {
         entries.insert(
             uid,
             Entry {
+                expires: ticket.started() + self.ttl(&answer),
                 answer,
-                loaded: ticket.started(),
             },
         );
         Insertion::Kept

@@ -236,7 +236,7 @@ impl Lookup {
         // The newest last: should they not all fit, those stay.
         let kept = rows.iter().rev().filter(|row| {
             let ticket = local.ticket_of(&row.uid, &ticket);
-            local.insert(row.uid.clone(), Answer::from_row(Some(row)), ticket)
+            local.insert(row.uid, Answer::from_row(Some(row)), ticket)
                 == crate::local_cache::Insertion::Kept
         });
         Ok(kept.count())
@@ -263,7 +263,7 @@ impl Lookup {
         let (result, answer) = trace::in_span("redis", self.ask_redis(uid)).await;
         self.inner.metrics.redis(result);
         let answer = answer?;
-        self.inner.local.insert(uid.clone(), answer.clone(), ticket);
+        self.inner.local.insert(*uid, answer.clone(), ticket);
         Some(answer)
     }
 
@@ -293,7 +293,7 @@ impl Lookup {
 
     async fn look_in_postgres(&self, uid: OrderUid, ticket: Ticket) -> Result<Answer, LookupError> {
         // The generation is part of the key: who asks after an announcement must not be answered by a load from before it.
-        let key = (uid.clone(), ticket.generation());
+        let key = (uid, ticket.generation());
         let lookup = self.clone();
         let load = move || {
             trace::carried(async move {
@@ -313,10 +313,7 @@ impl Lookup {
 
     async fn load(&self, uid: OrderUid, ticket: Ticket) -> Result<Answer, LookupError> {
         let read_at = Instant::now();
-        let read = |postgres: Postgres| {
-            let uid = uid.clone();
-            async move { postgres.read(&uid).await }
-        };
+        let read = |postgres: Postgres| async move { postgres.read(&uid).await };
         let row = self.inner.database.run(read).await?;
         let answer = Answer::from_row(row.as_ref());
         self.inner.local.insert(uid, answer.clone(), ticket);

@@ -1,6 +1,7 @@
 //! `GET /order/{order_uid}`: tiers, headers, conditional requests, errors.
 
 use shared::testing::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{World, etag, order};
 
@@ -140,6 +141,21 @@ async fn head_answers_as_get_without_the_body() {
     let missing = replica.request("HEAD", "/order/missing").send().await;
     assert_eq!((missing.status, missing.body.len()), (404, 0));
     assert_eq!(replica.order_requests("HEAD", 200), 1.0);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_side_after_asking_is_answered() {
+    let world = World::new().await;
+    world.store(&order("asked"), 1).await;
+    let replica = world.cold_replica().await;
+    let lock = world.database.lock("orders").await;
+    let mut client = replica.request("GET", "/order/asked").connect().await;
+    client.shutdown().await.unwrap();
+    world.wait_for_blocked_reads(1).await;
+    drop(lock);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[tokio::test]

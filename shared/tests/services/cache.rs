@@ -153,7 +153,7 @@ async fn a_batch_is_announced_in_one_message_and_a_fill_only_when_it_was_written
     let expected: Vec<Announcement> = batch
         .iter()
         .map(|revision| Announcement {
-            uid: revision.uid.clone(),
+            uid: revision.uid,
             version: revision.version,
         })
         .collect();
@@ -172,7 +172,7 @@ async fn a_batch_is_announced_in_one_message_and_a_fill_only_when_it_was_written
     assert_eq!(
         announced,
         [Announcement {
-            uid: newer.uid.clone(),
+            uid: newer.uid,
             version: newer.version
         }]
     );
@@ -371,7 +371,7 @@ async fn reads_that_are_made_together_go_together_and_each_has_its_own_answer() 
     }
     let mut connection = redis.connect().await;
     let _: () = connection.set("order:rubbish", "no hash").await.unwrap();
-    let uids = batch.iter().map(|revision| revision.uid.clone());
+    let uids = batch.iter().map(|revision| revision.uid);
     let uids: Vec<_> = uids.chain([uid("unknown"), uid("rubbish")]).collect();
 
     let before = reads_of(&mut connection).await;

@@ -48,7 +48,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn push_change(&mut self, received: Received, change: Change) {
-        let (uid, version) = (change.uid.clone(), change.version);
+        let (uid, version) = (change.uid, change.version);
         let intent = match change.order {
             Some(_) => Intent::Store { uid, version },
             None => Intent::Erase { uid, version },
@@ -210,7 +210,7 @@ impl Processor {
                     continue;
                 }
             };
-            outcomes.push(match verdicts.get_mut(&(uid.clone(), *version)) {
+            outcomes.push(match verdicts.get_mut(&(*uid, *version)) {
                 Some(verdict @ Verdict::Won) => {
                     // A record that stands in the batch twice wins once.
                     *verdict = Verdict::Lost;

@@ -107,7 +107,7 @@ impl Persist {
                 false => newest
                     .as_slice()
                     .iter()
-                    .map(|change| (change.uid.clone(), change.version))
+                    .map(|change| (change.uid, change.version))
                     .collect(),
             };
             let refused = self
@@ -169,7 +169,7 @@ impl Persist {
                     if self.breaker.refused() {
                         let code = error.sqlstate().unwrap_or_default();
                         for change in set.into_vec() {
-                            refused.push(change.uid.clone());
+                            refused.push(change.uid);
                             persisted.verdicts.insert(
                                 (change.uid, change.version),
                                 Verdict::Refused(code.to_owned()),
@@ -260,7 +260,7 @@ impl Persist {
     ) {
         let (mut pace, mut left) = (Pace::default(), outdated.as_slice());
         while let Some(step) = pace.step(&mut left) {
-            let uids: Vec<OrderUid> = step.iter().map(|(uid, _)| uid.clone()).collect();
+            let uids: Vec<OrderUid> = step.iter().map(|(uid, _)| *uid).collect();
             let read_at = Instant::now();
             let revisions = read_persistently(&self.postgres, &self.waits, &uids).await;
             pace.adapt(&revisions);
@@ -271,7 +271,7 @@ impl Persist {
             for loser in step {
                 // An order that somebody deleted by hand in between has no version to compare with.
                 let winner = held.get(&loser.0).copied().unwrap_or(loser.1);
-                persisted.lose(loser.clone(), winner);
+                persisted.lose(*loser, winner);
             }
             send(sink, revisions, read_at, None).await;
         }
@@ -297,7 +297,7 @@ async fn record(
         if *won {
             persisted
                 .verdicts
-                .insert((change.uid.clone(), change.version), Verdict::Won);
+                .insert((change.uid, change.version), Verdict::Won);
             let document = change.order.map(|order| Bytes::from(order.to_json()));
             winners.push(Revision {
                 uid: change.uid,

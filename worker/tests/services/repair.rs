@@ -122,7 +122,7 @@ impl World {
 async fn marks_are_repaired_and_cleared() {
     let world = World::new().await;
     let orders = world.store(700, 1).await;
-    let uids: Vec<OrderUid> = orders.iter().map(|revision| revision.uid.clone()).collect();
+    let uids: Vec<OrderUid> = orders.iter().map(|revision| revision.uid).collect();
     world.postgres.mark_for_repair(&uids).await.unwrap();
     let _looking = world.look_after();
     eventually("no mark", async || {

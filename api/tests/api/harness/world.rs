@@ -74,7 +74,7 @@ impl World {
         order: Option<&Order>,
     ) -> (Revision, Option<CacheWrite>) {
         let change = Change {
-            uid: revision.uid.clone(),
+            uid: revision.uid,
             version: revision.version,
             order: order.cloned().map(Box::new),
         };

@@ -186,7 +186,7 @@ async fn any_order_of_arrival_ends_in_the_same_state() {
         for change in newest.as_slice() {
             let document = change.order.as_ref().map(|order| order.to_json().into());
             let expected = Revision {
-                uid: change.uid.clone(),
+                uid: change.uid,
                 version: change.version,
                 document,
             };
