@@ -30,7 +30,7 @@ const X_DURATION_MS: HeaderName = HeaderName::from_static("x-duration-ms");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Where the floor has its answers from.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tier {
     Local,
     Redis,

@@ -28,6 +28,9 @@ const LOAD_CORE: usize = 1;
 /// Nothing expires in the middle of a run.
 const LONG: &str = "1h";
 
+/// What is measured, and the goal.
+const TIERS: [(Tier, f64); 2] = [(Tier::Local, 0.90), (Tier::Redis, 0.88)];
+
 /// Headers whose values differ from answer to answer.
 const CHANGING: [&str; 3] = ["date", "x-duration-ms", "x-request-id"];
 
@@ -36,7 +39,10 @@ pub(crate) struct Options {
     /// Orders that are asked for in turn.
     #[arg(short = 'n', long, default_value_t = 2000)]
     orders: usize,
-    /// Rounds; in each, both tiers of the api and their floors are started anew and take turns.
+    /// Only answers from this tier.
+    #[arg(long)]
+    tier: Option<Tier>,
+    /// Rounds; in each, api and floor of each tier are started anew and take turns.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Seconds of one turn.
@@ -103,10 +109,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     fs::create_dir_all(&folder)?;
     let load = Load::new(&folder, &paths, LOAD_CORE)?;
     let duration = Duration::from_secs(options.seconds);
-    let mut pairs: [Vec<Pair>; 2] = [Vec::new(), Vec::new()];
+    let mut tiers: Vec<(Tier, f64, Vec<Pair>)> = TIERS
+        .into_iter()
+        .filter(|(tier, _)| options.tier.is_none_or(|only| only == *tier))
+        .map(|(tier, goal)| (tier, goal, Vec::new()))
+        .collect();
     for number in 1..=options.rounds {
-        for (tier, pairs) in [Tier::Local, Tier::Redis].into_iter().zip(&mut pairs) {
-            let pair = pair(&mut stack, tier, &paths, |server| {
+        for (tier, _, pairs) in &mut tiers {
+            let pair = pair(&mut stack, *tier, &paths, |server| {
                 turn(&load, server, duration)
             })?;
             eprintln!(
@@ -124,10 +134,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
          connection",
         options.orders, options.seconds
     );
-    let figures = [("local", 0.90), ("redis", 0.88)]
+    let figures = tiers
         .iter()
-        .zip(&pairs)
-        .flat_map(|((tier, goal), pairs)| figures(tier, *goal, pairs))
+        .flat_map(|(tier, goal, pairs)| figures(tier.as_str(), *goal, pairs))
         .collect();
     Ok(Part::new("reads", &method, figures))
 }

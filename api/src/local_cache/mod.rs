@@ -116,6 +116,8 @@ impl LocalCache {
         (now < entry.expires).then_some(entry.answer)
     }
 
+    /// For how long an answer is served, from the beginning of its load on. Whether announcements are heard need not be asked
+    /// again when it is served: when that changes, everything is dropped, and so is what is being loaded.
     fn ttl(&self, answer: &Answer) -> Duration {
         let ttl = match answer {
             Answer::Order(_) | Answer::Erased(_) => self.settings.ttl,

@@ -8,26 +8,31 @@ use rdkafka::{
     error::KafkaError,
 };
 
-use super::{OUTAGE, try_watermarks};
-use crate::wait::until_within;
+use super::inquirer::{Inquirer, watermarks};
 
 /// What a group has committed.
 pub struct CommittedOffsets {
-    pub(super) consumer: BaseConsumer,
+    pub(super) inquirer: Inquirer,
     pub(super) partitions: TopicPartitionList,
 }
 
 impl CommittedOffsets {
     /// The next record that the group reads from each partition, where it has committed one.
     #[track_caller]
-    pub fn read(&self) -> BTreeMap<i32, i64> {
-        until_within(OUTAGE, "the committed offsets", || self.try_read())
+    pub fn read(&mut self) -> BTreeMap<i32, i64> {
+        let Self {
+            inquirer,
+            partitions,
+        } = self;
+        inquirer.await_answer("the committed offsets", committed(partitions))
     }
+}
 
-    fn try_read(&self) -> Result<BTreeMap<i32, i64>, KafkaError> {
-        let committed = self
-            .consumer
-            .committed_offsets(self.partitions.clone(), Duration::from_secs(5))?;
+fn committed(
+    partitions: &TopicPartitionList,
+) -> impl Fn(&BaseConsumer, Duration) -> Result<BTreeMap<i32, i64>, KafkaError> {
+    move |client, timeout| {
+        let committed = client.committed_offsets(partitions.clone(), timeout)?;
         let offsets = committed.elements().into_iter().filter_map(|element| {
             let Offset::Offset(offset) = element.offset() else {
                 return None;
@@ -47,17 +52,31 @@ pub struct GroupProgress {
 impl GroupProgress {
     /// How many records the group has finished, as it committed them, and how many there are.
     #[track_caller]
-    pub fn read(&self) -> (i64, i64) {
-        until_within(OUTAGE, "the progress of the group", || self.try_read())
+    pub fn read(&mut self) -> (i64, i64) {
+        let Self { offsets, topic } = self;
+        offsets.inquirer.await_answer(
+            "the progress of the group",
+            progress(&offsets.partitions, topic),
+        )
     }
 
     /// As [`GroupProgress::read`], at the first attempt.
     ///
     /// # Errors
     /// When no broker answers.
-    pub fn try_read(&self) -> Result<(i64, i64), KafkaError> {
-        let watermarks = try_watermarks(&self.offsets.consumer, &self.topic)?;
-        let committed = self.offsets.try_read()?.into_iter();
+    pub fn try_read(&mut self) -> Result<(i64, i64), KafkaError> {
+        let Self { offsets, topic } = self;
+        offsets.inquirer.ask(progress(&offsets.partitions, topic))
+    }
+}
+
+fn progress(
+    partitions: &TopicPartitionList,
+    topic: &str,
+) -> impl Fn(&BaseConsumer, Duration) -> Result<(i64, i64), KafkaError> {
+    move |client, timeout| {
+        let watermarks = watermarks(topic)(client, timeout)?;
+        let committed = committed(partitions)(client, timeout)?.into_iter();
         let finished = committed.map(|(partition, offset)| offset - watermarks[&partition].0);
         let all = watermarks.values().map(|(low, high)| high - low);
         Ok((finished.sum(), all.sum()))

@@ -1,6 +1,7 @@
 //! Kafka as a producer, a consumer and an operator see it.
 
 mod group;
+mod inquirer;
 mod record;
 mod tail;
 
@@ -26,7 +27,8 @@ pub use group::{CommittedOffsets, GroupProgress};
 pub use record::{Header, Position, RawHeader, Stored};
 pub use tail::Tail;
 
-use crate::{block_on, record::Record, wait::until_within};
+use crate::{block_on, record::Record};
+use inquirer::Inquirer;
 use record::Reports;
 
 /// The size that a record may have here; the topic decides what it really takes.
@@ -35,6 +37,9 @@ const MAX_BYTES: &str = "16777216";
 /// How long a client waits for a broker: a test that stops it, starts it again and lets everybody reconnect on a busy machine
 /// takes longer than what is to happen at once.
 const OUTAGE: Duration = Duration::from_secs(180);
+
+/// The group of whoever reads and commits nothing.
+const READER: &str = "e2e-reader";
 
 /// Whose clock a topic's timestamps come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +154,7 @@ impl Broker {
             .for_each(|element| element.error().unwrap());
     }
 
-    fn consumer(&self, group: &str) -> BaseConsumer {
+    fn consumer(&self, group: &str) -> ClientConfig {
         let mut client = self.client.clone();
         client
             .set("group.id", group)
@@ -157,13 +162,17 @@ impl Broker {
             .set("fetch.wait.max.ms", "20")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest");
-        client.create().expect("a consumer")
+        client
+    }
+
+    fn inquirer(&self, group: &str) -> Inquirer {
+        Inquirer::new(self.consumer(group))
     }
 
     /// First offset, and offset behind the last, of each partition of a topic.
     #[track_caller]
     pub fn watermarks(&self, topic: &str) -> BTreeMap<i32, (i64, i64)> {
-        watermarks(&self.consumer("e2e-reader"), topic)
+        self.inquirer(READER).watermarks(topic)
     }
 
     /// As [`Broker::watermarks`], at the first attempt.
@@ -171,7 +180,7 @@ impl Broker {
     /// # Errors
     /// When the topic does not exist, or a broker is not reachable at the address that it advertises.
     pub fn try_watermarks(&self, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
-        try_watermarks(&self.consumer("e2e-reader"), topic)
+        self.inquirer(READER).ask(inquirer::watermarks(topic))
     }
 
     /// How many records of `topic` the group has finished, as it committed them, and how many there are.
@@ -213,7 +222,7 @@ impl Broker {
             partitions_of_topic.add_partition(topic, partition);
         }
         CommittedOffsets {
-            consumer: self.consumer(group),
+            inquirer: self.inquirer(group),
             partitions: partitions_of_topic,
         }
     }
@@ -236,19 +245,21 @@ impl Broker {
     /// A topic without what stands in front of these offsets, to be read bit by bit.
     #[track_caller]
     pub fn tail(&self, topic: &str, since: &BTreeMap<i32, i64>) -> Tail {
-        let consumer = self.consumer("e2e-reader");
+        let mut inquirer = self.inquirer(READER);
         let mut assignment = TopicPartitionList::new();
         let mut next = BTreeMap::new();
-        for (partition, (low, _)) in watermarks(&consumer, topic) {
+        for (partition, (low, _)) in inquirer.watermarks(topic) {
             let first = since.get(&partition).map_or(low, |since| low.max(*since));
             assignment
                 .add_partition_offset(topic, partition, Offset::Offset(first))
                 .unwrap();
             next.insert(partition, first);
         }
+        let consumer: BaseConsumer = self.consumer(READER).create().expect("a consumer");
         consumer.assign(&assignment).unwrap();
         Tail {
             consumer,
+            inquirer,
             topic: topic.to_owned(),
             next,
         }
@@ -297,38 +308,4 @@ impl Broker {
         bootstrap.restore(self.producer.client());
         self.producer.poll(Duration::from_millis(10));
     }
-}
-
-/// As soon as each partition has a leader.
-#[track_caller]
-fn watermarks(consumer: &BaseConsumer, topic: &str) -> BTreeMap<i32, (i64, i64)> {
-    until_within(OUTAGE, &format!("the offsets of {topic}"), || {
-        try_watermarks(consumer, topic)
-    })
-}
-
-fn try_watermarks(
-    consumer: &BaseConsumer,
-    topic: &str,
-) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
-    let timeout = Duration::from_secs(5);
-    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-    let partitions = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions());
-    let watermarks = partitions
-        .map(|partition| {
-            Ok((
-                partition.id(),
-                consumer.fetch_watermarks(topic, partition.id(), timeout)?,
-            ))
-        })
-        .collect::<Result<BTreeMap<_, _>, KafkaError>>()?;
-    if watermarks.is_empty() {
-        return Err(KafkaError::MetadataFetch(
-            RDKafkaErrorCode::UnknownTopicOrPartition,
-        ));
-    }
-    Ok(watermarks)
 }

@@ -7,12 +7,13 @@ use std::{
 
 use rdkafka::consumer::BaseConsumer;
 
-use super::{Stored, watermarks};
+use super::{Stored, inquirer::Inquirer};
 use crate::wait::DEADLINE;
 
 /// A topic, read on each time from where it was left.
 pub struct Tail {
     pub(super) consumer: BaseConsumer,
+    pub(super) inquirer: Inquirer,
     pub(super) topic: String,
     /// The next offset of each partition to be read.
     pub(super) next: BTreeMap<i32, i64>,
@@ -47,7 +48,7 @@ impl Tail {
     /// What was not read yet, to where the topic ends now.
     #[track_caller]
     pub fn read_to_end(&mut self) -> Vec<Stored> {
-        let ends = watermarks(&self.consumer, &self.topic).into_iter();
+        let ends = self.inquirer.watermarks(&self.topic).into_iter();
         let ends = ends
             .map(|(partition, (_, high))| (partition, high))
             .collect();

@@ -328,7 +328,7 @@ impl Stack {
     #[track_caller]
     pub fn settle(&self) {
         let (group, topic) = (&self.addresses.group_id, &self.addresses.topic);
-        let progress = self.broker().group_progress(group, topic);
+        let mut progress = self.broker().group_progress(group, topic);
         until("everything finished", || match progress.read() {
             (finished, all) if finished == all => Ok(()),
             (finished, all) => Err(format!("{finished} of {all} records finished")),
