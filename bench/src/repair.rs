@@ -42,7 +42,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         "{orders} orders are stored, Redis is saved, all of them are replaced, Redis dies and comes back with what was saved; \
          from its first answer until one worker has moved the watermark, hence written all of them anew"
     );
-    let what = format!("Redis back with {orders} old orders, until repaired");
+    let what = format!("Redis with {orders} old orders, repaired");
     let figure = Figure::new(&what, "s", seconds).goal(Goal::AtMost(20.0));
     Ok(Part::new("repair", &method, vec![figure]))
 }
