@@ -252,6 +252,8 @@ impl AsyncWrite for Guarded {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -298,6 +300,24 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_slowly_is_waited_for() {
+        let mut patience = Patience::new(Arc::default());
+        for _ in 0..3 {
+            patience.write(true);
+            tokio::time::advance(IDLE / 2).await;
+            patience.write(false);
+        }
+        patience.write(true);
+        let began = Instant::now();
+        tokio::time::advance(IDLE / 2).await;
+        // To be asked again while it waits is no progress.
+        patience.write(true);
+        let error = poll_fn(|context| patience.poll::<()>(context, Direction::Write)).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
     }
 

@@ -206,6 +206,22 @@ fn entries_expire_counted_from_the_start_of_their_load() {
 }
 
 #[test]
+fn may_be_told_to_serve_for_ever() {
+    let cache = LocalCache::new(Settings {
+        max_bytes: 1 << 20,
+        ttl: Duration::MAX,
+        negative_ttl: Duration::MAX,
+    });
+    cache.link_up();
+    load(&cache, "a", order(1));
+    load(&cache, "b", Answer::Unknown);
+    let next_year = Instant::now() + Duration::from_secs(365 * 24 * 3600);
+    for text in ["a", "b"] {
+        assert!(cache.get(&uid(text), next_year).is_some());
+    }
+}
+
+#[test]
 fn nothing_is_served_longer_than_a_second_without_the_link() {
     let cache = cache();
     cache.link_down();
