@@ -225,12 +225,14 @@ fn send(
             && (later / load.every as usize).is_multiple_of(2)
             && let Some(order) = orders.get(later)
         {
-            tasks.send(Task::Ask(order.order_uid.clone()))?;
+            tasks.send(Task::Ask(order.order_uid.to_string()))?;
         }
         let json = order.to_json();
-        let record = BaseRecord::to(topic).key(&order.order_uid).payload(&json);
+        let record = BaseRecord::to(topic)
+            .key(order.order_uid.as_str())
+            .payload(&json);
         if is_looked_at(number) {
-            tasks.send(Task::Await(order.order_uid.clone(), Instant::now()))?;
+            tasks.send(Task::Await(order.order_uid.to_string(), Instant::now()))?;
         }
         producer.send(record).map_err(|(error, _)| error)?;
     }

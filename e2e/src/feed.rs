@@ -137,7 +137,7 @@ impl Source {
         match self.mix {
             Mix::Distinct => return Draft::order(&order),
             Mix::Hot => {
-                order.order_uid = hot_uid(self.rng.random_range(0..HOT));
+                order.order_uid = hot_uid(self.rng.random_range(0..HOT)).into();
                 return Draft::order(&order);
             }
             Mix::Everything => {}

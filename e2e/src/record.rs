@@ -47,13 +47,13 @@ impl Draft {
         let order = decode(&value, ForeignFields::Ignore).unwrap().order;
         Self {
             record: Record {
-                key: Some(order.order_uid.clone().into_bytes()),
+                key: Some(order.order_uid.as_bytes().to_vec()),
                 value: Some(value),
                 ..Record::default()
             },
             class: Class::Order {
                 json: order.to_json(),
-                uid: order.order_uid,
+                uid: order.order_uid.into(),
             },
         }
     }

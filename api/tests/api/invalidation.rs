@@ -11,7 +11,7 @@ async fn an_update_is_seen_by_every_replica_and_comes_from_redis() {
     for replica in &replicas {
         assert_eq!(replica.order("changing").await.source(), Some("local"));
     }
-    stored.delivery_service = "other".to_owned();
+    stored.delivery_service = "other".into();
     let revision = world.store(&stored, 2).await;
     world.announce(&revision).await;
     for replica in &replicas {
@@ -66,7 +66,7 @@ async fn a_read_that_began_before_an_announcement_is_not_kept_and_answers_nobody
     let lock = world.database.lock("orders").await;
     let slow = tokio::spawn(replica.request("GET", "/order/raced").send());
     world.wait_for_blocked_reads(1).await;
-    stored.delivery_service = "other".to_owned();
+    stored.delivery_service = "other".into();
     world.announce(&revision(&stored, 2)).await;
     // Who asks now is not answered by the read that began before.
     replica.wait_for_order_from("redis", &stored).await;

@@ -83,8 +83,8 @@ async fn filters_narrow_the_list() {
         ("c", "alice & co", "T2"),
     ] {
         let mut stored = order(name);
-        stored.customer_id = customer.to_owned();
-        stored.track_number = track.to_owned();
+        stored.customer_id = customer.into();
+        stored.track_number = track.into();
         world.store(&stored, 1).await;
     }
     let replica = world.replica().await;

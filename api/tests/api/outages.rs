@@ -30,12 +30,12 @@ async fn the_local_cache_is_dropped_with_the_link_and_used_again_when_it_is_back
     assert_eq!(replica.order("dropped").await.source(), Some("local"));
     world.redis.kill();
     // An update that nobody can announce.
-    stored.delivery_service = "other".to_owned();
+    stored.delivery_service = "other".into();
     world.store(&stored, 2).await;
     replica.wait_for_order(&stored).await;
     world.redis.restart();
     replica.wait_for_check("announcements", "heard").await;
-    stored.delivery_service = "third".to_owned();
+    stored.delivery_service = "third".into();
     let revision = world.store(&stored, 3).await;
     world.announce(&revision).await;
     replica.wait_for_order_from("local", &stored).await;
@@ -142,7 +142,7 @@ async fn redis_is_passed_by_while_it_is_repaired() {
     let mut stored = order("repaired");
     let old = world.store(&stored, 1).await;
     world.announce(&old).await;
-    stored.delivery_service = "other".to_owned();
+    stored.delivery_service = "other".into();
     world.store(&stored, 2).await;
     world.cache().begin_bypass().await.unwrap();
     let replica = world.cold_replica().await;
@@ -167,7 +167,7 @@ async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
     let world = World::new().await;
     let mut stored = order("cut-off");
     let replica = replica_that_reads_redis(&world, &stored).await;
-    stored.delivery_service = "other".to_owned();
+    stored.delivery_service = "other".into();
     world.store(&stored, 2).await;
     world
         .database
@@ -184,7 +184,7 @@ async fn redis_is_passed_by_while_nobody_finishes_what_a_dead_worker_has_begun()
     let world = World::new().await;
     let mut stored = order("left-behind");
     let replica = replica_that_reads_redis(&world, &stored).await;
-    stored.delivery_service = "other".to_owned();
+    stored.delivery_service = "other".into();
     world.store_and_die(&stored, 2).await;
     replica.wait_for_order(&stored).await;
 }

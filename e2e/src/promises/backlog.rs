@@ -39,8 +39,7 @@ fn large(mut order: Order) -> Order {
     for item in &mut order.items {
         for text in [&mut item.name, &mut item.brand, &mut item.size] {
             // At most 256 characters, of four bytes each.
-            text.clear();
-            text.extend(std::iter::repeat_n('𝄞', (each / 4).min(256)));
+            *text = "𝄞".repeat((each / 4).min(256)).into();
         }
     }
     order

@@ -29,7 +29,7 @@ fn unavailable(run: &mut Run) {
     let topic = stack.addresses().dead_letter_topic.clone();
     let redis = stack.addresses().redis_url.clone();
     let mut versions = Generator::new(run.seed, 1..=3).map(|mut order| {
-        order.order_uid = "known".to_owned();
+        order.order_uid = "known".into();
         Draft::order(&order)
     });
     let mut version = || versions.next().expect("the generator has no end");

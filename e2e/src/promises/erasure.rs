@@ -125,7 +125,7 @@ fn replayed(run: &mut Run) {
     let mut orders = Generator::new(run.seed, 1..=3);
     let mut named = |uid: &str| {
         let mut order = orders.next().unwrap();
-        order.order_uid = uid.to_owned();
+        order.order_uid = uid.into();
         order
     };
     let (first, first_draft) = refused(named("first"));

@@ -92,7 +92,7 @@ fn freeze_and_thaw(run: &Run, seed: u64) -> (Duration, usize) {
     let changes: Vec<Draft> = unfinished
         .zip(others)
         .map(|(uid, mut other)| {
-            other.order_uid = uid;
+            other.order_uid = uid.into();
             let mut draft = Draft::order(&other);
             draft.record.partition = Some(rng.random_range(0..6));
             draft

@@ -56,7 +56,7 @@ fn arrives(run: &mut Run) {
             api.order(&order.order_uid).problem(404);
             api.await_source(&order.order_uid, "local").problem(404);
         }
-        let uid = [order.order_uid.clone()];
+        let uid = [order.order_uid.to_string()];
         let readers = Readers::start(&stack.apis, &uid, PACE);
         stack.send(&mut ledger, &[Draft::order(&order)]);
         stack.await_status(&order.order_uid, 200);

@@ -30,9 +30,9 @@ const CANARIES: [&str; 2] = ["canary7f3a", "14815162342108"];
 
 /// An order that is full of them, but for its uid.
 fn canary(mut order: Order) -> Order {
-    let code = "Canary7f3a".to_owned();
-    let text = "Canary7f3a ä".to_owned();
-    order.track_number.clone_from(&code);
+    let code = "Canary7f3a";
+    let text = "Canary7f3a ä";
+    order.track_number = code.into();
     for field in [
         &mut order.entry,
         &mut order.internal_signature,
@@ -46,21 +46,21 @@ fn canary(mut order: Order) -> Order {
         &mut order.payment.provider,
         &mut order.payment.bank,
     ] {
-        field.clone_from(&text);
+        *field = text.into();
     }
-    order.delivery.phone = "+14815162342108".to_owned();
-    order.delivery.zip.clone_from(&code);
-    order.delivery.email = "canary7f3a@example.com".to_owned();
-    order.shardkey = "14815162342108".to_owned();
-    order.oof_shard = "14815162342108".to_owned();
-    order.payment.transaction.clone_from(&code);
+    order.delivery.phone = "+14815162342108".into();
+    order.delivery.zip = code.into();
+    order.delivery.email = "canary7f3a@example.com".into();
+    order.shardkey = "14815162342108".into();
+    order.oof_shard = "14815162342108".into();
+    order.payment.transaction = code.into();
     order.payment.goods_total = 14_815_162_342_108;
     for item in &mut order.items {
         for field in [&mut item.name, &mut item.brand, &mut item.size] {
-            field.clone_from(&text);
+            *field = text.into();
         }
-        item.track_number.clone_from(&code);
-        item.rid.clone_from(&code);
+        item.track_number = code.into();
+        item.rid = code.into();
         item.nm_id = 14_815_162_342_108;
     }
     order

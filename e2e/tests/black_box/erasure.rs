@@ -9,8 +9,8 @@ fn an_erased_order_stays_erased_until_a_newer_record_comes() {
     let system = System::join();
     let mut ledger = Ledger::default();
     let mut first = orders(&system).next().unwrap();
-    first.customer_id = format!("customer-{:016x}", system.seed);
-    let (uid, customer) = (&first.order_uid, &first.customer_id);
+    first.customer_id = format!("customer-{:016x}", system.seed).into();
+    let (uid, customer) = (first.order_uid.as_str(), &first.customer_id);
     system.send(&mut ledger, &[Draft::order(&first)]);
     system.await_status(uid, 200);
     let before = system.database().order(uid);
@@ -24,7 +24,7 @@ fn an_erased_order_stays_erased_until_a_newer_record_comes() {
     for erased in [uid, &never_there] {
         system.await_status(erased, 410);
     }
-    let entry = entries_of(&system.addresses().redis_url, [uid.clone()]).unwrap();
+    let entry = entries_of(&system.addresses().redis_url, [uid.to_owned()]).unwrap();
     assert!(entry[uid].json().is_none(), "Redis still has its content");
     for url in system.api_urls() {
         for query in ["", "?nocache=1"] {

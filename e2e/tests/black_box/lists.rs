@@ -55,10 +55,8 @@ fn lists_have_each_order_once_newest_first() {
         .take(45)
         .enumerate()
         .map(|(index, mut order)| {
-            order
-                .customer_id
-                .clone_from(if index % 3 == 0 { &one } else { &other });
-            order.track_number = track(index % 5);
+            order.customer_id = if index % 3 == 0 { &one } else { &other }.into();
+            order.track_number = track(index % 5).into();
             Draft::order(&order)
         })
         .collect();

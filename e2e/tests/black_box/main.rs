@@ -24,6 +24,6 @@ fn order(uid: &str, seed: u64) -> Order {
     let mut order = Generator::new(seed, 1..=4)
         .next()
         .expect("the generator has no end");
-    uid.clone_into(&mut order.order_uid);
+    order.order_uid = uid.into();
     order
 }

@@ -103,6 +103,6 @@ fn an_older_record_never_covers_a_newer_one() {
     system.send(&mut ledger, &[old]);
     system.settle(&ledger);
     system.check_all(&ledger);
-    let json = ledger.orders()[&newest.order_uid].json.clone();
+    let json = ledger.orders()[newest.order_uid.as_str()].json.clone();
     assert_eq!(json, Some(newest.to_json()));
 }

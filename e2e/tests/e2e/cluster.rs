@@ -66,7 +66,8 @@ fn a_redis_cluster_needs_nothing_but_its_addresses() {
             let newest = ledger.orders();
             let old = orders.iter().find(|order| {
                 let answer = api.order(&order.order_uid);
-                answer.status == 200 && Some(&answer.body) != newest[&order.order_uid].json.as_ref()
+                answer.status == 200
+                    && Some(&answer.body) != newest[order.order_uid.as_str()].json.as_ref()
             });
             old.map_or(Ok(()), |order| Err(order.order_uid.clone()))
         });

@@ -93,7 +93,7 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
     let mut since = feed.stop();
     // Changes and an erasure of what the backup holds, and refused records at the very end.
     let mut order = Generator::new(201, 1..=3).nth(7).unwrap();
-    order.track_number = "CHANGED-SINCE".to_owned();
+    order.track_number = "CHANGED-SINCE".into();
     stack.send(&mut since, &[Draft::order(&order)]);
     let gone = Generator::new(201, 1..=3).nth(8).unwrap().order_uid;
     stack.send(&mut since, &[Draft::erasure(&gone)]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
+use smol_str::SmolStr;
 use validator::{Validate, ValidationError, ValidationErrorsKind};
 
 use super::decode::{Elements, Reading};
@@ -177,7 +178,7 @@ fn broken(code: &'static str) -> ValidationErrorsKind {
     ValidationErrorsKind::Field(vec![ValidationError::new(code)])
 }
 
-impl FieldType for String {
+impl FieldType for SmolStr {
     type Limits = Text;
 
     fn read<'de, D: Deserializer<'de>>(source: D, _: &mut Reading) -> Result<Self, D::Error> {

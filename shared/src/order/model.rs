@@ -1,4 +1,6 @@
 //! The order: every field with its type, rule, documentation and an example. The names are those of the wire.
+//!
+//! Texts are [`SmolStr`]s: most are shorter than its 24 bytes and take no block of their own, and an order has some forty.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -6,6 +8,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
+use smol_str::SmolStr;
 use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
 use super::decode::{Fault, KeySeed, Reading, ValueSeed};
@@ -17,11 +20,11 @@ entity! {
     /// An order: who gets what, how it was paid, and where it is handled.
     Order [order_uid] {
         /// Identifies the order.
-        order_uid: String = Text(Text::CODE), "b563feb7b2b84b6test";
+        order_uid: SmolStr = Text(Text::CODE), "b563feb7b2b84b6test";
         /// Identifies the parcel.
-        track_number: String = Text(Text::CODE), "WBILMTESTTRACK";
+        track_number: SmolStr = Text(Text::CODE), "WBILMTESTTRACK";
         /// Code of the system through which the order came in.
-        entry: String = Text(Text::NAME), "WBIL";
+        entry: SmolStr = Text(Text::NAME), "WBIL";
         /// Who gets the order, and where.
         delivery: Delivery = Object(Delivery::ENTITY);
         /// How the order was paid.
@@ -29,21 +32,21 @@ entity! {
         /// The lines of the order, in its own order.
         items: Vec<Item> = Objects(List::lines(Item::ENTITY));
         /// Language of the customer: a registered BCP 47 tag.
-        locale: String = Text(Text::LOCALE), "en";
+        locale: SmolStr = Text(Text::LOCALE), "en";
         /// Signature of the system that sent the order, where it signs.
-        internal_signature: String = Text(Text::OPTIONAL), "";
+        internal_signature: SmolStr = Text(Text::OPTIONAL), "";
         /// Identifies the customer.
-        customer_id: String = Text(Text::NAME), "test";
+        customer_id: SmolStr = Text(Text::NAME), "test";
         /// The carrier.
-        delivery_service: String = Text(Text::NAME), "meest";
+        delivery_service: SmolStr = Text(Text::NAME), "meest";
         /// Shard that handles the order.
-        shardkey: String = Text(Text::DIGITS), "9";
+        shardkey: SmolStr = Text(Text::DIGITS), "9";
         /// Number of the sorting machine.
         sm_id: i32 = Int32(Range::<i32>::POSITIVE), 99;
         /// When the order was placed: UTC, with microseconds.
         date_created: DateTime<Utc> = DateTime(Years::COMMON_ERA), "2021-11-26T06:22:19Z";
         /// Shard of the out-of-order queue.
-        oof_shard: String = Text(Text::DIGITS), "1";
+        oof_shard: SmolStr = Text(Text::DIGITS), "1";
     }
 }
 
@@ -51,19 +54,19 @@ entity! {
     /// Who gets an order, and where.
     Delivery [] {
         /// Name of the recipient.
-        name: String = Text(Text::NAME), "Test Testov";
+        name: SmolStr = Text(Text::NAME), "Test Testov";
         /// Phone number in E.164 form.
-        phone: String = Text(Text::PHONE), "+9720000000";
+        phone: SmolStr = Text(Text::PHONE), "+9720000000";
         /// Postal code.
-        zip: String = Text(Text::ZIP), "2639809";
+        zip: SmolStr = Text(Text::ZIP), "2639809";
         /// City.
-        city: String = Text(Text::NAME), "Kiryat Mozkin";
+        city: SmolStr = Text(Text::NAME), "Kiryat Mozkin";
         /// Street, house and so on.
-        address: String = Text(Text::ADDRESS), "Ploshad Mira 15";
+        address: SmolStr = Text(Text::ADDRESS), "Ploshad Mira 15";
         /// Region.
-        region: String = Text(Text::NAME), "Kraiot";
+        region: SmolStr = Text(Text::NAME), "Kraiot";
         /// E-mail address.
-        email: String = Text(Text::EMAIL), "test@gmail.com";
+        email: SmolStr = Text(Text::EMAIL), "test@gmail.com";
     }
 }
 
@@ -71,19 +74,19 @@ entity! {
     /// How an order was paid. Amounts are in minor units of the currency.
     Payment [] {
         /// Identifies the payment.
-        transaction: String = Text(Text::CODE), "b563feb7b2b84b6test";
+        transaction: SmolStr = Text(Text::CODE), "b563feb7b2b84b6test";
         /// Identifies the request for the payment, where there was one.
-        request_id: String = Text(Text::OPTIONAL), "";
+        request_id: SmolStr = Text(Text::OPTIONAL), "";
         /// ISO 4217 code of the currency.
-        currency: String = Text(Text::CURRENCY), "USD";
+        currency: SmolStr = Text(Text::CURRENCY), "USD";
         /// The payment provider.
-        provider: String = Text(Text::NAME), "wbpay";
+        provider: SmolStr = Text(Text::NAME), "wbpay";
         /// The sum paid, in minor units.
         amount: i64 = Int64(Range::<i64>::MONEY), 1817;
         /// When the order was paid, in seconds since 1970.
         payment_dt: i64 = Int64(Range::<i64>::POSITIVE), 1637907727;
         /// The bank.
-        bank: String = Text(Text::NAME), "alpha";
+        bank: SmolStr = Text(Text::NAME), "alpha";
         /// Share of the delivery, in minor units.
         delivery_cost: i64 = Int64(Range::<i64>::MONEY), 1500;
         /// Share of the goods, in minor units.
@@ -99,23 +102,23 @@ entity! {
         /// Identifies the size of the article.
         chrt_id: i64 = Int64(Range::<i64>::POSITIVE), 9934930;
         /// Identifies the parcel.
-        track_number: String = Text(Text::CODE), "WBILMTESTTRACK";
+        track_number: SmolStr = Text(Text::CODE), "WBILMTESTTRACK";
         /// Price before the discount, in minor units.
         price: i64 = Int64(Range::<i64>::MONEY), 453;
         /// Identifies the line.
-        rid: String = Text(Text::CODE), "ab4219087a764ae0btest";
+        rid: SmolStr = Text(Text::CODE), "ab4219087a764ae0btest";
         /// What the article is called.
-        name: String = Text(Text::NAME), "Mascaras";
+        name: SmolStr = Text(Text::NAME), "Mascaras";
         /// Discount in percent.
         sale: i32 = Int32(Range::<i32>::PERCENT), 30;
         /// Size, as the brand writes it.
-        size: String = Text(Text::NAME), "0";
+        size: SmolStr = Text(Text::NAME), "0";
         /// Price after the discount, in minor units.
         total_price: i64 = Int64(Range::<i64>::MONEY), 317;
         /// Identifies the article.
         nm_id: i64 = Int64(Range::<i64>::POSITIVE), 2389212;
         /// The brand.
-        brand: String = Text(Text::NAME), "Vivienne Sabo";
+        brand: SmolStr = Text(Text::NAME), "Vivienne Sabo";
         /// Status code of the line.
         status: i32 = Int32(Range::<i32>::ANY), 202;
     }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use smol_str::SmolStr;
 use sqlx::{Postgres as Driver, QueryBuilder, Row, postgres::PgRow};
 use tokio::time::timeout_at;
 
@@ -223,54 +224,59 @@ fn revision(row: &PgRow) -> Result<Revision, StorageError> {
 }
 
 fn order(uid: &OrderUid, row: &PgRow) -> Result<Order, sqlx::Error> {
+    let text = |column| row.try_get::<&str, _>(column).map(SmolStr::from);
     Ok(Order {
-        order_uid: uid.as_str().to_owned(),
-        track_number: row.try_get("track_number")?,
-        entry: row.try_get("entry")?,
+        order_uid: uid.as_str().into(),
+        track_number: text("track_number")?,
+        entry: text("entry")?,
         delivery: Delivery {
-            name: row.try_get("name")?,
-            phone: row.try_get("phone")?,
-            zip: row.try_get("zip")?,
-            city: row.try_get("city")?,
-            address: row.try_get("address")?,
-            region: row.try_get("region")?,
-            email: row.try_get("email")?,
+            name: text("name")?,
+            phone: text("phone")?,
+            zip: text("zip")?,
+            city: text("city")?,
+            address: text("address")?,
+            region: text("region")?,
+            email: text("email")?,
         },
         payment: Payment {
-            transaction: row.try_get("transaction")?,
-            request_id: row.try_get("request_id")?,
-            currency: row.try_get("currency")?,
-            provider: row.try_get("provider")?,
+            transaction: text("transaction")?,
+            request_id: text("request_id")?,
+            currency: text("currency")?,
+            provider: text("provider")?,
             amount: row.try_get("amount")?,
             payment_dt: row.try_get("payment_dt")?,
-            bank: row.try_get("bank")?,
+            bank: text("bank")?,
             delivery_cost: row.try_get("delivery_cost")?,
             goods_total: row.try_get("goods_total")?,
             custom_fee: row.try_get("custom_fee")?,
         },
         items: items(row)?,
-        locale: row.try_get("locale")?,
-        internal_signature: row.try_get("internal_signature")?,
-        customer_id: row.try_get("customer_id")?,
-        delivery_service: row.try_get("delivery_service")?,
-        shardkey: row.try_get("shard_key")?,
+        locale: text("locale")?,
+        internal_signature: text("internal_signature")?,
+        customer_id: text("customer_id")?,
+        delivery_service: text("delivery_service")?,
+        shardkey: text("shard_key")?,
         sm_id: row.try_get("sm_id")?,
         date_created: row.try_get("date_created")?,
-        oof_shard: row.try_get("oof_shard")?,
+        oof_shard: text("oof_shard")?,
     })
 }
 
 fn items(row: &PgRow) -> Result<Vec<Item>, sqlx::Error> {
+    let texts = |column| {
+        let texts: Vec<String> = row.try_get(column)?;
+        Ok::<_, sqlx::Error>(texts.into_iter().map(SmolStr::from))
+    };
     let chrt_ids: Vec<i64> = row.try_get("chrt_ids")?;
-    let mut track_numbers = row.try_get::<Vec<String>, _>("track_numbers")?.into_iter();
+    let mut track_numbers = texts("track_numbers")?;
     let mut prices = row.try_get::<Vec<i64>, _>("prices")?.into_iter();
-    let mut rids = row.try_get::<Vec<String>, _>("rids")?.into_iter();
-    let mut names = row.try_get::<Vec<String>, _>("names")?.into_iter();
+    let mut rids = texts("rids")?;
+    let mut names = texts("names")?;
     let mut sales = row.try_get::<Vec<i32>, _>("sales")?.into_iter();
-    let mut sizes = row.try_get::<Vec<String>, _>("sizes")?.into_iter();
+    let mut sizes = texts("sizes")?;
     let mut total_prices = row.try_get::<Vec<i64>, _>("total_prices")?.into_iter();
     let mut nm_ids = row.try_get::<Vec<i64>, _>("nm_ids")?.into_iter();
-    let mut brands = row.try_get::<Vec<String>, _>("brands")?.into_iter();
+    let mut brands = texts("brands")?;
     let mut statuses = row.try_get::<Vec<i32>, _>("statuses")?.into_iter();
     chrt_ids
         .into_iter()

@@ -18,7 +18,7 @@ use shared::{
 /// A valid order with the uid `uid`; `seed` makes the rest.
 fn order(uid: &str, seed: u64) -> Order {
     let mut order = Generator::new(seed, 1..=4).next().unwrap();
-    order.order_uid = uid.to_owned();
+    order.order_uid = uid.into();
     order
 }
 

@@ -31,6 +31,6 @@ pub(crate) fn order(uid: &str) -> Order {
     let mut order = decode(MODEL.as_bytes(), ForeignFields::Ignore)
         .unwrap()
         .order;
-    order.order_uid = uid.to_owned();
+    order.order_uid = uid.into();
     order
 }

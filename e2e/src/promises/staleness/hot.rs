@@ -83,7 +83,10 @@ impl Hot {
         };
         let first: Vec<_> = hot.orders.by_ref().take(HOT_ORDERS).collect();
         let drafts: Vec<Draft> = first.iter().map(Draft::order).collect();
-        hot.uids = first.into_iter().map(|order| order.order_uid).collect();
+        hot.uids = first
+            .into_iter()
+            .map(|order| order.order_uid.into())
+            .collect();
         hot.stack.send(&mut hot.ledger, &drafts);
         hot.settle();
         hot
@@ -101,9 +104,7 @@ impl Hot {
                 true => LUKEWARM,
                 false => 0..LUKEWARM.start,
             };
-            order
-                .order_uid
-                .clone_from(&self.uids[self.rng.random_range(among)]);
+            order.order_uid = self.uids[self.rng.random_range(among)].as_str().into();
             drafts.push(Draft::order(&order));
         }
         for chunk in drafts.chunks(CHUNK) {

@@ -37,10 +37,10 @@ impl Versions {
     fn new(seed: u64) -> Self {
         let mut orders = Generator::new(seed, 1..=3);
         let (mut old, mut new) = (orders.next().unwrap(), orders.next().unwrap());
-        old.track_number = "THE-OLD-VERSION".to_owned();
-        new.track_number = "THE-NEW-VERSION".to_owned();
+        old.track_number = "THE-OLD-VERSION".into();
+        new.track_number = "THE-NEW-VERSION".into();
         new.order_uid.clone_from(&old.order_uid);
-        let uid = old.order_uid.clone();
+        let uid = old.order_uid.to_string();
         Self { old, new, uid }
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn between_commit_and_redis(run: &mut Run) {
     let uids: Vec<String> = (0..PARTITIONS).map(|number| format!("u{number}")).collect();
     let mut version_for = |partition: i32| {
         let mut order = orders.next().unwrap();
-        order.order_uid.clone_from(&uids[partition as usize]);
+        order.order_uid = uids[partition as usize].as_str().into();
         let mut draft = Draft::order(&order);
         draft.record.partition = Some(partition);
         draft

@@ -37,7 +37,7 @@ pub(super) fn same_watermark(run: &mut Run) {
         });
         stack.redis.save();
         let mut other = orders.next().unwrap();
-        other.order_uid.clone_from(&uid);
+        other.order_uid = uid.as_str().into();
         stack.send(&mut ledger, &[Draft::order(&other)]);
         until("the update in Redis", || match version(&uid) {
             found if found == newest(&ledger) => Ok(()),

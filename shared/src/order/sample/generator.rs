@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use chrono::{DateTime, Utc};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 use uuid::Builder;
 
 use crate::order::{Delivery, Item, Order, Payment};
@@ -39,7 +40,8 @@ impl Generator {
     fn order(&mut self) -> Order {
         let place = self.pick(PLACES);
         let uid = self.uuid();
-        let track_number = format!("WBIL{:010}", self.rng.random_range(0..10_000_000_000_u64));
+        let track_number =
+            format_smolstr!("WBIL{:010}", self.rng.random_range(0..10_000_000_000_u64));
         let date_created = self.date();
         let count = self.rng.random_range(self.items.clone());
         let items: Vec<Item> = (0..count).map(|_| self.item(&track_number)).collect();
@@ -58,72 +60,71 @@ impl Generator {
             payment: Payment {
                 transaction: uid.clone(),
                 request_id: self.sometimes(Self::uuid),
-                currency: place.currency.to_owned(),
-                provider: self.pick(&["wbpay", "stripe", "adyen"]).to_owned(),
+                currency: place.currency.into(),
+                provider: self.pick(&["wbpay", "stripe", "adyen"]).into(),
                 amount: goods_total + delivery_cost + custom_fee,
                 payment_dt: date_created.timestamp() + self.rng.random_range(0..600),
-                bank: self
-                    .pick(&["alpha", "sber", "tinkoff", "hapoalim"])
-                    .to_owned(),
+                bank: self.pick(&["alpha", "sber", "tinkoff", "hapoalim"]).into(),
                 delivery_cost,
                 goods_total,
                 custom_fee,
             },
             order_uid: uid,
             track_number,
-            entry: self.pick(&["WBIL", "WBRU", "WBEU"]).to_owned(),
+            entry: self.pick(&["WBIL", "WBRU", "WBEU"]).into(),
             delivery: self.delivery(place),
             items,
-            locale: place.locale.to_owned(),
-            internal_signature: self.sometimes(|this| format!("{:016x}", this.rng.random::<u64>())),
-            customer_id: format!("customer-{}", self.rng.random_range(1..=100_000)),
-            delivery_service: self.pick(&["meest", "cdek", "dhl", "gls"]).to_owned(),
-            shardkey: self.rng.random_range(0..10).to_string(),
+            locale: place.locale.into(),
+            internal_signature: self
+                .sometimes(|this| format_smolstr!("{:016x}", this.rng.random::<u64>())),
+            customer_id: format_smolstr!("customer-{}", self.rng.random_range(1..=100_000)),
+            delivery_service: self.pick(&["meest", "cdek", "dhl", "gls"]).into(),
+            shardkey: self.rng.random_range(0..10).to_smolstr(),
             sm_id: self.rng.random_range(1..=999),
             date_created,
-            oof_shard: self.rng.random_range(1..=4).to_string(),
+            oof_shard: self.rng.random_range(1..=4).to_smolstr(),
         }
     }
 
     fn delivery(&mut self, place: Place) -> Delivery {
         let (name, mailbox) = self.pick(PEOPLE);
         Delivery {
-            name: name.to_owned(),
-            phone: format!("{}{:07}", place.phone, self.rng.random_range(0..10_000_000)),
-            zip: format!("{}{:03}", place.zip, self.rng.random_range(0..1000)),
-            city: place.city.to_owned(),
-            address: format!("{} {}", place.street, self.rng.random_range(1..=200)),
-            region: place.region.to_owned(),
-            email: format!("{mailbox}{}@example.com", self.rng.random_range(1..=999)),
+            name: name.into(),
+            phone: format_smolstr!("{}{:07}", place.phone, self.rng.random_range(0..10_000_000)),
+            zip: format_smolstr!("{}{:03}", place.zip, self.rng.random_range(0..1000)),
+            city: place.city.into(),
+            address: format_smolstr!("{} {}", place.street, self.rng.random_range(1..=200)),
+            region: place.region.into(),
+            email: format_smolstr!("{mailbox}{}@example.com", self.rng.random_range(1..=999)),
         }
     }
 
-    fn item(&mut self, track_number: &str) -> Item {
+    fn item(&mut self, track_number: &SmolStr) -> Item {
         let (brand, name, size) = self.pick(ARTICLES);
         let price = self.rng.random_range(100..=50_000);
         let sale = self.pick(&[0, 0, 10, 25, 30, 50]);
         Item {
             chrt_id: self.rng.random_range(1..=99_999_999),
-            track_number: track_number.to_owned(),
+            track_number: track_number.clone(),
             price,
             rid: self.uuid(),
-            name: name.to_owned(),
+            name: name.into(),
             sale,
-            size: size.to_owned(),
+            size: size.into(),
             total_price: price * i64::from(100 - sale) / 100,
             nm_id: self.rng.random_range(1..=9_999_999),
-            brand: brand.to_owned(),
+            brand: brand.into(),
             status: self.pick(&[200, 202, 301, -1]),
         }
     }
 
     /// A random (version 4) UUID, with dashes or without.
-    fn uuid(&mut self) -> String {
+    fn uuid(&mut self) -> SmolStr {
         let uuid = Builder::from_random_bytes(self.rng.random()).into_uuid();
         if self.rng.random() {
-            uuid.simple().to_string()
+            uuid.simple().to_smolstr()
         } else {
-            uuid.hyphenated().to_string()
+            uuid.hyphenated().to_smolstr()
         }
     }
 
@@ -135,11 +136,11 @@ impl Generator {
     }
 
     /// A text that one order in four has, and the others leave empty.
-    fn sometimes(&mut self, text: impl FnOnce(&mut Self) -> String) -> String {
+    fn sometimes(&mut self, text: impl FnOnce(&mut Self) -> SmolStr) -> SmolStr {
         if self.rng.random_bool(0.25) {
             text(self)
         } else {
-            String::new()
+            SmolStr::default()
         }
     }
 

@@ -33,8 +33,11 @@ fn what_is_written_reads_back_the_same_whatever_came_in() {
     let second = decode(&json, ForeignFields::Refuse).unwrap().order;
     assert!(first == second);
     assert_eq!(second.to_json(), json);
-    assert_eq!(first.delivery.name, order["delivery"]["name"]);
-    assert_eq!(first.internal_signature, order["internal_signature"]);
+    assert_eq!(first.delivery.name.as_str(), order["delivery"]["name"]);
+    assert_eq!(
+        first.internal_signature.as_str(),
+        order["internal_signature"]
+    );
 }
 
 #[test]
@@ -46,7 +49,7 @@ fn generator_follows_its_seed() {
             .collect::<Vec<_>>()
     };
     assert_eq!(jsons(7), jsons(7));
-    let uids: HashSet<String> = (0..5)
+    let uids: HashSet<_> = (0..5)
         .flat_map(|seed| Generator::new(seed, 1..=5).take(200))
         .map(|order| order.order_uid)
         .collect();

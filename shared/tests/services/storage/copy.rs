@@ -74,7 +74,7 @@ async fn a_row_that_the_database_refuses_in_a_copy_refuses_its_batch_and_says_wh
         .await;
     let postgres = database.connect(Role::Worker);
     let mut orders = many_orders();
-    orders[50].items[0].name = "poison".to_owned();
+    orders[50].items[0].name = "poison".into();
     let changes = || orders.iter().map(|order| change(order, 1));
     let (set, _) = ChangeSet::new(changes().collect());
     let error = postgres.apply(&set).await.unwrap_err();
@@ -84,7 +84,7 @@ async fn a_row_that_the_database_refuses_in_a_copy_refuses_its_batch_and_says_wh
     );
     assert_eq!(error.class(), Class::Record);
     assert_eq!(read(&postgres, "u0").await, None);
-    orders[50].items[0].name = "harmless".to_owned();
+    orders[50].items[0].name = "harmless".into();
     let changes = orders.iter().map(|order| change(order, 1)).collect();
     assert_eq!(apply(&postgres, changes).await, [true; MANY as usize]);
 }
@@ -141,7 +141,7 @@ async fn ids_stay_unique_when_blocks_come_and_go() {
     schema::migrate_down(&database.url, 1).await.unwrap();
     database.execute(plain).await;
     let next = many_orders().into_iter().map(|mut order| {
-        order.order_uid.insert(0, 'n');
+        order.order_uid = format!("n{}", order.order_uid).into();
         change(&order, 1)
     });
     apply(&postgres, next.collect()).await;

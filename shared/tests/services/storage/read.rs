@@ -16,7 +16,7 @@ async fn lists_are_newest_first_filtered_and_paged() {
     let postgres = database.connect(Role::Api);
     for n in 0..7 {
         let mut order = order(&format!("u{n}"), n);
-        order.customer_id = if n % 2 == 0 { "even" } else { "odd" }.to_owned();
+        order.customer_id = if n % 2 == 0 { "even" } else { "odd" }.into();
         apply(&postgres, vec![change(&order, n as i64)]).await;
     }
     let mut filter = ListFilter::default();
@@ -34,7 +34,7 @@ async fn lists_are_newest_first_filtered_and_paged() {
     };
     assert_eq!(postgres.list(&even, 100).await.unwrap().len(), 4);
     let by_track = ListFilter {
-        track_number: Some(order("u3", 3).track_number),
+        track_number: Some(order("u3", 3).track_number.to_string()),
         ..ListFilter::default()
     };
     let found = postgres.list(&by_track, 100).await.unwrap();

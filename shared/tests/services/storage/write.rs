@@ -227,7 +227,7 @@ async fn a_row_that_the_database_refuses_refuses_its_batch_and_says_why() {
         .await;
     let postgres = database.connect(Role::Worker);
     let mut poison = order("bad", 1);
-    poison.customer_id = "poison".to_owned();
+    poison.customer_id = "poison".into();
     let (set, _) = ChangeSet::new(vec![change(&order("good", 2), 1), change(&poison, 2)]);
     let error = postgres.apply(&set).await.unwrap_err();
     assert_eq!(
