@@ -37,7 +37,7 @@ pub(crate) struct Options {
     #[arg(short = 'n', long, default_value_t = 60_000)]
     orders: usize,
     /// Rounds; the worker and the floor take turns.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
 }
 

@@ -43,10 +43,10 @@ pub(crate) struct Options {
     #[arg(long)]
     tier: Option<Tier>,
     /// Rounds; in each, api and floor of each tier are started anew and take turns.
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Seconds of one turn.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Seconds of one turn; short, so that both turns of a round find the same machine, and many rounds tell more.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 }
 
@@ -116,7 +116,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         .collect();
     for number in 1..=options.rounds {
         for (tier, _, pairs) in &mut tiers {
-            let pair = pair(&mut stack, *tier, &paths, |server| {
+            let floor_first = number.is_multiple_of(2);
+            let pair = pair(&mut stack, *tier, &paths, floor_first, |server| {
                 turn(&load, server, duration)
             })?;
             eprintln!(
@@ -154,11 +155,13 @@ fn shuffled(uids: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// One turn of the api, and one of its floor. Both are started for it: the same program takes a tenth more or less time from
-/// start to start, and figures of a single one would be luck.
+/// start to start, and figures of a single one would be luck. Which is first changes from round to round, for a machine that
+/// grows slower or faster meanwhile is not to favour one of them.
 fn pair(
     stack: &mut Stack,
     tier: Tier,
     paths: &[String],
+    floor_first: bool,
     turn: impl Fn(&Server) -> anyhow::Result<Turn>,
 ) -> anyhow::Result<Pair> {
     let floor = Floor::start(tier, &stack.addresses().redis_url)?;
@@ -178,9 +181,14 @@ fn pair(
         await_tier(&server, path, tier);
     }
     same_answers(&server, &floor.server, &paths[0])?;
-    let pair = Pair {
-        api: turn(&server)?,
-        floor: turn(&floor.server)?,
+    let pair = if floor_first {
+        let floor = turn(&floor.server)?;
+        let api = turn(&server)?;
+        Pair { api, floor }
+    } else {
+        let api = turn(&server)?;
+        let floor = turn(&floor.server)?;
+        Pair { api, floor }
     };
     api.process.terminate();
     stack.apis.clear();
