@@ -38,7 +38,7 @@ const WARM_UP: Duration = Duration::from_secs(2);
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     /// Rounds under load.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Seconds of a round.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
