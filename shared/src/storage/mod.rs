@@ -14,7 +14,7 @@ mod write;
 
 pub use changes::{Change, ChangeSet};
 pub use error::{Class, StorageError};
-pub use postgres::{Postgres, Role};
+pub use postgres::{BATCHES_AT_ONCE, Postgres, Role};
 pub use read::{ListFilter, Position, Summary};
 pub use repairs::{CacheWrite, CompleteCache, DatabaseTime, RepairMark};
 pub use write::Applied;

@@ -27,6 +27,10 @@ use crate::{
 /// frozen worker blocks nobody longer.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Batches that a worker writes at once: the second hides the round trips and the commit of the first; a third was measured
+/// to cost CPU in Postgres and gain nothing.
+pub const BATCHES_AT_ONCE: u32 = 2;
+
 /// Who asks: decides the session's name and settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -52,10 +56,14 @@ impl Role {
     }
 }
 
-/// Access to the orders in Postgres; clones share one pool.
+/// Access to the orders in Postgres; clones share its connections.
 #[derive(Clone)]
 pub struct Postgres {
     pool: PgPool,
+    /// For batches. A pool hands out in turn whatever it has ever opened, and opens one more where a connection is still on
+    /// its way back; each of them is a process of Postgres with caches of its own. Batches that kept to two took 8 % less of
+    /// its CPU than in the pool of all, where they went around five.
+    batches: PgPool,
     pub(super) role: Role,
     timeout: Duration,
     pub(super) ids: Arc<IdBlocks>,
@@ -87,7 +95,7 @@ impl Metrics {
 }
 
 impl Postgres {
-    /// A pool that connects when it is first used, to `url` with the other settings of `config`.
+    /// Connects when it is first used, to `url` with the other settings of `config`.
     ///
     /// # Errors
     /// When the URL is not one.
@@ -120,25 +128,18 @@ impl Postgres {
                 ("idle_in_transaction_session_timeout", limit.as_str()),
             ]);
         }
-        let peer = (options.get_host().to_owned(), options.get_port());
-        let pool = PgPoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(timeout)
-            // A dead connection shows itself at its first statement and is replaced then; a round trip before each
-            // call would cost more than that.
-            .test_before_acquire(false)
-            .after_connect(move |_, _| {
-                let peer = peer.clone();
-                Box::pin(async move {
-                    // Resolving a name blocks.
-                    let set = tokio::task::spawn_blocking(move || nodelay::set(&peer.0, peer.1));
-                    // Only a runtime that ends cancels it, and then nobody needs it.
-                    let _ = set.await;
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(options);
+        let (for_batches, for_others) = match (role, config.max_connections) {
+            (Role::Worker, all) if all > BATCHES_AT_ONCE => {
+                (BATCHES_AT_ONCE, all - BATCHES_AT_ONCE)
+            }
+            (_, all) => (0, all),
+        };
+        let pool = pool(&options, for_others, timeout);
         Ok(Self {
+            batches: match for_batches {
+                0 => pool.clone(),
+                connections => self::pool(&options, connections, timeout),
+            },
             pool,
             role,
             timeout,
@@ -176,7 +177,17 @@ impl Postgres {
 
     /// A connection for one call, whose deadline begins now.
     pub(super) async fn lease(&self, query: &'static str) -> Result<Lease<'_>, StorageError> {
-        self.lease_until(query, Deadline::after(self.timeout)).await
+        let deadline = Deadline::after(self.timeout);
+        self.lease_from(&self.pool, query, deadline).await
+    }
+
+    /// A connection for a batch.
+    pub(super) async fn lease_for_batch(
+        &self,
+        query: &'static str,
+        deadline: Deadline,
+    ) -> Result<Lease<'_>, StorageError> {
+        self.lease_from(&self.batches, query, deadline).await
     }
 
     /// The deadline of work that begins now and may have to wait for a lock: Postgres is to say so before we lose patience.
@@ -184,9 +195,9 @@ impl Postgres {
         Deadline::after(self.timeout + LOCK_TIMEOUT)
     }
 
-    /// As [`Postgres::lease`], with a deadline that other calls may share.
-    pub(super) async fn lease_until(
+    async fn lease_from(
         &self,
+        pool: &PgPool,
         query: &'static str,
         deadline: Deadline,
     ) -> Result<Lease<'_>, StorageError> {
@@ -196,7 +207,7 @@ impl Postgres {
             started: Instant::now(),
             limit: deadline.limit,
         };
-        match timeout_at(deadline.at, self.pool.acquire()).await {
+        match timeout_at(deadline.at, pool.acquire()).await {
             Ok(Ok(connection)) => {
                 let connection = guard(connection, close as fn(PoolConnection<Driver>));
                 Ok(Lease {
@@ -210,10 +221,33 @@ impl Postgres {
         }
     }
 
-    /// Closes the pool; waits for calls that are under way.
+    /// Closes all connections; waits for calls that are under way.
     pub async fn close(&self) {
+        self.batches.close().await;
         self.pool.close().await;
     }
+}
+
+/// A pool that connects when it is first used.
+fn pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
+    let peer = (options.get_host().to_owned(), options.get_port());
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(timeout)
+        // A dead connection shows itself at its first statement and is replaced then; a round trip before each call would
+        // cost more than that.
+        .test_before_acquire(false)
+        .after_connect(move |_, _| {
+            let peer = peer.clone();
+            Box::pin(async move {
+                // Resolving a name blocks.
+                let set = tokio::task::spawn_blocking(move || nodelay::set(&peer.0, peer.1));
+                // Only a runtime that ends cancels it, and then nobody needs it.
+                let _ = set.await;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.clone())
 }
 
 /// When work has to be done, and how long that was from its begin.

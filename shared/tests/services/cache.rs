@@ -136,6 +136,56 @@ async fn what_is_not_ours_under_our_key_is_replaced() {
 }
 
 #[tokio::test]
+async fn each_entry_of_a_batch_has_its_own_outcome() {
+    let redis = TestRedis::start();
+    let cache = Cache::pooled(&redis.config()).unwrap();
+    let mut connection = redis.connect().await;
+    let batch: Vec<Revision> = (0..100)
+        .map(|n| match n % 5 {
+            4 => erased(&format!("u{n}"), 5),
+            _ => revision(&order(&format!("u{n}"), n), 5),
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for (n, change) in batch.iter().enumerate() {
+        let before = |offset| revision(&order(change.uid.as_str(), 0), offset);
+        expected.push(match n % 5 {
+            0 => {
+                write(&cache, &before(6)).await;
+                WriteOutcome::KeptNewer
+            }
+            1 => {
+                write(&cache, change).await;
+                WriteOutcome::Unchanged
+            }
+            2 => {
+                let key = format!("order:{}", change.uid);
+                let _: () = connection.set(key, "rubbish").await.unwrap();
+                WriteOutcome::Written
+            }
+            3 => WriteOutcome::Written,
+            _ => {
+                write(&cache, &before(4)).await;
+                WriteOutcome::Written
+            }
+        });
+    }
+    let results = cache.write_batch(&batch, Instant::now()).await;
+    let outcomes: Vec<WriteOutcome> = results.into_iter().map(Result::unwrap).collect();
+    assert_eq!(outcomes, expected);
+    for (n, change) in batch.iter().enumerate() {
+        let cached = cache.get(&change.uid).await.unwrap().unwrap();
+        match n % 5 {
+            0 => assert_eq!(cached.version, version(6)),
+            _ => assert_eq!(
+                (cached.version, cached.document),
+                (change.version, change.document.clone())
+            ),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_batch_is_announced_in_one_message_and_a_fill_only_when_it_was_written() {
     let redis = TestRedis::start();
     let cache = Cache::shared(&redis.config()).unwrap();

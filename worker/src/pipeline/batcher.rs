@@ -8,7 +8,7 @@ use std::{
 
 use shared::{
     order::{ForeignFields, OrderUid},
-    storage::Postgres,
+    storage::{BATCHES_AT_ONCE, Postgres},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -30,9 +30,6 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Batches in Postgres at once: the second hides the round trips and the commit of the first; a third was measured to
-/// cost CPU in Postgres and gain nothing.
-const IN_POSTGRES: usize = 2;
 /// Batches under way at once, those on their way to Redis included.
 const UNDER_WAY: usize = 4;
 
@@ -81,7 +78,7 @@ impl Pipeline {
             metrics: self.metrics,
             open: Batch::default(),
             opened: Instant::now(),
-            in_postgres: Arc::new(Semaphore::new(IN_POSTGRES)),
+            in_postgres: Arc::new(Semaphore::new(BATCHES_AT_ONCE as usize)),
             under_way: JoinSet::new(),
             busy: HashSet::new(),
             processor: Arc::clone(&processor),

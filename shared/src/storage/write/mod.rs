@@ -93,7 +93,7 @@ impl Postgres {
         way: Way,
         deadline: Deadline,
     ) -> Result<Applied, StorageError> {
-        let mut lease = self.lease_until("apply", deadline).await?;
+        let mut lease = self.lease_for_batch("apply", deadline).await?;
         let answer = timeout_at(
             lease.deadline,
             write(&mut lease.connection, &self.ids, changes, way),
