@@ -13,6 +13,12 @@ pub struct Change {
     pub order: Option<Box<Order>>,
 }
 
+impl Change {
+    pub(super) fn is_order(&self) -> bool {
+        self.order.is_some()
+    }
+}
+
 /// Changes sorted by uid, so that two statements lock rows in one order, with one change per uid, for a statement that
 /// touches a row twice is refused (21000).
 #[derive(Clone, Debug, Default)]

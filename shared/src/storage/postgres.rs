@@ -17,7 +17,10 @@ use sqlx::{
 };
 use tokio::time::{error::Elapsed, timeout_at};
 
-use super::{Class, StorageError, nodelay, write::IdBlocks};
+use super::{
+    Class, StorageError, nodelay,
+    write::{IdBlocks, Streak},
+};
 use crate::{
     config::{ConfigError, Database},
     telemetry::metrics::{LATENCY_SECONDS, meter},
@@ -67,6 +70,7 @@ pub struct Postgres {
     pub(super) role: Role,
     timeout: Duration,
     pub(super) ids: Arc<IdBlocks>,
+    pub(super) streak: Arc<Streak>,
     metrics: Metrics,
 }
 
@@ -144,6 +148,7 @@ impl Postgres {
             role,
             timeout,
             ids: Arc::default(),
+            streak: Arc::default(),
             metrics: Metrics::new(),
         })
     }

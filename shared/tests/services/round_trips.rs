@@ -35,6 +35,8 @@ const TRANSACTION: Work = work(2, 2);
 const LOOKUP: Work = work(1, 1);
 /// Of the four tables.
 const COPY: Work = work(4, 8);
+/// Of the first table alone: `BEGIN`, a `COPY` that a key refuses, `ROLLBACK`.
+const FAILED_COPY: Work = work(3, 4);
 /// The statement that compares versions.
 const UPSERT_ORDERS: Work = work(1, 1);
 /// The children of orders that were replaced go, and Redis is noted to have them.
@@ -210,6 +212,45 @@ async fn new_orders_are_looked_up_and_copied_and_nothing_else() {
     assert_eq!(counted.apply(orders("b", 0..500, 1)).await, (500, with_ids));
     assert_eq!(counted.apply(orders("c", 0..500, 1)).await, (500, new));
     assert_eq!(new, work(7, 11));
+}
+
+/// Sixteen batches of new orders alone are trusted; one known order brings the question back.
+#[tokio::test]
+async fn after_many_new_batches_nothing_is_looked_up_until_an_order_is_known() {
+    let counted = Counted::new().await;
+    for batch in 0..16 {
+        let name = format!("new-{batch}");
+        let (won, work) = counted.apply(orders(&name, 0..50, 1)).await;
+        assert_eq!((won, asks(work)), (50, true), "batch {batch}");
+    }
+    let trusted = sum(&[TRANSACTION, COPY]);
+    assert_eq!(
+        counted.apply(orders("trusted", 0..50, 1)).await,
+        (50, trusted)
+    );
+    assert_eq!(trusted, work(6, 10));
+
+    let mut changes = orders("mixed", 0..50, 1);
+    changes.extend(orders("trusted", 0..5, 2));
+    changes.extend(orders("trusted", 5..10, 1));
+    let mixed = sum(&[
+        FAILED_COPY,
+        LOOKUP,
+        TRANSACTION,
+        COPY,
+        UPSERT_ORDERS,
+        REPLACE,
+        INSERT_CHILDREN,
+    ]);
+    assert_eq!(counted.apply(changes).await, (55, mixed));
+    let (won, work) = counted.apply(orders("after", 0..50, 1)).await;
+    assert_eq!((won, asks(work)), (50, true));
+}
+
+/// Whether a batch of new orders was looked up; ids may have been asked for or not.
+fn asks(work: Work) -> bool {
+    let new = sum(&[LOOKUP, TRANSACTION, COPY]);
+    work == new || work == sum(&[ID_BLOCK, new])
 }
 
 #[tokio::test]

@@ -33,7 +33,6 @@ pub(super) enum Verdict {
 }
 
 /// What became of a batch.
-#[derive(Default)]
 pub(super) struct Persisted {
     /// What became of each change.
     pub(super) verdicts: HashMap<(OrderUid, Version), Verdict>,
@@ -97,7 +96,10 @@ impl Persist {
         mut turn: Turn,
         sink: Sink,
     ) -> Persisted {
-        let mut persisted = Persisted::default();
+        let mut persisted = Persisted {
+            verdicts: HashMap::with_capacity(changes.len()),
+            clock_steps: 0,
+        };
         let mut outdated = Vec::new();
         let mut pending = changes;
         while !pending.is_empty() {

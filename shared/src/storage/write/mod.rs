@@ -2,11 +2,13 @@
 //!
 //! Most orders are new, and `COPY` costs Postgres little more than half of what an upsert costs. So the uids are looked up
 //! first; what is unknown is copied, the rest upserted. Where another writer was faster than the copy, a key says so, and
-//! the whole batch is upserted.
+//! the whole batch is upserted. After many batches of new orders alone the next one is copied without the look-up; where
+//! it holds a known order all the same, a key says that, too, and the batch begins anew with the look-up.
 
 mod copy;
 mod ids;
 mod rows;
+mod streak;
 mod upsert;
 
 use std::{collections::HashSet, time::Instant};
@@ -18,6 +20,7 @@ use copy::Copy;
 use upsert::Upserted;
 
 pub(super) use ids::IdBlocks;
+pub(super) use streak::Streak;
 
 use super::{CacheWrite, Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline};
 use crate::fault::Moment;
@@ -65,11 +68,22 @@ impl Postgres {
     pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
         let changes = changes.as_slice();
         let deadline = self.deadline_to_lock();
-        let way = match changes.len() {
+        let mut way = match changes.len() {
             ..WORTH_COPYING => Way::Upsert,
+            WORTH_COPYING.. if self.streak.is_long() => Way::CopyAll,
             WORTH_COPYING.. => Way::CopyUnknown,
         };
-        let error = match self.write(changes, way, deadline).await {
+        let mut result = self.write(changes, way, deadline).await;
+        if way == Way::CopyAll
+            && result
+                .as_ref()
+                .is_err_and(|error| error.class() == Class::Rival)
+        {
+            self.streak.guessed_wrong();
+            way = Way::CopyUnknown;
+            result = self.write(changes, way, deadline).await;
+        }
+        let error = match result {
             Ok(applied) => return Ok(applied),
             Err(error) => error,
         };
@@ -79,7 +93,7 @@ impl Postgres {
         if error.class() == Class::Rival {
             // Or a failover took the sequence back, and the ids are a rival's.
             self.ids.forget();
-        } else if way == Way::CopyUnknown && refuses_copy {
+        } else if way != Way::Upsert && refuses_copy {
             tracing::warn!(%error, "the tables do not take rows in binary as this version writes them");
         } else {
             return Err(error);
@@ -96,7 +110,7 @@ impl Postgres {
         let mut lease = self.lease_for_batch("apply", deadline).await?;
         let answer = timeout_at(
             lease.deadline,
-            write(&mut lease.connection, &self.ids, changes, way),
+            write(&mut lease.connection, &self.ids, &self.streak, changes, way),
         )
         .await;
         lease.finish(answer)
@@ -118,6 +132,9 @@ impl Postgres {
 /// How new orders are written; known ones and erasures are always upserted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
+    /// All are taken to be unknown.
+    CopyAll,
+    /// Postgres is asked which are.
     CopyUnknown,
     Upsert,
 }
@@ -125,12 +142,22 @@ enum Way {
 async fn write(
     connection: &mut PgConnection,
     ids: &IdBlocks,
+    streak: &Streak,
     changes: &[Change],
     way: Way,
 ) -> Result<Applied, sqlx::Error> {
     let ids = ids.take(connection, changes.len()).await?;
-    let copied = match way {
-        Way::CopyUnknown => unknown(connection, changes).await?,
+    let copied: Vec<bool> = match way {
+        Way::CopyAll => changes.iter().map(Change::is_order).collect(),
+        Way::CopyUnknown => {
+            let known = known(connection, changes).await?;
+            streak.asked(known.is_empty());
+            let unknown = |change: &Change| !known.contains(change.uid.as_str());
+            changes
+                .iter()
+                .map(|change| change.is_order() && unknown(change))
+                .collect()
+        }
         Way::Upsert => vec![false; changes.len()],
     };
     let (mut to_copy, mut to_upsert) = (Vec::new(), Vec::new());
@@ -170,20 +197,12 @@ async fn write(
     })
 }
 
-/// For each change, whether it is an order of which Postgres knows nothing.
-async fn unknown(
+/// Which of the orders Postgres knows.
+async fn known(
     connection: &mut PgConnection,
     changes: &[Change],
-) -> Result<Vec<bool>, sqlx::Error> {
+) -> Result<HashSet<String>, sqlx::Error> {
     let uids: Vec<&str> = changes.iter().map(|change| change.uid.as_str()).collect();
-    let known: HashSet<String> = sqlx::query_scalar(KNOWN)
-        .bind(uids)
-        .fetch_all(connection)
-        .await?
-        .into_iter()
-        .collect();
-    Ok(changes
-        .iter()
-        .map(|change| change.order.is_some() && !known.contains(change.uid.as_str()))
-        .collect())
+    let known = sqlx::query_scalar(KNOWN).bind(uids).fetch_all(connection);
+    Ok(known.await?.into_iter().collect())
 }

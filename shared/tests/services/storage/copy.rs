@@ -2,13 +2,13 @@
 
 use shared::{
     order::Order,
-    storage::{Change, ChangeSet, Class, Role, schema},
+    storage::{Change, ChangeSet, Class, Postgres, Role, schema},
     testing::TestDatabase,
 };
 use sqlx::Connection;
 
 use super::{apply, connect, read};
-use crate::{change, order, version};
+use crate::{change, erasure, order, version};
 
 /// Enough for `COPY`.
 const MANY: u64 = 100;
@@ -63,6 +63,54 @@ async fn what_another_writer_stored_during_the_copy_is_judged_by_its_version() {
             .await;
         let expected = if won { *offset } else { offset_of_rival };
         assert_eq!(stored, expected, "{uid}");
+    }
+}
+
+/// So many batches of new orders that the next is copied without being looked up.
+async fn earn_trust(postgres: &Postgres) {
+    for batch in 0..16 {
+        let orders = (0..32).map(|n| order(&format!("t{batch}-{n}"), n));
+        let changes = orders.map(|order| change(&order, 1)).collect();
+        assert_eq!(apply(postgres, changes).await, [true; 32]);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_was_not_looked_up_is_judged_by_versions_all_the_same() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let orders = many_orders();
+    earn_trust(&postgres).await;
+    let first = orders[..50].iter().map(|order| change(order, 5)).collect();
+    assert_eq!(apply(&postgres, first).await, [true; 50]);
+
+    // Of the fifty that are known now, every other one loses; two erasures, one of an unknown order, are no copies.
+    let offset = |n: usize| if n.is_multiple_of(2) { 7 } else { 3 };
+    let known = orders[..50].iter().enumerate();
+    let mut changes: Vec<Change> = known.map(|(n, order)| change(order, offset(n))).collect();
+    changes.extend(orders[50..].iter().map(|order| change(order, 1)));
+    changes[0] = erasure("u0", 7);
+    changes.push(erasure("unheard-of", 1));
+    let (set, _) = ChangeSet::new(changes);
+    let applied = postgres.apply(&set).await.unwrap();
+    for (change, won) in set.as_slice().iter().zip(applied.won) {
+        assert_eq!(won, change.version.offset != 3, "{}", change.uid);
+    }
+    let offset = async |uid: &str| -> i64 {
+        database
+            .value(&format!(
+                "SELECT source_offset FROM orders WHERE order_uid = '{uid}'"
+            ))
+            .await
+    };
+    assert_eq!(offset("u0").await, 7);
+    assert_eq!(offset("u1").await, 5);
+    assert_eq!(offset("u2").await, 7);
+    assert_eq!(offset("u99").await, 1);
+    let lines = "SELECT count(*) FROM items JOIN orders ON orders.id = order_id WHERE order_uid = ";
+    for (uid, expected) in [("u0", 0), ("u2", orders[2].items.len())] {
+        let count: i64 = database.value(&format!("{lines}'{uid}'")).await;
+        assert_eq!(count, expected as i64, "{uid}");
     }
 }
 
