@@ -63,9 +63,9 @@ impl Role {
 #[derive(Clone)]
 pub struct Postgres {
     pool: PgPool,
-    /// For batches. A pool hands out in turn whatever it has ever opened, and opens one more where a connection is still on
-    /// its way back; each of them is a process of Postgres with caches of its own. Batches that kept to two took 8 % less of
-    /// its CPU than in the pool of all, where they went around five.
+    /// For batches. A pool opens one more where a connection is still on its way back, and hands out in turn whatever it has
+    /// opened; each is a process of Postgres with caches of its own. A backlog went around five, and is faster over two
+    /// (docs/performance.md).
     batches: PgPool,
     pub(super) role: Role,
     timeout: Duration,
