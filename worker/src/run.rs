@@ -238,8 +238,11 @@ async fn work(
     shutdown.cancelled().await;
     started.poller.stop().await;
     // The group is left: what is still under way now waits for a service that is down, and is read again by others.
+    let batches = pipeline.abort_handle();
     if tokio::time::timeout(CLOSE, pipeline).await.is_err() {
         tracing::warn!("records were still under way; they will be read again");
+        // Or the end of the runtime would cancel a batch first, and the pipeline would take that for a panic and abort.
+        batches.abort();
     }
     repairing.await?;
     if tokio::time::timeout(CLOSE, postgres.close()).await.is_err() {

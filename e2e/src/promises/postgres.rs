@@ -132,6 +132,8 @@ fn wait_for_all(run: &mut Run, faults: &[Fault]) {
         .private_postgres()
         .variable("DATABASE_TIMEOUT", "1s")
         .variable("WORKER_BATCH_SIZE", "25")
+        // A group that gives up a member of a busy machine reads again, and each dead letter is to come once.
+        .variable("KAFKA_SESSION_TIMEOUT", "30s")
         .start();
     let proxy = Proxy::to(&stack.addresses().database_url);
     let url = proxy.url(&stack.addresses().database_url);

@@ -114,6 +114,37 @@ async fn a_batch_that_was_not_looked_up_is_judged_by_versions_all_the_same() {
     }
 }
 
+/// A session has caches of its own, so a batch is cheaper where others were before. What is no batch has other sessions.
+#[tokio::test]
+async fn batches_keep_to_two_sessions_and_nobody_else_waits_for_these() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    let write = async |name: &str| {
+        for batch in 0..20 {
+            let orders = (0..40).map(|n| order(&format!("{name}-{batch}-{n}"), n));
+            apply(&postgres, orders.map(|order| change(&order, 1)).collect()).await;
+        }
+    };
+    tokio::join!(write("a"), write("b"));
+    let sessions = "SELECT count(*) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND application_name = 'order-worker'";
+    assert_eq!(database.value::<i64>(sessions).await, 2);
+
+    let lock = database.lock("orders").await;
+    let locked_out = async {
+        let waiting = format!("{sessions} AND wait_event_type = 'Lock'");
+        shared::testing::eventually("both batches wait", async || {
+            (database.value::<i64>(&waiting).await == 2).then_some(())
+        })
+        .await;
+        postgres.now().await.unwrap();
+        drop(lock);
+    };
+    let one = |name: &str| apply(&postgres, vec![change(&order(name, 1), 1)]);
+    let (first, second, ()) = tokio::join!(one("c"), one("d"), locked_out);
+    assert_eq!((first, second), (vec![true], vec![true]));
+}
+
 #[tokio::test]
 async fn a_row_that_the_database_refuses_in_a_copy_refuses_its_batch_and_says_why() {
     let database = TestDatabase::migrated().await;
