@@ -65,7 +65,7 @@ pub struct Postgres {
     pool: PgPool,
     /// For batches. A pool opens one more where a connection is still on its way back, and hands out in turn whatever it has
     /// opened; each is a process of Postgres with caches of its own. A backlog went around five, and is faster over two
-    /// (docs/performance.md).
+    /// (docs/performance.md). The same pool as the other for an api, and where no connection would be left over.
     batches: PgPool,
     pub(super) role: Role,
     timeout: Duration,
@@ -138,11 +138,11 @@ impl Postgres {
             }
             (_, all) => (0, all),
         };
-        let pool = pool(&options, for_others, timeout);
+        let pool = lazy_pool(&options, for_others, timeout);
         Ok(Self {
             batches: match for_batches {
                 0 => pool.clone(),
-                connections => self::pool(&options, connections, timeout),
+                connections => lazy_pool(&options, connections, timeout),
             },
             pool,
             role,
@@ -234,7 +234,7 @@ impl Postgres {
 }
 
 /// A pool that connects when it is first used.
-fn pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
+fn lazy_pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
     let peer = (options.get_host().to_owned(), options.get_port());
     PgPoolOptions::new()
         .max_connections(connections)

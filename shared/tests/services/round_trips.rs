@@ -46,6 +46,16 @@ const INSERT_CHILDREN: Work = work(3, 3);
 /// A thousand ids, asked for when those of the last block do not reach.
 const ID_BLOCK: Work = work(1, 1);
 
+/// Of a batch with new orders, updates and stale records.
+const MIXED: [Work; 6] = [
+    LOOKUP,
+    TRANSACTION,
+    COPY,
+    UPSERT_ORDERS,
+    REPLACE,
+    INSERT_CHILDREN,
+];
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Work {
     statements: usize,
@@ -233,15 +243,7 @@ async fn after_many_new_batches_nothing_is_looked_up_until_an_order_is_known() {
     let mut changes = orders("mixed", 0..50, 1);
     changes.extend(orders("trusted", 0..5, 2));
     changes.extend(orders("trusted", 5..10, 1));
-    let mixed = sum(&[
-        FAILED_COPY,
-        LOOKUP,
-        TRANSACTION,
-        COPY,
-        UPSERT_ORDERS,
-        REPLACE,
-        INSERT_CHILDREN,
-    ]);
+    let mixed = sum(&[FAILED_COPY, sum(&MIXED)]);
     assert_eq!(counted.apply(changes).await, (55, mixed));
     let (won, work) = counted.apply(orders("after", 0..50, 1)).await;
     assert_eq!((won, asks(work)), (50, true));
@@ -309,14 +311,7 @@ async fn a_mixed_batch_costs_no_more_than_its_kinds_together() {
     let mut changes = orders("new", 0..100, 1);
     changes.extend(orders("warm", 0..100, 3));
     changes.extend(orders("warm", 100..150, 1));
-    let mixed = sum(&[
-        LOOKUP,
-        TRANSACTION,
-        COPY,
-        UPSERT_ORDERS,
-        REPLACE,
-        INSERT_CHILDREN,
-    ]);
+    let mixed = sum(&MIXED);
     assert_eq!(counted.apply(changes).await, (200, mixed));
     assert_eq!(mixed, work(12, 16));
 }
