@@ -32,7 +32,8 @@ const HEAD: &str = "\
 </style>
 <h1>order-service: what was measured</h1>
 <p>Medians of the rounds; in parentheses the least and the most. A ratio is the median of the rounds' ratios of ours to the
-floor, both sides in turn on one machine. How: <a href='../../docs/performance.md'>docs/performance.md</a>.</p>
+floor, both sides in turn on one machine. Steal is the part of the CPU time wanted meanwhile that the machine's host gave
+to others. How: <a href='../../docs/performance.md'>docs/performance.md</a>.</p>
 ";
 
 /// Writes `index.html` and its plots from the last run of each kind.
@@ -88,10 +89,12 @@ fn table(html: &mut String, parts: &[Part]) {
     for part in parts {
         let _ = writeln!(
             html,
-            "<tr class='part'><td colspan='{}'>{}: {}</td></tr>",
+            "<tr class='part'><td colspan='{}'>{}: {}{}</td></tr>",
             COLUMNS.len(),
             part.name,
-            escape(&part.method)
+            escape(&part.method),
+            part.steal()
+                .map_or_else(String::new, |steal| format!("; {steal}"))
         );
         for figure in &part.figures {
             let class = match figure.is_reached() {

@@ -103,6 +103,9 @@ pub(crate) struct Part {
     /// How it was measured, in a sentence or two.
     pub(crate) method: String,
     pub(crate) figures: Vec<Figure>,
+    /// Which part of the CPU time that this machine wanted meanwhile its host gave to others, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stolen: Option<f64>,
     /// What the figures do not say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) curves: Vec<Curve>,
@@ -114,8 +117,15 @@ impl Part {
             name: name.to_owned(),
             method: method.to_owned(),
             figures,
+            stolen: None,
             curves: Vec::new(),
         }
+    }
+
+    /// In words, how much of the machine its host kept from it; none where that was not measured.
+    pub(crate) fn steal(&self) -> Option<String> {
+        let percent = self.stolen? * 100.0;
+        Some(format!("steal {percent:.0} %"))
     }
 
     /// # Errors

@@ -113,5 +113,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     page::write(&options.results)?;
     println!("{}\n", run.machine.summary());
     table::print(run.parts.iter().flat_map(|part| &part.figures));
+    let steals = run
+        .parts
+        .iter()
+        .filter_map(|part| Some(format!("{} {}", part.name, part.steal()?)));
+    println!("\n{}", steals.collect::<Vec<_>>().join(", "));
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::{process, time::Duration};
 
 use anyhow::Context;
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, ClientContext,
+    consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 use shared::{
@@ -81,6 +82,8 @@ pub fn check(config: &Kafka) -> Result<(), ConfigError> {
 /// that there is none is told by the state of Kafka.
 pub(super) fn report(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
+        // Only who wants to know where a partition ends is told, and that by the poll, too.
+        Some(RDKafkaErrorCode::PartitionEOF) => {}
         Some(
             RDKafkaErrorCode::AllBrokersDown
             | RDKafkaErrorCode::BrokerTransportFailure
@@ -89,6 +92,17 @@ pub(super) fn report(error: &KafkaError, reason: &str) {
         _ => tracing::error!(%error, reason, "librdkafka"),
     }
 }
+
+/// The context of a client that is there for one question.
+pub(super) struct Reporting;
+
+impl ClientContext for Reporting {
+    fn error(&self, error: KafkaError, reason: &str) {
+        report(&error, reason);
+    }
+}
+
+impl ConsumerContext for Reporting {}
 
 /// The brokers that every client begins with.
 ///

@@ -14,14 +14,14 @@ use rdkafka::{
 use shared::config::Kafka;
 
 use super::{
-    client,
+    client::{self, Reporting},
     ranges::{self, ANSWER},
     record::Record,
 };
 
 /// Access to the offsets of the workers' group.
 pub struct Offsets {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Reporting>,
     topic: String,
     group: String,
 }
@@ -47,7 +47,7 @@ impl Offsets {
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
         Ok(Self {
             consumer: client::administrator(config)
-                .create()
+                .create_with_context(Reporting)
                 .context("Kafka client")?,
             topic: config.topic.clone(),
             group: config.group_id.clone(),

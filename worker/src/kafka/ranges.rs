@@ -13,7 +13,7 @@ use rdkafka::{
     error::KafkaError,
 };
 
-use super::record::Record;
+use super::{client::Reporting, record::Record};
 
 /// How long one question to the brokers may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
@@ -22,7 +22,10 @@ pub(super) const ANSWER: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When a broker does not answer within ten seconds, or the topic does not exist.
-pub(super) fn of(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<(i32, Range<i64>)>> {
+pub(super) fn of(
+    consumer: &BaseConsumer<Reporting>,
+    topic: &str,
+) -> anyhow::Result<Vec<(i32, Range<i64>)>> {
     let metadata = consumer
         .fetch_metadata(Some(topic), ANSWER)
         .context("KAFKA_BROKERS: no broker answers")?;
@@ -49,7 +52,7 @@ pub(super) fn of(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<(i3
 /// # Errors
 /// When a broker stops answering for ten seconds, or `each` fails.
 pub(super) fn read(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Reporting>,
     topic: &str,
     ranges: &HashMap<i32, Range<i64>>,
     mut each: impl FnMut(Record) -> anyhow::Result<ControlFlow<()>>,

@@ -3,12 +3,11 @@
 use anyhow::Context;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
     error::RDKafkaErrorCode,
 };
 use shared::config::Kafka;
 
-use super::client::{self, DEAD_LETTER_MAX_BYTES, TOPIC_MAX_BYTES};
+use super::client::{self, DEAD_LETTER_MAX_BYTES, Reporting, TOPIC_MAX_BYTES};
 
 /// Partitions of both topics: the most workers that can share the work.
 const PARTITIONS: i32 = 6;
@@ -18,8 +17,9 @@ const PARTITIONS: i32 = 6;
 /// # Errors
 /// When no broker answers within ten seconds, or the broker refuses.
 pub async fn create_topics(config: &Kafka) -> anyhow::Result<()> {
-    let admin: AdminClient<DefaultClientContext> =
-        client::base(config).create().context("Kafka client")?;
+    let admin: AdminClient<Reporting> = client::base(config)
+        .create_with_context(Reporting)
+        .context("Kafka client")?;
     let (topic_max, dead_letter_max) = (
         TOPIC_MAX_BYTES.to_string(),
         DEAD_LETTER_MAX_BYTES.to_string(),

@@ -1,4 +1,8 @@
-use std::time::Duration;
+use std::{
+    io::{self, Read},
+    sync::Arc,
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig,
@@ -104,5 +108,31 @@ async fn offsets_are_set_while_the_group_is_empty_and_only_then() {
     assert!(error.to_string().contains("has members again"), "{error:#}");
     assert_eq!(offsets.partitions().unwrap(), expected);
     drop(member);
+    world.remove().await;
+}
+
+/// Every worker reads up to the end as it starts, and librdkafka tells of an end in the way it tells of errors.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_partition_is_no_error_in_the_log() {
+    let world = World::new("end").await;
+    world.send(4, 2).await;
+    let (mut log, writer) = io::pipe().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_writer(Arc::new(writer))
+        .finish();
+    let mut read = Vec::new();
+    tracing::subscriber::with_default(subscriber, || {
+        let offsets = Offsets::new(&world.kafka).unwrap();
+        // Beyond what there is, so that only the end ends it.
+        let range = [(4, 0..3)].into();
+        offsets
+            .read(&range, |record| read.push(record.offset))
+            .unwrap();
+    });
+    assert_eq!(read, [0, 1]);
+    let mut complaints = String::new();
+    log.read_to_string(&mut complaints).unwrap();
+    assert_eq!(complaints, "");
     world.remove().await;
 }

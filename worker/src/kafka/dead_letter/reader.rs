@@ -10,11 +10,14 @@ use rdkafka::consumer::BaseConsumer;
 use shared::{config::Kafka, order::Reason};
 
 use super::DeadLetter;
-use crate::kafka::{client, ranges};
+use crate::kafka::{
+    client::{self, Reporting},
+    ranges,
+};
 
 /// Reads the dead letter topic as it stands now.
 pub struct Reader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Reporting>,
     topic: String,
     partitions: Vec<(i32, Range<i64>)>,
 }
@@ -25,7 +28,9 @@ impl Reader {
     /// # Errors
     /// When no broker answers within ten seconds, or the topic does not exist.
     pub fn open(config: &Kafka) -> anyhow::Result<Self> {
-        let consumer: BaseConsumer = client::reader(config).create().context("Kafka client")?;
+        let consumer = client::reader(config)
+            .create_with_context(Reporting)
+            .context("Kafka client")?;
         let topic = config.dead_letter_topic.clone();
         let partitions = ranges::of(&consumer, &topic)?;
         Ok(Self {
