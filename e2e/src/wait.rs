@@ -21,7 +21,8 @@ pub fn until<T, E: Display>(what: &str, look: impl FnMut() -> Result<T, E>) -> T
     until_within(DEADLINE, what, look)
 }
 
-/// As [`until`], with another deadline: where an outage that a test makes is a part of the wait.
+/// As [`until`], with another deadline: where an outage that a test makes, or far more work than usual, is a part
+/// of the wait.
 #[track_caller]
 pub(crate) fn until_within<T, E: Display>(
     limit: Duration,

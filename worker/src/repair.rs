@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics::Metrics,
-    pipeline::{pace::Pace, write_through::WriteThrough},
+    pipeline::{
+        pace::Pace,
+        write_through::{Unwritten, WriteThrough},
+    },
 };
 
 /// A write to Redis that has been under way for so long was left behind. Less than what the api takes for overdue, and far
@@ -56,8 +59,18 @@ enum RepairError {
     Cache(#[from] CacheError),
     #[error(transparent)]
     Storage(#[from] StorageError),
-    #[error("{0} orders could not be written")]
-    Incomplete(usize),
+    #[error("{orders} orders could not be written: {why}")]
+    Incomplete { orders: usize, why: String },
+}
+
+impl From<Unwritten> for RepairError {
+    fn from(unwritten: Unwritten) -> Self {
+        let why = unwritten.error.map(|error| error.to_string());
+        Self::Incomplete {
+            orders: unwritten.uids.len(),
+            why: why.unwrap_or_else(|| "each write came too late".to_owned()),
+        }
+    }
 }
 
 /// False when Redis may hold older content than when it was `seen`: the watermark went back, or another process answers, which
@@ -155,7 +168,7 @@ impl Repair {
                     pace.adapt(&revisions);
                     let failed = self.write_through.try_write(revisions, read_at).await;
                     if !failed.is_empty() {
-                        return Err(RepairError::Incomplete(failed.len()));
+                        return Err(failed.into());
                     }
                 }
                 if !ids.is_empty() {
@@ -191,7 +204,7 @@ impl Repair {
             for (write, uids) in abandoned {
                 let failed = self.rewrite(&uids, &mut pace).await?;
                 if !failed.is_empty() {
-                    return Err(RepairError::Incomplete(failed.len()));
+                    return Err(failed.into());
                 }
                 self.postgres.finish_cache_writes(&[write]).await?;
                 tracing::info!(
@@ -203,12 +216,8 @@ impl Repair {
     }
 
     /// Writes to Redis what Postgres holds of `uids`; returns those that could not be written.
-    async fn rewrite(
-        &self,
-        uids: &[OrderUid],
-        pace: &mut Pace,
-    ) -> Result<Vec<OrderUid>, StorageError> {
-        let (mut failed, mut left) = (Vec::new(), uids);
+    async fn rewrite(&self, uids: &[OrderUid], pace: &mut Pace) -> Result<Unwritten, StorageError> {
+        let (mut failed, mut left) = (Unwritten::default(), uids);
         while let Some(step) = pace.step(&mut left) {
             let read_at = Instant::now();
             let revisions = self.postgres.read_many(step).await?;
@@ -222,7 +231,7 @@ impl Repair {
     async fn repair_marks(&self) -> Result<(), RepairError> {
         let mut last: Option<RepairMark> = None;
         let mut pace = Pace::default();
-        let mut unrepaired = 0;
+        let mut unrepaired = Unwritten::default();
         loop {
             let mut marks = self.postgres.repair_marks(last.as_ref(), MARKS).await?;
             let Some(newest) = marks.last().cloned() else {
@@ -231,10 +240,10 @@ impl Repair {
             last = Some(newest);
             let uids: Vec<OrderUid> = marks.iter().map(|mark| mark.uid).collect();
             let failed = self.rewrite(&uids, &mut pace).await?;
-            marks.retain(|mark| !failed.contains(&mark.uid));
+            marks.retain(|mark| !failed.uids.contains(&mark.uid));
             let repaired = marks;
             self.postgres.clear_repair_marks(&repaired).await?;
-            unrepaired += failed.len();
+            unrepaired.extend(failed);
             if !repaired.is_empty() {
                 tracing::info!(
                     orders = repaired.len(),
@@ -242,9 +251,9 @@ impl Repair {
                 );
             }
         }
-        match unrepaired {
-            0 => Ok(()),
-            unrepaired => Err(RepairError::Incomplete(unrepaired)),
+        match unrepaired.is_empty() {
+            true => Ok(()),
+            false => Err(unrepaired.into()),
         }
     }
 

@@ -295,7 +295,6 @@ impl Health {
         let stalled = stuck || self.group.silent_for() > self.silence;
         self.report(!stalled)
             .with("progress", if stalled { "stalled" } else { "ok" })
-            .with("lag", self.group.lag().to_string())
     }
 
     /// Ready once the schema is right and the group has this worker as a member, with or without partitions, unless it
@@ -316,6 +315,7 @@ impl Health {
             .with("postgres", self.database.state())
             .with("redis", self.redis.state())
             .with("kafka", self.group.brokers().state())
+            .with("lag", self.group.lag().to_string())
             .with(
                 "waiting_for",
                 if waits.is_empty() {

@@ -112,10 +112,10 @@ impl Front {
         let work = self.begin(head, route, client, started);
         async move {
             let mut response = match span {
-                None => self.finish(work).await,
+                None => self.finish(work, &id).await,
                 // Boxed, so that the usual future does not carry the room for this one.
                 Some(span) => {
-                    let work = self.finish(work);
+                    let work = self.finish(work, &id);
                     Box::pin(span.run(work, |response| response.status().as_u16())).await
                 }
             };
@@ -173,7 +173,7 @@ impl Front {
         }
     }
 
-    async fn finish(&self, work: Work<'_>) -> Response {
+    async fn finish(&self, work: Work<'_>, id: &HeaderValue) -> Response {
         let mut call = match work {
             Work::Done(response) => return response,
             Work::Call(call) => call,
@@ -188,7 +188,7 @@ impl Front {
             // A problem with a parameter comes this way.
             Ok(Err(error)) if error.is_from_response() => error.into_response(),
             Ok(Err(error)) => {
-                tracing::error!(%error, "a request failed");
+                tracing::error!(request_id = id.to_str().unwrap_or_default(), %error, "a request failed");
                 Problem::Internal.into_response()
             }
             Err(_) => Problem::Timeout.into_response(),

@@ -328,7 +328,10 @@ pub(super) enum ListResponse {
 impl IntoResponse for ListResponse {
     fn into_response(self) -> Response {
         let page = match self {
-            Self::Page(page) => serde_json::to_vec(&page).map_err(|_| Problem::Internal),
+            Self::Page(page) => serde_json::to_vec(&page).map_err(|error| {
+                tracing::error!(%error, "a list could not be written");
+                Problem::Internal
+            }),
             Self::Problem(problem) => Err(problem),
         };
         match page {

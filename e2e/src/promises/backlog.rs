@@ -1,6 +1,6 @@
 //! Promise 13: what a worker holds at once.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use shared::order::{MAX_VALUE_BYTES, Order, Reason, sample::Generator};
 
@@ -9,7 +9,7 @@ use crate::{
     ledger::Ledger,
     record::Draft,
     stack::{Stack, Worker},
-    wait::until,
+    wait::{until, until_within},
 };
 
 pub(super) const PROMISE: Promise = Promise {
@@ -87,14 +87,20 @@ fn finish_backlog(
     stack.stop_workers();
 }
 
+/// How long one batch may take: for hundreds of small stale records so many large orders are read back, by a program that is not
+/// optimised.
+const BATCH: Duration = Duration::from_secs(5 * 60);
+
 /// In steps, for the deadline of one wait is shorter than the longest backlog takes.
 #[track_caller]
 fn until_finished(worker: &Worker, count: u64) {
     let mut seen = 0;
     while seen < count {
-        seen = until("more finished records", || match worker.all_messages() {
-            now if now > seen => Ok(now),
-            now => Err(now),
+        seen = until_within(BATCH, "more finished records", || {
+            match worker.all_messages() {
+                now if now > seen => Ok(now),
+                now => Err(now),
+            }
         });
     }
 }

@@ -34,8 +34,9 @@ pub(super) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// The row was refused: the next trial is a while away.
-    pub(super) fn failed(mut self) {
+    /// The row was refused with the code `sqlstate`: the next trial is a while away.
+    pub(super) fn failed(mut self, sqlstate: &str) {
+        tracing::warn!(sqlstate, "the database refuses the row that was tried, too");
         *self.turn = Instant::now() + self.interval;
     }
 }
@@ -101,9 +102,9 @@ impl Breaker {
         (0..rows.min(WINDOW)).for_each(|_| state.count(false));
     }
 
-    /// Counts a row that was refused. False when that opens the breaker, or it is open: then the row is not to be
-    /// dead-lettered.
-    pub fn refused(&self) -> bool {
+    /// Counts a row that was refused with the code `sqlstate`. False when that opens the breaker, or it is open: then the row
+    /// is not to be dead-lettered.
+    pub fn refused(&self, sqlstate: &str) -> bool {
         let mut state = self.lock();
         if !state.open {
             state.in_a_row += 1;
@@ -113,6 +114,7 @@ impl Breaker {
             if state.open {
                 self.delay_first_trial();
                 tracing::error!(
+                    sqlstate,
                     in_a_row = state.in_a_row,
                     of_the_last_1000 = state.refused,
                     "the database refuses too many rows for that to be the records' fault; nothing is dead-lettered, one row is tried every 30 s"
@@ -152,9 +154,9 @@ mod tests {
     fn a_hundred_in_a_row_open_it() {
         let breaker = Breaker::new(false);
         for _ in 1..MAX_IN_A_ROW {
-            assert!(breaker.refused());
+            assert!(breaker.refused("23514"));
         }
-        assert!(!breaker.refused());
+        assert!(!breaker.refused("23514"));
         assert!(breaker.is_open());
     }
 
@@ -163,17 +165,17 @@ mod tests {
         let breaker = Breaker::new(false);
         breaker.accepted(WINDOW);
         for _ in 0..MAX_IN_WINDOW {
-            assert!(breaker.refused());
+            assert!(breaker.refused("23514"));
             breaker.accepted(1);
         }
-        assert!(!breaker.refused());
+        assert!(!breaker.refused("23514"));
     }
 
     #[test]
     fn few_among_many_do_not() {
         let breaker = Breaker::new(false);
         for _ in 0..1000 {
-            assert!(breaker.refused());
+            assert!(breaker.refused("23514"));
             breaker.accepted(99);
         }
         assert!(!breaker.is_open());
@@ -183,19 +185,19 @@ mod tests {
     fn old_refusals_leave_the_window() {
         let breaker = Breaker::new(false);
         for _ in 0..MAX_IN_WINDOW {
-            assert!(breaker.refused());
+            assert!(breaker.refused("23514"));
         }
         breaker.accepted(WINDOW);
-        assert!(breaker.refused());
+        assert!(breaker.refused("23514"));
     }
 
     #[test]
     fn one_accepted_row_closes_it_with_a_clean_slate() {
         let breaker = Breaker::new(true);
         assert!(breaker.is_open());
-        assert!(!breaker.refused());
+        assert!(!breaker.refused("23514"));
         breaker.accepted(1);
         assert!(!breaker.is_open());
-        assert!(breaker.refused());
+        assert!(breaker.refused("23514"));
     }
 }

@@ -168,8 +168,8 @@ impl Persist {
             };
             match class {
                 Class::Record if set.len() == 1 => {
-                    if self.breaker.refused() {
-                        let code = error.sqlstate().unwrap_or_default();
+                    let code = error.sqlstate().unwrap_or_default();
+                    if self.breaker.refused(code) {
                         for change in set.into_vec() {
                             refused.push(change.uid);
                             persisted.verdicts.insert(
@@ -223,7 +223,7 @@ impl Persist {
                     break;
                 }
                 Err(error) if error.class() == Class::Record => {
-                    trial.failed();
+                    trial.failed(error.sqlstate().unwrap_or_default());
                     rows.splice(0..0, one.into_vec());
                 }
                 Err(error) => {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use shared::{
-    cache::{Cache, WriteOutcome},
+    cache::{Cache, CacheError, WriteOutcome},
     fault::Moment,
     order::{OrderUid, Revision},
     storage::{CacheWrite, Postgres},
@@ -26,6 +26,27 @@ pub struct Fresh {
     pub read_at: Instant,
     /// To be finished when they are there.
     pub cache_write: Option<CacheWrite>,
+}
+
+/// Orders that Redis does not have for certain.
+#[derive(Default)]
+pub(crate) struct Unwritten {
+    /// Which.
+    pub(crate) uids: Vec<OrderUid>,
+    /// What the last of the calls that failed said; none where all of them only came too late.
+    pub(crate) error: Option<CacheError>,
+}
+
+impl Unwritten {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.uids.is_empty()
+    }
+
+    /// Adds `others`.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.uids.extend(others.uids);
+        self.error = others.error.or(self.error.take());
+    }
 }
 
 /// Writes revisions through.
@@ -51,7 +72,7 @@ impl WriteThrough {
         Moment::BeforeRedisWrite.pass();
         let failed = self.try_write(fresh.revisions, fresh.read_at).await;
         if !failed.is_empty() {
-            mark_persistently(&self.postgres, &self.waits, &failed).await;
+            mark_persistently(&self.postgres, &self.waits, &failed.uids).await;
         }
         if let Some(write) = fresh.cache_write
             && let Err(error) = self.postgres.finish_cache_writes(&[write]).await
@@ -62,19 +83,15 @@ impl WriteThrough {
     }
 
     /// Brings `revisions`, read or committed at `read_at`, to Redis; hands back the orders that Redis does not have for certain.
-    pub(crate) async fn try_write(
-        &self,
-        revisions: Vec<Revision>,
-        read_at: Instant,
-    ) -> Vec<OrderUid> {
-        let mut failed = Vec::new();
+    pub(crate) async fn try_write(&self, revisions: Vec<Revision>, read_at: Instant) -> Unwritten {
+        let mut failed = Unwritten::default();
         let mut parts = vec![self.write_once(revisions, read_at, &mut failed).await];
         let mut attempts = 1;
         while !parts.is_empty() {
             let mut late = Vec::new();
             for part in parts {
                 if part.len() == 1 && attempts >= FRESH_ATTEMPTS {
-                    failed.extend(part);
+                    failed.uids.extend(part);
                     continue;
                 }
                 // Smaller and smaller parts: reading many large orders takes longer than what is read counts as fresh.
@@ -96,7 +113,7 @@ impl WriteThrough {
         &self,
         revisions: Vec<Revision>,
         read_at: Instant,
-        failed: &mut Vec<OrderUid>,
+        failed: &mut Unwritten,
     ) -> Vec<OrderUid> {
         let results = self.cache.write_batch(&revisions, read_at).await;
         let mut late = Vec::new();
@@ -104,7 +121,10 @@ impl WriteThrough {
             match result {
                 Ok(WriteOutcome::Written | WriteOutcome::Unchanged | WriteOutcome::KeptNewer) => {}
                 Ok(WriteOutcome::Late) => late.push(revision.uid),
-                Err(_) => failed.push(revision.uid),
+                Err(error) => {
+                    failed.uids.push(revision.uid);
+                    failed.error = Some(error);
+                }
             }
         }
         late

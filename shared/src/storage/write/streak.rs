@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// So many batches in a row without a known order are a sign that the next one has none, either. To ask costs Postgres a
-/// tenth of what the copy costs; a wrong guess costs the first of its four tables, and an error in the log of Postgres.
+/// So many batches in a row without a known order are a sign that the next one has none, either. To ask costs Postgres some
+/// 5 % of what the batch costs; a wrong guess costs the first of its four tables, and an error in the log of Postgres.
 const AT_FIRST: u32 = 16;
 
 /// Each wrong guess doubles how many are wanted, up to this: where orders are changed now and then, few guesses are made.
