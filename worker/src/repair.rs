@@ -63,11 +63,11 @@ enum RepairError {
     Incomplete { orders: usize, why: String },
 }
 
-impl From<Unwritten> for RepairError {
-    fn from(unwritten: Unwritten) -> Self {
-        let why = unwritten.error.map(|error| error.to_string());
+impl RepairError {
+    fn incomplete(orders: usize, error: Option<CacheError>) -> Self {
+        let why = error.map(|error| error.to_string());
         Self::Incomplete {
-            orders: unwritten.uids.len(),
+            orders,
             why: why.unwrap_or_else(|| "each write came too late".to_owned()),
         }
     }
@@ -168,7 +168,7 @@ impl Repair {
                     pace.adapt(&revisions);
                     let failed = self.write_through.try_write(revisions, read_at).await;
                     if !failed.is_empty() {
-                        return Err(failed.into());
+                        return Err(RepairError::incomplete(failed.uids.len(), failed.error));
                     }
                 }
                 if !ids.is_empty() {
@@ -204,7 +204,7 @@ impl Repair {
             for (write, uids) in abandoned {
                 let failed = self.rewrite(&uids, &mut pace).await?;
                 if !failed.is_empty() {
-                    return Err(failed.into());
+                    return Err(RepairError::incomplete(failed.uids.len(), failed.error));
                 }
                 self.postgres.finish_cache_writes(&[write]).await?;
                 tracing::info!(
@@ -231,7 +231,8 @@ impl Repair {
     async fn repair_marks(&self) -> Result<(), RepairError> {
         let mut last: Option<RepairMark> = None;
         let mut pace = Pace::default();
-        let mut unrepaired = Unwritten::default();
+        // Counted and not kept: there may be a mark for each order of a long outage.
+        let (mut unrepaired, mut error) = (0, None);
         loop {
             let mut marks = self.postgres.repair_marks(last.as_ref(), MARKS).await?;
             let Some(newest) = marks.last().cloned() else {
@@ -243,7 +244,8 @@ impl Repair {
             marks.retain(|mark| !failed.uids.contains(&mark.uid));
             let repaired = marks;
             self.postgres.clear_repair_marks(&repaired).await?;
-            unrepaired.extend(failed);
+            unrepaired += failed.uids.len();
+            error = failed.error.or(error);
             if !repaired.is_empty() {
                 tracing::info!(
                     orders = repaired.len(),
@@ -251,9 +253,9 @@ impl Repair {
                 );
             }
         }
-        match unrepaired.is_empty() {
-            true => Ok(()),
-            false => Err(unrepaired.into()),
+        match unrepaired {
+            0 => Ok(()),
+            orders => Err(RepairError::incomplete(orders, error)),
         }
     }
 
