@@ -23,8 +23,13 @@ use crate::{
     summary::percentile,
 };
 
-/// Between two looks at the same order. Tokio's timer has ticks of a millisecond, so a look may come one later.
+/// The shortest time between two looks at the same order. Tokio's timer has ticks of a millisecond, so a look may come
+/// one later.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// The pause is no shorter than such a part of the time that the order has taken so far: otherwise a slow system would be
+/// asked more than a fast one, and be slow because of that.
+const PART_OF_ITS_TIME: u32 = 16;
 
 /// The replicas are asked for every other order so long before it is sent, and remember "not found" for a second.
 const ASKED_BEFORE: Duration = Duration::from_millis(500);
@@ -124,7 +129,8 @@ fn part(options: &Options, under_load: &[Vec<f64>], one_by_one: &[Vec<f64>]) -> 
     let name = |rank| format!("produce to visible, {} orders/s, {rank}", options.rate);
     let method = format!(
         "one worker, two api replicas; from the call of the producing client (linger {} ms) to the first 200, looked for \
-         every 1 to 2 ms; every other order had been asked for before; one in {} was looked at, {} of them",
+         every 1 to 2 ms, beyond {PART_OF_ITS_TIME} ms at each {PART_OF_ITS_TIME}th of the time so far; every other order had \
+         been asked for before; one in {} was looked at, {} of them",
         options.linger,
         options.every,
         under_load.iter().map(Vec::len).sum::<usize>()
@@ -279,7 +285,9 @@ async fn visible(client: &Client, url: &str, sent: Instant) -> anyhow::Result<f6
     while sent.elapsed() < PATIENCE {
         match client.status(url).await? {
             StatusCode::OK => return Ok(sent.elapsed().as_secs_f64() * 1e3),
-            StatusCode::NOT_FOUND => tokio::time::sleep(PAUSE).await,
+            StatusCode::NOT_FOUND => {
+                tokio::time::sleep(PAUSE.max(sent.elapsed() / PART_OF_ITS_TIME)).await;
+            }
             other => anyhow::bail!("{url}: {other}"),
         }
     }
