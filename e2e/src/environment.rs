@@ -3,8 +3,9 @@
 use std::{
     borrow::Cow,
     env, fs,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::Command,
+    thread,
 };
 
 /// A variable that `scripts/services env` prints.
@@ -38,7 +39,7 @@ pub(crate) fn script(path: &str, arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// One of the built programs: in `ORDER_SERVICE_BIN_DIR`, or where cargo builds the workspace by default.
+/// The absolute path of one of the built programs: in `ORDER_SERVICE_BIN_DIR`, or where cargo builds the workspace by default.
 pub(crate) fn program(name: &str) -> PathBuf {
     let folder = env::var_os("ORDER_SERVICE_BIN_DIR").map_or_else(
         || {
@@ -50,7 +51,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
         },
         PathBuf::from,
     );
-    let program = folder.join(name);
+    let program = path::absolute(folder.join(name)).unwrap();
     assert!(
         program.is_file(),
         "{} does not exist: build it with `cargo build --workspace --bins`, or run `make test`; \
@@ -60,7 +61,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
     program
 }
 
-/// A folder for logs and data that goes away with its owner.
+/// A folder for logs and data that goes away with its owner, unless a test failed and a process left its core there.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -88,10 +89,23 @@ impl Folder {
     pub(crate) fn argument(&self) -> Cow<'_, str> {
         self.0.to_string_lossy()
     }
+
+    /// Whether a process that was started in it has ended with a dump of its memory, under the kernel's usual name for that.
+    fn has_core(&self) -> bool {
+        fs::read_dir(&self.0).is_ok_and(|mut files| {
+            files.any(|file| {
+                file.is_ok_and(|file| file.file_name().as_encoded_bytes().starts_with(b"core"))
+            })
+        })
+    }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        if thread::panicking() && self.has_core() {
+            eprintln!("a process left a core; kept: {}", self.0.display());
+            return;
+        }
         // What is left behind is a few kilobytes that `make clean` removes.
         let _ = fs::remove_dir_all(&self.0);
     }

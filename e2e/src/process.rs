@@ -61,7 +61,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with nothing but `variables` in its environment; its output goes to `NAME.log` in `folder`.
+    /// Starts `program`, an absolute path, in `folder` with nothing but `variables` in its environment; its output goes to
+    /// `NAME.log` there.
     pub(crate) fn start(
         name: &str,
         program: &Path,
@@ -72,6 +73,7 @@ impl Process {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
         let child = command(program, arguments, variables)
+            .current_dir(folder)
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
