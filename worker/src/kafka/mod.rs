@@ -7,6 +7,7 @@ pub mod dead_letter;
 mod gap;
 mod headers;
 mod ledger;
+mod membership;
 mod offsets;
 mod poll;
 mod ranges;

@@ -29,6 +29,7 @@ use super::{
     assignment::Assignment,
     client,
     context::{Context, GroupState, commit, report_uncommitted},
+    membership,
     record::{Intake, Received, Record},
 };
 use crate::metrics::Metrics;
@@ -51,6 +52,9 @@ pub struct DrainLimits {
 
 /// How long the last commit may be tried.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
+/// How long the last commit and leaving may take together: both wait for the end of a rebalance, in which the others may
+/// still be finishing what they give away.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// The running poll thread.
 pub struct Poller {
@@ -265,11 +269,14 @@ impl Polling {
         // The fence goes up before the last commit and before the group is left, so that a revocation in the middle of
         // either does not wait a second time. What is stored can still be committed.
         self.assignment.revoke(&partitions);
-        // Without a broker both the commit and the drop would wait for the session timeout.
+        // Without a broker each of these would wait for as long as it may.
         if self.consumer.context().group.brokers().is_up() {
+            let deadline = Instant::now() + LEAVE;
             commit_last(&self.consumer);
+            if !membership::end(&self.consumer, deadline) {
+                tracing::warn!("the group is still rebalancing; it is left in the middle of that");
+            }
         }
-        // Dropping the consumer leaves the group, at once where a broker answers.
         drop(self.consumer);
     }
 }

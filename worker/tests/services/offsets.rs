@@ -1,5 +1,6 @@
 use std::{
     io::{self, Read},
+    iter,
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +14,11 @@ use rdkafka::{
     util::Timeout,
 };
 use shared::{config::Kafka, testing::required};
-use worker::kafka::{Offsets, PartitionOffsets, create_topics};
+use tokio::task::JoinSet;
+use worker::{
+    kafka::{self, DrainLimits, GroupState, Offsets, PartitionOffsets, Started, create_topics},
+    metrics::Metrics,
+};
 
 /// Topics of one's own.
 struct World {
@@ -108,6 +113,35 @@ async fn offsets_are_set_while_the_group_is_empty_and_only_then() {
     assert!(error.to_string().contains("has members again"), "{error:#}");
     assert_eq!(offsets.partitions().unwrap(), expected);
     drop(member);
+    world.remove().await;
+}
+
+/// The others take its place at once, and need not wait until its session times out.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_have_left_the_group_when_they_end_with_partitions_or_without() {
+    let world = World::new("leave").await;
+    let offsets = Offsets::new(&world.kafka).unwrap();
+    let drain = DrainLimits {
+        revoked: Duration::from_secs(1),
+        shutdown: Duration::from_secs(1),
+    };
+    let join = |group: &Arc<GroupState>| {
+        let (group, metrics) = (Arc::clone(group), Metrics::new());
+        kafka::start(&world.kafka, 1 << 20, drain, group, metrics).unwrap()
+    };
+    // One more than there are partitions.
+    let groups: Vec<Arc<GroupState>> = iter::repeat_with(Arc::default).take(7).collect();
+    let members: Vec<Started> = groups.iter().map(join).collect();
+    while !groups.iter().all(|group| group.is_member()) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(offsets.members().unwrap(), 7);
+    let ends: JoinSet<()> = members
+        .into_iter()
+        .map(|member| member.poller.stop())
+        .collect();
+    ends.join_all().await;
+    assert_eq!(offsets.members().unwrap(), 0);
     world.remove().await;
 }
 
