@@ -280,12 +280,13 @@ async fn look(
     Ok(taken)
 }
 
-/// Milliseconds from `sent` until `url` is answered with 200.
+/// Milliseconds from `sent` until `url` is answered with 200. A replica that its host holds up may say 503 meanwhile, and
+/// a client would ask it again.
 async fn visible(client: &Client, url: &str, sent: Instant) -> anyhow::Result<f64> {
     while sent.elapsed() < PATIENCE {
         match client.status(url).await? {
             StatusCode::OK => return Ok(sent.elapsed().as_secs_f64() * 1e3),
-            StatusCode::NOT_FOUND => {
+            StatusCode::NOT_FOUND | StatusCode::SERVICE_UNAVAILABLE => {
                 tokio::time::sleep(PAUSE.max(sent.elapsed() / PART_OF_ITS_TIME)).await;
             }
             other => anyhow::bail!("{url}: {other}"),

@@ -30,6 +30,11 @@ use crate::{
 /// frozen worker blocks nobody longer.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A setting of every session: no statement is compiled. While Postgres has no statistics of the tables, such as after they
+/// were filled or restored, it expects so many lines of each order that it compiled the statement that reads 500 orders, each
+/// time anew: in some seconds instead of 20 ms (docs/performance.md).
+const JIT: (&str, &str) = ("jit", "off");
+
 /// Batches that a worker writes at once: the second hides the round trips and the commit of the first; a third was measured
 /// to cost CPU in Postgres and gain nothing.
 pub const BATCHES_AT_ONCE: u32 = 2;
@@ -124,7 +129,9 @@ impl Postgres {
             .ok()
             .filter(|_| is_postgres)
             .ok_or_else(|| ConfigError::malformed("DATABASE_URL", "not a postgres:// URL"))?;
-        options = options.application_name(role.application_name());
+        options = options
+            .application_name(role.application_name())
+            .options([JIT]);
         if role == Role::Worker {
             let limit = format!("{}ms", LOCK_TIMEOUT.as_millis());
             options = options.options([
@@ -328,7 +335,7 @@ fn close(connection: PoolConnection<Driver>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{order::OrderUid, storage::ChangeSet};
+    use crate::{order::OrderUid, storage::ChangeSet, testing::TestDatabase};
 
     /// Every call must be able to run in a spawned task; a mistake would only show far away from here.
     #[tokio::test]
@@ -344,6 +351,21 @@ mod tests {
         spawnable(postgres.read(&uid));
         spawnable(postgres.apply(&ChangeSet::default()));
         spawnable(postgres.mark_for_repair(std::slice::from_ref(&uid)));
+    }
+
+    #[tokio::test]
+    async fn no_session_compiles_statements() {
+        let database = TestDatabase::empty().await;
+        for role in [Role::Worker, Role::Api] {
+            let postgres = database.connect(role);
+            for pool in [&postgres.pool, &postgres.batches] {
+                let setting: String = sqlx::query_scalar("SHOW jit")
+                    .fetch_one(pool)
+                    .await
+                    .unwrap();
+                assert_eq!(setting, "off", "{role:?}");
+            }
+        }
     }
 
     #[tokio::test]
