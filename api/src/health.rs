@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use shared::{
@@ -18,7 +18,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::{local_cache::LocalCache, lookup::Lookup};
+use crate::{
+    local_cache::LocalCache,
+    lookup::{Lookup, insist},
+};
 
 /// How often dependencies are asked for a sign of life, and the schema until it is new enough.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -73,6 +76,8 @@ impl Stage {
 pub struct Health {
     stage: AtomicU8,
     postgres: Dependency,
+    /// None where lists go to Postgres itself.
+    replica: Option<Dependency>,
     /// None where caches are switched off.
     redis: Option<Dependency>,
     local: Arc<LocalCache>,
@@ -80,12 +85,12 @@ pub struct Health {
 
 impl Health {
     /// A process that has just started, of whose dependencies nothing is known.
-    pub fn new(local: Arc<LocalCache>, uses_redis: bool) -> Self {
-        let redis = Dependency::new("redis", "redis_up");
+    pub fn new(local: Arc<LocalCache>, uses_redis: bool, uses_replica: bool) -> Self {
         Self {
             stage: AtomicU8::new(Stage::Waiting as u8),
             postgres: Dependency::new("postgres", "db_up"),
-            redis: uses_redis.then_some(redis),
+            replica: uses_replica.then(|| Dependency::new("postgres replica", "db_replica_up")),
+            redis: uses_redis.then(|| Dependency::new("redis", "redis_up")),
             local,
         }
     }
@@ -95,6 +100,11 @@ impl Health {
         self.postgres.clone()
     }
 
+    /// The replica of Postgres for lists, where there is one.
+    pub fn replica(&self) -> Option<Dependency> {
+        self.replica.clone()
+    }
+
     /// Whether requests are welcome: the start is over, and Postgres or Redis answers.
     pub fn ready(&self) -> Report {
         let stage = self.stage();
@@ -102,6 +112,10 @@ impl Health {
         let report = Report::new(stage == Stage::Started && (self.postgres.is_up() || redis_up))
             .with("stage", stage.as_str())
             .with("postgres", self.postgres.state());
+        let report = match &self.replica {
+            Some(replica) => report.with("postgres replica", replica.state()),
+            None => report,
+        };
         match &self.redis {
             Some(redis) => report.with("redis", redis.state()).with(
                 "announcements",
@@ -145,9 +159,15 @@ pub async fn watch(health: Arc<Health>, lookup: Lookup, postgres: Postgres, redi
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut policy_checked = false;
+    // What was last heard: of Postgres, that changes wait for Redis; of Redis, that it is under repair. Who does not answer
+    // has not said anything else.
+    let (mut behind, mut bypassed) = (false, true);
     loop {
         ticks.tick().await;
-        let (overdue, state) = tokio::join!(repairs_are_overdue(&health, &postgres), async {
+        let asked = insist(&postgres, Instant::now(), |postgres| {
+            repairs_are_overdue(&health, postgres)
+        });
+        let (overdue, state) = tokio::join!(asked, async {
             match &redis {
                 Some(redis) => Some(redis.probe().await),
                 None => None,
@@ -159,19 +179,30 @@ pub async fn watch(health: Arc<Health>, lookup: Lookup, postgres: Postgres, redi
             continue;
         };
         dependency.set(state.as_ref().map(drop).map_err(|error| error as _));
-        // While it does not answer, the breaker in front of it spares requests the wait.
-        let Ok(state) = state else { continue };
-        // What Postgres cannot tell while it is down cannot have changed either.
-        lookup.use_redis(!state.bypass && !overdue.unwrap_or(false));
-        if !policy_checked {
+        behind = overdue.unwrap_or(behind);
+        bypassed = state.as_ref().map_or(bypassed, |state| state.bypass);
+        lookup.use_redis(!behind && !bypassed);
+        if !policy_checked && state.is_ok() {
             policy_checked = true;
             check_policy(redis).await;
         }
     }
 }
 
+/// Asks the replica of Postgres for a sign of life, again and again.
+pub async fn watch_replica(replica: Postgres, health: Dependency) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let version = |replica: Postgres| async move { replica.schema_version().await };
+        let answered = insist(&replica, Instant::now(), version).await;
+        health.set(answered.as_ref().map(drop).map_err(|error| error as _));
+    }
+}
+
 /// Before the schema is there its tables are not asked for: Postgres would log an error each time.
-async fn repairs_are_overdue(health: &Health, postgres: &Postgres) -> Result<bool, StorageError> {
+async fn repairs_are_overdue(health: &Health, postgres: Postgres) -> Result<bool, StorageError> {
     match health.stage() {
         Stage::Waiting | Stage::SchemaTooOld => postgres.schema_version().await.map(|_| false),
         Stage::WarmingUp | Stage::Started | Stage::Stopping => {

@@ -68,6 +68,7 @@ pub struct App {
     local: Arc<LocalCache>,
     lookup: Lookup,
     postgres: Postgres,
+    replica: Option<Postgres>,
     redis: Option<Cache>,
     announcements_up: IntGauge,
     config: Config,
@@ -110,14 +111,13 @@ impl App {
             })?),
             None => None,
         };
-        let health = Arc::new(Health::new(local.clone(), enabled));
+        let health = Arc::new(Health::new(local.clone(), enabled, replica.is_some()));
         let tiers = Tiers {
             local: local.clone(),
             redis: redis.clone(),
             postgres: postgres.clone(),
-            replica,
-            connections: database.max_connections,
             health: health.postgres(),
+            replica: replica.clone().zip(health.replica()),
         };
         let lookup = Lookup::new(tiers, metrics.cache.clone());
         let front = Front::new(&config.api, keys, lookup.clone(), &metrics)?;
@@ -139,6 +139,7 @@ impl App {
             local,
             lookup,
             postgres,
+            replica,
             redis,
             announcements_up: metrics.cache.announcements_up.clone(),
             config,
@@ -196,6 +197,10 @@ impl App {
             self.redis.clone(),
         );
         tasks.spawn(stop.clone().run_until_cancelled_owned(watch));
+        if let Some((replica, health)) = self.replica.clone().zip(self.health.replica()) {
+            let watch = health::watch_replica(replica, health);
+            tasks.spawn(stop.clone().run_until_cancelled_owned(watch));
+        }
         // What a warm-up puts where nothing is kept is work for nothing.
         let warmup = if self.redis.is_some() {
             self.config.cache.warmup

@@ -36,7 +36,7 @@ mod workers;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use cpu::Demand;
+use e2e::Demand;
 
 /// Measures order-service. The services come from the environment (`scripts/services env`), the programs from
 /// `ORDER_SERVICE_BIN_DIR`.
@@ -80,7 +80,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let before = Demand::so_far()?;
+    let before = Demand::so_far();
     let mut part = match cli.command {
         Command::Ingest(options) => ingest::run(&options)?,
         Command::Known(options) => known::run(&options)?,
@@ -95,7 +95,7 @@ fn main() -> anyhow::Result<()> {
         Command::Report(options) => return report::run(&options),
         Command::ServeFloor(options) => return http_floor::serve(&options),
     };
-    part.stolen = Some(Demand::so_far()?.stolen_since(before));
+    part.stolen = Some(Demand::so_far().stolen_since(before));
     table::print(&part.figures);
     part.steal().iter().for_each(|steal| println!("{steal}"));
     cli.out.map_or(Ok(()), |path| part.write(&path))

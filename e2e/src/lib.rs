@@ -14,6 +14,7 @@
 //! | `prometheus`, `otlp` | who watches: a Prometheus, a receiver of traces |
 //! | `proxy` | a road to a service that can be cut, frozen, slowed down |
 //! | `prober`, `offset_watch` | who asks the api, or looks at the committed offsets, all the time |
+//! | `demand` | how much CPU time the host of this machine gives to others |
 //! | `stack` | a system of its own: how it is built, and its processes |
 //! | `addresses`, `system` | a system that runs already |
 //! | `promises` | what the system promises, and the trials that try to break it |
@@ -28,6 +29,7 @@
 mod addresses;
 mod check;
 mod commits;
+mod demand;
 mod environment;
 mod feed;
 mod http;
@@ -55,6 +57,7 @@ mod witness;
 pub use addresses::Addresses;
 pub use check::Check;
 pub use commits::Commit;
+pub use demand::Demand;
 pub use feed::Feed;
 pub use http::{Answer, Http};
 pub use kafka::{

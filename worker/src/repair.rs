@@ -84,7 +84,7 @@ impl Repair {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = None;
+        let (mut seen, mut last_mark) = (None, None);
         let mut policy_checked = false;
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let step = async {
@@ -92,7 +92,7 @@ impl Repair {
                 if !policy_checked {
                     policy_checked = self.check_policy().await;
                 }
-                self.step(&mut seen).await;
+                self.step(&mut seen, &mut last_mark).await;
             };
             if shutdown.run_until_cancelled(step).await.is_none() {
                 return;
@@ -116,7 +116,7 @@ impl Repair {
     /// One look at Redis, and whatever that asks for. What was `seen` is what this worker knows of it, or what another one has
     /// left in Postgres: if each start of a worker were a reason for a repair, a rolling restart would empty Redis wherever
     /// more orders come than can be written anew.
-    async fn step(&self, seen: &mut Option<CompleteCache>) {
+    async fn step(&self, seen: &mut Option<CompleteCache>, last_mark: &mut Option<RepairMark>) {
         let state = self.cache.probe().await;
         self.redis.set(
             state
@@ -138,7 +138,7 @@ impl Repair {
                 (older, _) => self.catch_up(older).await?,
             };
             self.finish_abandoned().await?;
-            self.repair_marks().await?;
+            self.repair_marks(last_mark).await?;
             self.advance(watermark, state.servers).await
         };
         match repaired.await {
@@ -227,30 +227,32 @@ impl Repair {
         Ok(failed)
     }
 
-    /// Repairs what is marked, oldest first; what cannot be written does not keep the rest waiting.
-    async fn repair_marks(&self) -> Result<(), RepairError> {
-        let mut last: Option<RepairMark> = None;
+    /// Repairs what is marked, oldest first, beginning behind `last`. Marks of which Redis takes nothing end the look, for it
+    /// would take nothing of the others, either; the next look goes on behind them, so that what cannot be written does not
+    /// keep the rest waiting.
+    async fn repair_marks(&self, last: &mut Option<RepairMark>) -> Result<(), RepairError> {
         let mut pace = Pace::default();
         // Counted and not kept: there may be a mark for each order of a long outage.
         let (mut unrepaired, mut error) = (0, None);
         loop {
             let mut marks = self.postgres.repair_marks(last.as_ref(), MARKS).await?;
-            let Some(newest) = marks.last().cloned() else {
-                break;
-            };
-            last = Some(newest);
+            let are_all = marks.len() < MARKS as usize;
+            *last = marks.last().filter(|_| !are_all).cloned();
             let uids: Vec<OrderUid> = marks.iter().map(|mark| mark.uid).collect();
             let failed = self.rewrite(&uids, &mut pace).await?;
             marks.retain(|mark| !failed.uids.contains(&mark.uid));
             let repaired = marks;
-            self.postgres.clear_repair_marks(&repaired).await?;
             unrepaired += failed.uids.len();
             error = failed.error.or(error);
             if !repaired.is_empty() {
+                self.postgres.clear_repair_marks(&repaired).await?;
                 tracing::info!(
                     orders = repaired.len(),
                     "repaired entries in Redis whose write had failed"
                 );
+            }
+            if are_all || repaired.is_empty() {
+                break;
             }
         }
         match unrepaired {

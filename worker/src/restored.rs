@@ -5,21 +5,16 @@
 //! whatever the size of the tables. A few in a row have to be missing, for a single one may have been refused by the
 //! database.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    thread,
-};
+use std::collections::{BTreeMap, HashMap};
 
-use anyhow::Context;
 use shared::{
     config::Kafka,
     order::{ForeignFields, OrderUid, Version, decode},
     runtime::backoff::Backoff,
     storage::{ListFilter, Postgres},
 };
-use tokio::sync::oneshot;
 
-use crate::kafka::{Offsets, Record, dead_letter::REPLAY_VERSION};
+use crate::kafka::{self, Offsets, Record, dead_letter::REPLAY_VERSION};
 
 /// How many of a partition's newest finished records are looked at.
 const NEWEST: i64 = 20;
@@ -64,17 +59,8 @@ async fn missing(
     postgres: &Postgres,
     fields: ForeignFields,
 ) -> anyhow::Result<Vec<i32>> {
-    let (say, finished) = oneshot::channel();
     let kafka = kafka.clone();
-    // A thread of its own and not one of the runtime's, which would hold up a shutdown while no broker answers.
-    thread::Builder::new()
-        .name("kafka-look-back".to_owned())
-        .spawn(move || {
-            // Whoever wanted to know may be gone.
-            let _ = say.send(newest_finished(&kafka, fields));
-        })
-        .context("starting a thread")?;
-    let finished = finished.await.context("the thread ended")??;
+    let finished = kafka::ask(move || newest_finished(&kafka, fields)).await?;
     let uids: Vec<OrderUid> = finished.values().flatten().map(|(uid, _)| *uid).collect();
     let stored: HashMap<OrderUid, Version> = postgres
         .read_many(&uids)

@@ -162,7 +162,8 @@ async fn wait_for_schema(postgres: &Postgres, health: &Health) {
         .store(true, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// A worker that is restarted while the database refuses everything must not dead-letter another hundred records.
+/// A worker that is restarted while the database refuses everything must not dead-letter another hundred records. True also
+/// where that cannot be known: a breaker that opened without need costs a trial with one order.
 async fn database_refused_lately(kafka: &Kafka) -> bool {
     let kafka = kafka.clone();
     let look = move || {
@@ -172,17 +173,13 @@ async fn database_refused_lately(kafka: &Kafka) -> bool {
             LATELY,
         )
     };
-    match tokio::task::spawn_blocking(look).await {
-        Ok(Ok(refused)) => refused,
-        Ok(Err(error)) => {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the dead letter topic could not be looked at"
-            );
-            false
-        }
-        Err(_) => false,
-    }
+    kafka::ask(look).await.unwrap_or_else(|error| {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "the dead letter topic could not be looked at; beginning with one order"
+        );
+        true
+    })
 }
 
 /// Works until `shutdown`, then stops in order: intake, what is under way, offsets, group, dead letters.

@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Failures whose counters are there from the start, for dashboards and alerts.
-const FAILURES: [u16; 3] = [404, 500, 503];
+const FAILURES: [u16; 8] = [400, 401, 403, 404, 410, 429, 500, 503];
 
 /// All routes of the public port.
 pub struct Front {

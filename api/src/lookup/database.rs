@@ -28,29 +28,25 @@ pub enum DatabaseError {
 /// Postgres for requests.
 pub(super) struct Database {
     postgres: Postgres,
-    health: Option<Dependency>,
+    health: Dependency,
     calls: Semaphore,
     queue: Semaphore,
-    connections: u32,
 }
 
 impl Database {
-    /// For a pool of `connections`. While `health` says that Postgres is down, nobody waits for it.
-    pub(super) fn new(postgres: Postgres, connections: u32, health: Option<Dependency>) -> Self {
+    /// While `health` says that Postgres is down, nobody waits for it.
+    pub(super) fn new(postgres: Postgres, health: Dependency) -> Self {
         // One connection is left for the health check, which must not starve when requests fill the others.
-        let calls = connections.saturating_sub(1).max(1) as usize;
+        let calls = postgres.connections().saturating_sub(1).max(1) as usize;
         Self {
             postgres,
             health,
             calls: Semaphore::new(calls),
             queue: Semaphore::new(calls * QUEUE_PER_CALL),
-            connections,
         }
     }
 
-    /// Runs `call`. A connection that broke while it was idle (Postgres was restarted) or whose statements are older than
-    /// the schema shows itself at once and only once, so the call is repeated, at most once for each connection and
-    /// within the deadline of one call.
+    /// Runs `call`, as [`insist`] does.
     ///
     /// # Errors
     /// When Postgres does not answer in time.
@@ -58,32 +54,13 @@ impl Database {
     where
         F: Future<Output = Result<T, StorageError>>,
     {
-        if self
-            .health
-            .as_ref()
-            .is_some_and(|health| health.state() == "down")
-        {
+        if self.health.state() == "down" {
             return Err(DatabaseError::Down);
         }
         let started = Instant::now();
         let _running = self.admit().await?;
-        let mut repeats = self.connections;
-        loop {
-            match call(self.postgres.clone()).await {
-                Err(error)
-                    if repeats > 0
-                        && started.elapsed() < self.postgres.timeout()
-                        && may_pass(&error) =>
-                {
-                    repeats -= 1;
-                }
-                Err(error) => {
-                    report(&error);
-                    return Err(error.into());
-                }
-                Ok(answer) => return Ok(answer),
-            }
-        }
+        let answer = insist(&self.postgres, started, call).await;
+        Ok(answer.inspect_err(report)?)
     }
 
     async fn admit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, DatabaseError> {
@@ -95,6 +72,33 @@ impl Database {
             Ok(Ok(permit)) => Ok(permit),
             // Nobody closes the semaphore.
             Ok(Err(_)) | Err(_) => Err(DatabaseError::Busy),
+        }
+    }
+}
+
+/// Runs `call`. A connection that broke while it was idle (Postgres was restarted) or whose statements are older than the
+/// schema shows itself at once and only once, so the call is repeated, at most once for each connection and, counted from
+/// `started`, within the deadline of one call.
+///
+/// # Errors
+/// The last one.
+pub(crate) async fn insist<T, F>(
+    postgres: &Postgres,
+    started: Instant,
+    call: impl Fn(Postgres) -> F,
+) -> Result<T, StorageError>
+where
+    F: Future<Output = Result<T, StorageError>>,
+{
+    let mut repeats = postgres.connections();
+    loop {
+        match call(postgres.clone()).await {
+            Err(error)
+                if repeats > 0 && started.elapsed() < postgres.timeout() && may_pass(&error) =>
+            {
+                repeats -= 1;
+            }
+            answer => return answer,
         }
     }
 }

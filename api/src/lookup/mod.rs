@@ -27,6 +27,7 @@ use shared::{
 use tokio::sync::Semaphore;
 
 pub use database::DatabaseError;
+pub(crate) use database::insist;
 
 use crate::{
     answer::Answer,
@@ -110,12 +111,10 @@ pub struct Tiers {
     pub redis: Option<Cache>,
     /// The truth.
     pub postgres: Postgres,
-    /// A replica of it for lists, where there is one.
-    pub replica: Option<Postgres>,
-    /// Connections that each pool may hold.
-    pub connections: u32,
-    /// Whether Postgres answered the last health check.
+    /// Whether it answered the last health check.
     pub health: Dependency,
+    /// A replica of it for lists, where there is one, and whether that answered.
+    pub replica: Option<(Postgres, Dependency)>,
 }
 
 /// Finds orders; clones share everything.
@@ -138,13 +137,9 @@ struct Inner {
 impl Lookup {
     /// Asks the given tiers. Redis is passed by until [`Lookup::use_redis`].
     pub fn new(tiers: Tiers, metrics: Arc<CacheMetrics>) -> Self {
-        let database = Arc::new(Database::new(
-            tiers.postgres,
-            tiers.connections,
-            Some(tiers.health),
-        ));
+        let database = Arc::new(Database::new(tiers.postgres, tiers.health));
         let lists = match tiers.replica {
-            Some(replica) => Arc::new(Database::new(replica, tiers.connections, None)),
+            Some((replica, health)) => Arc::new(Database::new(replica, health)),
             None => database.clone(),
         };
         let inner = Inner {
@@ -368,9 +363,8 @@ mod tests {
                 Role::Api,
             )
             .unwrap(),
-            replica: None,
-            connections: 1,
             health: Dependency::new("postgres", "db_up"),
+            replica: None,
         };
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let lookup = Lookup::new(tiers, metrics.cache);

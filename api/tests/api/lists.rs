@@ -139,4 +139,10 @@ async fn a_read_replica_serves_lists_and_nothing_else() {
     assert_eq!(uids(&replica.get("/orders").await.json()), ["replica"]);
     assert_eq!(replica.get("/order/primary?nocache=1").await.status, 200);
     assert_eq!(replica.get("/order/replica?nocache=1").await.status, 404);
+    replica.wait_for_check("postgres replica", "up").await;
+
+    other.database.shut().await;
+    replica.wait_for_check("postgres replica", "down").await;
+    assert_eq!(replica.get("/orders").await.status, 503);
+    assert_eq!(replica.get("/order/primary?nocache=1").await.status, 200);
 }

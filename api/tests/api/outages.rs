@@ -179,6 +179,31 @@ async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
     replica.wait_for_order(&stored).await;
 }
 
+/// That Postgres does not answer once more does not make Redis complete again.
+#[tokio::test]
+async fn a_redis_that_lacks_changes_is_passed_by_while_postgres_is_silent() {
+    let world = World::new().await;
+    let mut stored = order("silent");
+    let replica = replica_that_reads_redis(&world, &stored).await;
+    stored.delivery_service = "other".into();
+    world.store(&stored, 2).await;
+    world
+        .database
+        .execute(
+            "INSERT INTO cache_repairs (order_uid, marked_at) \
+             VALUES ('silent', now() - interval '1 hour')",
+        )
+        .await;
+    replica.wait_for_order(&stored).await;
+    // The health check waits for the lock, and then nobody waits for Postgres any more.
+    let lock = world.database.lock("cache_repairs").await;
+    replica.wait_for_check("postgres", "down").await;
+    let answer = replica.order("silent").await;
+    answer.assert_temporary_problem(503, "unavailable");
+    drop(lock);
+    replica.wait_for_order(&stored).await;
+}
+
 #[tokio::test]
 async fn redis_is_passed_by_while_nobody_finishes_what_a_dead_worker_has_begun() {
     let world = World::new().await;

@@ -154,7 +154,10 @@ fn told_to_nobody(run: &mut Run) {
     let receiver = OtlpReceiver::start();
     let mut stack = run
         .stack("canary")
-        .variable("RUST_LOG", "debug")
+        .variable(
+            "RUST_LOG",
+            "debug,sqlx=debug,librdkafka=debug,rdkafka=debug,opentelemetry=debug,poem=debug",
+        )
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.url())
         .variable("OTEL_BSP_SCHEDULE_DELAY", "100")
         .workers(1)

@@ -30,11 +30,6 @@ use crate::{
 /// frozen worker blocks nobody longer.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A setting of every session: no statement is compiled. While Postgres has no statistics of the tables, such as after they
-/// were filled or restored, it expects so many lines of each order that it compiled the statement that reads 500 orders, each
-/// time anew: in some seconds instead of 20 ms (docs/performance.md).
-const JIT: (&str, &str) = ("jit", "off");
-
 /// Batches that a worker writes at once: the second hides the round trips and the commit of the first; a third was measured
 /// to cost CPU in Postgres and gain nothing.
 pub const BATCHES_AT_ONCE: u32 = 2;
@@ -131,14 +126,7 @@ impl Postgres {
             .ok_or_else(|| ConfigError::malformed("DATABASE_URL", "not a postgres:// URL"))?;
         options = options
             .application_name(role.application_name())
-            .options([JIT]);
-        if role == Role::Worker {
-            let limit = format!("{}ms", LOCK_TIMEOUT.as_millis());
-            options = options.options([
-                ("lock_timeout", limit.as_str()),
-                ("idle_in_transaction_session_timeout", limit.as_str()),
-            ]);
-        }
+            .options(settings(role, timeout));
         let (for_batches, for_others) = match (role, config.max_connections) {
             (Role::Worker, all) if all > BATCHES_AT_ONCE => {
                 (BATCHES_AT_ONCE, all - BATCHES_AT_ONCE)
@@ -185,6 +173,11 @@ impl Postgres {
         );
         let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
         lease.finish(answer)
+    }
+
+    /// How many connections there may be for calls other than batches.
+    pub fn connections(&self) -> u32 {
+        self.pool.options().get_max_connections()
     }
 
     /// A connection for one call, whose deadline begins now.
@@ -237,6 +230,32 @@ impl Postgres {
     pub async fn close(&self) {
         self.batches.close().await;
         self.pool.close().await;
+    }
+}
+
+/// What a session asks for at its start.
+fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
+    let milliseconds = |limit: Duration| {
+        let limit = limit.as_millis().min(i32::MAX as u128);
+        format!("{limit}ms")
+    };
+    // While Postgres has no statistics of the tables, such as after they were filled or restored, it expects so many lines
+    // of each order that it compiled the statement that reads 500 orders, each time anew (docs/performance.md).
+    let jit = ("jit", "off".to_owned());
+    // Whoever misses a deadline closes the connection. Postgres would find that out when it has an answer, and meanwhile a
+    // new connection takes the place of the old one.
+    let statements = |limit| ("statement_timeout", milliseconds(limit));
+    match role {
+        Role::Api => vec![jit, statements(timeout)],
+        Role::Worker => vec![
+            jit,
+            statements(timeout + LOCK_TIMEOUT),
+            ("lock_timeout", milliseconds(LOCK_TIMEOUT)),
+            (
+                "idle_in_transaction_session_timeout",
+                milliseconds(LOCK_TIMEOUT),
+            ),
+        ],
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Migrated {
 /// # Errors
 /// When the database cannot be reached or a migration fails (each runs in a transaction of its own).
 pub async fn migrate(url: &str) -> Result<Migrated, sqlx::Error> {
-    let mut connection = PgConnection::connect(url).await?;
+    let mut connection = connect(url).await?;
     let from = version_on(&mut connection).await?;
     let mut migrator = Migrator::with_migrations(MIGRATOR.iter().cloned().collect());
     migrator
@@ -49,7 +49,7 @@ pub async fn migrate(url: &str) -> Result<Migrated, sqlx::Error> {
 /// When the database cannot be reached, is newer than this version (which then lacks the down files), or a down file
 /// fails.
 pub async fn migrate_down(url: &str, steps: usize) -> Result<Migrated, sqlx::Error> {
-    let mut connection = PgConnection::connect(url).await?;
+    let mut connection = connect(url).await?;
     let from = version_on(&mut connection).await?;
     if from > required_version() {
         return Err(sqlx::Error::Migrate(Box::new(
@@ -67,6 +67,15 @@ pub async fn migrate_down(url: &str, steps: usize) -> Result<Migrated, sqlx::Err
     let to = version_on(&mut connection).await?;
     connection.close().await?;
     Ok(Migrated { from, to })
+}
+
+/// A session whose statements may take as long as they need, whatever the database or the role sets for those of others.
+async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::query("SET statement_timeout = 0")
+        .execute(&mut connection)
+        .await?;
+    Ok(connection)
 }
 
 async fn version_on(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {

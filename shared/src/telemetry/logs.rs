@@ -6,16 +6,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, LogFormat};
 
-/// Libraries repeat what our own messages say, and librdkafka reports each broker that is down once a second.
-const DEFAULT_FILTER: &str =
-    "info,sqlx=warn,librdkafka=warn,rdkafka=warn,opentelemetry=warn,poem=warn";
+/// Libraries repeat what our own messages say, and librdkafka reports each broker that is down once a second: they only
+/// warn, unless `RUST_LOG` names them.
+const LIBRARIES: &str = "sqlx=warn,librdkafka=warn,rdkafka=warn,opentelemetry=warn,poem=warn";
 
 pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
-    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives)
-            .map_err(|error| ConfigError::malformed(EnvFilter::DEFAULT_ENV, error.to_string()))?,
-        _ => EnvFilter::new(DEFAULT_FILTER),
-    };
+    let filter = filter(&std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default())?;
     let format = format.unwrap_or(if io::stderr().is_terminal() {
         LogFormat::Pretty
     } else {
@@ -34,4 +30,39 @@ pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
         LogFormat::Pretty => lines.with_ansi(io::stderr().is_terminal()).try_init(),
     };
     Ok(())
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, ConfigError> {
+    let directives = match directives {
+        "" => "info",
+        directives => directives,
+    };
+    // Of two directives for one target the later counts.
+    EnvFilter::try_new(format!("{LIBRARIES},{directives}"))
+        .map_err(|error| ConfigError::malformed(EnvFilter::DEFAULT_ENV, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_only_warn_unless_they_are_named() {
+        let told = |directives: &str| filter(directives).unwrap().to_string();
+        assert_eq!(told(""), told("info"));
+        for (directives, sqlx) in [
+            ("info", "sqlx=warn"),
+            ("debug", "sqlx=warn"),
+            ("debug,sqlx=debug", "sqlx=debug"),
+        ] {
+            let told = told(directives);
+            let of_sqlx: Vec<&str> = told
+                .split(',')
+                .filter(|directive| directive.starts_with("sqlx"))
+                .collect();
+            assert_eq!(of_sqlx, [sqlx], "{directives}");
+        }
+        let error = filter("info,worker=loud").unwrap_err().to_string();
+        assert!(error.starts_with("RUST_LOG: "), "{error}");
+    }
 }

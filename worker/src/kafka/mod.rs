@@ -15,6 +15,11 @@ mod record;
 mod sender;
 mod topics;
 
+use std::thread;
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+
 pub use assignment::Assignment;
 pub use client::{check, client_id};
 pub use context::GroupState;
@@ -23,3 +28,22 @@ pub use offsets::{Offsets, PartitionOffsets};
 pub use poll::{DrainLimits, Poller, Started, start};
 pub use record::{Header, Intake, Received, Record, Timestamp};
 pub use topics::create_topics;
+
+/// What blocks until Kafka answers, on a thread of its own: one of the runtime's would hold up a shutdown while no broker
+/// answers.
+///
+/// # Errors
+/// That of the question, or when there can be no thread.
+pub async fn ask<T: Send + 'static>(
+    question: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let (say, answer) = oneshot::channel();
+    thread::Builder::new()
+        .name("kafka-question".to_owned())
+        .spawn(move || {
+            // Whoever wanted to know may be gone.
+            let _ = say.send(question());
+        })
+        .context("starting a thread")?;
+    answer.await.context("the thread ended")?
+}

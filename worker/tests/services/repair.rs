@@ -1,4 +1,8 @@
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use redis::AsyncCommands;
 use shared::{
@@ -86,6 +90,29 @@ impl World {
         self.postgres.read_many(&uids).await.unwrap()
     }
 
+    /// Redis is full, and evicts nothing.
+    async fn refuse_writes(&self, refuse: bool) {
+        let mut connection = self.redis.connect().await;
+        let limit = if refuse { "1" } else { "0" };
+        for (setting, value) in [("maxmemory-policy", "noeviction"), ("maxmemory", limit)] {
+            let _: () = redis::cmd("CONFIG")
+                .arg("SET")
+                .arg(setting)
+                .arg(value)
+                .query_async(&mut connection)
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn no_mark_is_left(&self) {
+        eventually("no mark", async || {
+            let marks = self.postgres.repair_marks(None, 1).await.unwrap();
+            marks.is_empty().then_some(())
+        })
+        .await;
+    }
+
     async fn watermark(&self) -> Option<Watermark> {
         self.cache.probe().await.ok()?.watermark
     }
@@ -125,16 +152,7 @@ async fn marks_are_repaired_and_cleared() {
     let uids: Vec<OrderUid> = orders.iter().map(|revision| revision.uid).collect();
     world.postgres.mark_for_repair(&uids).await.unwrap();
     let _looking = world.look_after();
-    eventually("no mark", async || {
-        world
-            .postgres
-            .repair_marks(None, 1)
-            .await
-            .unwrap()
-            .is_empty()
-            .then_some(())
-    })
-    .await;
+    world.no_mark_is_left().await;
     assert!(world.holds(&orders).await);
 }
 
@@ -166,46 +184,34 @@ async fn what_a_worker_that_died_left_behind_is_written() {
 #[tokio::test]
 async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it() {
     let world = World::new().await;
-    let mut connection = world.redis.connect().await;
     let orders = world.store(3, 1).await;
     world.cache.probe().await.unwrap();
-    let _: () = redis::cmd("CONFIG")
-        .arg("SET")
-        .arg("maxmemory-policy")
-        .arg("noeviction")
-        .query_async(&mut connection)
-        .await
-        .unwrap();
-    let _: () = redis::cmd("CONFIG")
-        .arg("SET")
-        .arg("maxmemory")
-        .arg("1")
-        .query_async(&mut connection)
-        .await
-        .unwrap();
+    world.refuse_writes(true).await;
     world.write(orders.clone()).await;
     assert_eq!(
         world.postgres.repair_marks(None, 10).await.unwrap().len(),
         3
     );
     let _looking = world.look_after();
-    let _: () = redis::cmd("CONFIG")
-        .arg("SET")
-        .arg("maxmemory")
-        .arg("0")
-        .query_async(&mut connection)
-        .await
-        .unwrap();
-    eventually("no mark", async || {
-        world
-            .postgres
-            .repair_marks(None, 1)
-            .await
-            .unwrap()
-            .is_empty()
-            .then_some(())
-    })
-    .await;
+    world.refuse_writes(false).await;
+    world.no_mark_is_left().await;
+    assert!(world.holds(&orders).await);
+}
+
+/// A look ends where Redis takes nothing; the later ones come to every mark all the same.
+#[tokio::test]
+async fn marks_that_redis_refused_are_repaired_wherever_the_last_look_ended() {
+    let world = World::new().await;
+    world.be_complete_with_orders().await;
+    let orders = world.store(1200, 2).await;
+    let uids: Vec<OrderUid> = orders.iter().map(|revision| revision.uid).collect();
+    world.postgres.mark_for_repair(&uids).await.unwrap();
+    world.refuse_writes(true).await;
+    let _looking = world.look_after();
+    // Long enough for a look or two.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.refuse_writes(false).await;
+    world.no_mark_is_left().await;
     assert!(world.holds(&orders).await);
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use shared::{
-    storage::{DatabaseTime, ListFilter, Role},
-    testing::TestDatabase,
+    config,
+    storage::{Class, DatabaseTime, ListFilter, Postgres, Role},
+    testing::{TestDatabase, eventually},
 };
 
 use super::apply;
@@ -48,6 +49,39 @@ async fn lists_are_newest_first_filtered_and_paged() {
             .collect::<Vec<_>>(),
         ["u6", "u5"]
     );
+}
+
+/// Otherwise each call that was given up would leave a process of Postgres behind, beside the connections of the pool.
+#[tokio::test]
+async fn postgres_works_for_nobody_who_has_gone_away() {
+    let database = TestDatabase::migrated().await;
+    let config = config::Database {
+        timeout: Some(Duration::from_millis(300)),
+        ..config::Database::default()
+    };
+    let postgres = Postgres::new(&database.url, &config, Role::Api).unwrap();
+    postgres.read(&uid("u")).await.unwrap();
+    let lock = database.lock("orders").await;
+    let waiting = async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        database.value::<i64>(waiting).await
+    };
+    let given_up = tokio::spawn({
+        let postgres = postgres.clone();
+        async move { postgres.read(&uid("u")).await }
+    });
+    eventually("a session that waits", async || {
+        (given_up.is_finished() || waiting().await == 1).then_some(())
+    })
+    .await;
+    let error = given_up.await.unwrap().unwrap_err();
+    assert_eq!(error.class(), Class::Transient, "{error}");
+    eventually("no session that waits", async || {
+        (waiting().await == 0).then_some(())
+    })
+    .await;
+    drop(lock);
 }
 
 #[tokio::test]

@@ -1,0 +1,57 @@
+//! What the host of this machine does not give it.
+
+use std::fs;
+
+/// How much CPU time this machine wanted since it started, and how much of that its host gave to other machines (steal), in
+/// the kernel's ticks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Demand {
+    wanted: u64,
+    stolen: u64,
+}
+
+impl Demand {
+    /// Up to now.
+    pub fn so_far() -> Self {
+        let stat =
+            fs::read_to_string("/proc/stat").unwrap_or_else(|error| panic!("/proc/stat: {error}"));
+        Self::parse(&stat).unwrap_or_else(|| panic!("no line of all CPUs in /proc/stat: {stat}"))
+    }
+
+    /// Of `/proc/stat`, whose first line has user, nice, system, idle, iowait, irq, softirq and steal.
+    fn parse(stat: &str) -> Option<Self> {
+        let ticks: Vec<u64> = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("cpu "))?
+            .split_whitespace()
+            .map_while(|field| field.parse().ok())
+            .collect();
+        let [user, nice, system, _idle, _iowait, irq, softirq, stolen, ..] = ticks[..] else {
+            return None;
+        };
+        Some(Self {
+            wanted: user + nice + system + irq + softirq + stolen,
+            stolen,
+        })
+    }
+
+    /// Which part of the CPU time that was wanted since `earlier` the host gave to others, from 0 to 1.
+    pub fn stolen_since(self, earlier: Self) -> f64 {
+        let wanted = self.wanted.saturating_sub(earlier.wanted).max(1);
+        self.stolen.saturating_sub(earlier.stolen) as f64 / wanted as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_gave_to_others_is_a_part_of_what_was_wanted() {
+        let earlier = Demand::parse("cpu  100 0 100 5000 0 0 0 10 0 0\ncpu0 1 2 3\n").unwrap();
+        let later = Demand::parse("cpu  130 5 120 9000 70 2 3 50 0 0\n").unwrap();
+        assert_eq!(later.stolen_since(earlier), 0.4);
+        assert_eq!(later.stolen_since(later), 0.0);
+        assert_eq!(Demand::parse("cpu0 1 2 3 4 5 6 7 8\n"), None);
+    }
+}
