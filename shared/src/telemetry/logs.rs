@@ -2,12 +2,12 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::config::{ConfigError, LogFormat};
 
-/// Libraries repeat what our own messages say, and librdkafka reports each broker that is down once a second: they only
-/// warn, unless `RUST_LOG` names them.
+/// Libraries repeat what our own messages say, and librdkafka reports each broker that is down once a second: where `RUST_LOG`
+/// asks for more than warnings of everything, they only warn, unless it names them.
 const LIBRARIES: &str = "sqlx=warn,librdkafka=warn,rdkafka=warn,opentelemetry=warn,poem=warn";
 
 pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
@@ -37,9 +37,16 @@ fn filter(directives: &str) -> Result<EnvFilter, ConfigError> {
         "" => "info",
         directives => directives,
     };
+    let asks_for_more = |directive: &str| {
+        let level: Result<LevelFilter, _> = directive.parse();
+        level.is_ok_and(|level| level > LevelFilter::WARN)
+    };
     // Of two directives for one target the later counts.
-    EnvFilter::try_new(format!("{LIBRARIES},{directives}"))
-        .map_err(|error| ConfigError::malformed(EnvFilter::DEFAULT_ENV, error.to_string()))
+    let filter = match directives.split(',').any(asks_for_more) {
+        true => EnvFilter::try_new(format!("{LIBRARIES},{directives}")),
+        false => EnvFilter::try_new(directives),
+    };
+    filter.map_err(|error| ConfigError::malformed(EnvFilter::DEFAULT_ENV, error.to_string()))
 }
 
 #[cfg(test)]
@@ -51,16 +58,18 @@ mod tests {
         let told = |directives: &str| filter(directives).unwrap().to_string();
         assert_eq!(told(""), told("info"));
         for (directives, sqlx) in [
-            ("info", "sqlx=warn"),
-            ("debug", "sqlx=warn"),
-            ("debug,sqlx=debug", "sqlx=debug"),
+            ("info", &["sqlx=warn"][..]),
+            ("worker=info,debug", &["sqlx=warn"]),
+            ("debug,sqlx=debug", &["sqlx=debug"]),
+            ("error", &[]),
+            ("worker=debug", &[]),
         ] {
             let told = told(directives);
             let of_sqlx: Vec<&str> = told
                 .split(',')
                 .filter(|directive| directive.starts_with("sqlx"))
                 .collect();
-            assert_eq!(of_sqlx, [sqlx], "{directives}");
+            assert_eq!(of_sqlx, sqlx, "{directives}");
         }
         let error = filter("info,worker=loud").unwrap_err().to_string();
         assert!(error.starts_with("RUST_LOG: "), "{error}");
