@@ -27,7 +27,7 @@ async fn the_local_cache_is_dropped_with_the_link_and_used_again_when_it_is_back
     let mut stored = order("dropped");
     world.store(&stored, 1).await;
     let replica = world.replica().await;
-    assert_eq!(replica.order("dropped").await.source(), Some("local"));
+    replica.wait_for_order_from("local", &stored).await;
     world.redis.kill();
     // An update that nobody can announce.
     stored.delivery_service = "other".into();
@@ -44,8 +44,10 @@ async fn the_local_cache_is_dropped_with_the_link_and_used_again_when_it_is_back
 #[tokio::test]
 async fn without_postgres_the_caches_answer_and_the_rest_is_unavailable() {
     let world = World::new().await;
-    world.store(&order("cached"), 1).await;
+    let cached = order("cached");
+    world.store(&cached, 1).await;
     let replica = world.replica().await;
+    replica.wait_for_order_from("local", &cached).await;
     world.database.shut().await;
     assert_eq!(replica.order("cached").await.source(), Some("local"));
     let missing = replica.order("missing").await;
@@ -63,8 +65,10 @@ async fn without_postgres_the_caches_answer_and_the_rest_is_unavailable() {
 #[tokio::test]
 async fn without_both_only_what_is_cached_is_answered_and_the_replica_is_not_ready() {
     let mut world = World::new().await;
-    world.store(&order("cached"), 1).await;
+    let cached = order("cached");
+    world.store(&cached, 1).await;
     let replica = world.replica().await;
+    replica.wait_for_order_from("local", &cached).await;
     world.database.shut().await;
     assert_eq!(replica.order("cached").await.source(), Some("local"));
     world.redis.kill();
