@@ -79,10 +79,13 @@ impl TestDatabase {
             .unwrap_or_else(|error| panic!("migrating: {error}"));
     }
 
-    /// Access to it.
+    /// Access to it, with a deadline that also a busy machine keeps.
     pub fn connect(&self, role: Role) -> Postgres {
-        Postgres::new(&self.url, &config::Database::default(), role)
-            .unwrap_or_else(|error| panic!("{error}"))
+        let config = config::Database {
+            timeout: Some(Duration::from_secs(10)),
+            ..config::Database::default()
+        };
+        Postgres::new(&self.url, &config, role).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Runs a statement of the test's own in it.
