@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use e2e::Stack;
+use e2e::{Demand, Stack};
 use hyper::StatusCode;
 use rdkafka::{
     ClientConfig,
@@ -67,6 +67,15 @@ struct Load {
     duration: Duration,
 }
 
+/// What one stream gave.
+struct Round {
+    /// Milliseconds that each order took that was looked at, the least first.
+    taken: Vec<f64>,
+    /// Which part of the CPU time that was wanted meanwhile the host gave to others: the slowest orders are those that it held
+    /// up.
+    stolen: f64,
+}
+
 /// What is to be done about an order.
 enum Task {
     /// Ask once, so that the replica remembers that there is none.
@@ -94,10 +103,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         every: 1,
         duration: busy.duration / 2,
     };
-    let measure = |load: Load| -> anyhow::Result<Vec<f64>> {
+    let measure = |load: Load| -> anyhow::Result<Round> {
+        let before = Demand::so_far();
         let mut taken = stream(&runtime, &stack, &producer, load)?;
         taken.sort_by(f64::total_cmp);
-        Ok(taken)
+        let stolen = Demand::so_far().stolen_since(before);
+        Ok(Round { taken, stolen })
     };
     measure(Load {
         duration: WARM_UP,
@@ -106,34 +117,39 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let (mut under_load, mut one_by_one) = (Vec::new(), Vec::new());
     for number in 1..=options.rounds {
         for (load, rounds) in [(busy, &mut under_load), (idle, &mut one_by_one)] {
-            let taken = measure(load)?;
+            let round = measure(load)?;
             eprintln!(
-                "round {number}, {} orders/s: p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms of {}",
+                "round {number}, {} orders/s: p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms of {}, steal {:.0} %",
                 load.rate,
-                percentile(&taken, 0.5),
-                percentile(&taken, 0.99),
-                percentile(&taken, 1.0),
-                taken.len()
+                percentile(&round.taken, 0.5),
+                percentile(&round.taken, 0.99),
+                percentile(&round.taken, 1.0),
+                round.taken.len(),
+                round.stolen * 100.0
             );
-            rounds.push(taken);
+            rounds.push(round);
         }
     }
     Ok(part(options, &under_load, &one_by_one))
 }
 
-fn part(options: &Options, under_load: &[Vec<f64>], one_by_one: &[Vec<f64>]) -> Part {
-    let figure = |what: &str, rounds: &[Vec<f64>], rank| {
-        let values = rounds.iter().map(|taken| percentile(taken, rank));
+fn part(options: &Options, under_load: &[Round], one_by_one: &[Round]) -> Part {
+    let figure = |what: &str, rounds: &[Round], rank| {
+        let values = rounds.iter().map(|round| percentile(&round.taken, rank));
         Figure::new(what, "ms", values)
     };
-    let name = |rank| format!("produce to visible, {} orders/s, {rank}", options.rate);
+    let name = |what| format!("produce to visible, {} orders/s, {what}", options.rate);
+    let stolen = under_load.iter().map(|round| round.stolen * 100.0);
     let method = format!(
         "one worker, two api replicas; from the call of the producing client (linger {} ms) to the first 200, looked for \
          every 1 to 2 ms, beyond {PART_OF_ITS_TIME} ms at each {PART_OF_ITS_TIME}th of the time so far; every other order had \
          been asked for before; one in {} was looked at, {} of them",
         options.linger,
         options.every,
-        under_load.iter().map(Vec::len).sum::<usize>()
+        under_load
+            .iter()
+            .map(|round| round.taken.len())
+            .sum::<usize>()
     );
     let mut part = Part::new(
         "latency",
@@ -142,6 +158,7 @@ fn part(options: &Options, under_load: &[Vec<f64>], one_by_one: &[Vec<f64>]) -> 
             figure(&name("p50"), under_load, 0.5).goal(Goal::AtMost(15.0)),
             figure(&name("p99"), under_load, 0.99).goal(Goal::AtMost(50.0)),
             figure(&name("most"), under_load, 1.0),
+            Figure::new(&name("steal"), "%", stolen),
             figure("produce to visible, 10 orders/s, p50", one_by_one, 0.5),
         ],
     );
@@ -153,8 +170,12 @@ fn part(options: &Options, under_load: &[Vec<f64>], one_by_one: &[Vec<f64>]) -> 
 }
 
 /// Which share of all orders was visible after how long.
-fn curve(name: &str, rounds: &[Vec<f64>]) -> Curve {
-    let mut all = rounds.concat();
+fn curve(name: &str, rounds: &[Round]) -> Curve {
+    let mut all: Vec<f64> = rounds
+        .iter()
+        .flat_map(|round| &round.taken)
+        .copied()
+        .collect();
     all.sort_by(f64::total_cmp);
     let ranks = (0..=99).map(|percent| f64::from(percent) / 100.0);
     Curve {
