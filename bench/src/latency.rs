@@ -37,8 +37,9 @@ const ASKED_BEFORE: Duration = Duration::from_millis(500);
 /// How long one order may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Not looked at: connections are made, statements prepared.
-const WARM_UP: Duration = Duration::from_secs(2);
+/// Not looked at: connections are made, statements prepared, and a Kafka that was just started compiles itself, for which
+/// it takes half a core.
+const WARM_UP: Duration = Duration::from_secs(30);
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
