@@ -80,25 +80,38 @@ fn runbooks() -> BTreeSet<String> {
         .collect()
 }
 
-/// What Grafana would ask, for all instances and a range that covers the whole test.
-fn substituted(expression: &str, instances: &[String]) -> String {
-    let all = format!("({})", instances.join("|").replace('.', r"\\."));
+/// The query that Grafana sends with *All* selected everywhere and a range that covers the whole test. *All* of a variable
+/// without `allValue` is the list of its values.
+fn substituted(expression: &str, jobs: &[String], instances: &[String]) -> String {
+    let all = |values: &[String]| format!("({})", values.join("|").replace('.', r"\\."));
     expression
         .replace("$__rate_interval", "5m")
-        .replace("$instance", &all)
+        .replace("$namespace", ".*")
+        .replace("$release", ".*")
+        .replace("$job", &all(jobs))
+        .replace("$instance", &all(instances))
+}
+
+/// The values of a label of our processes, as the variables of the dashboard look them up.
+fn values_of(prometheus: &Prometheus, label: &str) -> Vec<String> {
+    let ours = r#"{__name__=~"worker_messages_total|cache_announcements_up"}"#;
+    let samples = prometheus.query(ours).unwrap().into_iter();
+    let values: BTreeSet<String> = samples
+        .filter_map(|mut sample| sample.labels.remove(label))
+        .collect();
+    values.into_iter().collect()
 }
 
 /// The expressions that give no number, by panel.
 fn empty(prometheus: &Prometheus, panels: &[Value]) -> Vec<String> {
-    let known = prometheus.query("build_info").unwrap();
-    let instances: Vec<String> = known
-        .into_iter()
-        .filter_map(|mut sample| sample.labels.remove("instance"))
-        .collect();
+    let (jobs, instances) = (
+        values_of(prometheus, "job"),
+        values_of(prometheus, "instance"),
+    );
     let mut empty = Vec::new();
     for panel in panels {
         for expression in expressions(panel) {
-            let expression = substituted(expression, &instances);
+            let expression = substituted(expression, &jobs, &instances);
             match prometheus.query(&expression) {
                 Ok(samples) if samples.iter().any(|sample| sample.value.is_finite()) => {}
                 seen => empty.push(format!("{}: {expression} gives {seen:?}", title(panel))),
@@ -142,10 +155,18 @@ fn grafana_can_show_the_dashboard() {
         .iter()
         .map(|variable| variable["name"].as_str().unwrap())
         .collect();
-    assert_eq!(variables, BTreeSet::from(["datasource", "instance"]));
+    let filters = ["namespace", "release", "job", "instance"];
+    assert_eq!(
+        variables,
+        filters.into_iter().chain(["datasource"]).collect()
+    );
 
+    let from_exporters: BTreeSet<&str> = FROM_EXPORTERS.iter().map(|(title, _)| *title).collect();
     let (runbooks, mut ids, mut titles) = (runbooks(), BTreeSet::new(), BTreeSet::new());
     let mut cells = BTreeMap::new();
+    let ours = filters
+        .map(|filter| format!("{filter}=~\"${filter}\""))
+        .join(",");
     for panel in all_panels(&dashboard) {
         let title = title(&panel).to_owned();
         assert!(ids.insert(panel["id"].as_i64().unwrap()), "id of {title}");
@@ -182,9 +203,12 @@ fn grafana_can_show_the_dashboard() {
         }
         assert!(!expressions(&panel).is_empty(), "{title} asks nothing");
         for expression in expressions(&panel) {
-            let left = expression
-                .replace("$__rate_interval", "")
-                .replace("$instance", "");
+            let expression = expression.replace("$__rate_interval", "5m");
+            assert!(
+                from_exporters.contains(title.as_str()) || is_limited(&expression, &ours),
+                "{title} also shows other programs: {expression}"
+            );
+            let left = expression.replace(&ours, "");
             assert!(
                 !left.trim().is_empty() && !left.contains('$'),
                 "{expression}"
@@ -203,7 +227,6 @@ fn grafana_can_show_the_dashboard() {
             "the runbooks name a panel that is not there: {named}"
         );
     }
-    let from_exporters: BTreeSet<&str> = FROM_EXPORTERS.iter().map(|(title, _)| *title).collect();
     let collapsed: Vec<Value> = all_panels(&dashboard)
         .into_iter()
         .filter(|panel| panel["collapsed"] == true)
@@ -301,13 +324,15 @@ fn check_rules(prometheus: &Prometheus) {
         };
         annotation("summary");
         annotation("description");
-        let runbook = annotation("runbook");
+        let runbook = annotation("runbook_url");
         assert_eq!(runbook, format!("docs/runbooks.md#{}", name.to_lowercase()));
         assert!(runbooks.contains(&runbook), "no section {runbook}");
         linked.insert(runbook);
         let tested = tests.matches(&format!("alertname: {name}")).count();
         assert!(tested >= 2, "{name} has no test of firing and not firing");
-        for metric in metrics_in(rule["query"].as_str().unwrap()) {
+        let query = rule["query"].as_str().unwrap();
+        assert!(is_limited(query, "job="), "{name} has no job: {query}");
+        for metric in metrics_in(query) {
             let found = prometheus.query(&metric).unwrap();
             assert!(!found.is_empty(), "{name}: there is no metric {metric}");
         }
@@ -341,6 +366,49 @@ fn metrics_in(expression: &str) -> BTreeSet<String> {
         rest = after;
     }
     metrics
+}
+
+/// The text inside each pair of braces that is not inside quotes.
+fn selectors_in(expression: &str) -> Vec<String> {
+    let (mut selectors, mut quoted) = (Vec::new(), false);
+    let mut selector: Option<String> = None;
+    for c in expression.chars() {
+        quoted ^= c == '"';
+        match (c, quoted) {
+            ('{', false) => selector = Some(String::new()),
+            ('}', false) => selectors.extend(selector.take()),
+            _ => selector.iter_mut().for_each(|text| text.push(c)),
+        }
+    }
+    selectors
+}
+
+/// Whether every metric of an expression has a selector that contains `matchers`.
+fn is_limited(expression: &str, matchers: &str) -> bool {
+    let bare = metrics_in(expression).into_iter().any(|metric| {
+        expression
+            .match_indices(&metric)
+            .any(|(at, _)| !expression[at + metric.len()..].starts_with('{'))
+    });
+    let selectors = selectors_in(expression);
+    !bare && selectors.iter().all(|selector| selector.contains(matchers))
+}
+
+#[test]
+fn an_expression_is_limited_when_each_metric_is() {
+    for limited in [
+        r#"sum(rate(a_b{job="x",route="/order/{order_uid}"}[5m])) / c_d{job="x"}"#,
+        r#"min({__name__=~"a_b|c_d",job="x"})"#,
+    ] {
+        assert!(is_limited(limited, "job="), "{limited}");
+    }
+    for unlimited in [
+        r#"a_b{job="x"} > c_d"#,
+        r#"a_b{job="x"} > c_d{route="/{x}"}"#,
+        r#"min({__name__=~"a_b|c_d"})"#,
+    ] {
+        assert!(!is_limited(unlimited, "job="), "{unlimited}");
+    }
 }
 
 #[test]
