@@ -1,17 +1,26 @@
 {{- define "order-service.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- regexReplaceAll "[-.]+$" (default .Chart.Name .Values.nameOverride | trunc 63) "" -}}
 {{- end -}}
 
-{{/* Room for the longest suffix: a name of Kubernetes has 63 characters. */}}
+{{/* Leaves room for the longest suffix: names of Services and Jobs have at most 63 characters. Release names may hold dots,
+names of Services may not. */}}
 {{- define "order-service.fullname" -}}
 {{- $name := include "order-service.name" . -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- default $full .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
+{{- regexReplaceAll "-+$" (default $full .Values.fullnameOverride | replace "." "-" | trunc 45) "" -}}
+{{- end -}}
+
+{{/* Name of a service of the demo. Pods of a StatefulSet carry its name and a hash of 10 characters in a label, so it has at
+most 52 characters. (dict "root" $ "component" NAME) */}}
+{{- define "order-service.demoName" -}}
+{{- $room := sub 51 (len .component) | int -}}
+{{- $full := include "order-service.fullname" .root | trunc $room -}}
+{{- printf "%s-%s" (regexReplaceAll "-+$" $full "") .component -}}
 {{- end -}}
 
 {{/* Labels of an object. (dict "root" $ "component" NAME) */}}
 {{- define "order-service.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+helm.sh/chart: {{ regexReplaceAll "[-_.]+$" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63) "" }}
 {{ include "order-service.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: order-service
@@ -44,13 +53,20 @@ app.kubernetes.io/component: {{ .component }}
 automountServiceAccountToken: false
 # Nothing of ours reads the variables that Kubernetes makes of Services, and some of them would look like settings.
 enableServiceLinks: false
-{{- with .root.Values.images.pullSecrets }}
+{{- with include "order-service.pullSecrets" .root }}
+{{ . }}
+{{- end }}
+securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+{{- end -}}
+
+{{/* Secrets of the registry, for every pod, the demo's too. */}}
+{{- define "order-service.pullSecrets" -}}
+{{- with .Values.images.pullSecrets -}}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
-{{- end }}
-securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{- define "order-service.containerSecurity" -}}
@@ -59,20 +75,89 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* Where pods of a role may run. (dict "root" $ "component" NAME "values" .Values.ROLE) */}}
-{{- define "order-service.scheduling" -}}
-{{- with .values.nodeSelector }}
+{{/* Labels of a pod: those to select by, then `podLabels`. A role's own entry wins over the one for all pods.
+(dict "root" $ "component" NAME "values" .Values.ROLE) */}}
+{{- define "order-service.podLabels" -}}
+{{ include "order-service.selector" . }}
+{{- with include "order-service.extraPodLabels" . }}
+{{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* `podLabels` alone. (dict "root" $ "values" .Values.ROLE) */}}
+{{- define "order-service.extraPodLabels" -}}
+{{- with merge (dict) (default (dict) .values.podLabels) (default (dict) .root.Values.podLabels) -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Annotations of a pod, likewise, over those in `own`. Empty when there are none.
+(dict "root" $ "component" NAME "values" .Values.ROLE ["own" MAP]) */}}
+{{- define "order-service.podAnnotations" -}}
+{{- $values := merge (dict) (default (dict) .values.podAnnotations) (default (dict) .root.Values.podAnnotations) -}}
+{{- with merge $values (default (dict) .own) -}}
+{{- toYaml . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Number of replicas of a Deployment. (dict "root" $ "component" NAME "values" .Values.ROLE "scaler" NAME) */}}
+{{- define "order-service.replicas" -}}
+{{- if .values.autoscaling.enabled -}}
+{{- with include "order-service.keptReplicas" . }}replicas: {{ . }}{{ end -}}
+{{- else -}}
+replicas: {{ .values.replicas }}
+{{- end -}}
+{{- end -}}
+
+{{/* Replicas that an upgrade has to keep while an autoscaler decides; empty where the manifest needs no number.
+
+An upgrade that turns autoscaling on would remove `replicas` from the manifest, and Kubernetes would then set it to 1. So it
+renders the live number, and marks the Deployment: later upgrades have to go on rendering it. A release that began with
+autoscaling never renders a number, so that a rollback does not bring back an old one. */}}
+{{- define "order-service.keptReplicas" -}}
+{{- $scaling := .values.autoscaling -}}
+{{- $name := printf "%s-%s" (include "order-service.fullname" .root) .component -}}
+{{- if $scaling.enabled -}}
+{{- $live := include "order-service.live" (dict "root" .root "api" "apps/v1" "kind" "Deployment" "name" $name) | fromJson -}}
+{{- with $live -}}
+{{- $scaler := include "order-service.live" (dict "root" $.root "api" "autoscaling/v2" "kind" "HorizontalPodAutoscaler" "name" $.scaler) | fromJson -}}
+{{- if not $scaler -}}
+{{- min $scaling.maxReplicas .spec.replicas | max $scaling.minReplicas -}}
+{{- else if hasKey (default (dict) .metadata.annotations) "order-service/keeps-replicas" -}}
+{{- .spec.replicas -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* An object of the cluster as JSON; empty where there is no such object, or no cluster, as for `helm template`.
+(dict "root" $ "api" VERSION "kind" KIND "name" NAME) */}}
+{{- define "order-service.live" -}}
+{{- lookup .api .kind .root.Release.Namespace .name | toJson -}}
+{{- end -}}
+
+{{/* Where pods may run: what the role says, else what is said for all pods.
+(dict "root" $ "values" .Values.ROLE) */}}
+{{- define "order-service.placement" -}}
+{{- $all := .root.Values -}}
+{{- with default $all.nodeSelector .values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.tolerations }}
+{{- with default $all.tolerations .values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.affinity }}
+{{- with default $all.affinity .values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.priorityClassName }}
+{{- with default $all.priorityClassName .values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- end -}}
+
+{{/* Where pods of a Deployment may run, and how they are spread.
+(dict "root" $ "component" NAME "values" .Values.ROLE) */}}
+{{- define "order-service.scheduling" -}}
+{{- include "order-service.placement" . }}
 {{- if .root.Values.topologySpread }}
 topologySpreadConstraints:
   {{- range .root.Values.topologySpread }}
@@ -103,12 +188,13 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{/* Variables that every process of ours reads, then those of `env`. (dict "root" $ "env" MAP) */}}
+{{/* Variables that every process of ours reads, then those of `env`. A role's own endpoint for traces replaces the one for
+all, because a name that stands twice breaks later patches of the list. (dict "root" $ "env" MAP) */}}
 {{- define "order-service.env" -}}
 - { name: RUST_LOG, value: {{ .root.Values.logs.level | quote }} }
 - { name: LOG_FORMAT, value: json }
-{{- with .root.Values.tracing.endpoint }}
-- { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }} }
+{{- if and .root.Values.tracing.endpoint (not (hasKey .env "OTEL_EXPORTER_OTLP_ENDPOINT")) }}
+- { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .root.Values.tracing.endpoint | quote }} }
 {{- end }}
 {{- range $name, $value := .env }}
 - { name: {{ $name }}, value: {{ $value | quote }} }
@@ -131,7 +217,7 @@ readinessProbe:
 
 {{- define "order-service.brokers" -}}
 {{- if .Values.demo.enabled -}}
-{{ include "order-service.fullname" . }}-kafka:9092
+{{ include "order-service.demoName" (dict "root" . "component" "kafka") }}:9092
 {{- else -}}
 {{ .Values.kafka.brokers }}
 {{- end -}}

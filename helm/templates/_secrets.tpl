@@ -7,12 +7,11 @@ and ends in crash reports; and the api's keys have to be a file anyway, so there
 where you bring it. As JSON. */}}
 {{- define "order-service.secrets" -}}
 {{- $v := .Values -}}
-{{- $full := include "order-service.fullname" . -}}
 {{- $database := $v.database.url -}}
 {{- $redis := $v.redis.url -}}
 {{- if $v.demo.enabled -}}
-{{- $database = printf "postgres://orders:%s@%s-postgres:5432/orders" (urlquery $v.demo.postgres.password) $full -}}
-{{- $redis = printf "redis://%s-redis:6379" $full -}}
+{{- $database = printf "postgres://orders:%s@%s:5432/orders" (urlquery $v.demo.postgres.password) (include "order-service.demoName" (dict "root" . "component" "postgres")) -}}
+{{- $redis = printf "redis://%s:6379" (include "order-service.demoName" (dict "root" . "component" "redis")) -}}
 {{- end -}}
 {{- $sasl := $v.kafka.sasl.existingSecret -}}
 {{- dict

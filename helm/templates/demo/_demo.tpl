@@ -3,7 +3,8 @@
 volumes "claim" whether it keeps data "container" YAML of the container's own fields) */}}
 {{- define "order-service.demo" -}}
 {{- $v := .root.Values.demo -}}
-{{- $full := printf "%s-%s" (include "order-service.fullname" .root) .component -}}
+{{- $full := include "order-service.demoName" . -}}
+{{- $role := dict "root" .root "component" .component "values" $v -}}
 apiVersion: v1
 kind: Service
 metadata:
@@ -28,11 +29,20 @@ spec:
     matchLabels: {{- include "order-service.selector" . | nindent 6 }}
   template:
     metadata:
-      labels: {{- include "order-service.selector" . | nindent 8 }}
+      labels: {{- include "order-service.podLabels" $role | nindent 8 }}
+      {{- with include "order-service.podAnnotations" $role }}
+      annotations: {{- . | nindent 8 }}
+      {{- end }}
     spec:
       automountServiceAccountToken: false
       # Kafka's image takes every variable that begins with KAFKA_ for a setting, those made of Services too.
       enableServiceLinks: false
+      {{- with include "order-service.pullSecrets" .root }}
+      {{- . | nindent 6 }}
+      {{- end }}
+      {{- with include "order-service.placement" $role }}
+      {{- trim . | nindent 6 }}
+      {{- end }}
       securityContext:
         runAsNonRoot: true
         runAsUser: {{ .user }}

@@ -1,0 +1,272 @@
+# Tests of single objects that the chart renders, for scripts/chart-test.
+# shellcheck shell=bash disable=SC2154,SC2016 # chart, kubernetes and work are set there; jq reads the quoted variables.
+
+# objects FILE: prints the objects of a rendering as one JSON list. Helm converts them, so that its own reading of YAML counts.
+objects() {
+    local folder=$work/objects
+    mkdir -p "$folder/templates"
+    printf 'apiVersion: v2\nname: objects\nversion: 0.0.0\n' >"$folder/Chart.yaml"
+    cp "$1" "$folder/objects.yaml"
+    cat >"$folder/templates/json.yaml" <<'TEMPLATE'
+{{- $all := list }}
+{{- range splitList "\n---\n" (print "\n" (.Files.Get "objects.yaml")) }}
+{{- with fromYaml . }}{{ $all = append $all . }}{{ end }}
+{{- end }}
+{{ dict "objects" $all | toJson }}
+TEMPLATE
+    helm template objects "$folder" | grep '^{' | jq -c .objects
+}
+
+# rendered VALUES [OPTION...]: like `render`, into the list that `none` reads.
+rendered() {
+    render "$@" >"$work/rendered.yml" || complain "not rendered: $*"
+    objects "$work/rendered.yml" >"$work/rendered"
+}
+
+# none MESSAGE FILTER [JQ-OPTION...]: complains about each line that the jq filter prints of the objects rendered last.
+none() {
+    local message=$1 filter=$2 found
+    shift 2
+    found=$(jq -r "$@" "$jq_pods $filter" "$work/rendered") || { complain "jq: $message" && return; }
+    [[ -z $found ]] || complain "$message:"$'\n'"$found"
+}
+# Every pod of a rendering: the object that makes it, its metadata, its spec and the component.
+jq_pods='
+def pods: .[]
+    | select(.kind | IN("Pod", "Job", "Deployment", "StatefulSet"))
+    | {object: "\(.kind)/\(.metadata.name)"} + (if .kind == "Pod" then {metadata, spec} else .spec.template end)
+    | .component = (.metadata.labels["app.kubernetes.io/component"] | if IN("postgres", "redis", "kafka") then "demo" else . end);
+'
+
+# Every pod, hooks and demo included, goes where it is told to; a component's own values win.
+placement() {
+    cat >"$work/placement-values.yaml" <<'YAML'
+podLabels: { team: all, cost: shop, app.kubernetes.io/part-of: shop }
+podAnnotations: { sidecar.istio.io/inject: "false" }
+nodeSelector: { pool: all }
+tolerations: [{ key: dedicated, value: all, effect: NoSchedule }]
+affinity: { nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions: [{ key: pool, operator: Exists }] }] } } }
+priorityClassName: all
+images: { pullSecrets: [registry] }
+YAML
+    local component values
+    for values in demo external production; do
+        # What production's values say of roles is not in question here.
+        rendered "$values" --values "$work/placement-values.yaml"
+        none "pods of $values that ignore what is said for all pods" '
+            pods | select(
+                .metadata.labels.cost != "shop" or .metadata.labels["app.kubernetes.io/part-of"] != "shop"
+                or .metadata.annotations["sidecar.istio.io/inject"] != "false"
+                or ([.spec.tolerations[]?.key] != ["dedicated"]) or (.spec.nodeSelector // {} | length == 0)
+                or (.spec.affinity.nodeAffinity == null) or ((.spec.priorityClassName // "") == "")
+                or ([.spec.imagePullSecrets[]?.name] != ["registry"])
+            ) | "  " + .object'
+        [[ $(jq "$jq_pods [pods] | length" "$work/rendered") -ge 4 ]] || complain "fewer than four pods in $values"
+        conform "$work/rendered.yml"
+    done
+    for component in worker api migrate test demo; do
+        cat >"$work/own-values.yaml" <<YAML
+$component:
+  podLabels: { team: own }
+  podAnnotations: { own: "yes" }
+  nodeSelector: { pool: own }
+  tolerations: [{ key: own }]
+  affinity: { podAffinity: {} }
+  priorityClassName: own
+YAML
+        rendered demo --values "$work/placement-values.yaml" --values "$work/own-values.yaml"
+        none "pods that do not go where $component.* says, or where only $component should" '
+            pods | select(.component == $component) as $pod | [
+                .metadata.labels.team == "own", .metadata.annotations.own == "yes", .spec.nodeSelector.pool == "own",
+                .spec.tolerations == [{key: "own"}], (.spec.affinity // {} | keys == ["podAffinity"]),
+                .spec.priorityClassName == "own", .metadata.labels.cost == "shop",
+                .metadata.annotations["sidecar.istio.io/inject"] == "false"
+            ] | select(all | not) | "  " + $pod.object' --arg component "$component"
+        rendered demo --values "$work/placement-values.yaml" --set-json "$component.tolerations=[{\"key\": \"own\"}]"
+        none "pods that follow $component.tolerations, and are not its own" '
+            pods | select(.component != $component and .spec.tolerations[0].key == "own") | "  " + .object' \
+            --arg component "$component"
+    done
+}
+
+# Names that stand twice: Kubernetes takes one of the two, and patches of such lists go wrong later.
+no_name_twice() {
+    local values endpoint=OTEL_EXPORTER_OTLP_ENDPOINT
+    for values in demo external production; do
+        rendered "$values" --set tracing.endpoint=http://all:4317 \
+            --set "worker.env.$endpoint=http://own:4317,api.env.$endpoint=http://own:4317"
+        none "names that stand twice in $values" '
+            def twice: group_by(.)[] | select(length > 1) | .[0];
+            pods | .object as $object | .spec
+                | ([.volumes[]?.name] | twice),
+                  (.containers[], .initContainers[]? | ([.env[]?.name] | twice), ([.volumeMounts[]?.mountPath] | twice))
+                | "  \($object): \(.)"'
+        none "pods of $values whose $endpoint is not the nearest one" '
+            pods | (if .component | IN("worker", "api") then "http://own:4317" else "http://all:4317" end) as $wanted
+                | select(.component != "demo")
+                | select([.spec.containers[].env[] | select(.name == $endpoint).value] != [$wanted]) | "  " + .object' \
+            --arg endpoint "$endpoint"
+        # A variable that the chart sets has a value of its own; `env` must not offer a second one.
+        none "variables that the chart sets and values.schema.json lets worker.env or api.env set, too" '
+            ($schema[0].properties | {worker: .worker.properties.env, api: .api.properties.env}) as $env
+            | pods | .component as $role | select($env[$role])
+            | .spec.containers[].env[].name | select(. != $endpoint)
+            | select(. as $name | $own[0][$role].env // {} | has($name) | not)
+            | select($env[$role].properties[.] or (. as $name | $env[$role].patternProperties | keys | any(. as $p | $name | test($p))))
+            | "  \($role).env.\(.)"' --arg endpoint "$endpoint" --slurpfile schema "$chart/values.schema.json" \
+            --slurpfile own <(values_of "$values")
+    done
+    # The collector of one role has to be reachable where network policies hold.
+    rendered external --set "networkPolicy.enabled=true,api.env.$endpoint=http://own:4317"
+    none "network policies that keep the api from its collector" '
+        .[] | select(.kind == "NetworkPolicy" and (.metadata.name | endswith("-api")))
+        | select([.spec.egress[].ports[].port] | index(4317) | not) | "  " + .metadata.name'
+}
+
+# values_of VALUES: the values file as JSON.
+values_of() {
+    { echo 'kind: Values' && cat "$chart/ci/$1-values.yaml"; } >"$work/values.yml"
+    objects "$work/values.yml" | jq '.[0]'
+}
+
+# The longest names that Helm admits, also with a dot, give names and labels that Kubernetes admits.
+long_names() {
+    local release values
+    # 53 characters; the second one is cut right behind a dash, the third one behind a dot.
+    for release in orders-of-the-northern-warehouses-and-their-suppliers \
+        orders-of-the-northern-warehouse-with-every--supplier \
+        orders.of.the.northern.warehouses.and.their.suppliers; do
+        for values in demo production; do
+            helm template "$release" "$chart" --namespace shop --kube-version "$kubernetes" \
+                --values "$chart/ci/$values-values.yaml" --set metrics.dashboard.enabled=true \
+                --set-string "nameOverride=$release-and-everything-else" >"$work/long.yml" ||
+                { complain "release $release with $values is not rendered" && continue; }
+            objects "$work/long.yml" >"$work/rendered"
+            none "objects of $values in release $release whose name or label Kubernetes refuses" '
+                # Pods of a StatefulSet have "-" and a hash of 10 in a label; KEDA puts "keda-hpa-" before its name.
+                {StatefulSet: 52, ScaledObject: 54, Job: 63, Service: 63, Pod: 63} as $longest
+                | (.[] | .metadata.name as $name | .kind as $kind
+                    | select(($name | length) > ($longest[$kind] // 253)
+                        or ($name | test("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$") | not)
+                        or ($kind == "Service" and ($name | test("^[a-z]") | not)))
+                    | "  \(.kind)/\($name): \($name | length)"),
+                  (.[] | "\(.kind)/\(.metadata.name)" as $object
+                    | .. | objects | (.labels?, .matchLabels?, (.selector? | objects | select(has("app.kubernetes.io/name"))))
+                    | objects | to_entries[] | select(.value | strings)
+                    | select((.value | length) > 63 or (.value | test("^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$") | not))
+                    | "  \($object): \(.key): \(.value)")'
+            [[ $values != demo ]] || demo_is_found
+        done
+    done
+    if helm template 2024-orders "$chart" --kube-version "$kubernetes" --values "$chart/ci/demo-values.yaml" >"$work/out" 2>&1; then
+        complain 'not refused: a release whose Services would begin with a digit'
+    fi
+    grep -q '2024-orders-order-service cannot be the name of a Service' "$work/out" || complain 'refused without naming the Service'
+}
+
+# Addresses that our pods get are those of the demo's Services.
+demo_is_found() {
+    none 'addresses that no Service of the demo has' '
+        [.[] | select(.kind == "Service").metadata.name] as $services
+        | [.[] | select(.kind == "Secret").stringData // {} | .[] | strings | capture("@(?<host>[^:/]+):5432|^redis://(?<redis>[^:]+)")
+            | .host // .redis]
+          + [pods | .spec.containers[].env[]? | select(.name == "KAFKA_BROKERS").value | split(":")[0]]
+          + [pods | .spec.initContainers[]?.command[-1] | capture(" -h (?<host>[^ ]+) ").host]
+          + [pods | .spec.containers[].command[]? | capture("^--verify=http://(?<host>[^:]+)").host]
+          + [.[] | select(.kind == "StatefulSet").spec.serviceName]
+        | unique[] | select(IN($services[]) | not) | "  " + .'
+}
+
+# An upgrade keeps the number of replicas that an autoscaler chose, and the one from before autoscaling. Here there is no cluster
+# to ask: fixed objects replace its answers (scripts/cluster-test asks a real one).
+live_replicas() {
+    local case live wanted mark copy=$work/live
+    rendered production
+    none 'numbers of replicas without a cluster, where an autoscaler decides' '
+        .[] | select(.kind == "Deployment" and .spec.replicas != null) | "  " + .metadata.name'
+    cp -r "$chart" "$copy"
+    # Autoscaling from 2 to 9. What runs, whether an autoscaler and the mark are there; what the upgrade renders.
+    while read -r case live wanted mark; do
+        local annotations='{}' scaler='{}'
+        [[ $case != marked ]] || annotations='{"order-service/keeps-replicas": "true"}'
+        [[ $case == new ]] || scaler='{"kind": "HorizontalPodAutoscaler"}'
+        # The digit makes Helm read it after _helpers.tpl, so that it replaces the definition there.
+        cat >"$copy/templates/0-live.tpl" <<TEMPLATE
+{{- define "order-service.live" -}}
+{{- if eq .kind "Deployment" }}{"metadata": {"annotations": $annotations}, "spec": {"replicas": $live}}
+{{- else if has .name (list "orders-order-service-api" "keda-hpa-orders-order-service-worker") }}$scaler
+{{- else }}{{ fail "no autoscaler has this name" }}{{ end -}}
+{{- end -}}
+TEMPLATE
+        chart=$copy rendered external --set kafka.partitions=12,kafka.createTopics=false,database.connectionBudget=300 \
+            --set-json 'api.autoscaling={"enabled": true, "minReplicas": 2, "maxReplicas": 9}' \
+            --set-json 'worker.autoscaling={"enabled": true, "minReplicas": 2, "maxReplicas": 9}'
+        none "Deployments of $live replicas, autoscaling $case, that do not get $wanted ($mark)" '
+            [.[] | select(.kind == "Deployment")] | if length == 2 then .[] else "  no two Deployments" | halt_error end
+            | select(.spec.replicas != $wanted or (.metadata.annotations // {} | has("order-service/keeps-replicas")) != ($mark == "marked"))
+            | "  \(.metadata.name): \(.spec.replicas)"' --argjson wanted "$wanted" --arg mark "$mark"
+    done <<'CASES'
+new 7 7 marked
+new 2 2 marked
+new 1 2 marked
+new 0 2 marked
+new 12 9 marked
+marked 5 5 marked
+marked 0 0 marked
+on 5 null unmarked
+CASES
+    rendered external --set worker.replicas=4,api.replicas=3
+    none 'replicas that are not those of the values' '
+        .[] | select(.kind == "Deployment")
+        | select(.spec.replicas != {"orders-order-service-worker": 4, "orders-order-service-api": 3}[.metadata.name])
+        | "  " + .metadata.name'
+}
+
+# The alerts of a release watch that release alone, wherever Prometheus is shared, and link to your runbooks.
+alerts() {
+    local url=https://runbooks.example.com/order-service
+    rendered production --set-string "metrics.prometheusRule.runbookBaseUrl=$url"
+    cp "$work/rendered" "$work/rule"
+    none 'selectors that are not limited to this release' "$jq_selectors"'
+        .[] | select(.kind == "PrometheusRule").spec.groups[].rules[] | .alert as $alert | .expr | selectors
+        | select(test("\\{namespace=\"shop\",release=\"orders\",job=~?\"(worker|api|worker\\|api)\"[,}]") | not)
+        | "  \($alert): \(.)"'
+    none 'alerts without a link to their section of docs/runbooks.md' '
+        ($runbooks | [scan("(?m)^## (.*)$")[0] | ascii_downcase]) as $sections
+        | .[] | select(.kind == "PrometheusRule").spec.groups[].rules[]
+        | select(.annotations.runbook_url != "\($url)#\(.alert | ascii_downcase)"
+            or (.alert | ascii_downcase | IN($sections[]) | not))
+        | "  \(.alert): \(.annotations.runbook_url)"' --arg url "$url" --rawfile runbooks docs/runbooks.md
+    none 'a ServiceMonitor that does not set the labels that alerts select by' '
+        .[] | select(.kind == "ServiceMonitor").spec
+        | select(.jobLabel != "app.kubernetes.io/component"
+            or ([.endpoints[].relabelings[]? | select(.targetLabel == "release").replacement] != ["orders"]))'
+    rendered production --set 'metrics.prometheusRule.selector=cluster="a"' \
+        --set 'metrics.prometheusRule.jobs.worker=orders.worker,metrics.prometheusRule.jobs.api=shop/api'
+    none 'selectors that are not those of the values' "$jq_selectors"'
+        .[] | select(.kind == "PrometheusRule").spec.groups[].rules[].expr | selectors
+        | select(test("\\{cluster=\"a\",job=(\"orders\\.worker\"|\"shop/api\"|~\"orders\\\\\\\\\\.worker\\|shop/api\")[,}]") | not)'
+    # Values of an earlier chart, as `helm upgrade --reuse-values` takes them: `null` removes a default.
+    rendered production --set metrics.prometheusRule.jobs=null,metrics.prometheusRule.selector=null \
+        --set migrate.tolerations=null,test.podLabels=null,podAnnotations=null,tolerations=null
+    none 'selectors that are not limited to this release, without their values' "$jq_selectors"'
+        .[] | select(.kind == "PrometheusRule").spec.groups[].rules[].expr | selectors
+        | select(test("\\{namespace=\"shop\",release=\"orders\",job=~?\"(worker|api|worker\\|api)\"[,}]") | not)'
+    if ! have promtool; then
+        printf '\n*** promtool is not there: THE RENDERED ALERTS WERE NOT EVALUATED.\n\n' >&2
+        return
+    fi
+    jq '.[] | select(.kind == "PrometheusRule").spec' "$work/rule" >"$work/alerts.json"
+    cp "$chart/ci/alerts_test.yml" "$work/"
+    promtool test rules "$work/alerts_test.yml" >"$work/out" 2>&1 || { cat "$work/out" >&2 && complain 'promtool test rules'; }
+}
+# Selectors of a PromQL expression, each with its braces or none.
+jq_selectors='
+def selectors:
+    gsub("\"(?<text>[^\"]*)\""; "\"\(.text | gsub("[{}]"; ""))\"")
+    | gsub("(?<l>\\{[^}]*\\})?\\[[^\\]]*\\]"; "\(.l // "")")
+    | gsub("\\b(by|without|on|ignoring)\\s*\\([^)]*\\)"; "")
+    | match("(?<![\\w.])([a-zA-Z_:][a-zA-Z0-9_:]*)(\\s*\\(|\\{[^}]*\\})?"; "g")
+    | select(.captures[0].string | test("^(and|or|unless|offset|bool|group_left|group_right)$") | not)
+    | select(.captures[1].string // "" | endswith("(") | not) | .string;
+'
