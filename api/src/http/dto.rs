@@ -43,7 +43,7 @@ pub(super) struct OrderSummary {
     date_created: String,
     /// When the order was first stored: RFC 3339, UTC.
     created_at: String,
-    /// ISO 4217 code of the currency.
+    /// Currency: an ISO 4217 alphabetic code, current or historic.
     currency: String,
     /// The sum paid, in minor units.
     amount: i64,

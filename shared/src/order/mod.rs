@@ -7,6 +7,7 @@
 //! | [`model`](Order) | the four structs, each field with its type, rule and documentation, once |
 //! | `entity` | the macro that makes struct, reader, writer, checks and schema of them |
 //! | [`rule`](Rule) | the rules a field can have |
+//! | `registry` | the currencies and language subtags that exist |
 //! | `decode` | bytes to [`Order`], or a [`Refusal`] |
 //! | `foreign` | the values of fields that we do not know |
 //! | `timestamp` | RFC 3339 in and out |
@@ -18,6 +19,7 @@ mod entity;
 mod foreign;
 mod model;
 mod refusal;
+mod registry;
 mod revision;
 mod rule;
 #[cfg(feature = "sample")]

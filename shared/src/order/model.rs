@@ -31,7 +31,7 @@ entity! {
         payment: Payment = Object(Payment::ENTITY);
         /// The lines of the order, in its own order.
         items: Vec<Item> = Objects(List::lines(Item::ENTITY));
-        /// Language of the customer: a registered BCP 47 tag.
+        /// Language of the customer: a valid BCP 47 tag of registered subtags.
         locale: SmolStr = Text(Text::LOCALE), "en";
         /// Signature of the system that sent the order, where it signs.
         internal_signature: SmolStr = Text(Text::OPTIONAL), "";
@@ -77,7 +77,7 @@ entity! {
         transaction: SmolStr = Text(Text::CODE), "b563feb7b2b84b6test";
         /// Identifies the request for the payment, where there was one.
         request_id: SmolStr = Text(Text::OPTIONAL), "";
-        /// ISO 4217 code of the currency.
+        /// Currency: an ISO 4217 alphabetic code, current or historic.
         currency: SmolStr = Text(Text::CURRENCY), "USD";
         /// The payment provider.
         provider: SmolStr = Text(Text::NAME), "wbpay";

@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use iso_currency::Currency;
-use language_tags::LanguageTag;
 use serde_json::Value;
 use validator::ValidateEmail;
+
+use super::registry::{is_currency, is_language_tag};
 
 /// An object of the order's document.
 #[derive(Debug)]
@@ -220,24 +220,24 @@ impl Text {
         shape: |text| text.bytes().all(|byte| byte.is_ascii_digit()),
     };
 
-    /// A registered BCP 47 language tag.
+    /// A valid BCP 47 language tag: registered subtags, deprecated ones included.
     pub const LOCALE: Self = Self {
         code: "bcp47",
         min_length: 2,
         max_length: 256,
         pattern: Some("^[A-Za-z0-9-]+$"),
         format: None,
-        shape: is_registered_language,
+        shape: is_language_tag,
     };
 
-    /// An ISO 4217 alphabetic code in capitals.
+    /// An ISO 4217 alphabetic code, current or historic, in capitals.
     pub const CURRENCY: Self = Self {
         code: "iso4217",
         min_length: 3,
         max_length: 3,
         pattern: Some("^[A-Z]{3}$"),
         format: None,
-        shape: |text| Currency::from_code(text).is_some(),
+        shape: is_currency,
     };
 
     /// An E.164 number: `+` and 2 to 15 digits, the first of them not 0.
@@ -397,28 +397,6 @@ impl List {
             entity,
         }
     }
-}
-
-/// Whether a tag is well-formed and its subtags are registered.
-fn is_registered_language(text: &str) -> bool {
-    // Nearly every order has one of these, and looking a tag up costs an allocation.
-    if matches!(text, "de" | "en" | "es" | "fr" | "ru" | "tr" | "zh") {
-        return true;
-    }
-    // What the crate lets pass beyond RFC 5646: private-use subtags of any length, and, as it compares texts, every
-    // primary subtag that sorts between the private-use codes `qaa` and `qtz`, such as `qq`.
-    if !text
-        .split('-')
-        .all(|subtag| (1..=8).contains(&subtag.len()))
-    {
-        return false;
-    }
-    let primary = text.split('-').next().unwrap_or_default();
-    if primary.len() != 3 && primary.starts_with(['q', 'Q']) && !primary.eq_ignore_ascii_case("qu")
-    {
-        return false;
-    }
-    LanguageTag::parse(text).is_ok_and(|tag| tag.is_valid())
 }
 
 /// Whether a text is an address as HTML 5 defines it, or one with an internationalised domain or an address literal.

@@ -1,6 +1,7 @@
 //! Tests of the order through its public interface.
 
 mod properties;
+mod registries;
 mod rules;
 mod shape;
 mod times;
