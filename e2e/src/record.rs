@@ -168,7 +168,28 @@ pub fn valid_samples(seed: u64) -> Vec<Draft> {
         &order(),
         &format!("\"foreign\":{}", "9".repeat(400)),
     )));
+    samples.push(negative_zeros(order()));
+    // Codes of recent years, and some that were withdrawn.
+    for (currency, locale) in [("XAD", "ajs"), ("ANG", "iw"), ("DEM", "i-klingon")] {
+        let mut order = order();
+        order.payment.currency = currency.into();
+        order.locale = locale.into();
+        samples.push(Draft::order(&order));
+    }
     samples
+}
+
+/// The order with the integer 0 written as `-0`.
+fn negative_zeros(mut order: Order) -> Draft {
+    order.payment.custom_fee = 0;
+    order.items[0].status = 0;
+    let json = String::from_utf8(order.to_json()).unwrap();
+    let json = json
+        .replace("\"custom_fee\":0", "\"custom_fee\":-0")
+        .replace("\"status\":0", "\"status\":-0");
+    let draft = Draft::valid(json.into_bytes());
+    assert_eq!(draft.class, Draft::order(&order).class);
+    draft
 }
 
 /// The same document under a uid of the same kind that no other run has: digits are part of every kind.
@@ -283,6 +304,8 @@ fn malformed_values(order: &Order, rng: &mut StdRng) -> impl Iterator<Item = Vec
         json.replace(&amount, "\"amount\":9223372036854775808")
             .into_bytes(),
         json.replace(&amount, "\"amount\":1e3").into_bytes(),
+        json.replace(&amount, "\"amount\":-0.0").into_bytes(),
+        json.replace(&amount, "\"amount\":-01").into_bytes(),
         json.replace(&amount, &format!("{amount},{amount}"))
             .into_bytes(),
         with_members(order, "\"locale\":\"en\""),

@@ -71,10 +71,52 @@ fn read(value: &[u8], reading: &mut Reading) -> Result<Order, Refusal> {
             format!("not UTF-8 at byte {}", error.valid_up_to()),
         )
     })?;
+    read_text(text, reading).or_else(|refusal| {
+        let text = without_negative_zeros(text).ok_or(refusal)?;
+        *reading = Reading::default();
+        read_text(&text, reading)
+    })
+}
+
+fn read_text(text: &str, reading: &mut Reading) -> Result<Order, Refusal> {
     let mut source = serde_json::Deserializer::from_str(text);
     Order::read(&mut source, reading)
         .and_then(|order| source.end().map(|()| order))
         .map_err(|error| refusal(Reason::MalformedJson, reading.describe(&error)))
+}
+
+/// `text` with every integer `-0` written as ` 0`, which has the same length; `None` if there is no such integer.
+///
+/// JSON's grammar has the integer `-0`, but `serde_json` reads it as a float, like `-0.0`, which is no integer of ours. Only
+/// texts that could not be read get here, so that others do not pay for it.
+fn without_negative_zeros(text: &str) -> Option<String> {
+    let mut bytes = text.as_bytes().to_vec();
+    let (mut in_string, mut found, mut at) = (false, false, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => at += 1,
+            b'-' if !in_string && is_integer_zero(&bytes[at - at.min(1)..]) => {
+                bytes[at] = b' ';
+                found = true;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found.then(|| String::from_utf8(bytes).ok())?
+}
+
+/// Whether the `-0` after the first byte of `text` is a whole number, and not part of `1e-0`, `-0.5` or `-01`.
+fn is_integer_zero(text: &[u8]) -> bool {
+    let blank = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    match text {
+        [before, b'-', b'0', after, ..] => {
+            (matches!(before, b':' | b',' | b'[') || blank(*before))
+                && (matches!(after, b',' | b']' | b'}') || blank(*after))
+        }
+        _ => false,
+    }
 }
 
 fn refusal(reason: Reason, detail: String) -> Refusal {

@@ -131,9 +131,7 @@ fn integers_end_at_their_width() {
             (digits.clone(), false),
             (format!("-{digits}"), false),
         ] {
-            let order = model_with(&pointer, "HERE")
-                .to_string()
-                .replace("\"HERE\"", &text);
+            let order = text_with_value(&pointer, &text);
             let outcome = decode(order.as_bytes(), ForeignFields::Ignore);
             let malformed = outcome.is_err_and(|refusal| {
                 refusal.reason == Reason::MalformedJson
@@ -142,6 +140,102 @@ fn integers_end_at_their_width() {
                         .starts_with(&format!("{}: wrong type or out of range", path(&pointer)))
             });
             assert_eq!(malformed, !fits, "{pointer} {text}");
+        }
+    }
+}
+
+/// The model with the value at `pointer` replaced by the JSON text `value`.
+fn text_with_value(pointer: &str, value: &str) -> String {
+    model_with(pointer, "HERE")
+        .to_string()
+        .replace("\"HERE\"", value)
+}
+
+#[test]
+fn negative_zero_is_the_integer_zero() {
+    for (pointer, rule) in fields() {
+        if rule.json_type() != "integer" {
+            continue;
+        }
+        for spelling in ["-0", " -0 ", "\n-0\r\n"] {
+            let outcome = decode(
+                text_with_value(&pointer, spelling).as_bytes(),
+                ForeignFields::Refuse,
+            );
+            let zero = decode(
+                text_with_value(&pointer, "0").as_bytes(),
+                ForeignFields::Refuse,
+            );
+            assert_eq!(outcome, zero, "{pointer} {spelling:?}");
+            if rule.minimum() == Some(1) {
+                assert_eq!(outcome.unwrap_err().reason, Reason::InvalidOrder);
+            } else {
+                assert!(outcome.is_ok(), "{pointer} {spelling:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn negative_zero_changes_nothing_around_it() {
+    let text = text_with_members(r#""a":[-0,-0.0,1e-0,-0],"b\"":"c\\","d":"\",-0,\"""#)
+        .replace("\"custom_fee\":0", "\"custom_fee\":-0")
+        .replace("Ploshad Mira 15", r#"\":-0,\\"#);
+    assert!(text.contains("\"custom_fee\":-0"));
+    let decoded = decode(text.as_bytes(), ForeignFields::Ignore).unwrap();
+    assert_eq!(decoded.order.delivery.address, r#"":-0,\"#);
+    assert_eq!(decoded.order.payment.custom_fee, 0);
+    assert_eq!(decoded.foreign_fields, 3);
+    // A second fault is found, in its place.
+    let text = text.replace("\"en\"", "7");
+    assert_malformed(text, "locale: wrong type or out of range, line 1");
+}
+
+#[test]
+fn other_spellings_are_no_integers() {
+    for (pointer, rule) in fields() {
+        if rule.json_type() != "integer" {
+            continue;
+        }
+        for spelling in [
+            "-0.0",
+            "-0.",
+            "-0e0",
+            "-0E-0",
+            "0.0",
+            "0e0",
+            "1e0",
+            "1E+2",
+            "1e-0",
+            "1.0",
+            "-00",
+            "00",
+            "01",
+            "-01",
+            "+1",
+            "+0",
+            "--0",
+            "-",
+            "-+0",
+            "- 0",
+            ".0",
+            "0x0",
+            "1_0",
+            "0 0",
+            "1-0",
+            "-0-0",
+            "-0 -0",
+            "\"-0\"",
+            "[-0]",
+            "9223372036854775808",
+            "-9223372036854775809",
+        ] {
+            let refusal = refusal(text_with_value(&pointer, spelling));
+            assert_eq!(
+                refusal.reason,
+                Reason::MalformedJson,
+                "{pointer} {spelling}"
+            );
         }
     }
 }
@@ -325,10 +419,7 @@ fn nesting_is_bounded_anywhere() {
         );
         assert_malformed(nest(open, close, 10_000), "");
         for (pointer, _) in fields() {
-            let text = model_with(&pointer, "HERE")
-                .to_string()
-                .replace("\"HERE\"", &nest(open, close, 10_000));
-            assert_malformed(text, "");
+            assert_malformed(text_with_value(&pointer, &nest(open, close, 10_000)), "");
         }
     }
 }
