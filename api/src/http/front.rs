@@ -17,6 +17,7 @@ use poem::{
 use poem_openapi::OpenApi;
 use shared::{
     config::ConfigError,
+    runtime::request,
     telemetry::traces::{self, TRACEPARENT},
 };
 use tokio::time::timeout;
@@ -149,7 +150,15 @@ impl Front {
         if !self.admits(client, &caller, now) {
             return Work::done(Problem::RateLimited);
         }
+        if let Err(malformed) = request::check(&head.method, &head.uri, head.version, &head.headers)
+        {
+            return Work::done(Problem::from(malformed));
+        }
         if route == Route::Unmatched {
+            // Only OPTIONS may have this target: it asks about the server as a whole.
+            if head.uri.path() == "*" {
+                return Work::done(options());
+            }
             return Work::done(Problem::NotFound);
         }
         match head.method {
@@ -162,8 +171,8 @@ impl Front {
             return Work::done(Problem::from(denial));
         }
         match route {
-            Route::Order => Work::Call(self.order.call(request(head))),
-            Route::Orders => Work::Call(self.orders.call(request(head))),
+            Route::Order => Work::Call(self.order.call(endpoint_request(head))),
+            Route::Orders => Work::Call(self.orders.call(endpoint_request(head))),
             Route::Page
             | Route::Asset
             | Route::Docs
@@ -225,7 +234,7 @@ impl Work<'_> {
 }
 
 /// The request as an endpoint takes it; ours read its address and its headers, and nothing else.
-fn request(head: Parts) -> Request {
+fn endpoint_request(head: Parts) -> Request {
     let mut request = Request::default();
     *request.uri_mut() = head.uri;
     *request.headers_mut() = head.headers;

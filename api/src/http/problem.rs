@@ -5,6 +5,7 @@ use poem::{
     http::{HeaderName, HeaderValue, StatusCode, header},
 };
 use serde::Serialize;
+use shared::runtime::request::MalformedRequest;
 
 use crate::{auth::Denial, lookup::LookupError};
 
@@ -195,6 +196,12 @@ impl From<LookupError> for Problem {
         match error {
             LookupError::Overloaded | LookupError::Unavailable => Self::Unavailable,
         }
+    }
+}
+
+impl From<MalformedRequest> for Problem {
+    fn from(malformed: MalformedRequest) -> Self {
+        Self::BadRequest(malformed.detail())
     }
 }
 

@@ -12,4 +12,5 @@ mod lists;
 mod lookups;
 mod outages;
 mod pages;
+mod requests;
 mod start;

@@ -1,17 +1,24 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use poem::{
-    Endpoint, EndpointExt, IntoResponse, Response, Route, Server, get, handler,
-    http::{StatusCode, header},
+    Endpoint, EndpointExt, IntoResponse, Request, Response, Route, Server, get, handler,
+    http::{HeaderValue, Method, StatusCode, header},
     listener::{Acceptor, Listener, TcpListener},
     web::{Data, Json},
 };
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::health::{Probe, Report};
+use super::{
+    health::{Probe, Report},
+    request,
+};
 use crate::telemetry::metrics;
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 /// What the admin port answers from.
 #[derive(Clone)]
@@ -57,7 +64,34 @@ impl Admin {
             .at("/readyz", get(readyz))
             .at("/metrics", get(render_metrics))
             .data(self)
+            .around(guard)
     }
+}
+
+/// Rejects malformed requests, answers OPTIONS, and adds `Allow` where a method is not allowed.
+async fn guard(endpoint: Arc<impl Endpoint>, request: Request) -> poem::Result<Response> {
+    let checked = request::check(
+        request.method(),
+        request.uri(),
+        request.version(),
+        request.headers(),
+    );
+    if let Err(malformed) = checked {
+        return Err(poem::Error::from_string(
+            malformed.detail(),
+            StatusCode::BAD_REQUEST,
+        ));
+    }
+    let of_server = request.uri().path() == "*";
+    let is_options = request.method() == Method::OPTIONS;
+    let mut response = endpoint.get_response(request).await;
+    if of_server || response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        if is_options {
+            response = StatusCode::NO_CONTENT.into_response();
+        }
+        response.headers_mut().insert(header::ALLOW, METHODS);
+    }
+    Ok(response)
 }
 
 #[handler]

@@ -28,6 +28,14 @@ impl Request {
         }
     }
 
+    /// A request with exactly this head, which ends without an empty line.
+    pub(crate) fn verbatim(port: u16, head: &str) -> Self {
+        Self {
+            port,
+            head: head.to_owned(),
+        }
+    }
+
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.head.push_str(&format!("{name}: {value}\r\n"));
         self

@@ -75,6 +75,16 @@ impl Replica {
         Request::new(self.port, method, path)
     }
 
+    /// Sends these lines as the head of a request to the public port.
+    pub(crate) async fn send_head(&self, lines: &[&str]) -> Response {
+        send_head(self.port, lines).await
+    }
+
+    /// Sends these lines as the head of a request to the admin port.
+    pub(crate) async fn send_admin_head(&self, lines: &[&str]) -> Response {
+        send_head(self.admin_port, lines).await
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Response {
         self.request("GET", path).send().await
     }
@@ -148,4 +158,12 @@ impl Replica {
     pub(crate) async fn stopped(self) {
         self.running.await.unwrap().unwrap();
     }
+}
+
+async fn send_head(port: u16, lines: &[&str]) -> Response {
+    let head: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    Request::verbatim(port, &head)
+        .header("Connection", "close")
+        .send()
+        .await
 }

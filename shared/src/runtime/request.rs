@@ -1,0 +1,236 @@
+//! What HTTP/1.1 demands of the head of a request and hyper leaves to the server: RFC 9112, section 3.2.
+
+use std::net::Ipv6Addr;
+
+use poem::http::{HeaderMap, Method, Uri, Version, header, uri::Scheme};
+
+/// A request that the server must answer with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MalformedRequest {
+    /// No `Host`, more than one, or one that is not `host` or `host:port`.
+    Host,
+    /// A request target that its method does not allow.
+    Target,
+}
+
+impl MalformedRequest {
+    /// What is expected, for the client.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Host => "A request has one Host header with host or host:port.",
+            Self::Target => "A request target is a path or an http URL, or * of OPTIONS.",
+        }
+    }
+}
+
+/// Checks `Host` and the form of the request target.
+///
+/// # Errors
+/// If the request is malformed. A request of HTTP/1.0 needs no `Host`.
+pub fn check(
+    method: &Method,
+    target: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<(), MalformedRequest> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_authority(host.as_bytes()) => {}
+        (None, _) if version < Version::HTTP_11 => {}
+        _ => return Err(MalformedRequest::Host),
+    }
+    let fits = match (target.scheme(), target.authority()) {
+        // `http::Uri` takes any text without a slash for an authority.
+        (None, Some(_)) => *method == Method::CONNECT,
+        (Some(scheme), Some(authority)) => {
+            let authority = authority.as_str().as_bytes();
+            (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
+                && !matches!(authority, [] | [b':', ..])
+                && is_authority(authority)
+        }
+        (_, None) if target.path() == "*" => *method == Method::OPTIONS,
+        (_, None) => true,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(MalformedRequest::Target)
+    }
+}
+
+/// Whether `text` is `host` or `host:port`, where both may be empty, without user information (RFC 3986, section 3.2).
+fn is_authority(text: &[u8]) -> bool {
+    let port = if let [b'[', rest @ ..] = text {
+        let Some(end) = rest.iter().position(|byte| *byte == b']') else {
+            return false;
+        };
+        let address = str::from_utf8(&rest[..end]).unwrap_or_default();
+        if address.parse::<Ipv6Addr>().is_err() {
+            return false;
+        }
+        &rest[end + 1..]
+    } else {
+        after_name(text)
+    };
+    match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+/// What follows the registered name or IPv4 address at the beginning of `text`.
+fn after_name(mut text: &[u8]) -> &[u8] {
+    loop {
+        let end = text.iter().position(|byte| !NAME_BYTES[usize::from(*byte)]);
+        text = &text[end.unwrap_or(text.len())..];
+        match text {
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                text = rest;
+            }
+            _ => return text,
+        }
+    }
+}
+
+/// Which bytes are `unreserved` or `sub-delims` of RFC 3986. A table, because every request is checked.
+static NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = matches!(
+            byte as u8,
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
+                | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        );
+        byte += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_head(head: &str, hosts: &[&str]) -> Result<(), MalformedRequest> {
+        let parts: Vec<_> = head.split(' ').collect();
+        let [method, target, version] = parts[..] else {
+            panic!("{head}");
+        };
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(header::HOST, host.parse().unwrap());
+        }
+        let version = match version {
+            "1.0" => Version::HTTP_10,
+            _ => Version::HTTP_11,
+        };
+        check(
+            &method.parse().unwrap(),
+            &target.parse().unwrap(),
+            version,
+            &headers,
+        )
+    }
+
+    #[test]
+    fn one_host_is_needed() {
+        assert_eq!(check_head("GET / 1.0", &[]), Ok(()));
+        assert_eq!(check_head("GET / 1.1", &["a"]), Ok(()));
+        for (head, hosts) in [
+            ("GET / 1.1", &[][..]),
+            ("GET http://a/ 1.1", &[]),
+            ("OPTIONS * 1.1", &[]),
+            ("GET / 1.1", &["a", "a"]),
+            ("GET / 1.0", &["a", "b"]),
+            ("GET http://a/ 1.1", &["a", "a"]),
+            ("GET / 1.0", &["a b"]),
+        ] {
+            assert_eq!(
+                check_head(head, hosts),
+                Err(MalformedRequest::Host),
+                "{head} {hosts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address() {
+        for host in [
+            "",
+            "localhost",
+            "a_b-c.example",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[fd00::1]:8081",
+            "EXAMPLE.com:",
+            "a%20b",
+            "caf%C3%A9.example",
+            "a:80000",
+        ] {
+            assert_eq!(check_head("GET / 1.1", &[host]), Ok(()), "{host}");
+        }
+        for host in [
+            "a b",
+            "a/b",
+            "http://a",
+            "user@a",
+            "a:b",
+            "a:80:80",
+            "::1",
+            "[::1",
+            "::1]",
+            "[]",
+            "[a]",
+            "[::1]a",
+            "[::1]:a",
+            "[fe80::1%25eth0]",
+            "a%2",
+            "a%zz",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "<a>",
+            "\"a\"",
+            "a, b",
+            "a\tb",
+            "é",
+        ] {
+            assert_eq!(
+                check_head("GET / 1.1", &[host]),
+                Err(MalformedRequest::Host),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_target_fits_its_method() {
+        for head in [
+            "GET /order/a?nocache=1 1.1",
+            "GET /* 1.1",
+            "GET http://shop.example/orders 1.1",
+            "GET https://[::1]:8080/ 1.1",
+            "OPTIONS http://shop.example 1.1",
+            "OPTIONS * 1.1",
+            "CONNECT shop.example:443 1.1",
+        ] {
+            assert_eq!(check_head(head, &["other"]), Ok(()), "{head}");
+        }
+        for head in [
+            "GET * 1.1",
+            "HEAD * 1.1",
+            "GET shop.example:80 1.1",
+            "OPTIONS shop.example 1.1",
+            "GET ftp://shop.example/ 1.1",
+            "GET http://user@shop.example/ 1.1",
+            "GET http://:80/ 1.1",
+        ] {
+            assert_eq!(
+                check_head(head, &["a"]),
+                Err(MalformedRequest::Target),
+                "{head}"
+            );
+        }
+    }
+}
