@@ -3,10 +3,10 @@
 //! The file holds one key a line, `NAME sha256:HEX SCOPE,SCOPE`, where HEX is the SHA-256 of the token that the caller
 //! presents. Blank lines and lines that begin with `#` are passed over.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
 
 use sha2::{Digest, Sha256};
-use shared::config::ConfigError;
+use shared::config::{ConfigError, read_text};
 
 /// The variable that names the file.
 const VARIABLE: &str = "API_KEYS_FILE";
@@ -73,7 +73,7 @@ impl Keys {
     /// When it cannot be read, holds no key, or has a line that is not understood; the error names the line by its number
     /// and quotes none of it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::SecretFile {
+        let text = read_text(path).map_err(|source| ConfigError::SecretFile {
             variable: VARIABLE.to_owned(),
             path: path.display().to_string(),
             source,
@@ -276,6 +276,16 @@ mod tests {
             );
         }
         assert!(Keys::parse("# nothing\n").unwrap_err().contains("no key"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_name() {
+        let path = std::env::temp_dir().join(format!("api-keys-mark-{}", std::process::id()));
+        let text = format!("\u{feff}support sha256:{DIGEST} orders:read\r\n");
+        std::fs::write(&path, text).unwrap();
+        let keys = Keys::read(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(keys.unwrap().keys[0].caller.name, "support");
     }
 
     #[test]

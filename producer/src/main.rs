@@ -1,11 +1,12 @@
 //! Generates orders and sends them to Kafka.
 //!
-//! `source` says what to send, `send` when, and `kafka` how; `verify` reads it back.
+//! `source` holds what to send (`order_file` reads it from a file), `send` when, and `kafka` how; `verify` reads it back.
 
 mod cli;
 mod generate;
 mod interrupt;
 mod kafka;
+mod order_file;
 mod progress;
 mod send;
 mod source;

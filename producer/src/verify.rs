@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
+use shared::config::read_text;
 use ureq::Agent;
 
 use crate::cli;
@@ -110,7 +111,7 @@ impl Verify {
 }
 
 fn bearer(path: &PathBuf) -> anyhow::Result<String> {
-    let token = std::fs::read_to_string(path)
+    let token = read_text(path)
         .with_context(|| format!("--api-key-file: cannot read {}", path.display()))?;
     Ok(format!("Bearer {}", token.trim()))
 }
@@ -190,6 +191,15 @@ mod tests {
             assert!(error.ends_with(problem), "{error}");
             serving.join().unwrap();
         }
+    }
+
+    #[test]
+    fn reads_the_key_of_any_editor() {
+        let path = std::env::temp_dir().join(format!("api-key-{}", std::process::id()));
+        std::fs::write(&path, "\u{feff}t0ken\r\n").unwrap();
+        let authorization = bearer(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(authorization.unwrap(), "Bearer t0ken");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Flat, because envy cannot parse numbers inside `#[serde(flatten)]`. A value that cannot be read names its variable and
 //! stops the start; an unknown variable is left alone, for orchestrators inject their own beside ours.
 
-use std::{env, fs, time::Duration};
+use std::{env, fs, io, path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -108,8 +108,20 @@ fn problem(variable: &str, error: &envy::Error) -> String {
     }
 }
 
+/// Reads a text file without the byte order mark that some editors write in front of UTF-8.
+///
+/// # Errors
+/// If the file cannot be read or is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    let text = fs::read_to_string(path)?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(text) => text.to_owned(),
+        None => text,
+    })
+}
+
 fn read_secret(variable: &str, path: &str) -> Result<String, ConfigError> {
-    match fs::read_to_string(path) {
+    match read_text(path) {
         Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
         Err(source) => Err(ConfigError::SecretFile {
             variable: variable.to_owned(),
@@ -361,10 +373,13 @@ mod tests {
     #[test]
     fn a_secret_comes_from_its_file() {
         let path = env::temp_dir().join(format!("order-service-secret-{}", std::process::id()));
-        fs::write(&path, "redis://:hidden@cache:6379\n").unwrap();
-        let redis: Redis = read("REDIS_", &[("REDIS_URL_FILE", path.to_str().unwrap())]).unwrap();
+        for (mark, end) in [("", "\n"), ("\u{feff}", "\r\n")] {
+            fs::write(&path, format!("{mark}redis://:hidden@cache:6379{end}")).unwrap();
+            let file = path.to_str().unwrap();
+            let redis: Redis = read("REDIS_", &[("REDIS_URL_FILE", file)]).unwrap();
+            assert_eq!(redis.url, "redis://:hidden@cache:6379");
+        }
         fs::remove_file(&path).unwrap();
-        assert_eq!(redis.url, "redis://:hidden@cache:6379");
         let missing = read::<Redis>("REDIS_", &[("REDIS_URL_FILE", "/nowhere/at/all")]).err();
         assert!(
             missing

@@ -94,6 +94,55 @@ fn file_arrives_byte_for_byte_under_its_uids() {
     }
 }
 
+/// As editors and tools of Windows write it.
+#[test]
+fn file_with_a_byte_order_mark_arrives_without_it() {
+    let topic = Topic::create("mark");
+    let orders = [r#"{"order_uid":"a"}"#, r#"{"order_uid":"b"}"#];
+    let lines = TempFile::new("mark.ndjson");
+    fs::write(
+        &lines.0,
+        format!("\u{feff}{}\r\n\r\n{}", orders[0], orders[1]),
+    )
+    .unwrap();
+    let array = TempFile::new("mark.json");
+    fs::write(
+        &array.0,
+        format!("\u{feff}[\r\n{}\r\n]\r\n", orders.join(",\r\n")),
+    )
+    .unwrap();
+    let wide = TempFile::new("wide.ndjson");
+    let utf16 = fs::read_to_string(&lines.0).unwrap();
+    let utf16: Vec<u8> = utf16.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(&wide.0, utf16).unwrap();
+    for file in [&lines, &array] {
+        let said = succeeded(&producer(&[
+            "send",
+            "--topic",
+            &topic.name,
+            "--file",
+            file.path(),
+        ]));
+        assert!(said.contains("acknowledged 2, failed 0"), "{said}");
+    }
+    let output = producer(&["send", "--topic", &topic.name, "--file", wide.path()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said.contains("UTF-8 is expected; convert it: iconv"),
+        "{said}"
+    );
+
+    let mut values: Vec<_> = topic
+        .records()
+        .into_iter()
+        .map(|record| record.value.unwrap())
+        .collect();
+    values.sort();
+    let [a, b] = orders.map(|order| order.as_bytes().to_vec());
+    assert_eq!(values, [a.clone(), a, b.clone(), b]);
+}
+
 #[test]
 fn made_up_orders_follow_the_seed_and_one_uid_keeps_its_partition() {
     let topic = Topic::create("seed");
