@@ -174,6 +174,10 @@ pub async fn watch(health: Arc<Health>, lookup: Lookup, postgres: Postgres, redi
             }
         });
         let answered = overdue.as_ref().map(drop);
+        if health.postgres.is_up() && answered.is_err() {
+            // Its connection may have been dead, and Postgres well. Requests are refused until an answer comes.
+            ticks.reset_immediately();
+        }
         health.postgres.set(answered.map_err(|error| error as _));
         let (Some(redis), Some(state), Some(dependency)) = (&redis, state, &health.redis) else {
             continue;
@@ -197,6 +201,9 @@ pub async fn watch_replica(replica: Postgres, health: Dependency) {
         ticks.tick().await;
         let version = |replica: Postgres| async move { replica.schema_version().await };
         let answered = insist(&replica, Instant::now(), version).await;
+        if health.is_up() && answered.is_err() {
+            ticks.reset_immediately();
+        }
         health.set(answered.as_ref().map(drop).map_err(|error| error as _));
     }
 }

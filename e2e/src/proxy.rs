@@ -1,7 +1,8 @@
-//! A road to a service that a test may cut, freeze, slow down, and on which a COMMIT can be lost or answered late.
+//! A road to a service that a test may cut, freeze, slow down or make lose its connections, and on which a COMMIT can be
+//! lost or answered late.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -43,6 +44,17 @@ struct Road {
     holds: bool,
     /// The sockets of each connection, by its number, so that they can be ended: the client's, and ours at the server.
     sockets: BTreeMap<u64, [TcpStream; 2]>,
+    /// The connections whose data is taken in and lost.
+    forgotten: BTreeSet<u64>,
+}
+
+/// What happens to a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    /// It is acknowledged, and goes nowhere.
+    Vanishes,
+    EndsConnection,
 }
 
 #[derive(Default)]
@@ -61,14 +73,15 @@ impl State {
         self.changed.notify_all();
     }
 
-    /// Waits until `piece` may pass; false when its connection is to end instead.
-    fn pass(&self, piece: &[u8], rng: &mut StdRng, is_answer_to_commit: bool) -> bool {
+    /// Waits until it is clear what happens to `piece` of the connection `number`.
+    fn fate(&self, number: u64, piece: &[u8], rng: &mut StdRng, is_answer_to_commit: bool) -> Fate {
         let road = self
             .changed
             .wait_while(self.lock(), |road| {
                 let held = road.held.as_ref().is_some_and(|held| contains(piece, held));
                 road.holds |= held;
                 !road.cut
+                    && !road.forgotten.contains(&number)
                     && (road.frozen
                         || held
                         || is_answer_to_commit && road.commits == Commits::HoldAnswers)
@@ -77,12 +90,28 @@ impl State {
         let lost = road.cut
             || is_answer_to_commit && road.commits == Commits::LoseAnswers
             || road.loss > 0.0 && rng.random_bool(road.loss);
+        if lost {
+            return Fate::EndsConnection;
+        }
+        if road.forgotten.contains(&number) {
+            return Fate::Vanishes;
+        }
         let delay = road.delay;
         drop(road);
-        if !lost && !delay.is_zero() {
+        if !delay.is_zero() {
             thread::sleep(delay);
         }
-        !lost
+        Fate::Passes
+    }
+
+    fn has_forgotten(&self, number: u64) -> bool {
+        self.lock().forgotten.contains(&number)
+    }
+
+    fn end(&self, number: u64) {
+        let mut road = self.lock();
+        road.sockets.remove(&number);
+        road.forgotten.remove(&number);
     }
 }
 
@@ -167,12 +196,24 @@ impl Proxy {
         self.state.change(|road| road.frozen = true);
     }
 
+    /// Forgets the connections that are open, as a middlebox does: what is sent on them is acknowledged and lost, and even
+    /// their end is not passed on. New connections are served. [`Proxy::restore`] does not bring them back.
+    pub fn forget_connections(&self) {
+        self.state
+            .change(|road| road.forgotten = road.sockets.keys().copied().collect());
+    }
+
+    /// How many forgotten connections the client still holds open.
+    pub fn forgotten(&self) -> usize {
+        self.state.lock().forgotten.len()
+    }
+
     /// Lets pass everything again, at once and without loss.
     pub fn restore(&self) {
         self.state.change(|road| {
-            let sockets = std::mem::take(&mut road.sockets);
             *road = Road {
-                sockets,
+                sockets: std::mem::take(&mut road.sockets),
+                forgotten: std::mem::take(&mut road.forgotten),
                 ..Road::default()
             };
         });
@@ -237,38 +278,51 @@ fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> 
     thread::spawn({
         let (committing, state) = (Arc::clone(&committing), Arc::clone(state));
         move || {
-            copy(from, to, |sent| {
+            copy(&from, &to, |sent| {
                 // The statement is sent in one piece, for it fits into the smallest packet.
                 if contains(sent, b"COMMIT") {
                     committing.store(true, Ordering::SeqCst);
                 }
-                state.pass(sent, &mut rng, false)
+                state.fate(number, sent, &mut rng, false)
             });
-            state.lock().sockets.remove(&number);
+            end(&from, &to);
+            state.end(number);
         }
     });
     let mut rng = StdRng::seed_from_u64(!number);
     let state = Arc::clone(state);
     thread::spawn(move || {
-        copy(server, client, |sent| {
+        copy(&server, &client, |sent| {
             let is_answer_to_commit = committing.swap(false, Ordering::SeqCst);
-            state.pass(sent, &mut rng, is_answer_to_commit)
+            state.fate(number, sent, &mut rng, is_answer_to_commit)
         });
+        // The client of a forgotten connection does not learn that the server has ended it.
+        if !state.has_forgotten(number) {
+            end(&server, &client);
+        }
     });
     Ok(())
 }
 
-/// Copies until either side ends or a piece may not pass.
-fn copy(mut from: TcpStream, mut to: TcpStream, mut may_pass: impl FnMut(&[u8]) -> bool) {
+/// Copies until either side ends or a piece ends the connection.
+fn copy(mut from: &TcpStream, mut to: &TcpStream, mut fate: impl FnMut(&[u8]) -> Fate) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        if !may_pass(&buffer[..length]) || to.write_all(&buffer[..length]).is_err() {
+        let ends = match fate(&buffer[..length]) {
+            Fate::Passes => to.write_all(&buffer[..length]).is_err(),
+            Fate::Vanishes => false,
+            Fate::EndsConnection => true,
+        };
+        if ends {
             break;
         }
     }
-    // The other direction notices, if it has not ended already.
-    let _ = to.shutdown(Shutdown::Both);
-    let _ = from.shutdown(Shutdown::Both);
+}
+
+/// Ends both sides; the other direction notices, if it has not ended already.
+fn end(one: &TcpStream, other: &TcpStream) {
+    let _ = one.shutdown(Shutdown::Both);
+    let _ = other.shutdown(Shutdown::Both);
 }
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {

@@ -13,7 +13,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 use rdkafka::statistics::Statistics;
-use shared::{kafka::Bootstrap, telemetry::traces};
+use shared::{
+    kafka::{Bootstrap, LIMITS},
+    telemetry::traces,
+};
 
 use crate::cli;
 
@@ -133,6 +136,9 @@ pub(crate) fn producer(
     let bootstrap = Bootstrap::new(&config.brokers).context("KAFKA_BROKERS")?;
     let mut client = ClientConfig::new();
     for (name, value) in config.connection_properties() {
+        client.set(name, value);
+    }
+    for (name, value) in LIMITS {
         client.set(name, value);
     }
     client

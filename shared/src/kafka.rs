@@ -1,4 +1,4 @@
-//! The way back to brokers that a client of Kafka has forgotten.
+//! What every client of Kafka shares: limits of a silent connection, and the way back to brokers that a client has forgotten.
 
 use std::{
     ffi::{CString, NulError},
@@ -6,6 +6,15 @@ use std::{
 };
 
 use rdkafka::{ClientContext, Statistics, bindings::rd_kafka_brokers_add, client::Client};
+
+/// Limits after which librdkafka closes a connection that does not answer and opens another one.
+///
+/// The defaults are 60 s for a request and 30 s for connecting. A connection that a middlebox has forgotten would stop its
+/// partitions for that long, and outlast the time that a producer gives a record.
+pub const LIMITS: [(&str, &str); 2] = [
+    ("socket.timeout.ms", "10000"),
+    ("socket.connection.setup.timeout.ms", "10000"),
+];
 
 /// The brokers that a client begins with, and whether it has to begin again.
 ///

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cluster;
+mod connections;
 mod dashboard;
 mod dead_letters;
 mod http;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Draft, Http, Ledger, OtlpReceiver, Span, SpanKind, Stack};
+use e2e::{Admin, Draft, Http, Ledger, OtlpReceiver, Proxy, Span, SpanKind, Stack, until};
 use serde_json::Value;
 use shared::order::sample::Generator;
 
@@ -190,15 +190,137 @@ fn a_receiver_that_is_not_there_costs_nothing_but_spans() {
         // The port for discarding, which nobody has open.
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
     let mut stack = nobody.start();
-    stack
-        .command("producer", &["send", "-n", "100"])
-        .succeeded();
-    stack.settle();
+    let log = send(&stack, 100);
+    assert_eq!(
+        log.matches("trace collector does not answer").count(),
+        1,
+        "{log}"
+    );
     let uid = stack.database().orders().into_keys().next().unwrap();
     assert_eq!(stack.apis[0].order(&uid).status, 200);
     assert_eq!(stack.database().count(), 100);
     stack.stop_workers();
     stack.apis[0].process.terminate();
+}
+
+/// Sends so many records, each with a trace of its own, and waits until they are finished. Returns the producer's log.
+#[track_caller]
+fn send(stack: &Stack, count: usize) -> String {
+    let sent = stack.command("producer", &["send", "-n", &count.to_string()]);
+    let log = sent.stderr.clone();
+    sent.succeeded();
+    stack.settle();
+    log
+}
+
+fn lost(admin: &Admin, reason: &str) -> u64 {
+    admin.metric("trace_spans_dropped_total", &format!("\"{reason}\""))
+}
+
+#[track_caller]
+fn await_export(admin: &Admin, up: u64) {
+    until(&format!("trace_export_up to be {up}"), || {
+        match admin.metric("trace_export_up", "") {
+            seen if seen == up => Ok(()),
+            other => Err(other.to_string()),
+        }
+    });
+}
+
+#[test]
+fn an_outage_of_the_receiver_is_logged_once_and_each_lost_span_is_counted() {
+    let receiver = OtlpReceiver::start();
+    let link = Proxy::to(&receiver.url());
+    link.cut();
+    let mut stack = Stack::builder("lost-spans")
+        .workers(1)
+        .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &link.url(&receiver.url()))
+        .variable("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
+        .variable("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .variable("OTEL_BSP_MAX_QUEUE_SIZE", "20")
+        .start();
+    let worker = &stack.workers[0];
+    for reason in ["queue_full", "export_failed"] {
+        assert_eq!(lost(&worker.admin, reason), 0);
+    }
+    let (mut records, mut failed) = (0, 0);
+    for _ in 0..3 {
+        send(&stack, 200);
+        records += 200;
+        until("one more export that failed", || {
+            match lost(&worker.admin, "export_failed") {
+                now if now > failed => {
+                    failed = now;
+                    Ok(())
+                }
+                same => Err(same.to_string()),
+            }
+        });
+    }
+    await_export(&worker.admin, 0);
+    link.restore();
+    until("spans that arrive", || {
+        send(&stack, 1);
+        records += 1;
+        match receiver
+            .spans()
+            .iter()
+            .any(|span| span.service() == "worker")
+        {
+            true => Ok(()),
+            false => Err("none"),
+        }
+    });
+    await_export(&worker.admin, 1);
+    // Each record has three spans in the worker.
+    until("each span to be received or counted", || {
+        let received = receiver
+            .spans()
+            .into_iter()
+            .filter(|span| span.service() == "worker");
+        let lost = ["queue_full", "export_failed"].map(|reason| lost(&worker.admin, reason));
+        match (received.count() as u64, lost) {
+            (received, lost @ [1.., _]) if received + lost[0] + lost[1] == 3 * records => Ok(()),
+            other => Err(format!("{other:?} of {}", 3 * records)),
+        }
+    });
+    let log = worker.process.log();
+    for line in ["trace collector does not answer", "trace collector is back"] {
+        assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
+    }
+    stack.stop_workers();
+}
+
+#[test]
+fn a_forgotten_connection_to_the_receiver_is_replaced() {
+    let receiver = OtlpReceiver::start();
+    let link = Proxy::to(&receiver.url());
+    let stack = Stack::builder("forgotten-receiver")
+        .workers(1)
+        .variable("OTEL_EXPORTER_OTLP_ENDPOINT", &link.url(&receiver.url()))
+        .variable("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
+        .variable("OTEL_BSP_SCHEDULE_DELAY", "100")
+        .start();
+    let worker = &stack.workers[0];
+    send(&stack, 1);
+    await_export(&worker.admin, 1);
+    link.forget_connections();
+    until("the worker to close the dead connection", || {
+        send(&stack, 1);
+        match link.forgotten() {
+            0 => Ok(()),
+            left => Err(format!("{left} still open")),
+        }
+    });
+    let before = receiver.spans().len();
+    until("spans that arrive", || {
+        send(&stack, 1);
+        match receiver.spans().len() > before {
+            true => Ok(()),
+            false => Err("none"),
+        }
+    });
+    await_export(&worker.admin, 1);
 }
 
 #[test]

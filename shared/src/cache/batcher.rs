@@ -10,13 +10,10 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    Cmd, Pipeline, Value,
-    aio::{ConnectionLike, ConnectionManager},
-};
+use redis::{Cmd, Pipeline, Value, aio::ConnectionLike};
 use tokio::{sync::oneshot, task::yield_now, time::timeout};
 
-use super::CacheError;
+use super::{CacheError, link::Node};
 
 /// So many commands go without waiting for more: Redis is to be at work while further requests are read.
 const FULL: usize = 16;
@@ -24,7 +21,7 @@ const FULL: usize = 16;
 /// Puts commands for one connection together; clones share everything.
 #[derive(Clone)]
 pub(super) struct Batcher {
-    connection: ConnectionManager,
+    node: Arc<Node>,
     timeout: Duration,
     waiting: Arc<Mutex<Vec<Call>>>,
 }
@@ -37,9 +34,9 @@ struct Call {
 
 impl Batcher {
     /// A batch must be answered within `timeout`.
-    pub(super) fn new(connection: ConnectionManager, timeout: Duration) -> Self {
+    pub(super) fn new(node: Arc<Node>, timeout: Duration) -> Self {
         Self {
-            connection,
+            node,
             timeout,
             waiting: Arc::default(),
         }
@@ -87,7 +84,7 @@ impl Batcher {
         self.send(calls).await;
     }
 
-    async fn send(mut self, mut calls: Vec<Call>) {
+    async fn send(self, mut calls: Vec<Call>) {
         calls.retain(|call| !call.reply.is_closed());
         if calls.is_empty() {
             return;
@@ -98,9 +95,8 @@ impl Batcher {
             pipeline.add_command(command);
             senders.push(reply);
         }
-        let query = self
-            .connection
-            .req_packed_commands(&pipeline, 0, senders.len());
+        let mut connection = self.node.connection();
+        let query = connection.req_packed_commands(&pipeline, 0, senders.len());
         let replies = match timeout(self.timeout, query).await {
             Ok(replies) => replies.map_err(CacheError::from),
             Err(_) => Err(CacheError::Deadline(self.timeout)),

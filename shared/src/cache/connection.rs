@@ -1,21 +1,24 @@
 //! Where connections to Redis come from: one node or a cluster, multiplexed or pooled.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool_redis::{Manager, Pool, Runtime};
 use futures_util::future::join_all;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisFuture,
     RedisResult, Value,
-    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
+    aio::{ConnectionLike, ConnectionManager},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
     io::tcp::TcpSettings,
 };
-use tokio::sync::OnceCell;
 
-use super::{CacheError, batcher::Batcher};
+use super::{
+    CacheError,
+    batcher::Batcher,
+    link::{Cluster, Node as SharedNode},
+};
 use crate::config::{self, ConfigError};
 
 /// Connections that the worker's pool may hold: one for each batch that may be in its Redis stage, and one for repairs.
@@ -25,10 +28,9 @@ const POOL_SIZE: usize = 8;
 const SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) enum Source {
-    Shared(ConnectionManager),
+    Shared(Arc<SharedNode>),
     Pooled(Pool),
-    /// Connects when first used; afterwards it follows the cluster by itself.
-    Cluster(Box<ClusterClient>, OnceCell<ClusterConnection>),
+    Cluster(Arc<Cluster>),
 }
 
 impl Source {
@@ -36,14 +38,8 @@ impl Source {
         let Some(client) = single_client(config)? else {
             return Self::cluster(config);
         };
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(config.timeout))
-            // Each call has a deadline of its own; a second timer would be set and cancelled at every read.
-            .set_response_timeout(None)
-            .set_number_of_retries(1)
-            .set_min_delay(Duration::from_millis(10));
-        ConnectionManager::new_lazy_with_config(client, settings)
-            .map(Self::Shared)
+        SharedNode::new(client, config.timeout)
+            .map(|node| Self::Shared(Arc::new(node)))
             .map_err(|error| malformed(&error))
     }
 
@@ -74,28 +70,42 @@ impl Source {
             .tcp_settings(tcp_settings())
             .build()
             .map_err(|error| malformed(&error))?;
-        Ok(Self::Cluster(Box::new(client), OnceCell::new()))
+        Ok(Self::Cluster(Arc::new(Cluster::new(
+            client,
+            config.timeout,
+        ))))
     }
 
     /// A batcher over the one connection that all share, where there is one.
     pub(super) fn batcher(&self, timeout: Duration) -> Option<Batcher> {
         match self {
-            Self::Shared(manager) => Some(Batcher::new(manager.clone(), timeout)),
-            Self::Pooled(_) | Self::Cluster(..) => None,
+            Self::Shared(node) => Some(Batcher::new(Arc::clone(node), timeout)),
+            Self::Pooled(_) | Self::Cluster(_) => None,
         }
     }
 
     pub(super) async fn connection(&self) -> Result<Connection, CacheError> {
         match self {
-            Self::Shared(manager) => Ok(Connection::Shared(manager.clone())),
+            Self::Shared(node) => Ok(Connection::Shared(node.connection())),
             // Boxed: every read of the api would carry the room for what connecting takes, 14 kB.
             Self::Pooled(pool) => Box::pin(pooled(pool)).await,
-            Self::Cluster(client, connected) => Box::pin(clustered(client, connected)).await,
+            Self::Cluster(cluster) => Box::pin(clustered(cluster)).await,
+        }
+    }
+
+    /// Replaces connections that do not answer. Call it after a call that missed its deadline or lost its connection.
+    pub(super) fn suspect(&self) {
+        match self {
+            Self::Shared(node) => node.suspect(),
+            // What killed one connection has often killed the idle ones too. Trying each costs a deadline, connecting
+            // again costs little.
+            Self::Pooled(pool) => drop(pool.retain(|_, _| false)),
+            Self::Cluster(cluster) => cluster.suspect(),
         }
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(self, Self::Cluster(..))
+        matches!(self, Self::Cluster(_))
     }
 }
 
@@ -109,14 +119,8 @@ async fn pooled(pool: &Pool) -> Result<Connection, CacheError> {
         })
 }
 
-async fn clustered(
-    client: &ClusterClient,
-    connected: &OnceCell<ClusterConnection>,
-) -> Result<Connection, CacheError> {
-    let connection = connected
-        .get_or_try_init(|| client.get_async_connection())
-        .await?;
-    Ok(Connection::Cluster(connection.clone()))
+async fn clustered(cluster: &Cluster) -> Result<Connection, CacheError> {
+    Ok(Connection::Cluster(cluster.connection().await?))
 }
 
 /// The addresses of `REDIS_URL`.
@@ -135,8 +139,8 @@ pub(super) fn client(url: &str) -> Result<Client, redis::RedisError> {
     Client::open(info.set_tcp_settings(tcp_settings()))
 }
 
-/// Without Nagle's delay, and with an end to a connection whose server has gone without a word: calls that miss their
-/// deadline do not end it, and by itself the kernel tries for a quarter of an hour.
+/// Without Nagle's delay. The kernel ends a connection whose server no longer acknowledges anything; its own default is a
+/// quarter of an hour.
 fn tcp_settings() -> TcpSettings {
     let settings = TcpSettings::default().set_nodelay(true);
     #[cfg(target_os = "linux")]

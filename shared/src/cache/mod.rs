@@ -11,6 +11,7 @@ mod clock;
 mod connection;
 mod durations;
 mod entry;
+mod link;
 mod state;
 mod subscription;
 
@@ -155,9 +156,11 @@ impl Cache {
         }
         let started = Instant::now();
         let result = work.await;
-        self.inner
-            .breaker
-            .record(result.as_ref().err().is_none_or(|error| !error.is_outage()));
+        let answered = result.as_ref().err().is_none_or(|error| !error.is_outage());
+        self.inner.breaker.record(answered);
+        if !answered {
+            self.inner.source.suspect();
+        }
         self.inner.durations.record(operation, started.elapsed());
         result
     }

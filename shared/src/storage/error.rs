@@ -88,6 +88,16 @@ impl StorageError {
         }
     }
 
+    /// Whether the connection was silent or ended, so that others to the same server may be dead too.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Deadline(_) | Self::Connection(_) => true,
+            // The server shuts down.
+            Self::Database { code, .. } => code.starts_with("57P"),
+            Self::Unexpected(_) => false,
+        }
+    }
+
     /// Whether the connection that the error came over must not be used again.
     pub(super) fn spoils_connection(&self) -> bool {
         match self.class() {

@@ -10,6 +10,7 @@ mod postgres;
 mod read;
 mod repairs;
 pub mod schema;
+mod silence;
 mod write;
 
 pub use changes::{Change, ChangeSet};

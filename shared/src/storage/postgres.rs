@@ -19,6 +19,7 @@ use tokio::time::{error::Elapsed, timeout_at};
 
 use super::{
     Class, StorageError, nodelay,
+    silence::Silence,
     write::{IdBlocks, Streak},
 };
 use crate::{
@@ -69,6 +70,7 @@ pub struct Postgres {
     batches: PgPool,
     pub(super) role: Role,
     timeout: Duration,
+    silence: Silence,
     pub(super) ids: Arc<IdBlocks>,
     pub(super) streak: Arc<Streak>,
     metrics: Metrics,
@@ -133,15 +135,17 @@ impl Postgres {
             }
             (_, all) => (0, all),
         };
-        let pool = lazy_pool(&options, for_others, timeout);
+        let silence = Silence::new(timeout);
+        let pool = lazy_pool(&options, for_others, timeout, &silence);
         Ok(Self {
             batches: match for_batches {
                 0 => pool.clone(),
-                connections => lazy_pool(&options, connections, timeout),
+                connections => lazy_pool(&options, connections, timeout, &silence),
             },
             pool,
             role,
             timeout,
+            silence,
             ids: Arc::default(),
             streak: Arc::default(),
             metrics: Metrics::new(),
@@ -260,14 +264,23 @@ fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
 }
 
 /// A pool that connects when it is first used.
-fn lazy_pool(options: &PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
+fn lazy_pool(
+    options: &PgConnectOptions,
+    connections: u32,
+    timeout: Duration,
+    silence: &Silence,
+) -> PgPool {
     let peer = (options.get_host().to_owned(), options.get_port());
+    let silence = silence.clone();
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(timeout)
-        // A dead connection shows itself at its first statement and is replaced then; a round trip before each call would
-        // cost more than that.
+        // A round trip before each call would cost too much; only suspects are tested.
         .test_before_acquire(false)
+        .before_acquire(move |connection, metadata| {
+            let silence = silence.clone();
+            Box::pin(async move { Ok(silence.is_fit(connection, metadata).await) })
+        })
         .after_connect(move |_, _| {
             let peer = peer.clone();
             Box::pin(async move {
@@ -324,8 +337,11 @@ impl Lease<'_> {
             Ok(answer) => answer.map_err(StorageError::from),
             Err(_) => Err(StorageError::Deadline(self.call.limit)),
         };
+        let silence = &self.call.postgres.silence;
         if !result.as_ref().is_err_and(StorageError::spoils_connection) {
-            drop(ScopeGuard::into_inner(self.connection));
+            silence.release(ScopeGuard::into_inner(self.connection));
+        } else if result.as_ref().is_err_and(StorageError::is_outage) {
+            silence.record_failure();
         }
         self.call.finish(result)
     }

@@ -1,5 +1,6 @@
 //! Logs, metrics and traces, set up once per process.
 
+mod export;
 mod logs;
 pub mod metrics;
 pub mod traces;

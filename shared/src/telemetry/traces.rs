@@ -9,9 +9,9 @@ use opentelemetry::{
     propagation::{Extractor, Injector, TextMapPropagator},
     trace::TraceContextExt,
 };
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 
+use super::export;
 use crate::config::{ConfigError, Otel};
 
 /// Header (HTTP and Kafka) that carries the trace context.
@@ -41,11 +41,7 @@ pub(super) fn init(
             "a URL such as http://localhost:4317 is expected; what is to go further by TLS goes through a collector".to_owned(),
         ));
     }
-    let exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .build()
-        .map_err(|error| malformed(error.to_string()))?;
+    let processor = export::processor(endpoint).map_err(|error| malformed(error.to_string()))?;
     let service = config
         .service_name
         .clone()
@@ -59,7 +55,7 @@ pub(super) fn init(
                 ])
                 .build(),
         )
-        .with_batch_exporter(exporter)
+        .with_span_processor(processor)
         .build();
     global::set_tracer_provider(provider.clone());
     ENABLED.store(true, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use rdkafka::{
 };
 use shared::{
     config::{ConfigError, Kafka},
-    kafka::Bootstrap,
+    kafka::{Bootstrap, LIMITS},
 };
 
 /// The dead letter topic takes records of this size; what is larger goes there without its value.
@@ -116,6 +116,9 @@ pub(super) fn bootstrap(config: &Kafka) -> anyhow::Result<Bootstrap> {
 pub(super) fn base(config: &Kafka) -> ClientConfig {
     let mut client = ClientConfig::new();
     for (name, value) in config.connection_properties() {
+        client.set(name, value);
+    }
+    for (name, value) in LIMITS {
         client.set(name, value);
     }
     client

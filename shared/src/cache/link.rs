@@ -1,0 +1,166 @@
+//! Connections that all callers share, and their replacement when they stop answering.
+//!
+//! A middlebox may acknowledge every packet of a connection that it no longer forwards. The kernel then sees a live peer, so
+//! neither keep-alive nor `TCP_USER_TIMEOUT` ends the connection. Only an answer that stays away reveals it.
+//!
+//! So a missed deadline starts one check: a PING with a deadline of its own. A connection that answers was only slow and
+//! stays. A silent one is replaced, and its socket is closed when the last call on it ends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use redis::{
+    Client, RedisResult,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+    cluster::ClusterClient,
+    cluster_async::ClusterConnection,
+    cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo},
+};
+use tokio::{
+    sync::OnceCell,
+    time::{sleep, timeout},
+};
+
+/// The limit of connecting to every node of a cluster again.
+const CONNECT_CLUSTER: Duration = Duration::from_secs(5);
+
+/// The pause between two checks of a cluster. A node that is down misses deadlines all the time, and a new connection to
+/// the other nodes does not help.
+const CLUSTER_PAUSE: Duration = Duration::from_secs(1);
+
+/// One multiplexed connection to one server. It connects at its first use and reconnects when it breaks.
+pub(super) struct Node {
+    client: Client,
+    timeout: Duration,
+    current: ArcSwap<ConnectionManager>,
+    checking: AtomicBool,
+}
+
+impl Node {
+    pub(super) fn new(client: Client, timeout: Duration) -> RedisResult<Self> {
+        Ok(Self {
+            current: ArcSwap::from_pointee(manager(&client, timeout)?),
+            client,
+            timeout,
+            checking: AtomicBool::new(false),
+        })
+    }
+
+    /// The connection to use for the next call. Keep it no longer than that: a kept clone keeps a dead socket open.
+    pub(super) fn connection(&self) -> ConnectionManager {
+        ConnectionManager::clone(&self.current.load())
+    }
+
+    /// Checks the connection in the background, unless a check runs already. Call it after a missed deadline.
+    pub(super) fn suspect(self: &Arc<Self>) {
+        if !self.checking.swap(true, Ordering::AcqRel) {
+            tokio::spawn(Arc::clone(self).check());
+        }
+    }
+
+    async fn check(self: Arc<Self>) {
+        let (ping, mut connection) = (redis::cmd("PING"), self.connection());
+        // An error is an answer too, or a broken connection, which the manager replaces by itself.
+        let answer = timeout(
+            self.timeout,
+            ping.query_async::<redis::Value>(&mut connection),
+        )
+        .await;
+        if answer.is_err() {
+            match manager(&self.client, self.timeout) {
+                Ok(manager) => self.current.store(Arc::new(manager)),
+                Err(error) => tracing::warn!(
+                    error = error.category(),
+                    "could not replace a Redis connection"
+                ),
+            }
+            tracing::debug!("replaced a silent Redis connection");
+        }
+        self.checking.store(false, Ordering::Release);
+    }
+}
+
+fn manager(client: &Client, timeout: Duration) -> RedisResult<ConnectionManager> {
+    let settings = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(timeout))
+        // Each call has a deadline of its own; a second timer would be set and cancelled at every read.
+        .set_response_timeout(None)
+        .set_number_of_retries(1)
+        .set_min_delay(Duration::from_millis(10));
+    ConnectionManager::new_lazy_with_config(client.clone(), settings)
+}
+
+/// The connections to the nodes of a cluster. They are made at the first use and then follow the cluster.
+pub(super) struct Cluster {
+    client: ClusterClient,
+    timeout: Duration,
+    current: OnceCell<ArcSwap<ClusterConnection>>,
+    checking: AtomicBool,
+}
+
+impl Cluster {
+    pub(super) fn new(client: ClusterClient, timeout: Duration) -> Self {
+        Self {
+            client,
+            timeout,
+            current: OnceCell::new(),
+            checking: AtomicBool::new(false),
+        }
+    }
+
+    /// The connection to use for the next call.
+    pub(super) async fn connection(&self) -> RedisResult<ClusterConnection> {
+        let connect = || async {
+            let connection = self.client.get_async_connection().await?;
+            RedisResult::Ok(ArcSwap::from_pointee(connection))
+        };
+        let current = self.current.get_or_try_init(connect).await?;
+        Ok(ClusterConnection::clone(&current.load()))
+    }
+
+    /// Checks the connections in the background, unless a check runs already. Call it after a missed deadline.
+    pub(super) fn suspect(self: &Arc<Self>) {
+        if !self.checking.swap(true, Ordering::AcqRel) {
+            tokio::spawn(Arc::clone(self).check());
+        }
+    }
+
+    async fn check(self: Arc<Self>) {
+        if let Some(current) = self.current.get() {
+            let connection = ClusterConnection::clone(&current.load());
+            if !self.answers(connection).await {
+                self.replace(current).await;
+            }
+        }
+        sleep(CLUSTER_PAUSE).await;
+        self.checking.store(false, Ordering::Release);
+    }
+
+    /// The new connections take over only when every master answers on them. While a master is down, the old ones serve the
+    /// others just as well.
+    async fn replace(&self, current: &ArcSwap<ClusterConnection>) {
+        let connected = timeout(CONNECT_CLUSTER, self.client.get_async_connection()).await;
+        let Ok(Ok(connection)) = connected else {
+            return;
+        };
+        if self.answers(connection.clone()).await {
+            current.store(Arc::new(connection));
+            tracing::debug!("replaced a silent connection to a Redis cluster");
+        }
+    }
+
+    async fn answers(&self, mut connection: ClusterConnection) -> bool {
+        let masters = (
+            MultipleNodeRoutingInfo::AllMasters,
+            Some(ResponsePolicy::AllSucceeded),
+        );
+        let ping = connection.route_command(redis::cmd("PING"), RoutingInfo::MultiNode(masters));
+        matches!(timeout(self.timeout, ping).await, Ok(Ok(_)))
+    }
+}

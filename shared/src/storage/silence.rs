@@ -1,0 +1,110 @@
+//! Idle connections that may be dead, and the test that finds out.
+//!
+//! A middlebox that forgets connections often forgets many at once, and may go on acknowledging what is sent on them. A pool
+//! would try such connections one by one, each for a whole deadline.
+//!
+//! So a connection is tested before use when a call failed after the connection was last used, or when it was idle for
+//! long. A test is one round trip with a short limit, and no connection is tested twice for the same failure.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sqlx::{
+    Connection, PgConnection, Postgres as Driver,
+    pool::{PoolConnection, PoolConnectionMetadata},
+};
+use tokio::time::timeout;
+
+/// An idle connection this old is tested. Firewalls and load balancers drop idle connections after some minutes.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The limit of a test, as a share of a call's deadline: a call must have time to connect and to run after it.
+const SHARE: u32 = 5;
+
+/// The last failure on any connection to one server; clones share it.
+#[derive(Clone)]
+pub(super) struct Silence {
+    epoch: Instant,
+    /// Microseconds after `epoch`; 0 before the first failure.
+    failed_at: Arc<AtomicU64>,
+    limit: Duration,
+}
+
+impl Silence {
+    /// For calls that have `timeout` to run.
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self {
+            epoch: Instant::now(),
+            failed_at: Arc::default(),
+            limit: timeout / SHARE,
+        }
+    }
+
+    /// Records that a call missed its deadline or lost its connection just now.
+    pub(super) fn record_failure(&self) {
+        self.failed_at.fetch_max(self.now(), Ordering::Relaxed);
+    }
+
+    /// Whether the pool may hand out `connection`, which was idle.
+    pub(super) async fn is_fit(
+        &self,
+        connection: &mut PgConnection,
+        metadata: PoolConnectionMetadata,
+    ) -> bool {
+        if !self.is_suspect(metadata.idle_for) {
+            return true;
+        }
+        let fit = matches!(timeout(self.limit, connection.ping()).await, Ok(Ok(())));
+        if !fit {
+            tracing::debug!("replacing a silent Postgres connection");
+        }
+        fit
+    }
+
+    /// Returns `connection` to its pool, which tests it by a round trip first. Without a limit a connection that died at this
+    /// moment would occupy its place in the pool for good.
+    pub(super) fn release(&self, mut connection: PoolConnection<Driver>) {
+        let (silence, returned) = (self.clone(), connection.return_to_pool());
+        tokio::spawn(async move {
+            if timeout(silence.limit, returned).await.is_err() {
+                silence.record_failure();
+            }
+        });
+    }
+
+    fn is_suspect(&self, idle_for: Duration) -> bool {
+        let failed_at = self.failed_at.load(Ordering::Relaxed);
+        let idle = u64::try_from(idle_for.as_micros()).unwrap_or(u64::MAX);
+        idle_for > IDLE || self.now().saturating_sub(idle) < failed_at
+    }
+
+    fn now(&self) -> u64 {
+        // Never in practice: half a million years.
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_suspect_after_a_failure_elsewhere_or_a_long_idle_time() {
+        let silence = Silence::new(Duration::from_secs(1));
+        assert!(!silence.is_suspect(Duration::ZERO));
+        assert!(silence.is_suspect(IDLE + Duration::from_secs(1)));
+        while silence.now() == 0 {
+            std::hint::spin_loop();
+        }
+        silence.record_failure();
+        let failed = Duration::from_micros(silence.failed_at.load(Ordering::Relaxed));
+        let since = silence.epoch.elapsed() - failed;
+        assert!(silence.is_suspect(since + Duration::from_millis(1)));
+        assert!(!silence.is_suspect(Duration::ZERO), "used afterwards");
+    }
+}
