@@ -91,7 +91,20 @@ impl Silence {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, copy},
+        net::{TcpListener, TcpStream, tcp},
+    };
+
     use super::*;
+    use crate::{
+        config::Database,
+        storage::{Postgres, Role},
+        testing::TestDatabase,
+    };
+
+    /// The message that a pool sends to test a connection.
+    const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 
     #[test]
     fn a_connection_is_suspect_after_a_failure_elsewhere_or_a_long_idle_time() {
@@ -106,5 +119,47 @@ mod tests {
         let since = silence.epoch.elapsed() - failed;
         assert!(silence.is_suspect(since + Duration::from_millis(1)));
         assert!(!silence.is_suspect(Duration::ZERO), "used afterwards");
+    }
+
+    /// Passes everything on but such tests.
+    async fn pass_on(mut client: tcp::OwnedReadHalf, mut server: tcp::OwnedWriteHalf) {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = client.read(&mut buffer).await {
+            if buffer[..length] != SYNC && server.write_all(&buffer[..length]).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// The URL of the server at `url`, on a way on which connections die when they return to their pool.
+    async fn forgetful(url: &str) -> String {
+        let address = url.rsplit_once('@').unwrap().1.split('/').next().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = listener.local_addr().unwrap().to_string();
+        let (url, server) = (url.replacen(address, &ours, 1), address.to_owned());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (receive, mut reply) = client.into_split();
+                let (mut answers, send) = TcpStream::connect(&server).await.unwrap().into_split();
+                tokio::spawn(pass_on(receive, send));
+                tokio::spawn(async move { copy(&mut answers, &mut reply).await });
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_dies_on_its_way_back_frees_its_place_in_the_pool() {
+        let database = TestDatabase::empty().await;
+        let config = Database {
+            max_connections: 1,
+            timeout: Some(Duration::from_secs(10)),
+            ..Database::default()
+        };
+        let url = forgetful(&database.url).await;
+        let postgres = Postgres::new(&url, &config, Role::Api).unwrap();
+        for _ in 0..2 {
+            postgres.now().await.unwrap();
+        }
     }
 }

@@ -134,11 +134,12 @@ struct Exporter {
 
 impl Exporter {
     fn new(endpoint: &str, queue: Arc<Queue>) -> Result<Self, ExporterBuildError> {
+        let otlp = connect(endpoint)?;
         Ok(Self {
             endpoint: endpoint.to_owned(),
             runtime: Handle::current(),
             resource: None,
-            otlp: Mutex::new(Arc::new(connect(endpoint)?)),
+            otlp: Mutex::new(Arc::new(otlp)),
             queue,
             collector: Dependency::new("trace collector", "trace_export_up"),
         })

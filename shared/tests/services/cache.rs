@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -452,4 +452,46 @@ async fn whoever_goes_away_leaves_nobody_behind() {
     assert!(poll!(second.as_mut()).is_pending());
     drop(first);
     assert_eq!(second.await.unwrap(), None);
+}
+
+/// The connections that are open at a Redis, by the numbers that it gives them.
+async fn clients(redis: &TestRedis) -> HashSet<String> {
+    let list: String = redis::cmd("CLIENT")
+        .arg("LIST")
+        .query_async(&mut redis.connect().await)
+        .await
+        .unwrap();
+    list.lines()
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_slow_command_does_not_cost_the_connection() {
+    let redis = TestRedis::start();
+    let cache = Cache::shared(&redis.config()).unwrap();
+    let before = clients(&redis).await;
+    cache.get(&uid("u")).await.unwrap();
+    let ours: HashSet<String> = &clients(&redis).await - &before;
+    // Longer than one deadline, shorter than two.
+    let seconds = redis.config().timeout.as_secs_f64() * 1.5;
+    let mut slow = redis.connect().await;
+    let sleep = tokio::spawn(async move {
+        redis::cmd("DEBUG")
+            .arg("SLEEP")
+            .arg(seconds)
+            .query_async::<()>(&mut slow)
+            .await
+    });
+    eventually("a missed deadline", async || {
+        matches!(cache.get(&uid("u")).await, Err(CacheError::Deadline(_))).then_some(())
+    })
+    .await;
+    eventually("an answer", async || cache.get(&uid("u")).await.ok()).await;
+    let still_open = clients(&redis).await;
+    assert!(
+        ours.iter().any(|ours| still_open.contains(ours)),
+        "{ours:?} of {still_open:?}"
+    );
+    drop(sleep);
 }
