@@ -1,13 +1,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down services test chaos bench bench-large cluster-test publish lint fmt clean
+.PHONY: help up upgrade down services test chaos bench bench-large cluster-test images-test upgrade-test publish lint fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## Build and start everything, send 3600 orders through it, show what became of them
 	@scripts/up
+
+upgrade: ## Build again and replace the containers of `make up` one by one, without a failed request
+	@scripts/upgrade
 
 down: ## Stop what `make up` and `make services` started; the data stays
 	@scripts/down
@@ -29,6 +32,12 @@ bench-large: ## Measure with 10 million orders stored, and with several workers
 
 cluster-test: ## Install the chart into a real cluster and upgrade, kill, roll back and remove it under load
 	@scripts/cluster-test
+
+images-test: ## Build both images in parallel from an empty cache; takes many minutes
+	@scripts/images-test build
+
+upgrade-test: ## Upgrade a compose project under load: no request may fail, no order may be lost
+	@scripts/upgrade-test
 
 publish: ## Push images and chart: make publish REGISTRY=registry.example.com/team
 	@scripts/publish "$(REGISTRY)"

@@ -59,5 +59,5 @@ stop_compose() {
     # Outside the source tree compose goes by labels alone: complete, whatever profiles were on and the files say by now.
     (cd / && docker compose --project-name "$project" down --remove-orphans)
     rm -f "$compose_record"
-    echo "the data stays in the volumes of project $project; docker compose down --volumes deletes them"
+    echo "the data stays in the volumes of project $project; to delete them: docker compose --profile '*' down --volumes"
 }
