@@ -1,6 +1,9 @@
 //! `worker run`: starts the parts in order, and stops them in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use shared::{
     cache::Cache,
@@ -12,7 +15,7 @@ use shared::{
         health::{Dependency, Probe, Report},
         shutdown,
     },
-    storage::{Postgres, Role, schema},
+    storage::{DatabaseTime, Postgres, Role, schema},
     telemetry,
 };
 use tokio_util::sync::CancellationToken;
@@ -24,6 +27,7 @@ use crate::{
     pipeline::{
         Pipeline,
         breaker::Breaker,
+        future::{Clock, FutureGuard},
         waits::{Wait, Waits},
         write_through::WriteThrough,
     },
@@ -45,9 +49,11 @@ const DRAIN_PART: u32 = 2;
 /// What a shutdown needs besides draining: committing, leaving the group, closing.
 const LEAVE: Duration = Duration::from_secs(10);
 
-/// The breaker starts open when so many of the newest dead letters of a partition are rows that the database refused; a
-/// single bad record is none of its business.
+/// The breaker starts open when so many of the newest dead letters of a partition are rows that the database refused, and
+/// the first record from the future stops the worker when so many are such records. A single one has no consequence.
 const TELLING_REFUSALS: usize = 10;
+/// How often the clock of Postgres is read.
+const COMPARE_CLOCKS: Duration = Duration::from_secs(10);
 /// How many of a partition's newest dead letters are looked at.
 const LATELY: i64 = 200;
 
@@ -81,24 +87,21 @@ pub async fn run() -> anyhow::Result<()> {
         "starting"
     );
 
-    let Some(start_open) = shutdown
+    let Some(lately) = shutdown
         .run_until_cancelled(prepare(&postgres, &kafka, &health))
         .await
     else {
         return Ok(());
     };
     look_back(&kafka, &postgres, worker.strict_fields, shutdown.clone());
-    work(
-        worker, kafka, postgres, cache, &health, start_open, shutdown,
-    )
-    .await?;
+    work(worker, kafka, postgres, cache, &health, lately, shutdown).await?;
     telemetry.flush();
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Waits for Postgres with the right schema and for Kafka with its topics; returns whether the breaker starts open.
-async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> bool {
+/// Waits for Postgres with the right schema and for Kafka with its topics; returns what the newest dead letters are.
+async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> Lately {
     wait_for_schema(postgres, health).await;
     if let Ok(false) = postgres.gives_up_locks().await {
         tracing::warn!(
@@ -118,7 +121,7 @@ async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> bool {
         );
         backoff.wait().await;
     }
-    database_refused_lately(kafka).await
+    dead_lettered_lately(kafka).await
 }
 
 /// Beside the start, which need not wait for it: whatever is finished meanwhile is stored first.
@@ -162,24 +165,59 @@ async fn wait_for_schema(postgres: &Postgres, health: &Health) {
         .store(true, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// A worker that is restarted while the database refuses everything must not dead-letter another hundred records. True also
-/// where that cannot be known: a breaker that opened without need costs a trial with one order.
-async fn database_refused_lately(kafka: &Kafka) -> bool {
+/// What many of the newest dead letters are. A worker that is restarted must not dead-letter another hundred records for the
+/// same reason.
+struct Lately {
+    /// Rows that the database refused.
+    database_refused: bool,
+    /// Records from the future.
+    future: bool,
+}
+
+/// Reads the newest dead letters. Both are true where that fails: a breaker that opened without need costs a trial with one
+/// order.
+async fn dead_lettered_lately(kafka: &Kafka) -> Lately {
     let kafka = kafka.clone();
     let look = move || {
-        dead_letter::Reader::open(&kafka)?.newest_have_reason(
-            Reason::RejectedByDatabase,
-            TELLING_REFUSALS,
-            LATELY,
-        )
+        let reader = dead_letter::Reader::open(&kafka)?;
+        let many = |reason| reader.newest_have_reason(reason, TELLING_REFUSALS, LATELY);
+        Ok(Lately {
+            database_refused: many(Reason::RejectedByDatabase)?,
+            future: many(Reason::FutureTimestamp)?,
+        })
     };
     kafka::ask(look).await.unwrap_or_else(|error| {
         tracing::warn!(
             error = format!("{error:#}"),
             "the dead letter topic could not be looked at; beginning with one order"
         );
-        true
+        Lately {
+            database_refused: true,
+            future: true,
+        }
     })
+}
+
+/// Compares this worker's clock with that of Postgres, now and then every ten seconds.
+async fn compare_clocks(clock: &Arc<Clock>, postgres: &Postgres, shutdown: CancellationToken) {
+    observe(clock, postgres).await;
+    let (clock, postgres) = (Arc::clone(clock), postgres.clone());
+    tokio::spawn(shutdown.run_until_cancelled_owned(async move {
+        loop {
+            tokio::time::sleep(COMPARE_CLOCKS).await;
+            observe(&clock, &postgres).await;
+        }
+    }));
+}
+
+/// Without an answer, the one before it stays: time goes on from there.
+async fn observe(clock: &Clock, postgres: &Postgres) {
+    match postgres.now().await {
+        Ok(DatabaseTime(micros)) => {
+            clock.observe(UNIX_EPOCH + Duration::from_micros(micros.unsigned_abs()));
+        }
+        Err(error) => tracing::debug!(%error, "the clock of Postgres is unknown"),
+    }
 }
 
 /// Works until `shutdown`, then stops in order: intake, what is under way, offsets, group, dead letters.
@@ -189,7 +227,7 @@ async fn work(
     postgres: Postgres,
     cache: Cache,
     health: &Health,
-    start_open: bool,
+    lately: Lately,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new();
@@ -213,6 +251,8 @@ async fn work(
         shutdown: shutdown_drain,
     };
     let memory = worker.batch_max_bytes.saturating_mul(MEMORY_IN_BATCHES);
+    let clock = Arc::new(Clock::default());
+    compare_clocks(&clock, &postgres, shutdown.clone()).await;
     let started = kafka::start(
         &kafka,
         memory,
@@ -225,7 +265,8 @@ async fn work(
         write_through,
         dead_letters,
         assignment: started.assignment,
-        breaker: Arc::new(Breaker::new(start_open)),
+        breaker: Arc::new(Breaker::new(lately.database_refused)),
+        future: FutureGuard::new(clock, lately.future),
         waits: Arc::clone(&health.waits),
         metrics,
     };
@@ -299,8 +340,9 @@ impl Health {
     fn ready(&self) -> Report {
         let schema = self.schema.load(std::sync::atomic::Ordering::Relaxed);
         let member = self.group.is_member();
-        let stopped =
-            self.waits.waiting_for(Wait::Breaker) || self.waits.waiting_for(Wait::Deployment);
+        let stopped = [Wait::Breaker, Wait::Deployment, Wait::Clock]
+            .into_iter()
+            .any(|wait| self.waits.waiting_for(wait));
         self.report(schema && member && !stopped)
             .with("schema", if schema { "ok" } else { "unchecked or too old" })
             .with("group", if member { "member" } else { "joining" })

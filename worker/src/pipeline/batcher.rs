@@ -1,13 +1,13 @@
 //! Gathers records into batches and keeps enough of them under way.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use shared::{
-    order::{ForeignFields, OrderUid},
+    order::{ForeignFields, OrderUid, Refusal},
     storage::{BATCHES_AT_ONCE, Postgres},
 };
 use tokio::{
@@ -19,7 +19,8 @@ use tokio::{
 use super::{
     batch::{Batch, Processor},
     breaker::Breaker,
-    decode::decode_record,
+    decode::{Decoded, decode_record},
+    future::FutureGuard,
     persist::{Persist, Turn},
     waits::{Wait, Waits},
     write_through::WriteThrough,
@@ -33,6 +34,9 @@ use crate::{
 /// Batches under way at once, those on their way to Redis included.
 const UNDER_WAY: usize = 4;
 
+/// How often it is checked whether held records are still from the future.
+const RECHECK: Duration = Duration::from_secs(1);
+
 /// What the pipeline works with.
 pub struct Pipeline {
     /// Where orders are stored.
@@ -45,6 +49,8 @@ pub struct Pipeline {
     pub assignment: Arc<Assignment>,
     /// Stops when the database refuses too much.
     pub breaker: Arc<Breaker>,
+    /// Stops when every record is from the future.
+    pub future: FutureGuard,
     /// What is waited for.
     pub waits: Arc<Waits>,
     /// What is counted.
@@ -76,6 +82,9 @@ impl Pipeline {
                 ForeignFields::Ignore
             },
             metrics: self.metrics,
+            future: self.future,
+            held: VecDeque::new(),
+            recheck_at: Instant::now(),
             open: Batch::default(),
             opened: Instant::now(),
             in_postgres: Arc::new(Semaphore::new(BATCHES_AT_ONCE as usize)),
@@ -95,6 +104,10 @@ struct Batcher {
     linger: Duration,
     fields: ForeignFields,
     metrics: Metrics,
+    future: FutureGuard,
+    /// Records from the future that the guard keeps back; at most as many as may be under way.
+    held: VecDeque<Received>,
+    recheck_at: Instant,
     open: Batch,
     opened: Instant,
     in_postgres: Arc<Semaphore>,
@@ -108,8 +121,14 @@ struct Batcher {
 
 impl Batcher {
     async fn run(mut self, mut intake: Intake) {
+        let waits = Arc::clone(&self.processor.waits);
+        let mut waiting = None;
         let mut ended = false;
-        while !(ended && self.open.is_empty() && self.under_way.is_empty()) {
+        while !(ended && self.is_idle()) {
+            self.release_held();
+            if waiting.is_some() != self.future.is_closed() {
+                waiting = self.future.is_closed().then(|| waits.begin(Wait::Clock));
+            }
             let may_dispatch = self.is_due(ended || intake.is_empty()) && self.has_room();
             tokio::select! {
                 biased;
@@ -119,21 +138,35 @@ impl Batcher {
                     self.dispatch(permit);
                 }
                 Some(finished) = self.under_way.join_next() => self.release(finished),
-                received = intake.recv(), if !ended && !self.is_full() => match received {
+                received = intake.recv(), if !ended && self.may_take() => match received {
                     Some(received) => self.take(received),
                     None => ended = true,
                 },
+                () = sleep_until(self.recheck_at), if self.future.is_closed() => self.recheck(),
                 () = sleep_until(self.opened + self.linger), if !self.open.is_empty() && !self.lingered() => {}
             }
         }
     }
 
-    /// Decodes a record into the open batch.
+    /// Decodes a record into the open batch, unless it is held.
     fn take(&mut self, received: Received) {
+        let decoded = self.decode(&received);
+        if self.future.admits(&decoded) {
+            self.push(received, decoded);
+        } else {
+            self.held.push_back(received);
+        }
+    }
+
+    fn decode(&self, received: &Received) -> Result<Decoded, Refusal> {
+        decode_record(&received.record, self.fields, self.future.clock.now())
+    }
+
+    fn push(&mut self, received: Received, decoded: Result<Decoded, Refusal>) {
         if self.open.is_empty() {
             self.opened = Instant::now();
         }
-        match decode_record(&received.record, self.fields, SystemTime::now()) {
+        match decoded {
             Ok(decoded) => {
                 if decoded.foreign_fields > 0 {
                     self.metrics.foreign_fields(decoded.foreign_fields);
@@ -146,6 +179,37 @@ impl Batcher {
                 self.open.push_refused(received, refusal);
             }
         }
+    }
+
+    /// Opens the guard if the oldest held record is not from the future any more: a clock was corrected.
+    fn recheck(&mut self) {
+        self.recheck_at = Instant::now() + RECHECK;
+        if let Some(oldest) = self.held.front() {
+            let decoded = self.decode(oldest);
+            self.future.admits(&decoded);
+        }
+    }
+
+    /// Takes held records in once the guard is open.
+    fn release_held(&mut self) {
+        while !self.future.is_closed()
+            && !self.is_full()
+            && let Some(received) = self.held.pop_front()
+        {
+            let decoded = self.decode(&received);
+            self.push(received, decoded);
+        }
+    }
+
+    /// Whether nothing is left to do. Held records are not finished, so they are read again.
+    fn is_idle(&self) -> bool {
+        let releases = !self.held.is_empty() && !self.future.is_closed();
+        self.open.is_empty() && self.under_way.is_empty() && !releases
+    }
+
+    /// Held records that are released go first.
+    fn may_take(&self) -> bool {
+        !self.is_full() && (self.held.is_empty() || self.future.is_closed())
     }
 
     fn is_full(&self) -> bool {

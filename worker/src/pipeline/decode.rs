@@ -33,7 +33,7 @@ pub(super) fn decode_record(
         return Err(Refusal {
             reason: Reason::FutureTimestamp,
             detail: format!(
-                "more than {} s ahead of this worker's clock",
+                "more than {} s ahead of the clocks of this worker and of Postgres",
                 MAX_FUTURE.as_secs()
             ),
         });

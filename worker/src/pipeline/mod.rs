@@ -8,6 +8,7 @@ mod batch;
 pub mod batcher;
 pub mod breaker;
 mod decode;
+pub mod future;
 pub mod pace;
 mod persist;
 mod trace;

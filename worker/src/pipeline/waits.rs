@@ -21,16 +21,19 @@ pub enum Wait {
     DeadLetterTopic,
     /// So many rows were refused that the reason is hardly the records.
     Breaker,
+    /// Every record is from the future, so a clock is wrong.
+    Clock,
 }
 
 impl Wait {
     /// Every reason.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Postgres,
         Self::Lock,
         Self::Deployment,
         Self::DeadLetterTopic,
         Self::Breaker,
+        Self::Clock,
     ];
 
     /// Its name in a probe's answer.
@@ -41,6 +44,7 @@ impl Wait {
             Self::Deployment => "deployment",
             Self::DeadLetterTopic => "dead_letter_topic",
             Self::Breaker => "breaker",
+            Self::Clock => "clock",
         }
     }
 }

@@ -20,7 +20,9 @@ use worker::{
     config::Worker,
     kafka::{self, GroupState, dead_letter::DeadLetters},
     metrics::Metrics,
-    pipeline::{Pipeline, breaker::Breaker, waits::Waits, write_through::WriteThrough},
+    pipeline::{
+        Pipeline, breaker::Breaker, future::FutureGuard, waits::Waits, write_through::WriteThrough,
+    },
 };
 
 /// In production half a minute.
@@ -130,6 +132,7 @@ async fn single_bad_rows_do_not_hold_the_breaker_open() {
         dead_letters: DeadLetters::new(&topics.0).unwrap(),
         assignment: started.assignment,
         breaker: Arc::clone(&breaker),
+        future: FutureGuard::new(Arc::default(), false),
         waits,
         metrics,
     };

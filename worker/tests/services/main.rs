@@ -7,6 +7,7 @@
 
 mod breaker;
 mod cache_admin;
+mod future;
 mod offsets;
 mod repair;
 mod sessions;

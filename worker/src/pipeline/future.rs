@@ -1,0 +1,190 @@
+//! Records from the future: which clock decides, and when so many of them mean that the clock is wrong.
+//!
+//! A producer whose clock is ahead must not freeze an order, so its records are dead-lettered. But a worker whose own clock
+//! is behind sees such timestamps in every record. So a record is in the future only if the clocks of this worker and of
+//! Postgres agree on it, and the worker stops where that is all that it reads.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use shared::order::{Reason, Refusal};
+use tokio::time::Instant;
+
+/// More records from the future than this, with no other record among them, stop the worker.
+const MAX_IN_A_ROW: usize = 20;
+
+/// A worker that is further behind Postgres logs it.
+const TOLERATED: Duration = Duration::from_secs(60);
+
+/// The later one of this worker's clock and that of Postgres.
+#[derive(Debug, Default)]
+pub struct Clock {
+    reference: Mutex<Option<Reference>>,
+}
+
+/// What Postgres returned, with a local time that no change of the clock moves.
+#[derive(Clone, Copy, Debug)]
+struct Reference {
+    time: SystemTime,
+    at: Instant,
+    was_behind: bool,
+}
+
+impl Clock {
+    /// Takes note of the time that Postgres has just returned.
+    pub fn observe(&self, time: SystemTime) {
+        let behind = time.duration_since(SystemTime::now()).unwrap_or_default();
+        let is_behind = behind > TOLERATED;
+        let reference = Reference {
+            time,
+            at: Instant::now(),
+            was_behind: is_behind,
+        };
+        let before = self.lock().replace(reference);
+        if is_behind && !before.is_some_and(|before| before.was_behind) {
+            let behind_s = behind.as_secs();
+            tracing::error!(
+                behind_s,
+                runbook = "WorkerStopped",
+                "clock is behind that of Postgres; using the one of Postgres"
+            );
+        }
+    }
+
+    /// Returns the time that timestamps of records are compared with.
+    pub fn now(&self) -> SystemTime {
+        let own = SystemTime::now();
+        match *self.lock() {
+            Some(reference) => own.max(reference.time + reference.at.elapsed()),
+            None => own,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Reference>> {
+        self.reference
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Stops the worker when it reads nothing but records from the future.
+#[derive(Debug)]
+pub struct FutureGuard {
+    pub(super) clock: Arc<Clock>,
+    in_a_row: usize,
+    is_closed: bool,
+}
+
+impl FutureGuard {
+    /// An open guard. `suspicious`: the newest dead letters are such records, so that the first one closes the guard;
+    /// restarts must not empty the topic in steps.
+    pub fn new(clock: Arc<Clock>, suspicious: bool) -> Self {
+        Self {
+            clock,
+            in_a_row: if suspicious { MAX_IN_A_ROW } else { 0 },
+            is_closed: false,
+        }
+    }
+
+    /// Whether records from the future are kept back. They are neither stored nor dead-lettered.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Returns whether a record that was decoded with this result goes on. The first record that is not from the future
+    /// opens the guard.
+    pub(super) fn admits<T>(&mut self, decoded: &Result<T, Refusal>) -> bool {
+        match decoded {
+            Err(refusal) if refusal.reason == Reason::FutureTimestamp => {
+                self.in_a_row += 1;
+                if self.in_a_row > MAX_IN_A_ROW && !self.is_closed {
+                    self.is_closed = true;
+                    tracing::error!(
+                        in_a_row = self.in_a_row,
+                        detail = refusal.detail,
+                        runbook = "WorkerStopped",
+                        "every record is from the future; nothing is dead-lettered"
+                    );
+                }
+                !self.is_closed
+            }
+            // Its time was not looked at.
+            Err(refusal) if refusal.reason == Reason::TooLarge => true,
+            _ => {
+                self.in_a_row = 0;
+                if self.is_closed {
+                    self.is_closed = false;
+                    tracing::info!("a record is not from the future; resuming");
+                }
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn refused(reason: Reason) -> Result<(), Refusal> {
+        Err(Refusal {
+            reason,
+            detail: String::new(),
+        })
+    }
+
+    fn guard(suspicious: bool) -> FutureGuard {
+        FutureGuard::new(Arc::default(), suspicious)
+    }
+
+    #[test]
+    fn the_later_clock_counts() {
+        let clock = Clock::default();
+        let own = SystemTime::now();
+        assert!(clock.now() >= own);
+        clock.observe(own - HOUR);
+        assert!(clock.now() >= own, "Postgres is behind");
+        clock.observe(own + HOUR);
+        assert!(clock.now() >= own + HOUR);
+        clock.observe(own);
+        assert!(clock.now() < own + HOUR, "the newest answer counts");
+    }
+
+    #[test]
+    fn few_records_from_the_future_go_on() {
+        let mut guard = guard(false);
+        for _ in 0..3 {
+            for _ in 0..MAX_IN_A_ROW {
+                assert!(guard.admits(&refused(Reason::FutureTimestamp)));
+            }
+            assert!(guard.admits(&Ok(())), "another producer's clock is right");
+        }
+    }
+
+    #[test]
+    fn many_in_a_row_close_it_until_another_record_comes() {
+        let mut guard = guard(false);
+        for _ in 0..MAX_IN_A_ROW {
+            assert!(guard.admits(&refused(Reason::FutureTimestamp)));
+        }
+        assert!(!guard.admits(&refused(Reason::FutureTimestamp)));
+        assert!(guard.admits(&refused(Reason::TooLarge)));
+        assert!(guard.is_closed(), "its time is not known");
+        assert!(guard.admits(&refused(Reason::MalformedJson)));
+        assert!(!guard.is_closed());
+        assert!(guard.admits(&refused(Reason::FutureTimestamp)));
+    }
+
+    #[test]
+    fn after_a_restart_the_first_one_closes_it() {
+        let mut suspicious = guard(true);
+        assert!(!suspicious.admits(&refused(Reason::FutureTimestamp)));
+        let mut trusting = guard(true);
+        assert!(trusting.admits(&Ok(())));
+        assert!(trusting.admits(&refused(Reason::FutureTimestamp)));
+    }
+}
