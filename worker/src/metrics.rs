@@ -78,6 +78,7 @@ pub struct Metrics {
     foreign_fields: Counter<u64>,
     clock_steps: Counter<u64>,
     offset_gap: Counter<u64>,
+    went_back: Counter<u64>,
     batch_size: Histogram<u64>,
     batch_duration: Histogram<f64>,
     end_to_end: Histogram<f64>,
@@ -111,6 +112,10 @@ impl Metrics {
             offset_gap: meter
                 .u64_counter("worker_offset_gap_records_total")
                 .with_description("Records that Kafka deleted before the group had read them: they are lost to this system")
+                .build(),
+            went_back: meter
+                .u64_counter("worker_partition_went_back_total")
+                .with_description("How often a partition turned out to have another log than the one that was read, and was read from its beginning")
                 .build(),
             batch_size: meter
                 .u64_histogram("worker_batch_size")
@@ -182,6 +187,12 @@ impl Metrics {
     /// Counts records that Kafka deleted before they were read.
     pub fn offset_gap(&self, count: u64) {
         self.offset_gap.add(count, &[]);
+    }
+
+    /// Counts how often a partition went back.
+    pub fn partition_went_back(&self, partition: i32, times: u64) {
+        self.went_back
+            .add(times, &[KeyValue::new("partition", i64::from(partition))]);
     }
 
     /// Records the size of a batch.

@@ -4,13 +4,13 @@ use shared::order::{Order, Reason, sample::Generator};
 
 use super::{Promise, Run, Trial};
 use crate::{
-    feed::Feed, ledger::Ledger, offset_watch::OffsetWatch, proxy::Proxy, record::Draft,
-    stack::Stack, wait::until,
+    feed::Feed, kafka::Timestamps, ledger::Ledger, offset_watch::OffsetWatch, proxy::Proxy,
+    record::Draft, stack::Stack, wait::until,
 };
 
 pub(super) const PROMISE: Promise = Promise {
     number: 2,
-    sentence: "The committed offset never passes a record that is neither stored nor dead-lettered, and never goes back.",
+    sentence: "The committed offset never passes a record that is neither stored nor dead-lettered, and goes back only with its log.",
     trials: &[
         Trial {
             name: "workers_that_come_and_go_pass_over_nothing",
@@ -27,12 +27,19 @@ pub(super) const PROMISE: Promise = Promise {
             fault: "a worker loses its partitions while COMMIT is not answered, gets them back when another has finished everything, and then learns what it has done",
             body: late_answer,
         },
+        Trial {
+            name: "a_topic_that_is_recreated_is_read_from_its_beginning",
+            fault: "the topic is deleted and created again, with fewer records and with more, while workers run and while they are stopped",
+            body: recreated,
+        },
     ],
 };
 
 /// So small that each change of the group meets several batches.
 const BATCH: (&str, &str) = ("WORKER_BATCH_SIZE", "25");
 const PARTITIONS: i32 = 6;
+/// As the worker creates the topic.
+const TOPIC_MAX_BYTES: u32 = 8 << 20;
 
 fn come_and_go(run: &mut Run) {
     let swings = run.choose(2, 30);
@@ -172,6 +179,61 @@ fn late_answer(run: &mut Run) {
     stack.check().tiers(&ledger);
     run.figure("looks at the offsets", looks);
     run.figure("went back", 0);
+}
+
+fn recreated(run: &mut Run) {
+    let rounds = run.choose(4, 12);
+    let mut stack = run
+        .stack("recreated")
+        .private_kafka()
+        .variable(BATCH.0, BATCH.1)
+        .workers(2)
+        .start();
+    let mut orders = Generator::new(run.seed, 1..=3);
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &some_known(&mut orders, 300, None));
+    stack.settle();
+    // The leader epochs of the old topic are higher than those of the new one then.
+    stack.kafka().stop();
+    stack.kafka().start_again();
+    stack.settle();
+    for round in 0..rounds {
+        let (count, is_running) = (if round % 2 == 0 { 60 } else { 700 }, round % 4 < 2);
+        if !is_running {
+            stack.stop_workers();
+        }
+        let topic = &stack.addresses().topic;
+        stack.broker().delete_topics(&[topic]);
+        stack
+            .broker()
+            .create_topic(topic, Timestamps::LogAppend, TOPIC_MAX_BYTES);
+        let known = ledger.some_uid();
+        stack.send(&mut ledger, &some_known(&mut orders, count, Some(&known)));
+        if !is_running {
+            stack.start_workers(2);
+        }
+        until("every partition finished", || {
+            match finished_partitions(&stack) {
+                all if all.len() == PARTITIONS as usize => Ok(()),
+                finished => Err(format!("{finished:?}")),
+            }
+        });
+        stack.settle();
+        stack.check().postgres(&ledger);
+        stack.check().redis(&ledger);
+    }
+    run.figure("times recreated", rounds);
+    run.figure("records", ledger.records().len());
+    run.figure("passed over", 0);
+}
+
+/// New orders, and another version of the order `known`.
+fn some_known(orders: &mut Generator, count: usize, known: Option<&str>) -> Vec<Draft> {
+    let mut orders: Vec<Order> = orders.by_ref().take(count).collect();
+    if let Some(known) = known {
+        orders[count / 2].order_uid = known.into();
+    }
+    orders.iter().map(Draft::order).collect()
 }
 
 fn in_partition(partition: i32, drafts: impl IntoIterator<Item = Draft>) -> Vec<Draft> {

@@ -31,6 +31,7 @@ quickly! {
     workers_that_come_and_go_pass_over_nothing
     an_unfinished_record_holds_the_offset_back
     a_late_answer_takes_no_offset_back
+    a_topic_that_is_recreated_is_read_from_its_beginning
     a_rolling_restart_reads_nothing_again_and_fails_nobody
     frozen_workers_block_nobody_and_overwrite_nothing
     a_broker_that_dies_or_is_hard_to_reach_costs_nothing_but_time

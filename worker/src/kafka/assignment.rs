@@ -1,6 +1,7 @@
 //! The partitions that are ours, shared between the poll thread and the pipeline.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -8,6 +9,7 @@ use std::{
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
+    error::KafkaError,
 };
 
 use shared::fault::{Moment, Rule};
@@ -15,12 +17,15 @@ use shared::fault::{Moment, Rule};
 use super::{
     context::Context,
     ledger::{Ledger, Ticket},
+    topic_identity::TopicId,
 };
 
 /// The ledger, and the consumer at which its frontier is stored.
 pub struct Assignment {
     topic: Arc<str>,
     ledger: Mutex<Ledger>,
+    /// The topic that the offsets of each partition belong to, where it is known.
+    ids: Mutex<HashMap<i32, TopicId>>,
     finished: Condvar,
     /// Weak, for the consumer holds us by its context.
     consumer: Mutex<Weak<BaseConsumer<Context>>>,
@@ -31,6 +36,7 @@ impl Assignment {
         Self {
             topic,
             ledger: Mutex::default(),
+            ids: Mutex::default(),
             finished: Condvar::new(),
             consumer: Mutex::new(Weak::new()),
         }
@@ -40,11 +46,15 @@ impl Assignment {
         *lock(&self.consumer) = Arc::downgrade(consumer);
     }
 
-    pub(super) fn assign(&self, partitions: &[i32]) {
+    /// Begins an assignment of `partition`, whose offsets belong to the topic `id`.
+    pub(super) fn assign(&self, partition: i32, id: Option<TopicId>) {
         let mut ledger = lock(&self.ledger);
-        partitions
-            .iter()
-            .for_each(|partition| ledger.assign(*partition));
+        ledger.assign(partition);
+        let mut ids = lock(&self.ids);
+        match id {
+            Some(id) => ids.insert(partition, id),
+            None => ids.remove(&partition),
+        };
     }
 
     /// Ends the assignment of `partitions`: whatever is still under way for them is not stored any more.
@@ -108,16 +118,16 @@ impl Assignment {
         !frontiers.is_empty()
     }
 
-    fn store(&self, consumer: &BaseConsumer<Context>, frontiers: &[(i32, i64)]) {
+    /// Stores offsets for the next commit.
+    pub(super) fn store(&self, consumer: &BaseConsumer<Context>, frontiers: &[(i32, i64)]) {
         // In the smallest scope: a list that is alive when the consumer is dropped hangs the drop.
-        let mut offsets = TopicPartitionList::with_capacity(frontiers.len());
-        for (partition, frontier) in frontiers {
-            if let Err(error) =
-                offsets.add_partition_offset(&self.topic, *partition, Offset::Offset(*frontier))
-            {
-                tracing::error!(partition, frontier, %error, "an offset cannot be stored");
+        let offsets = match self.offsets(frontiers) {
+            Ok(offsets) => offsets,
+            Err(error) => {
+                tracing::error!(?frontiers, %error, "offsets cannot be stored");
+                return;
             }
-        }
+        };
         let stored = match Rule::EpochFence.is_broken() {
             // librdkafka has a fence of its own, which stores nothing for others' partitions and nothing that goes back.
             true => consumer.commit(&offsets, CommitMode::Async),
@@ -131,6 +141,23 @@ impl Assignment {
         if let Some((partition, error)) = refused.or_else(|| Some((-1, stored.err()?))) {
             tracing::warn!(partition, %error, "an offset was not stored; its records will be read again");
         }
+    }
+
+    /// Returns offsets with the id of their topic as metadata.
+    pub(super) fn offsets(
+        &self,
+        frontiers: &[(i32, i64)],
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let ids = lock(&self.ids);
+        let mut offsets = TopicPartitionList::with_capacity(frontiers.len());
+        for (partition, frontier) in frontiers {
+            let mut element = offsets.add_partition(&self.topic, *partition);
+            element.set_offset(Offset::Offset(*frontier))?;
+            if let Some(id) = ids.get(partition) {
+                element.set_metadata(id.to_metadata());
+            }
+        }
+        Ok(offsets)
     }
 
     /// Of each assigned partition the frontier (none before the first record was finished) and the number of records that

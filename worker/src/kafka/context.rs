@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use shared::{fault::Moment, kafka::Bootstrap, runtime::health::Dependency};
 
-use super::{assignment::Assignment, client, gap::Gaps};
+use super::{assignment::Assignment, client, gap::Gaps, went_back::Logs};
 use crate::metrics::Metrics;
 
 /// What the rest of the process wants to know of the group and the brokers.
@@ -113,6 +113,7 @@ pub(super) struct Context {
     /// How long a partition that is taken away may be drained.
     pub(super) drain_limit: Duration,
     pub(super) gaps: Mutex<Gaps>,
+    pub(super) logs: Mutex<Logs>,
     pub(super) bootstrap: Bootstrap,
 }
 
@@ -120,9 +121,13 @@ pub(super) struct Context {
 const COMMITTED: Duration = Duration::from_secs(1);
 
 impl Context {
-    /// A record was handed out.
-    pub(super) fn received(&self, partition: i32, offset: i64) {
-        self.gaps().received(partition, offset);
+    /// A record was handed out. Returns whether it may be taken in.
+    pub(super) fn received(&self, partition: i32, offset: i64) -> bool {
+        let continues = self.logs().received(partition, offset);
+        if continues {
+            self.gaps().received(partition, offset);
+        }
+        continues
     }
 
     /// Asks what the group has committed before the first record of the assignment moves it.
@@ -134,9 +139,10 @@ impl Context {
         if let Err(error) = &committed {
             tracing::warn!(%error, "the committed offsets are not known; records that were deleted above them would not be noticed");
         }
-        let elements = committed.as_ref().unwrap_or(list).elements();
+        let committed = committed.as_ref().unwrap_or(list);
+        self.compare(consumer, committed);
         let mut gaps = self.gaps();
-        for element in elements {
+        for element in committed.elements() {
             let offset = match element.offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
@@ -165,8 +171,12 @@ impl Context {
         }
     }
 
-    fn gaps(&self) -> MutexGuard<'_, Gaps> {
+    pub(super) fn gaps(&self) -> MutexGuard<'_, Gaps> {
         self.gaps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn logs(&self) -> MutexGuard<'_, Logs> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
@@ -193,6 +203,7 @@ impl Context {
             {
                 tracing::warn!(?partitions, limit = ?self.drain_limit, "partitions were revoked before all their records were finished; the rest will be read again");
             }
+            self.commit_back(consumer);
             if let Err(error) = commit(consumer) {
                 report_uncommitted(&error);
             }
@@ -200,6 +211,7 @@ impl Context {
         self.assignment.revoke(partitions);
         for partition in partitions {
             self.gaps().revoke(*partition);
+            self.logs().revoke(*partition);
             self.metrics.lag(*partition, 0);
         }
         tracing::info!(?partitions, "partitions were revoked");
@@ -246,6 +258,10 @@ impl ClientContext for Context {
                 continue;
             };
             self.look_for_gaps(of_partition);
+            // Negative until a fetch has succeeded, and after one that has not.
+            if of_partition.hi_offset >= 0 {
+                self.logs().seems_to_end(partition, of_partition.hi_offset);
+            }
             let lag = self.lag(of_partition, frontier, outstanding);
             self.metrics.lag(partition, lag);
             if let Some(frontier) = frontier {
@@ -270,7 +286,11 @@ impl ConsumerContext for Context {
             Rebalance::Assign(list) => {
                 let partitions = self.partitions(list);
                 self.watch_for_gaps(consumer, list);
-                self.assignment.assign(&partitions);
+                for partition in &partitions {
+                    let id = self.logs().id(*partition).cloned();
+                    self.assignment.assign(*partition, id);
+                }
+                self.fence();
                 tracing::info!(?partitions, "partitions were assigned");
             }
             Rebalance::Revoke(list) => self.give_away(consumer, &self.partitions(list)),
@@ -283,6 +303,8 @@ impl ConsumerContext for Context {
                     .map(|(partition, ..)| *partition)
                     .collect();
                 self.assignment.revoke(&all);
+                all.iter()
+                    .for_each(|partition| self.logs().revoke(*partition));
             }
         }
     }

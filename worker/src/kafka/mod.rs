@@ -12,8 +12,11 @@ mod offsets;
 mod poll;
 mod ranges;
 mod record;
+mod restart;
 mod sender;
+mod topic_identity;
 mod topics;
+mod went_back;
 
 use std::thread;
 

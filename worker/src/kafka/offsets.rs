@@ -17,6 +17,7 @@ use super::{
     client::{self, Reporting},
     ranges::{self, ANSWER},
     record::Record,
+    topic_identity::{IdRequests, TopicId},
 };
 
 /// Access to the offsets of the workers' group.
@@ -35,7 +36,7 @@ pub struct PartitionOffsets {
     pub log_start: i64,
     /// The offset behind its last record.
     pub end: i64,
-    /// The next offset that the group reads; none where it has committed none.
+    /// The next offset that the group reads; none where it has committed none, or one of an earlier topic of this name.
     pub committed: Option<i64>,
 }
 
@@ -84,16 +85,31 @@ impl Offsets {
             .consumer
             .committed_offsets(list, ANSWER)
             .context("asking for the group's offsets")?;
-        let committed = by_partition(&committed)?;
+        let id = self.topic_id()?;
+        let belongs = |partition: &i32, _: &mut i64| {
+            let element = committed.find_partition(&self.topic, *partition);
+            let was = element.and_then(|element| TopicId::from_metadata(element.metadata()));
+            was.is_none() || id.is_none() || was == id
+        };
+        let mut offsets = by_partition(&committed)?;
+        offsets.retain(belongs);
         let partitions = ranges
             .into_iter()
             .map(|(partition, range)| PartitionOffsets {
                 partition,
                 log_start: range.start,
                 end: range.end,
-                committed: committed.get(&partition).copied(),
+                committed: offsets.get(&partition).copied(),
             });
         Ok(partitions.collect())
+    }
+
+    /// The id of the topic; none where the broker has no ids.
+    fn topic_id(&self) -> anyhow::Result<Option<TopicId>> {
+        let client = self.consumer.client();
+        let mut request = IdRequests::new(client, &self.topic).context("KAFKA_TOPIC")?;
+        request.send(client);
+        Ok(request.receive(ANSWER))
     }
 
     /// The offset of the first record at or after `time_ms` (since 1970) in each of `partitions` that has one.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    process,
+    mem, process,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -31,6 +31,7 @@ use super::{
     context::{Context, GroupState, commit, report_uncommitted},
     membership,
     record::{Intake, Received, Record},
+    restart::Watch,
 };
 use crate::metrics::Metrics;
 
@@ -95,21 +96,15 @@ pub fn start(
 ) -> anyhow::Result<Started> {
     let topic: Arc<str> = config.topic.as_str().into();
     let assignment = Arc::new(Assignment::new(Arc::clone(&topic)));
-    let context = Context {
-        topic: Arc::clone(&topic),
+    let client = Client {
+        config: config.clone(),
+        topic,
         assignment: Arc::clone(&assignment),
         group,
         metrics,
         drain_limit: drain.revoked,
-        gaps: Mutex::default(),
-        bootstrap: client::bootstrap(config)?,
     };
-    let consumer: Arc<BaseConsumer<Context>> = Arc::new(
-        client::consumer(config)
-            .create_with_context(context)
-            .context("Kafka consumer")?,
-    );
-    assignment.attach(&consumer);
+    let consumer = client.connect()?;
     consumer
         .subscribe(&[&config.topic])
         .context("subscribing")?;
@@ -119,9 +114,10 @@ pub fn start(
     let stop = Arc::new(AtomicBool::new(false));
     let (say_stopped, stopped) = oneshot::channel();
     let polling = Polling {
+        watch: Watch::new(&consumer)?,
         consumer,
+        client,
         assignment: Arc::clone(&assignment),
-        topic,
         sender,
         units,
         memory: Arc::new(Semaphore::new(units)),
@@ -144,10 +140,44 @@ pub fn start(
     })
 }
 
-struct Polling {
-    consumer: Arc<BaseConsumer<Context>>,
-    assignment: Arc<Assignment>,
+/// What a consumer is made of.
+struct Client {
+    config: Kafka,
     topic: Arc<str>,
+    assignment: Arc<Assignment>,
+    group: Arc<GroupState>,
+    metrics: Metrics,
+    drain_limit: Duration,
+}
+
+impl Client {
+    /// Makes a consumer, at which offsets are stored from now on. It is not subscribed yet.
+    fn connect(&self) -> anyhow::Result<Arc<BaseConsumer<Context>>> {
+        let context = Context {
+            topic: Arc::clone(&self.topic),
+            assignment: Arc::clone(&self.assignment),
+            group: Arc::clone(&self.group),
+            metrics: self.metrics.clone(),
+            drain_limit: self.drain_limit,
+            gaps: Mutex::default(),
+            logs: Mutex::default(),
+            bootstrap: client::bootstrap(&self.config)?,
+        };
+        let consumer: Arc<BaseConsumer<Context>> = Arc::new(
+            client::consumer(&self.config)
+                .create_with_context(context)
+                .context("Kafka consumer")?,
+        );
+        self.assignment.attach(&consumer);
+        Ok(consumer)
+    }
+}
+
+struct Polling {
+    watch: Watch,
+    consumer: Arc<BaseConsumer<Context>>,
+    client: Client,
+    assignment: Arc<Assignment>,
     sender: mpsc::UnboundedSender<Received>,
     units: usize,
     memory: Arc<Semaphore>,
@@ -180,14 +210,45 @@ impl Polling {
         match self.consumer.poll(limit) {
             None => {}
             Some(Ok(message)) => {
-                context.received(message.partition(), message.offset());
-                if let Some(epoch) = self.assignment.epoch(message.partition()) {
+                if context.received(message.partition(), message.offset())
+                    && let Some(epoch) = self.assignment.epoch(message.partition())
+                {
                     self.held
-                        .push_back((Record::copy(&message, &self.topic), epoch));
+                        .push_back((Record::copy(&message, &self.client.topic), epoch));
                 }
             }
             Some(Err(error)) => complain(&error),
         }
+        if !self.watch.tick(&self.consumer)
+            && let Err(error) = self.renew()
+        {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "no new Kafka client; ending the process"
+            );
+            process::exit(1);
+        }
+    }
+
+    /// Replaces the consumer by a new one, which knows nothing of the old topic.
+    fn renew(&mut self) -> anyhow::Result<()> {
+        tracing::warn!("topic was recreated; rejoining the group with a new Kafka client");
+        // Behind the fence nothing uses the old consumer any more, and records of the old log are dropped.
+        self.assignment.revoke(&self.assigned());
+        self.held.clear();
+        let consumer = self.client.connect()?;
+        self.watch = Watch::new(&consumer)?;
+        let old = mem::replace(&mut self.consumer, consumer);
+        membership::end(&old, Instant::now() + LEAVE);
+        drop(old);
+        self.consumer
+            .subscribe(&[&self.client.topic])
+            .context("subscribing")
+    }
+
+    fn assigned(&self) -> Vec<i32> {
+        let progress = self.assignment.progress();
+        progress.iter().map(|(partition, ..)| *partition).collect()
     }
 
     fn take_in(&self, record: Record, epoch: u64, memory: OwnedSemaphorePermit) {
@@ -256,22 +317,19 @@ impl Polling {
 
     /// Intake has stopped; what was taken in is finished and stored, then the group is left.
     fn leave(self, drain_limit: Duration) {
+        let partitions = self.assigned();
         drop(self.sender);
-        let partitions: Vec<i32> = self
-            .assignment
-            .progress()
-            .iter()
-            .map(|(partition, ..)| *partition)
-            .collect();
         if !self.assignment.wait_until_drained(&partitions, drain_limit) {
             tracing::warn!("records were still under way at shutdown; they will be read again");
         }
         // The fence goes up before the last commit and before the group is left, so that a revocation in the middle of
         // either does not wait a second time. What is stored can still be committed.
         self.assignment.revoke(&partitions);
+        drop(self.watch);
         // Without a broker each of these would wait for as long as it may.
         if self.consumer.context().group.brokers().is_up() {
             let deadline = Instant::now() + LEAVE;
+            self.consumer.context().commit_back(&self.consumer);
             commit_last(&self.consumer);
             if !membership::end(&self.consumer, deadline) {
                 tracing::warn!("the group is still rebalancing; it is left in the middle of that");

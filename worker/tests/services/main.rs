@@ -11,3 +11,4 @@ mod future;
 mod offsets;
 mod repair;
 mod sessions;
+mod went_back;

@@ -1,0 +1,245 @@
+//! Reads partitions that went back from their beginning, and moves their committed offset with them. Runs on the poll
+//! thread.
+//!
+//! librdkafka commits only offsets that are greater than the committed one. So the first commit of the new log is an
+//! explicit one; it precedes everything else because the stored offset is set back first.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::KafkaError,
+};
+
+use super::{
+    context::Context,
+    topic_identity::{IdRequests, TopicId},
+    went_back::{Committed, WentBack},
+};
+
+/// How often a broker is asked for the id of the topic.
+const IDENTIFY: Duration = Duration::from_secs(2);
+/// How long a failed restart waits before it is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long one request to the brokers may take.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// What the poll thread does about its partitions between two polls.
+pub(super) struct Watch {
+    requests: IdRequests,
+    next_request: Instant,
+    next_try: Instant,
+}
+
+impl Watch {
+    /// Watches the partitions of `consumer`. To be dropped before it.
+    ///
+    /// # Errors
+    /// When there is a zero byte in the name of the topic.
+    pub(super) fn new(consumer: &BaseConsumer<Context>) -> anyhow::Result<Self> {
+        let topic = &consumer.context().topic;
+        Ok(Self {
+            requests: IdRequests::new(consumer.client(), topic)?,
+            next_request: Instant::now() + IDENTIFY,
+            next_try: Instant::now(),
+        })
+    }
+
+    /// Compares the id of the topic every two seconds, and restarts partitions that went back. Returns false when this
+    /// client is of no use any more because the topic was recreated: librdkafka keeps the leader epochs of the old topic
+    /// and ignores the lower ones of the new topic.
+    #[must_use]
+    pub(super) fn tick(&mut self, consumer: &BaseConsumer<Context>) -> bool {
+        let context = consumer.context();
+        let now = Instant::now();
+        if let Some(id) = self.requests.receive(Duration::ZERO) {
+            context.logs().identify(id);
+        }
+        if now >= self.next_request {
+            self.requests.send(consumer.client());
+            self.next_request = now + IDENTIFY;
+        }
+        if context.logs().all_continue() && !context.logs().is_recreated() {
+            return true;
+        }
+        context.fence();
+        if context.logs().is_recreated() {
+            return false;
+        }
+        if now >= self.next_try && context.group.brokers().is_up() {
+            self.next_try = now + RETRY;
+            context.confirm_ends(consumer);
+            context.restart(consumer);
+            context.commit_back(consumer);
+        }
+        true
+    }
+}
+
+impl Context {
+    /// Compares the committed offsets of an assignment with the logs that they are for. `committed` holds them, or no
+    /// offsets where the broker did not return them.
+    pub(super) fn compare(&self, consumer: &BaseConsumer<Self>, committed: &TopicPartitionList) {
+        if let Some(id) = self.identify(consumer) {
+            self.logs().identify(id);
+        }
+        let ends = self.ends(consumer, committed);
+        let mut unidentified = Vec::new();
+        let mut logs = self.logs();
+        for element in committed.elements_for_topic(&self.topic) {
+            let partition = element.partition();
+            let at = match element.offset() {
+                Offset::Offset(offset) => Some(Committed {
+                    offset,
+                    id: TopicId::from_metadata(element.metadata()),
+                }),
+                _ => None,
+            };
+            if at.as_ref().is_some_and(|at| at.id.is_none()) {
+                unidentified.push(partition);
+            }
+            let end = ends
+                .as_ref()
+                .and_then(|ends| offset_of(ends, &self.topic, partition));
+            logs.assign(partition, at, end);
+            self.metrics.partition_went_back(partition, 0);
+        }
+        if !unidentified.is_empty() {
+            tracing::info!(
+                partitions = ?unidentified,
+                "committed offsets without a topic id; cannot detect whether the topic was recreated before this start"
+            );
+        }
+    }
+
+    fn identify(&self, consumer: &BaseConsumer<Self>) -> Option<TopicId> {
+        let mut request = IdRequests::new(consumer.client(), &self.topic).ok()?;
+        request.send(consumer.client());
+        request.receive(ANSWER)
+    }
+
+    /// The ends of these partitions, in one request for each broker.
+    fn ends(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &TopicPartitionList,
+    ) -> Option<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(partitions.count());
+        for element in partitions.elements_for_topic(&self.topic) {
+            // In the place of a time, it stands for the end.
+            list.add_partition_offset(&self.topic, element.partition(), Offset::End)
+                .ok()?;
+        }
+        match consumer.offsets_for_times(list, ANSWER) {
+            Ok(ends) => Some(ends),
+            Err(error) => {
+                tracing::warn!(%error, "ends of the assigned partitions are unknown");
+                None
+            }
+        }
+    }
+
+    /// Ends the assignment of partitions that went back: records of the old log must not store offsets any more.
+    pub(super) fn fence(&self) {
+        let gone_back = self.logs().gone_back();
+        for WentBack {
+            partition,
+            expected,
+            cause,
+        } in gone_back
+        {
+            if self.assignment.epoch(partition).is_none() {
+                continue;
+            }
+            self.assignment.revoke(&[partition]);
+            self.metrics.partition_went_back(partition, 1);
+            tracing::error!(
+                partition,
+                expected,
+                %cause,
+                runbook = "PartitionWentBack",
+                "partition went back; reading it from its beginning"
+            );
+        }
+    }
+
+    /// Statistics may be out of date: asks the brokers for ends that seem to be too low.
+    fn confirm_ends(&self, consumer: &BaseConsumer<Self>) {
+        let suspects = self.logs().suspects();
+        for partition in suspects {
+            if let Ok((_, end)) = consumer.fetch_watermarks(&self.topic, partition, ANSWER) {
+                self.logs().ends(partition, end);
+            }
+        }
+        self.fence();
+    }
+
+    fn restart(&self, consumer: &BaseConsumer<Self>) {
+        let gone_back = self.logs().gone_back();
+        for WentBack { partition, .. } in gone_back {
+            match self.restart_one(consumer, partition) {
+                Ok((start, end)) => tracing::warn!(partition, start, end, "partition restarted"),
+                Err(error) => {
+                    tracing::warn!(partition, %error, "partition not restarted; retrying")
+                }
+            }
+        }
+    }
+
+    /// Moves the consumer to the beginning of the log, and begins an assignment of the partition from there.
+    fn restart_one(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partition: i32,
+    ) -> Result<(i64, i64), KafkaError> {
+        let (start, end) = consumer.fetch_watermarks(&self.topic, partition, ANSWER)?;
+        consumer.seek(&self.topic, partition, Offset::Offset(start), ANSWER)?;
+        self.logs().restarted(partition, start);
+        self.gaps().assign(partition, None);
+        let id = self.logs().id(partition).cloned();
+        self.assignment.assign(partition, id);
+        // Or the timer would commit the old one again after the commit below.
+        self.assignment.store(consumer, &[(partition, start)]);
+        Ok((start, end))
+    }
+
+    /// Commits the offsets of restarted partitions in place of those of their old logs.
+    pub(super) fn commit_back(&self, consumer: &BaseConsumer<Self>) {
+        let uncommitted = self.logs().uncommitted();
+        if uncommitted.is_empty() {
+            return;
+        }
+        let frontiers = self.assignment.progress();
+        let offsets = uncommitted.iter().map(|(partition, start)| {
+            let frontier = frontiers.iter().find(|(each, ..)| each == partition);
+            let finished = frontier.and_then(|(_, frontier, _)| *frontier);
+            (*partition, finished.unwrap_or(*start))
+        });
+        let offsets: Vec<(i32, i64)> = offsets.collect();
+        let committed = self
+            .assignment
+            .offsets(&offsets)
+            .and_then(|list| consumer.commit(&list, CommitMode::Sync));
+        match committed {
+            Ok(()) => {
+                let mut logs = self.logs();
+                offsets
+                    .iter()
+                    .for_each(|(partition, _)| logs.committed(*partition));
+                tracing::info!(?offsets, "committed offsets moved back");
+            }
+            Err(error) => {
+                tracing::warn!(?offsets, %error, "committed offsets not moved back; retrying");
+            }
+        }
+    }
+}
+
+fn offset_of(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i64> {
+    let element = list.find_partition(topic, partition)?;
+    match (element.error(), element.offset()) {
+        (Ok(()), Offset::Offset(offset)) => Some(offset),
+        _ => None,
+    }
+}

@@ -1,0 +1,291 @@
+//! A partition whose log is not the one that the group has read: every record that is there is stored, and the committed
+//! offset follows.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    producer::{FutureProducer, FutureRecord},
+};
+use shared::{
+    cache::Cache,
+    config::Kafka,
+    order::{Order, sample::Generator},
+    storage::Role,
+    testing::{PATIENCE, TestDatabase, TestRedis, eventually, required},
+};
+use tokio::task::JoinHandle;
+use worker::{
+    config::Worker,
+    kafka::{self, GroupState, Offsets, Poller, dead_letter::DeadLetters},
+    metrics::Metrics,
+    pipeline::{
+        Pipeline, breaker::Breaker, future::FutureGuard, waits::Waits, write_through::WriteThrough,
+    },
+};
+
+const PARTITION: i32 = 1;
+
+/// A topic that is deleted and created again, and what its workers write to.
+struct World {
+    kafka: Kafka,
+    database: TestDatabase,
+    redis: TestRedis,
+    orders: Generator,
+    sent: usize,
+}
+
+struct Running {
+    poller: Poller,
+    pipeline: JoinHandle<()>,
+}
+
+impl World {
+    async fn new(name: &str, seed: u64) -> Self {
+        let topic = format!("test-{name}-{:016x}", rand::random::<u64>());
+        let kafka = Kafka {
+            brokers: required("KAFKA_BROKERS"),
+            dead_letter_topic: format!("{topic}-dlq"),
+            group_id: topic.clone(),
+            topic,
+            ..Kafka::default()
+        };
+        kafka::create_topics(&kafka).await.unwrap();
+        Self {
+            kafka,
+            database: TestDatabase::migrated().await,
+            redis: TestRedis::start(),
+            orders: Generator::new(seed, 1..=1),
+            sent: 0,
+        }
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &self.kafka.brokers)
+            .set("group.id", &self.kafka.group_id);
+        client
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().unwrap()
+    }
+
+    fn start(&self) -> Running {
+        let (metrics, waits) = (Metrics::new(), Arc::new(Waits::new()));
+        let drain = kafka::DrainLimits {
+            revoked: PATIENCE,
+            shutdown: PATIENCE,
+        };
+        let group = Arc::new(GroupState::new());
+        let started = kafka::start(&self.kafka, 1 << 20, drain, group, metrics.clone()).unwrap();
+        let postgres = self.database.connect(Role::Worker);
+        let cache = Cache::pooled(&self.redis.config()).unwrap();
+        let pipeline = Pipeline {
+            postgres: postgres.clone(),
+            write_through: WriteThrough::new(cache, postgres, Arc::clone(&waits)),
+            dead_letters: DeadLetters::new(&self.kafka).unwrap(),
+            assignment: started.assignment,
+            breaker: Arc::new(Breaker::new(false)),
+            future: FutureGuard::new(Arc::default(), false),
+            waits,
+            metrics,
+        };
+        let intake = started.intake;
+        Running {
+            poller: started.poller,
+            pipeline: tokio::spawn(async move { pipeline.run(&Worker::default(), intake).await }),
+        }
+    }
+
+    /// Sends new orders, all at once.
+    async fn send(&mut self, count: usize) {
+        let producer: FutureProducer = self.client().create().unwrap();
+        let orders: Vec<Order> = self.orders.by_ref().take(count).collect();
+        let values: Vec<Vec<u8>> = orders.iter().map(Order::to_json).collect();
+        let sends = values.iter().map(|value| {
+            let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.kafka.topic)
+                .partition(PARTITION)
+                .payload(value);
+            producer.send(record, PATIENCE)
+        });
+        try_join_all(sends).await.unwrap();
+        self.sent += count;
+    }
+
+    async fn recreate(&self) {
+        let (admin, options) = (self.admin(), AdminOptions::new());
+        let topic = self.kafka.topic.as_str();
+        let deleted = admin.delete_topics(&[topic], &options).await.unwrap();
+        assert!(deleted[0].is_ok(), "{deleted:?}");
+        let new = NewTopic::new(topic, 6, TopicReplication::Fixed(1))
+            .set("message.timestamp.type", "LogAppendTime");
+        eventually("a topic of the same name", async || {
+            let created = admin.create_topics([&new], &options).await.ok()?;
+            created.into_iter().all(|topic| topic.is_ok()).then_some(())
+        })
+        .await;
+    }
+
+    /// As a tool that copies a group's offsets does, or an operator. `topic_id`: as a worker commits them.
+    fn commit(&self, offset: i64, topic_id: Option<&str>) {
+        let consumer: BaseConsumer = self.client().create().unwrap();
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(&self.kafka.topic, PARTITION);
+        element.set_offset(Offset::Offset(offset)).unwrap();
+        if let Some(id) = topic_id {
+            element.set_metadata(format!("topic-id={id}"));
+        }
+        consumer.commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    /// The next offset that the group reads, and the metadata of its commit.
+    fn committed(&self) -> (Option<i64>, String) {
+        let consumer: BaseConsumer = self.client().create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.kafka.topic, PARTITION);
+        let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
+        let element = committed
+            .find_partition(&self.kafka.topic, PARTITION)
+            .unwrap();
+        let offset = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        (offset, element.metadata().to_owned())
+    }
+
+    /// Waits until every record that was ever sent is stored, and the group has committed `offset`. Returns the metadata
+    /// of that commit.
+    async fn settle(&self, offset: i64) -> String {
+        eventually("every order in Postgres", async || {
+            let stored: i64 = self.database.value("SELECT count(*) FROM orders").await;
+            (stored == self.sent as i64).then_some(())
+        })
+        .await;
+        eventually("the committed offset", async || {
+            let (committed, metadata) = self.committed();
+            (committed == Some(offset)).then_some(metadata)
+        })
+        .await
+    }
+
+    async fn remove(self) {
+        let topics = [
+            self.kafka.topic.as_str(),
+            self.kafka.dead_letter_topic.as_str(),
+        ];
+        // A client that is dropped never returns its answer.
+        let admin = self.admin();
+        let deleted = admin.delete_topics(&topics, &AdminOptions::new());
+        deleted.await.unwrap();
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        self.poller.stop().await;
+        self.pipeline.await.unwrap();
+    }
+}
+
+/// The topic is created again while a worker reads it.
+async fn recreated_while_running(name: &str, seed: u64, count: usize) {
+    let mut world = World::new(name, seed).await;
+    let worker = world.start();
+    world.send(30).await;
+    let before = world.settle(30).await;
+    world.recreate().await;
+    world.send(count).await;
+    let after = world.settle(count as i64).await;
+    assert_ne!(before, after, "the commit names the topic");
+    world.send(5).await;
+    world.settle(count as i64 + 5).await;
+    worker.stop().await;
+    world.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_recreated_under_a_worker_with_fewer_records_is_read_from_its_beginning() {
+    recreated_while_running("fewer", 21, 12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_recreated_under_a_worker_with_more_records_is_read_from_its_beginning() {
+    recreated_while_running("more", 22, 47).await;
+}
+
+/// The new log is still empty when it is noticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_committed_offset_follows_a_topic_that_is_recreated_empty() {
+    let mut world = World::new("empty", 23).await;
+    let worker = world.start();
+    world.send(30).await;
+    world.settle(30).await;
+    world.recreate().await;
+    world.settle(0).await;
+    world.send(3).await;
+    world.settle(3).await;
+    worker.stop().await;
+    world.remove().await;
+}
+
+/// No worker runs when the topic is created again, and a tool restores the offsets of the old one.
+async fn recreated_while_stopped(name: &str, seed: u64, count: usize) {
+    let mut world = World::new(name, seed).await;
+    world.send(30).await;
+    let worker = world.start();
+    let metadata = world.settle(30).await;
+    worker.stop().await;
+    world.recreate().await;
+    world.send(count).await;
+    let id = metadata.strip_prefix("topic-id=").unwrap();
+    // The broker drops the offsets of a topic that was deleted, and does so later.
+    eventually("no committed offset", async || {
+        world.committed().0.is_none().then_some(())
+    })
+    .await;
+    world.commit(30, Some(id));
+    // Nothing of the new log is finished: neither is Postgres expected to hold it, nor does `worker rewind` start there.
+    let offsets = Offsets::new(&world.kafka).unwrap().partitions().unwrap();
+    assert_eq!(offsets[PARTITION as usize].committed, None);
+    let worker = world.start();
+    let after = world.settle(count as i64).await;
+    assert_ne!(metadata, after);
+    worker.stop().await;
+    // The next one goes on from there.
+    let worker = world.start();
+    world.send(2).await;
+    world.settle(count as i64 + 2).await;
+    worker.stop().await;
+    world.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_recreated_between_two_workers_with_fewer_records_is_read_from_its_beginning() {
+    recreated_while_stopped("fewer-later", 24, 9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_recreated_between_two_workers_with_more_records_is_read_from_its_beginning() {
+    recreated_while_stopped("more-later", 25, 61).await;
+}
+
+/// The log ends below the committed offset: it was truncated, or somebody committed what Kafka never gave out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_committed_beyond_the_end_hides_no_record() {
+    let mut world = World::new("beyond", 26).await;
+    world.send(8).await;
+    world.commit(1_000, None);
+    let worker = world.start();
+    world.settle(8).await;
+    world.send(4).await;
+    world.settle(12).await;
+    worker.stop().await;
+    world.remove().await;
+}
