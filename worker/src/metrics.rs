@@ -49,6 +49,15 @@ impl Outcome {
     }
 }
 
+/// Codes of `worker_fetch_errors_total` that start at zero: an outage, and batches that no retry can read. Others appear with
+/// their first error.
+const FETCH_ERRORS: [&str; 4] = [
+    "AllBrokersDown",
+    "BadCompression",
+    "BrokerTransportFailure",
+    "InvalidMessage",
+];
+
 /// Where the time of a batch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -79,6 +88,8 @@ pub struct Metrics {
     clock_steps: Counter<u64>,
     offset_gap: Counter<u64>,
     went_back: Counter<u64>,
+    fetch_errors: Counter<u64>,
+    unreadable: Gauge<u64>,
     batch_size: Histogram<u64>,
     batch_duration: Histogram<f64>,
     end_to_end: Histogram<f64>,
@@ -116,6 +127,14 @@ impl Metrics {
             went_back: meter
                 .u64_counter("worker_partition_went_back_total")
                 .with_description("How often a partition turned out to have another log than the one that was read, and was read from its beginning")
+                .build(),
+            fetch_errors: meter
+                .u64_counter("worker_fetch_errors_total")
+                .with_description("Errors while reading from Kafka, by librdkafka's code")
+                .build(),
+            unreadable: meter
+                .u64_gauge("worker_partition_unreadable")
+                .with_description("1 while an assigned partition cannot be read although brokers answer, else 0")
                 .build(),
             batch_size: meter
                 .u64_histogram("worker_batch_size")
@@ -159,6 +178,9 @@ impl Metrics {
         metrics.foreign_fields(0);
         metrics.clock_stepped_back(0);
         metrics.offset_gap(0);
+        FETCH_ERRORS
+            .into_iter()
+            .for_each(|code| metrics.count_fetch_errors(code, 0));
         metrics
     }
 
@@ -193,6 +215,24 @@ impl Metrics {
     pub fn partition_went_back(&self, partition: i32, times: u64) {
         self.went_back
             .add(times, &[KeyValue::new("partition", i64::from(partition))]);
+    }
+
+    /// Counts an error while reading from Kafka.
+    pub fn fetch_error(&self, code: &str) {
+        self.count_fetch_errors(code, 1);
+    }
+
+    fn count_fetch_errors(&self, code: &str, count: u64) {
+        self.fetch_errors
+            .add(count, &[KeyValue::new("code", code.to_owned())]);
+    }
+
+    /// Sets whether a partition cannot be read although brokers answer.
+    pub fn unreadable(&self, partition: i32, unreadable: bool) {
+        self.unreadable.record(
+            u64::from(unreadable),
+            &[KeyValue::new("partition", i64::from(partition))],
+        );
     }
 
     /// Records the size of a batch.

@@ -12,6 +12,7 @@ use shared::{
     order::{ForeignFields, OrderUid, Version, decode},
     runtime::backoff::Backoff,
     storage::{ListFilter, Postgres},
+    telemetry,
 };
 
 use crate::kafka::{self, Offsets, Record, dead_letter::REPLAY_VERSION};
@@ -43,7 +44,7 @@ pub async fn look(kafka: &Kafka, postgres: &Postgres, fields: ForeignFields) {
     let newest_stored =
         newest.and_then(|orders| Some(orders.first()?.position.created_at.to_rfc3339()));
     tracing::error!(
-        ?partitions,
+        partitions = telemetry::listed(&partitions),
         newest_stored = newest_stored.as_deref().unwrap_or("-"),
         "Postgres lacks records that this group has finished: was it restored from a backup? Stop every worker, run \
          `worker rewind --to TIME` with a time before the backup and `worker cache clear`, and start them again"

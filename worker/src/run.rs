@@ -109,19 +109,33 @@ async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> Lately 
              a worker that freezes would hold up the others; set both for the role (docs/operations.md)"
         );
     }
+    let created = match kafka.create_topics {
+        true => create_topics(kafka, health).await,
+        false => Vec::new(),
+    };
+    // A topic that did not exist holds no dead letters.
+    match created.contains(&kafka.dead_letter_topic) {
+        true => Lately::default(),
+        false => dead_lettered_lately(kafka).await,
+    }
+}
+
+/// Creates the topics that do not exist, as soon as Kafka answers; returns the names of those that it created.
+async fn create_topics(kafka: &Kafka, health: &Health) -> Vec<String> {
     let mut backoff = Backoff::default();
-    while kafka.create_topics
-        && let Err(error) = kafka::create_topics(kafka).await
-    {
-        health.group.brokers().set(Err(&format!("{error:#}")));
-        tracing::warn!(
-            brokers = kafka.brokers,
-            error = format!("{error:#}"),
-            "waiting for Kafka"
-        );
+    loop {
+        match kafka::create_topics(kafka).await {
+            Ok(created) => return created,
+            Err(error) => {
+                let error = format!("{error:#}");
+                health.group.brokers().set(Err(&error));
+                if backoff.is_to_log() {
+                    tracing::warn!(brokers = kafka.brokers, error, "waiting for Kafka");
+                }
+            }
+        }
         backoff.wait().await;
     }
-    dead_lettered_lately(kafka).await
 }
 
 /// Beside the start, which need not wait for it: whatever is finished meanwhile is stored first.
@@ -151,12 +165,15 @@ async fn wait_for_schema(postgres: &Postgres, health: &Health) {
         );
         match version {
             Ok(version) if version >= required => break,
-            Ok(version) => tracing::warn!(
+            Ok(version) if backoff.is_to_log() => tracing::warn!(
                 version,
                 required,
                 "the database schema is too old: run `worker migrate`"
             ),
-            Err(error) => tracing::warn!(%error, "waiting for Postgres (DATABASE_URL)"),
+            Err(error) if backoff.is_to_log() => {
+                tracing::warn!(%error, "waiting for Postgres (DATABASE_URL)");
+            }
+            Ok(_) | Err(_) => {}
         }
         backoff.wait().await;
     }
@@ -167,6 +184,7 @@ async fn wait_for_schema(postgres: &Postgres, health: &Health) {
 
 /// What many of the newest dead letters are. A worker that is restarted must not dead-letter another hundred records for the
 /// same reason.
+#[derive(Default)]
 struct Lately {
     /// Rows that the database refused.
     database_refused: bool,
@@ -326,8 +344,9 @@ impl Health {
         }
     }
 
-    /// Red when there is lag and, for 30 s, neither progress nor a known reason to wait; and when the poll thread, which
-    /// knows the lag, gives no sign of life.
+    /// Red when there is lag that can be read and, for 30 s, neither progress nor a known reason to wait; and when the poll
+    /// thread, which knows the lag, gives no sign of life. A partition whose fetches fail does not count: another process would
+    /// meet the same batch.
     fn live(&self) -> Report {
         let stuck = self.group.lagging_for() > STALL && self.waits.idle_for() > STALL;
         let stalled = stuck || self.group.silent_for() > self.silence;
@@ -355,6 +374,7 @@ impl Health {
             .with("redis", self.redis.state())
             .with("kafka", self.group.brokers().state())
             .with("lag", self.group.lag().to_string())
+            .with("fetch_errors", fetch_errors(&self.group))
             .with(
                 "waiting_for",
                 if waits.is_empty() {
@@ -363,5 +383,18 @@ impl Health {
                     waits.join(", ")
                 },
             )
+    }
+}
+
+/// Such as `partition 3: BadCompression; partition 5: BadCompression`.
+fn fetch_errors(group: &GroupState) -> String {
+    let errors: Vec<String> = group
+        .unreadable()
+        .into_iter()
+        .map(|(partition, codes)| format!("partition {partition}: {codes}"))
+        .collect();
+    match errors.is_empty() {
+        true => "none".to_owned(),
+        false => errors.join("; "),
     }
 }

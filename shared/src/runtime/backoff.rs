@@ -9,6 +9,8 @@ use std::{
 const FIRST: Duration = Duration::from_millis(50);
 /// Longest upper bound of a delay.
 const LONGEST: Duration = Duration::from_secs(5);
+/// Of the failed attempts the first and then every so many'th is logged.
+const LOG_EVERY: u32 = 12;
 
 /// Delays drawn evenly from 0 to a bound that doubles from 50 ms to 5 s, so that replicas that failed together do not
 /// come back together.
@@ -21,6 +23,11 @@ impl Backoff {
     /// How many delays were handed out.
     pub fn attempts(&self) -> u32 {
         self.attempts
+    }
+
+    /// Whether to log the failed attempt that the next delay follows: the first, then every 12th.
+    pub fn is_to_log(&self) -> bool {
+        self.attempts.is_multiple_of(LOG_EVERY)
     }
 
     /// The next delay.
@@ -54,5 +61,18 @@ mod tests {
             assert!(backoff.next_delay() <= bound);
         }
         assert_eq!(backoff.attempts(), 40);
+    }
+
+    #[test]
+    fn the_first_failed_attempt_and_every_twelfth_is_logged() {
+        let mut backoff = Backoff::default();
+        let logged: Vec<u32> = (0..30)
+            .filter(|_| {
+                let is_to_log = backoff.is_to_log();
+                backoff.next_delay();
+                is_to_log
+            })
+            .collect();
+        assert_eq!(logged, [0, 12, 24]);
     }
 }

@@ -30,6 +30,14 @@ impl Telemetry {
     }
 }
 
+/// A list as one field of a log line, in ascending order, such as `0,1,5`.
+pub fn listed<T: Copy + Ord + ToString>(values: &[T]) -> String {
+    let mut values = values.to_vec();
+    values.sort_unstable();
+    let values: Vec<String> = values.iter().map(T::to_string).collect();
+    values.join(",")
+}
+
 /// Sets up logs (`LOG_FORMAT`, `RUST_LOG`), metrics, and traces where `OTEL_EXPORTER_OTLP_ENDPOINT` is set. Call it inside
 /// the tokio runtime, once per process.
 ///
@@ -41,4 +49,15 @@ pub fn init(process: &'static str, version: &'static str) -> Result<Telemetry, C
         .map_err(|error| ConfigError::malformed("metrics", error.to_string()))?;
     let traces = traces::init(process, version, &config::load::<config::Otel>("OTEL_")?)?;
     Ok(Telemetry { registry, traces })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_logged_in_one_form() {
+        assert_eq!(listed(&[5, 0, 12]), "0,5,12");
+        assert_eq!(listed::<i32>(&[]), "");
+    }
 }

@@ -13,6 +13,8 @@ use shared::{
     kafka::{Bootstrap, LIMITS},
 };
 
+use super::complaints;
+
 /// The dead letter topic takes records of this size; what is larger goes there without its value.
 pub(super) const DEAD_LETTER_MAX_BYTES: usize = 16 << 20;
 /// The topic takes records of this size, so that one that is too large for an order can be dead-lettered.
@@ -25,6 +27,19 @@ const STATISTICS_MS: &str = "1000";
 
 /// What a consumer reads ahead; the default of 64 MiB is memory for nothing.
 const QUEUED_KIB: &str = "16384";
+
+/// The unpacked size up to which a batch of records can be read whatever its codec, and a worker keeps its memory promise.
+const UNPACKED_MAX_BYTES: usize = 64 << 20;
+
+/// librdkafka unpacks zstd into a buffer of at most this size. Where the batch does not state its unpacked size it tries buffers
+/// that triple, and gives up beyond the limit ([librdkafka 5260]), so that only a third of the limit is sure to fit. Other codecs
+/// have no limit. An answer of this size is still accepted; 336 MiB is what a TLS alert looks like on a plaintext connection.
+///
+/// [librdkafka 5260]: https://github.com/confluentinc/librdkafka/issues/5260
+const RECEIVE_MAX_BYTES: usize = 3 * UNPACKED_MAX_BYTES;
+
+/// How long a member may take to learn of a rebalance. The broker answers a heartbeat without touching its disk.
+const HEARTBEAT_MS: u128 = 250;
 
 /// The name of this process towards brokers and in dead letters: host name and process id.
 pub fn client_id() -> String {
@@ -78,18 +93,21 @@ pub fn check(config: &Kafka) -> Result<(), ConfigError> {
     }
 }
 
-/// Logs what librdkafka says. It reconnects by itself and tells of each broker and each attempt, several times a second;
-/// that there is none is told by the state of Kafka.
+/// Logs an error that librdkafka reports, once a minute while it lasts. The state of Kafka reports an outage, so errors of
+/// single connections are for debugging.
 pub(super) fn report(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
         // Only who wants to know where a partition ends is told, and that by the poll, too.
         Some(RDKafkaErrorCode::PartitionEOF) => {}
-        Some(
-            RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::Resolve,
-        ) => tracing::debug!(%error, reason, "connection to a broker"),
-        _ => tracing::error!(%error, reason, "librdkafka"),
+        Some(code) if complaints::is_outage(code) => {
+            tracing::debug!(%error, reason, "connection to a broker");
+        }
+        Some(code) => {
+            if let Some(occurrences) = complaints::due(code) {
+                tracing::error!(%error, reason, occurrences, "Kafka client reported an error");
+            }
+        }
+        None => tracing::error!(%error, reason, "Kafka client reported an error"),
     }
 }
 
@@ -139,7 +157,7 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
         .set("session.timeout.ms", session.to_string())
         .set(
             "heartbeat.interval.ms",
-            (session / 5).clamp(1, 3000).to_string(),
+            (session / 5).clamp(1, HEARTBEAT_MS).to_string(),
         )
         // We say which offsets are done (storing checks that the partition is ours), the timer commits them.
         .set("enable.auto.offset.store", "false")
@@ -150,6 +168,7 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
         // Partitions that were added are found so soon; the default is five minutes.
         .set("topic.metadata.refresh.interval.ms", "30000")
         .set("queued.max.messages.kbytes", QUEUED_KIB)
+        .set("receive.message.max.bytes", RECEIVE_MAX_BYTES.to_string())
         // The default is a second's pause when so much is queued.
         .set("fetch.queue.backoff.ms", "50")
         .set("statistics.interval.ms", STATISTICS_MS);
@@ -199,6 +218,43 @@ fn outsider(config: &Kafka, group: &str) -> ClientConfig {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "true")
+        .set("receive.message.max.bytes", RECEIVE_MAX_BYTES.to_string())
         .set("queued.max.messages.kbytes", QUEUED_KIB);
     client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(client: &ClientConfig, property: &str) -> u128 {
+        client.get(property).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_member_learns_of_a_rebalance_in_well_under_a_second_and_keeps_its_session() {
+        for session in [1, 100, 1500, 6000, 15_000, 300_000] {
+            let client = consumer(&Kafka {
+                session_timeout: Duration::from_millis(session),
+                ..Kafka::default()
+            });
+            let heartbeat = number(&client, "heartbeat.interval.ms");
+            assert!((1..=500).contains(&heartbeat), "{session}: {heartbeat}");
+            // The broker expects several heartbeats in a session.
+            assert!(session < 3 || heartbeat * 3 < u128::from(session));
+        }
+    }
+
+    #[test]
+    fn every_consumer_unpacks_a_zstd_batch_of_the_promised_size() {
+        let config = Kafka::default();
+        for client in [consumer(&config), reader(&config), administrator(&config)] {
+            let limit = number(&client, "receive.message.max.bytes");
+            // A buffer triples until it is large enough.
+            assert!(limit >= 3 * UNPACKED_MAX_BYTES as u128);
+            // The size that the first bytes of a TLS alert or of an HTTP answer would stand for.
+            assert!(limit < u128::from(u32::from_be_bytes([0x15, 3, 1, 0])));
+            assert!(client.create_native_config().is_ok());
+        }
+    }
 }

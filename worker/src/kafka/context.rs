@@ -1,9 +1,10 @@
 //! What librdkafka tells us: rebalances, statistics, errors. All of it runs on the poll thread.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -14,18 +15,28 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     statistics::{ConsumerGroup, Partition},
 };
-use shared::{fault::Moment, kafka::Bootstrap, runtime::health::Dependency};
+use shared::{fault::Moment, kafka::Bootstrap, runtime::health::Dependency, telemetry::listed};
 
-use super::{assignment::Assignment, client, gap::Gaps, went_back::Logs};
+use super::{
+    assignment::Assignment,
+    client, complaints,
+    fetch_errors::{Change, FetchErrors, Fetching},
+    gap::Gaps,
+    went_back::Logs,
+};
 use crate::metrics::Metrics;
 
 /// What the rest of the process wants to know of the group and the brokers.
 pub struct GroupState {
     member: AtomicBool,
+    /// Assignments so far, those without partitions included.
+    rounds: AtomicU64,
     lag: AtomicI64,
     lagging_since: Mutex<Option<Instant>>,
     /// When the poll thread last gave a sign of life; none before it runs.
     heard: Mutex<Option<Instant>>,
+    /// Partitions that cannot be read although brokers answer, with their errors.
+    unreadable: Mutex<BTreeMap<i32, String>>,
     brokers: Dependency,
 }
 
@@ -34,9 +45,11 @@ impl GroupState {
     pub fn new() -> Self {
         Self {
             member: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
             lag: AtomicI64::new(0),
             lagging_since: Mutex::new(None),
             heard: Mutex::new(None),
+            unreadable: Mutex::default(),
             brokers: Dependency::new("kafka", "kafka_up"),
         }
     }
@@ -51,13 +64,18 @@ impl GroupState {
         self.lag.load(Ordering::Relaxed)
     }
 
-    /// For how long there has been lag and a broker to read it from.
+    /// For how long there has been lag that can be read, and a broker to read it from.
     pub fn lagging_for(&self) -> Duration {
         let since = *self
             .lagging_since
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// How many assignments there were, those without partitions included.
+    pub(super) fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 
     /// For how long the poll thread has given no sign of life.
@@ -71,13 +89,28 @@ impl GroupState {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    fn set_lag(&self, lag: i64) {
+    /// Assigned partitions that cannot be read although brokers answer, with their errors.
+    pub fn unreadable(&self) -> BTreeMap<i32, String> {
+        let unreadable = self.unreadable.lock();
+        unreadable.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_unreadable(&self, partitions: BTreeMap<i32, String>) {
+        let mut unreadable = self
+            .unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *unreadable = partitions;
+    }
+
+    /// `readable`: the part of `lag` that is not in partitions whose fetches fail. A restart would not help these.
+    fn set_lag(&self, lag: i64, readable: i64) {
         self.lag.store(lag, Ordering::Relaxed);
         let mut since = self
             .lagging_since
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *since = match (lag > 0 && self.brokers.is_up(), *since) {
+        *since = match (readable > 0 && self.brokers.is_up(), *since) {
             (false, _) => None,
             (true, None) => Some(Instant::now()),
             (true, earlier) => earlier,
@@ -114,6 +147,7 @@ pub(super) struct Context {
     pub(super) drain_limit: Duration,
     pub(super) gaps: Mutex<Gaps>,
     pub(super) logs: Mutex<Logs>,
+    pub(super) fetch_errors: Mutex<FetchErrors>,
     pub(super) bootstrap: Bootstrap,
 }
 
@@ -128,6 +162,50 @@ impl Context {
             self.gaps().received(partition, offset);
         }
         continues
+    }
+
+    /// An attempt to read from Kafka failed.
+    pub(super) fn fetch_failed(&self, code: RDKafkaErrorCode) {
+        self.metrics.fetch_error(&complaints::name(code));
+        if !complaints::is_outage(code) {
+            self.fetch_errors().failed(complaints::name(code));
+        }
+    }
+
+    /// Finds the assigned partitions that cannot be read.
+    fn look_for_fetch_errors<'a>(&self, assigned: impl Iterator<Item = &'a Partition>) {
+        let fetching = assigned.map(|partition| Fetching {
+            partition: partition.partition,
+            next: partition.next_offset,
+            end: partition.ls_offset,
+            idle: partition.fetchq_cnt == 0,
+        });
+        let mut errors = self.fetch_errors();
+        for change in errors.look(fetching) {
+            match change {
+                Change::Failing {
+                    partition,
+                    offset,
+                    codes,
+                } => tracing::error!(
+                    partition,
+                    offset,
+                    codes,
+                    runbook = "WorkerPartitionUnreadable",
+                    "partition cannot be read; retrying"
+                ),
+                Change::Recovered { partition, offset } => {
+                    tracing::info!(partition, offset, "partition can be read again");
+                }
+            }
+        }
+        self.group.set_unreadable(errors.failing());
+    }
+
+    fn fetch_errors(&self) -> MutexGuard<'_, FetchErrors> {
+        self.fetch_errors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks what the group has committed before the first record of the assignment moves it.
@@ -192,7 +270,7 @@ impl Context {
         Moment::InsideRevoke.pass();
         if consumer.assignment_lost() {
             tracing::warn!(
-                ?partitions,
+                partitions = listed(partitions),
                 "partitions were lost; what is under way for them is not stored"
             );
             self.group.member.store(false, Ordering::Relaxed);
@@ -201,7 +279,7 @@ impl Context {
                 .assignment
                 .wait_until_drained(partitions, self.drain_limit)
             {
-                tracing::warn!(?partitions, limit = ?self.drain_limit, "partitions were revoked before all their records were finished; the rest will be read again");
+                tracing::warn!(partitions = listed(partitions), limit = ?self.drain_limit, "partitions were revoked before all their records were finished; the rest will be read again");
             }
             self.commit_back(consumer);
             if let Err(error) = commit(consumer) {
@@ -213,8 +291,11 @@ impl Context {
             self.gaps().revoke(*partition);
             self.logs().revoke(*partition);
             self.metrics.lag(*partition, 0);
+            self.metrics.unreadable(*partition, false);
         }
-        tracing::info!(?partitions, "partitions were revoked");
+        if !partitions.is_empty() {
+            tracing::info!(partitions = listed(partitions), "partitions were revoked");
+        }
     }
 
     /// Records between the frontier and the end of the partition.
@@ -252,8 +333,14 @@ impl ClientContext for Context {
         let Some(topic) = statistics.topics.get(&*self.topic) else {
             return;
         };
-        let mut total = 0;
-        for (partition, frontier, outstanding) in self.assignment.progress() {
+        let progress = self.assignment.progress();
+        let assigned = progress.iter().map(|(partition, ..)| partition);
+        self.look_for_fetch_errors(
+            assigned.filter_map(|partition| topic.partitions.get(partition)),
+        );
+        let unreadable = self.group.unreadable();
+        let (mut total, mut readable) = (0, 0);
+        for (partition, frontier, outstanding) in progress {
             let Some(of_partition) = topic.partitions.get(&partition) else {
                 continue;
             };
@@ -268,8 +355,13 @@ impl ClientContext for Context {
                 self.metrics.stored_offset(partition, frontier);
             }
             total += lag;
+            let is_unreadable = unreadable.contains_key(&partition);
+            self.metrics.unreadable(partition, is_unreadable);
+            if !is_unreadable {
+                readable += lag;
+            }
         }
-        self.group.set_lag(total);
+        self.group.set_lag(total, readable);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -291,7 +383,10 @@ impl ConsumerContext for Context {
                     self.assignment.assign(*partition, id);
                 }
                 self.fence();
-                tracing::info!(?partitions, "partitions were assigned");
+                // A rebalance that moves none of ours assigns none.
+                if !partitions.is_empty() {
+                    tracing::info!(partitions = listed(&partitions), "partitions were assigned");
+                }
             }
             Rebalance::Revoke(list) => self.give_away(consumer, &self.partitions(list)),
             Rebalance::Error(error) => {
@@ -312,6 +407,7 @@ impl ConsumerContext for Context {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(_) = rebalance {
             self.group.member.store(true, Ordering::Relaxed);
+            self.group.rounds.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

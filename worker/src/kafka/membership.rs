@@ -37,7 +37,7 @@ pub(super) fn end<C: ConsumerContext>(consumer: &BaseConsumer<C>, deadline: Inst
     unsafe_code,
     reason = "rust-rdkafka has no function of its own for this"
 )]
-fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+pub(super) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
     let client = consumer.client().native_ptr();
     // SAFETY: the client lives as long as it is borrowed, and any thread may ask it.
     let id = unsafe { rd_kafka_memberid(client) };

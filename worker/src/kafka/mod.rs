@@ -2,14 +2,17 @@
 
 mod assignment;
 mod client;
+mod complaints;
 mod context;
 pub mod dead_letter;
+mod fetch_errors;
 mod gap;
 mod headers;
 mod ledger;
 mod membership;
 mod offsets;
 mod poll;
+mod promptness;
 mod ranges;
 mod record;
 mod restart;

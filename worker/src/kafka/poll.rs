@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use rdkafka::{
     Message,
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
 };
 use shared::config::Kafka;
 use tokio::{
@@ -30,6 +30,7 @@ use super::{
     client,
     context::{Context, GroupState, commit, report_uncommitted},
     membership,
+    promptness::Promptness,
     record::{Intake, Received, Record},
     restart::Watch,
 };
@@ -124,6 +125,7 @@ pub fn start(
         stop: Arc::clone(&stop),
         runtime: Handle::current(),
         held: VecDeque::new(),
+        promptness: Promptness::new(),
     };
     thread::Builder::new()
         .name("kafka-poll".to_owned())
@@ -161,6 +163,7 @@ impl Client {
             drain_limit: self.drain_limit,
             gaps: Mutex::default(),
             logs: Mutex::default(),
+            fetch_errors: Mutex::default(),
             bootstrap: client::bootstrap(&self.config)?,
         };
         let consumer: Arc<BaseConsumer<Context>> = Arc::new(
@@ -185,6 +188,7 @@ struct Polling {
     runtime: Handle,
     /// Read, and not yet taken in for want of memory; with the assignment under which they were read.
     held: VecDeque<(Record, u64)>,
+    promptness: Promptness,
 }
 
 impl Polling {
@@ -217,8 +221,9 @@ impl Polling {
                         .push_back((Record::copy(&message, &self.client.topic), epoch));
                 }
             }
-            Some(Err(error)) => complain(&error),
+            Some(Err(error)) => complain(context, &error),
         }
+        self.promptness.keep(&self.consumer, &self.client.topic);
         if !self.watch.tick(&self.consumer)
             && let Err(error) = self.renew()
         {
@@ -352,16 +357,15 @@ fn commit_last(consumer: &BaseConsumer<Context>) {
     }
 }
 
-fn complain(error: &KafkaError) {
+/// The client's error callback has logged what recurs.
+fn complain(context: &Context, error: &KafkaError) {
     match error {
         KafkaError::MessageConsumptionFatal(code) => {
             // It would come back at every poll.
             tracing::error!(%code, "Kafka says this client cannot go on; ending the process");
             process::exit(1);
         }
-        KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition) => {
-            tracing::warn!("the topic does not exist (yet)");
-        }
-        other => tracing::warn!(error = %other, "reading from Kafka"),
+        KafkaError::MessageConsumption(code) => context.fetch_failed(*code),
+        other => tracing::warn!(error = %other, "reading from Kafka failed"),
     }
 }

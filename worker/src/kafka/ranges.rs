@@ -3,20 +3,24 @@
 use std::{
     collections::HashMap,
     ops::{ControlFlow, Range},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
 };
 
-use super::{client::Reporting, record::Record};
+use super::{client::Reporting, complaints, record::Record};
 
 /// How long one question to the brokers may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// Between two attempts while leaders are elected.
+const ELECTION: Duration = Duration::from_millis(50);
 
 /// The partitions of a topic, in their order, each with its first offset that can still be read and the one behind its last.
 ///
@@ -26,6 +30,7 @@ pub(super) fn of(
     consumer: &BaseConsumer<Reporting>,
     topic: &str,
 ) -> anyhow::Result<Vec<(i32, Range<i64>)>> {
+    let deadline = Instant::now() + ANSWER;
     let metadata = consumer
         .fetch_metadata(Some(topic), ANSWER)
         .context("KAFKA_BROKERS: no broker answers")?;
@@ -38,12 +43,27 @@ pub(super) fn of(
     anyhow::ensure!(!partitions.is_empty(), "the topic {topic} does not exist");
     partitions.sort_unstable();
     let range = |partition| {
-        let (start, end) = consumer
-            .fetch_watermarks(topic, partition, ANSWER)
-            .context("asking for the topic's offsets")?;
+        let ask = || consumer.fetch_watermarks(topic, partition, ANSWER);
+        let (start, end) =
+            after_election(deadline, ask).context("asking for the topic's offsets")?;
         Ok((partition, start..end))
     };
     partitions.into_iter().map(range).collect()
+}
+
+/// Asks again until `deadline` while the partition has no leader, as just after its topic was created.
+fn after_election<T>(deadline: Instant, ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+    loop {
+        let answer = ask();
+        let code = answer
+            .as_ref()
+            .err()
+            .and_then(KafkaError::rdkafka_error_code);
+        if !code.is_some_and(complaints::is_election) || Instant::now() >= deadline {
+            return answer;
+        }
+        thread::sleep(ELECTION);
+    }
 }
 
 /// Calls `each` with the records at these offsets, as far as there are any, lowest first in each partition, until it says to
@@ -88,4 +108,46 @@ pub(super) fn read(
         }
     }
     Ok(ControlFlow::Continue(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use rdkafka::error::RDKafkaErrorCode;
+
+    use super::*;
+
+    /// How often it asks when the first two answers are `code`.
+    fn attempts(code: RDKafkaErrorCode) -> (usize, KafkaResult<()>) {
+        let asked = Cell::new(0);
+        let answer = after_election(Instant::now() + ANSWER, || {
+            asked.set(asked.get() + 1);
+            match asked.get() {
+                1 | 2 => Err(KafkaError::MetadataFetch(code)),
+                _ => Ok(()),
+            }
+        });
+        (asked.get(), answer)
+    }
+
+    #[test]
+    fn an_election_is_waited_for_and_other_errors_are_not() {
+        for code in [
+            RDKafkaErrorCode::NotLeaderForPartition,
+            RDKafkaErrorCode::LeaderNotAvailable,
+            RDKafkaErrorCode::UnknownTopicOrPartition,
+        ] {
+            assert_eq!(attempts(code), (3, Ok(())));
+        }
+        let code = RDKafkaErrorCode::TopicAuthorizationFailed;
+        assert_eq!(attempts(code), (1, Err(KafkaError::MetadataFetch(code))));
+    }
+
+    #[test]
+    fn an_election_that_does_not_end_is_an_error() {
+        let error = KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable);
+        let answer: KafkaResult<()> = after_election(Instant::now(), || Err(error.clone()));
+        assert_eq!(answer, Err(error));
+    }
 }

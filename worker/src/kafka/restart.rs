@@ -11,6 +11,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::KafkaError,
 };
+use shared::telemetry::listed;
 
 use super::{
     context::Context,
@@ -107,7 +108,7 @@ impl Context {
         }
         if !unidentified.is_empty() {
             tracing::info!(
-                partitions = ?unidentified,
+                partitions = listed(&unidentified),
                 "committed offsets without a topic id; cannot detect whether the topic was recreated before this start"
             );
         }

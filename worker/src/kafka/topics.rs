@@ -12,11 +12,11 @@ use super::client::{self, DEAD_LETTER_MAX_BYTES, Reporting, TOPIC_MAX_BYTES};
 /// Partitions of both topics: the most workers that can share the work.
 const PARTITIONS: i32 = 6;
 
-/// Creates the topic and the dead letter topic, unless they exist.
+/// Creates the topic and the dead letter topic, unless they exist; returns the names of those that it created.
 ///
 /// # Errors
 /// When no broker answers within ten seconds, or the broker refuses.
-pub async fn create_topics(config: &Kafka) -> anyhow::Result<()> {
+pub async fn create_topics(config: &Kafka) -> anyhow::Result<Vec<String>> {
     let admin: AdminClient<Reporting> = client::base(config)
         .create_with_context(Reporting)
         .context("Kafka client")?;
@@ -38,16 +38,20 @@ pub async fn create_topics(config: &Kafka) -> anyhow::Result<()> {
         .set("max.message.bytes", &dead_letter_max),
     ];
     let options = AdminOptions::new().request_timeout(Some(std::time::Duration::from_secs(10)));
+    let mut created = Vec::new();
     for result in admin
         .create_topics(&topics, &options)
         .await
         .context("creating the topics")?
     {
         match result {
-            Ok(topic) => tracing::info!(topic, partitions = PARTITIONS, "created the topic"),
+            Ok(topic) => {
+                tracing::info!(topic, partition_count = PARTITIONS, "created the topic");
+                created.push(topic);
+            }
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => anyhow::bail!("creating the topic {topic}: {code}"),
         }
     }
-    Ok(())
+    Ok(created)
 }

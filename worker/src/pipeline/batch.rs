@@ -187,7 +187,15 @@ impl Processor {
         let mut backoff = Backoff::default();
         while let Err(error) = self.dead_letters.send(record, refusal).await {
             let _waiting = self.waits.begin(Wait::DeadLetterTopic);
-            tracing::warn!(%error, partition = record.partition, offset = record.offset, "the dead letter topic did not take a record; trying again");
+            if backoff.is_to_log() {
+                tracing::warn!(
+                    %error,
+                    partition = record.partition,
+                    offset = record.offset,
+                    attempts = backoff.attempts(),
+                    "dead letter topic did not take a record; retrying"
+                );
+            }
             backoff.wait().await;
         }
         self.metrics.dead_lettered(refusal.reason, 1);

@@ -1,0 +1,109 @@
+//! Limits how often an error of librdkafka is logged: it repeats most of them several times a second.
+
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rdkafka::error::RDKafkaErrorCode;
+
+/// An error that lasts is logged once in this time.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Shared by all clients of the process: they meet the same brokers.
+static COMPLAINTS: LazyLock<Mutex<Complaints>> = LazyLock::new(Mutex::default);
+
+/// When each error was last logged.
+#[derive(Debug, Default)]
+struct Complaints {
+    errors: HashMap<String, Complaint>,
+}
+
+#[derive(Debug)]
+struct Complaint {
+    logged: Instant,
+    /// Occurrences since then.
+    unlogged: u64,
+}
+
+impl Complaints {
+    /// Counts one occurrence; returns how many a line that is logged now stands for, or none if it is too early for one.
+    fn notice(&mut self, code: &str, now: Instant) -> Option<u64> {
+        let Some(complaint) = self.errors.get_mut(code) else {
+            let complaint = Complaint {
+                logged: now,
+                unlogged: 0,
+            };
+            self.errors.insert(code.to_owned(), complaint);
+            return Some(1);
+        };
+        complaint.unlogged += 1;
+        if now.duration_since(complaint.logged) < EVERY {
+            return None;
+        }
+        complaint.logged = now;
+        Some(std::mem::take(&mut complaint.unlogged))
+    }
+}
+
+/// Counts one occurrence of `code`; returns how many a line that is logged now stands for, or none if this error was logged
+/// less than a minute ago.
+pub(super) fn due(code: RDKafkaErrorCode) -> Option<u64> {
+    let mut complaints = COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner);
+    complaints.notice(&name(code), Instant::now())
+}
+
+/// The name of `code` in logs, metrics and probes, such as `BadCompression`.
+pub(super) fn name(code: RDKafkaErrorCode) -> String {
+    format!("{code:?}")
+}
+
+/// Whether the error belongs to an outage of the brokers, which the state of Kafka reports once.
+pub(super) fn is_outage(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+    )
+}
+
+/// Whether the error passes by itself while the leaders of a topic's partitions are elected, as after its creation.
+pub(super) fn is_election(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NotLeaderForPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopic
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_lasts_is_logged_at_once_and_then_once_a_minute() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        let lines: Vec<(u64, u64)> = (0..360)
+            .filter_map(|half_second: u64| {
+                let now = start + Duration::from_millis(500 * half_second);
+                Some((half_second / 2, complaints.notice("BadCompression", now)?))
+            })
+            .collect();
+        assert_eq!(lines, [(0, 1), (60, 120), (120, 120)]);
+    }
+
+    #[test]
+    fn another_error_is_logged_at_once_and_hides_none() {
+        let mut complaints = Complaints::default();
+        let now = Instant::now();
+        assert_eq!(complaints.notice("BadCompression", now), Some(1));
+        assert_eq!(complaints.notice("InvalidMessage", now), Some(1));
+        assert_eq!(complaints.notice("BadCompression", now), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! Partitions that cannot be read although brokers answer, such as one whose next batch cannot be unpacked. Pure.
+//!
+//! librdkafka retries such a fetch twice a second, for ever, and reports its error without its partition. The statistics
+//! show which partition has records to fetch and does not move.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+
+/// A partition is unreadable after so many looks at which errors came and it did not move. One look is a second, so a single
+/// error that a retry overcomes does not count.
+const LOOKS: u32 = 3;
+
+/// A partition as the statistics show it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetching {
+    pub(super) partition: i32,
+    /// The next offset to fetch.
+    pub(super) next: i64,
+    /// The end of what can be fetched.
+    pub(super) end: i64,
+    /// Whether everything that was fetched has been handed out.
+    pub(super) idle: bool,
+}
+
+/// A partition that became unreadable, or readable again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Failing {
+        partition: i32,
+        offset: i64,
+        codes: String,
+    },
+    Recovered {
+        partition: i32,
+        /// The offset at which it could not be read.
+        offset: i64,
+    },
+}
+
+/// What is known of the assigned partitions.
+#[derive(Debug, Default)]
+pub(super) struct FetchErrors {
+    /// Codes of the errors since the last look.
+    recent: BTreeSet<String>,
+    partitions: BTreeMap<i32, Standstill>,
+}
+
+/// A partition with records to fetch that has not moved.
+#[derive(Debug)]
+struct Standstill {
+    next: i64,
+    looks: u32,
+    codes: BTreeSet<String>,
+}
+
+impl Standstill {
+    fn is_failing(&self) -> bool {
+        self.looks >= LOOKS
+    }
+
+    fn codes(&self) -> String {
+        let codes: Vec<&str> = self.codes.iter().map(String::as_str).collect();
+        codes.join(",")
+    }
+}
+
+impl FetchErrors {
+    /// Notes an error that is not one of an outage.
+    pub(super) fn failed(&mut self, code: String) {
+        self.recent.insert(code);
+    }
+
+    /// Looks at all assigned partitions; returns what changed.
+    pub(super) fn look(&mut self, partitions: impl IntoIterator<Item = Fetching>) -> Vec<Change> {
+        let codes = mem::take(&mut self.recent);
+        let mut before = mem::take(&mut self.partitions);
+        let mut changes = Vec::new();
+        for fetching in partitions {
+            let standstill = before.remove(&fetching.partition);
+            self.look_at(fetching, standstill, &codes, &mut changes);
+        }
+        changes
+    }
+
+    fn look_at(
+        &mut self,
+        now: Fetching,
+        before: Option<Standstill>,
+        codes: &BTreeSet<String>,
+        changes: &mut Vec<Change>,
+    ) {
+        let partition = now.partition;
+        let is_behind = now.idle && now.next >= 0 && now.next < now.end;
+        let mut standstill = match before {
+            Some(before) if is_behind && before.next == now.next => before,
+            other => {
+                if let Some(ended) = other.filter(Standstill::is_failing) {
+                    let offset = ended.next;
+                    changes.push(Change::Recovered { partition, offset });
+                }
+                Standstill {
+                    next: now.next,
+                    looks: 0,
+                    codes: BTreeSet::new(),
+                }
+            }
+        };
+        if is_behind && !codes.is_empty() {
+            standstill.looks += 1;
+            standstill.codes.extend(codes.iter().cloned());
+            if standstill.looks == LOOKS {
+                changes.push(Change::Failing {
+                    partition,
+                    offset: now.next,
+                    codes: standstill.codes(),
+                });
+            }
+        }
+        self.partitions.insert(partition, standstill);
+    }
+
+    /// The partitions that cannot be read, each with its errors.
+    pub(super) fn failing(&self) -> BTreeMap<i32, String> {
+        let failing = self.partitions.iter().filter(|(_, held)| held.is_failing());
+        failing
+            .map(|(partition, held)| (*partition, held.codes()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(partition: i32, next: i64, end: i64) -> Fetching {
+        Fetching {
+            partition,
+            next,
+            end,
+            idle: true,
+        }
+    }
+
+    /// A look at a moving partition 0 and at partition 3, after an error.
+    fn look(errors: &mut FetchErrors, second: i64, stuck: Fetching) -> Vec<Change> {
+        errors.failed("BadCompression".to_owned());
+        errors.look([at(0, second, second + 5), stuck])
+    }
+
+    #[test]
+    fn a_partition_that_stands_still_is_failing_while_another_moves_and_recovers_once_it_moves() {
+        let mut errors = FetchErrors::default();
+        let failing = Change::Failing {
+            partition: 3,
+            offset: 7,
+            codes: "BadCompression".to_owned(),
+        };
+        let changes: Vec<Vec<Change>> = (0..5)
+            .map(|second| look(&mut errors, second, at(3, 7, 55)))
+            .collect();
+        assert_eq!(changes, [vec![], vec![], vec![failing], vec![], vec![]]);
+        assert_eq!(
+            errors.failing(),
+            [(3, "BadCompression".to_owned())].into(),
+            "the one that moves is not among them"
+        );
+        let recovered = Change::Recovered {
+            partition: 3,
+            offset: 7,
+        };
+        assert_eq!(look(&mut errors, 5, at(3, 55, 55)), [recovered]);
+        assert!(errors.failing().is_empty());
+    }
+
+    #[test]
+    fn a_partition_without_errors_is_not_failing_however_long_it_stands_still() {
+        let mut errors = FetchErrors::default();
+        for _ in 0..100 {
+            assert!(errors.look([at(3, 7, 55)]).is_empty());
+        }
+        assert!(errors.failing().is_empty());
+    }
+
+    #[test]
+    fn neither_the_end_of_a_partition_nor_records_in_the_queue_count() {
+        let queued = Fetching {
+            idle: false,
+            ..at(3, 7, 55)
+        };
+        // Before the first fetch nothing is known.
+        let unknown = at(3, -1001, 55);
+        for fetching in [at(3, 55, 55), queued, unknown] {
+            let mut errors = FetchErrors::default();
+            for second in 0..10 {
+                assert!(look(&mut errors, second, fetching).is_empty());
+            }
+            assert!(errors.failing().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_partition_that_goes_to_another_worker_is_forgotten() {
+        let mut errors = FetchErrors::default();
+        for second in 0..3 {
+            look(&mut errors, second, at(3, 7, 55));
+        }
+        assert_eq!(errors.failing().len(), 1);
+        assert!(errors.look([at(0, 9, 9)]).is_empty());
+        assert!(errors.failing().is_empty());
+    }
+
+    #[test]
+    fn seconds_without_an_error_do_not_end_it() {
+        let mut errors = FetchErrors::default();
+        for second in 0..3 {
+            look(&mut errors, second, at(3, 7, 55));
+            assert!(errors.look([at(3, 7, 55)]).len() <= 1);
+        }
+        assert_eq!(errors.failing().len(), 1);
+    }
+}
