@@ -1,4 +1,4 @@
-//! How long it takes from the start of a process until it is ready.
+//! The time from the start of a process until it is ready, and until a worker that joins others has partitions.
 
 use std::{
     thread,
@@ -39,19 +39,34 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     stack.settle();
     stack.stop_workers();
     let (mut workers, mut apis) = (Vec::new(), Vec::new());
+    let (mut joins, mut pauses) = (Vec::new(), Vec::new());
     for number in 1..=options.rounds {
         let (worker, api) = (worker(&mut stack)?, api(&mut stack)?);
-        eprintln!("start {number}: worker {worker:.0} ms, api {api:.0} ms");
+        let (join, pause) = join(&mut stack)?;
+        eprintln!(
+            "start {number}: worker {worker:.0} ms, api {api:.0} ms, worker that joins {join:.0} ms, pause {pause:.0} ms"
+        );
         workers.push(worker);
         apis.push(api);
+        joins.push(join);
+        pauses.push(pause);
     }
     let method = format!(
         "from the start of the process to the first 200 of /readyz, asked every ms; the worker joins a group that nobody is in \
-         (group.initial.rebalance.delay.ms=0), the api loads {STORED} orders"
+         (group.initial.rebalance.delay.ms=0), the api loads {STORED} orders. A worker that joins another one is ready when it has \
+         partitions, too; the pause is the time in which these belong to neither, as the logs show"
     );
     let figures = vec![
         Figure::new("start to ready, worker", "ms", workers).goal(Goal::AtMost(1000.0)),
         Figure::new("start to ready, api with warm-up", "ms", apis).goal(Goal::AtMost(1000.0)),
+        Figure::new(
+            "start to ready with partitions, in a running group",
+            "ms",
+            joins,
+        )
+        .goal(Goal::AtMost(1000.0)),
+        Figure::new("pause of partitions that change hands", "ms", pauses)
+            .goal(Goal::AtMost(1000.0)),
     ];
     Ok(Part::new("start", &method, figures))
 }
@@ -63,6 +78,29 @@ fn worker(stack: &mut Stack) -> anyhow::Result<f64> {
     let taken = ready(&mut worker.process, &admin, start)?;
     stack.stop_workers();
     Ok(taken)
+}
+
+/// Milliseconds until a worker that joins another one is ready and has partitions, and for which these belonged to neither.
+fn join(stack: &mut Stack) -> anyhow::Result<(f64, f64)> {
+    stack.start_worker();
+    let start = Instant::now();
+    stack.launch_worker(&[]);
+    let has_logged = |index: usize, event: &str| stack.workers[index].process.log().contains(event);
+    let mut revoked = None;
+    while !has_logged(1, "partitions were assigned") {
+        if revoked.is_none() && has_logged(0, "partitions were revoked") {
+            revoked = Some(start.elapsed());
+        }
+        ensure!(start.elapsed() < PATIENCE, "no partitions");
+        thread::sleep(PAUSE);
+    }
+    let assigned = start.elapsed();
+    let pause = assigned - revoked.unwrap_or(assigned);
+    let joined = &mut stack.workers[1];
+    let admin = joined.admin.address();
+    let ready = ready(&mut joined.process, &admin, start)?;
+    stack.stop_workers();
+    Ok((ready, pause.as_secs_f64() * 1e3))
 }
 
 fn api(stack: &mut Stack) -> anyhow::Result<f64> {

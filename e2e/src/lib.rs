@@ -74,7 +74,7 @@ pub use process::{Finished, Process, Signal};
 pub use prometheus::{Prometheus, Sample};
 pub use proxy::Proxy;
 pub use readers::{Read, Readers};
-pub use record::{Draft, Record, refused_samples, valid_samples};
+pub use record::{Draft, Record, large_order, refused_samples, valid_samples};
 pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Admin, Api, Builder, Stack, Worker};
 pub use system::System;

@@ -106,6 +106,19 @@ impl Draft {
     }
 }
 
+/// An order of a thousand lines, whose texts are lengthened until it is almost as large as an order may be.
+pub fn large_order(mut order: Order) -> Order {
+    let missing = MAX_VALUE_BYTES - 4096 - order.to_json().len();
+    let each = missing / order.items.len() / 3;
+    for item in &mut order.items {
+        for text in [&mut item.name, &mut item.brand, &mut item.size] {
+            // At most 256 characters, of four bytes each.
+            *text = "𝄞".repeat((each / 4).min(256)).into();
+        }
+    }
+    order
+}
+
 /// The longest uid that an order may have.
 const MAX_UID_LENGTH: usize = 64;
 

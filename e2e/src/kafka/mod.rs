@@ -1,5 +1,6 @@
 //! Kafka as a producer, a consumer and an operator see it.
 
+mod batch;
 mod group;
 mod inquirer;
 mod record;

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use shared::order::{MAX_VALUE_BYTES, Order, Reason, sample::Generator};
+use shared::order::{Reason, sample::Generator};
 
 use super::{Promise, Run, Trial};
 use crate::{
     ledger::Ledger,
-    record::Draft,
+    record::{Draft, large_order},
     stack::{Stack, Worker},
     wait::{until, until_within},
 };
@@ -32,19 +32,6 @@ pub(super) const PROMISE: Promise = Promise {
 /// What is promised.
 const MAX_BYTES: usize = 256 << 20;
 
-/// Almost as large as an order may be: a thousand lines with long texts.
-fn large(mut order: Order) -> Order {
-    let missing = MAX_VALUE_BYTES - 4096 - order.to_json().len();
-    let each = missing / order.items.len() / 3;
-    for item in &mut order.items {
-        for text in [&mut item.name, &mut item.brand, &mut item.size] {
-            // At most 256 characters, of four bytes each.
-            *text = "𝄞".repeat((each / 4).min(256)).into();
-        }
-    }
-    order
-}
-
 fn large_orders(run: &mut Run) {
     let count = run.choose(24, 400);
     let mut stack = run.stack("large").start();
@@ -56,7 +43,7 @@ fn large_orders(run: &mut Run) {
         first_line.items.truncate(1);
         // What Postgres holds in its place is read back for Redis, all of a batch.
         small.push(Draft::order(&first_line).with_header("replay-version", Some(b"1/0/0")));
-        let draft = Draft::order(&large(order));
+        let draft = Draft::order(&large_order(order));
         bytes += draft.record.value.as_ref().map_or(0, Vec::len);
         stack.send(&mut ledger, &[draft]);
     }

@@ -6,6 +6,7 @@ mod cluster;
 mod connections;
 mod dashboard;
 mod dead_letters;
+mod fetching;
 mod http;
 mod ledger;
 mod operate;

@@ -92,7 +92,7 @@ impl FetchErrors {
         changes: &mut Vec<Change>,
     ) {
         let partition = now.partition;
-        let is_behind = now.idle && now.next >= 0 && now.next < now.end;
+        let is_behind = now.next >= 0 && now.next < now.end;
         let mut standstill = match before {
             Some(before) if is_behind && before.next == now.next => before,
             other => {
@@ -107,7 +107,8 @@ impl FetchErrors {
                 }
             }
         };
-        if is_behind && !codes.is_empty() {
+        // Records in the queue explain why nothing more is fetched. So may the error itself, which comes through that queue.
+        if is_behind && now.idle && !codes.is_empty() {
             standstill.looks += 1;
             standstill.codes.extend(codes.iter().cloned());
             if standstill.looks == LOOKS {
@@ -212,12 +213,19 @@ mod tests {
     }
 
     #[test]
-    fn seconds_without_an_error_do_not_end_it() {
+    fn seconds_without_an_error_and_an_error_in_the_queue_do_not_end_it() {
         let mut errors = FetchErrors::default();
-        for second in 0..3 {
-            look(&mut errors, second, at(3, 7, 55));
-            assert!(errors.look([at(3, 7, 55)]).len() <= 1);
+        let queued = Fetching {
+            idle: false,
+            ..at(3, 7, 55)
+        };
+        let mut changes = Vec::new();
+        for second in 0..9 {
+            changes.extend(look(&mut errors, second, at(3, 7, 55)));
+            changes.extend(errors.look([at(3, 7, 55)]));
+            changes.extend(errors.look([queued]));
         }
+        assert_eq!(changes.len(), 1, "{changes:?}");
         assert_eq!(errors.failing().len(), 1);
     }
 }

@@ -1,0 +1,218 @@
+//! What a worker reads from Kafka, and what it cannot read.
+
+use e2e::{Record, Stack, Worker, large_order, until};
+use shared::order::sample::Generator;
+
+/// As the worker creates the topic.
+const TOPIC_MAX_BYTES: u32 = 8 << 20;
+/// What a worker holds at most, while what is fetched at once has an unpacked size of at most 64 MiB.
+const MAX_BYTES: usize = 256 << 20;
+/// What no worker unpacks with zstd.
+const TOO_LARGE_TO_UNPACK: usize = 26;
+
+fn record(value: Vec<u8>) -> Record {
+    Record {
+        value: Some(value),
+        ..Record::default()
+    }
+}
+
+fn orders(seed: u64, count: usize) -> Vec<Record> {
+    let orders = Generator::new(seed, 1..=3).take(count);
+    orders.map(|order| record(order.to_json())).collect()
+}
+
+/// Orders of almost 1 MiB each.
+fn large_orders(seed: u64, count: usize) -> Vec<Record> {
+    let orders = Generator::new(seed, 1000..=1000).take(count);
+    orders
+        .map(|order| record(large_order(order).to_json()))
+        .collect()
+}
+
+/// Blank records of that size, between two orders.
+fn blank(seed: u64, count: usize, size: usize) -> Vec<Record> {
+    let mut records = orders(seed, 2);
+    for _ in 0..count {
+        records.insert(1, record(vec![b' '; size]));
+    }
+    records
+}
+
+fn refused(worker: &Worker) -> u64 {
+    worker.admin.metric("dead_letter_messages_total", "")
+}
+
+#[test]
+fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_64_mib() {
+    let mut stack = Stack::builder("codecs").workers(1).start();
+    let topic = stack.addresses().topic.clone();
+    let (mut stored, mut letters) = (0, 0);
+    // Unpacked sizes in MB: 48, 24, 24, 24, and last 64 MiB of valid orders.
+    for (seed, packer, codec, records, refuses) in [
+        (61, "topic", "zstd", blank(61, 48, 1_000_000), 48),
+        (62, "producer", "gzip", blank(62, 12, 2_000_000), 12),
+        (63, "producer", "lz4", blank(63, 24, 1_000_000), 24),
+        (64, "producer", "snappy", blank(64, 24, 1_000_000), 24),
+        (65, "topic", "zstd", large_orders(65, 64), 0),
+    ] {
+        if packer == "topic" {
+            stack.broker().pack_anew(&topic, codec, TOPIC_MAX_BYTES);
+            // The broker leaves a batch as it is that has the codec of the topic.
+            stack.broker().send_batch(&topic, "gzip", 3, &records);
+        } else {
+            stack
+                .broker()
+                .pack_anew(&topic, "producer", TOPIC_MAX_BYTES);
+            stack.broker().send_batch(&topic, codec, 3, &records);
+        }
+        letters += refuses;
+        for _ in refuses..records.len() {
+            // One after the other, for large orders take a busy machine long.
+            stored += 1;
+            stack.await_orders(stored);
+        }
+        until(
+            &format!("{letters} dead letters, {codec} of seed {seed}"),
+            || match refused(&stack.workers[0]) {
+                found if found == letters as u64 => Ok(()),
+                found => Err(found),
+            },
+        );
+    }
+    stack.settle();
+    let worker = &stack.workers[0];
+    assert_eq!(worker.admin.metric("worker_fetch_errors_total", ""), 0);
+    assert_eq!(worker.admin.state_of("fetch_errors"), "none");
+    let peak = worker.process.peak_bytes();
+    eprintln!("peak {} MiB", peak >> 20);
+    assert!(peak < MAX_BYTES, "{peak} bytes at once");
+    stack.stop_workers();
+}
+
+#[test]
+fn a_partition_that_cannot_be_read_is_reported_while_others_move() {
+    let mut stack = Stack::builder("unreadable").workers(1).start();
+    let topic = stack.addresses().topic.clone();
+    stack.broker().pack_anew(&topic, "zstd", TOPIC_MAX_BYTES);
+    stack.broker().send_batch(&topic, "none", 3, &orders(70, 2));
+    stack.await_orders(2);
+    let bad = blank(71, TOO_LARGE_TO_UNPACK, 8 << 20);
+    stack.broker().send_batch(&topic, "gzip", 3, &bad);
+
+    let worker = &stack.workers[0];
+    let failures = || {
+        let label = "code=\"BadCompression\"";
+        worker.admin.metric("worker_fetch_errors_total", label)
+    };
+    until("the partition in /readyz", || {
+        match worker.admin.state_of("fetch_errors") {
+            state if state == "partition 3: BadCompression" => Ok(()),
+            other => Err(other),
+        }
+    });
+    // librdkafka retries twice a second. Other partitions move, and the worker stays ready and live for longer than a
+    // standstill that a restart may help takes to turn it red.
+    let mut stored = 2;
+    for seed in 72..82 {
+        stack
+            .broker()
+            .send_batch(&topic, "none", 1, &orders(seed, 2));
+        stored += 2;
+        stack.await_orders(stored);
+        let enough = (seed - 71) * 8;
+        until(&format!("{enough} failures"), || match failures() {
+            seen if seen >= enough => Ok(()),
+            seen => Err(seen),
+        });
+        assert_eq!(worker.admin.get("/livez").status, 200);
+        assert_eq!(worker.admin.get("/readyz").status, 200);
+    }
+    let unreadable = |label| worker.admin.metric("worker_partition_unreadable", label);
+    assert_eq!(unreadable("partition=\"3\""), 1);
+    assert_eq!(unreadable(""), 1, "the others can be read");
+    let log = worker.process.log();
+    let lines = log.lines().filter(|line| line.contains("BadCompression"));
+    // One when it begins, one when the partition is known, and the first one again each minute.
+    let lines = lines.count() as u64;
+    assert!((2..=failures() / 8).contains(&lines), "{log}");
+    let begins = log.matches("partition cannot be read").count();
+    assert_eq!(begins, 1, "{log}");
+
+    // The batch goes, as in the runbook.
+    stack
+        .broker()
+        .delete_records(&topic, &[(3, 2 + bad.len() as i64)]);
+    stack.broker().send_batch(&topic, "none", 3, &orders(90, 2));
+    stack.await_orders(stored + 2);
+    until("a partition that can be read again", || {
+        match worker.admin.state_of("fetch_errors") {
+            state if state == "none" && unreadable("") == 0 => Ok(()),
+            other => Err(other),
+        }
+    });
+    until(
+        "a report of the records that nobody has read",
+        || match worker.admin.metric("worker_offset_gap_records_total", "") {
+            gap if gap == bad.len() as u64 => Ok(()),
+            gap => Err(gap),
+        },
+    );
+    stack.stop_workers();
+}
+
+#[test]
+fn an_outage_of_kafka_is_logged_when_it_begins_and_when_it_ends() {
+    let mut stack = Stack::builder("silence").private_kafka().workers(1).start();
+    let topic = stack.addresses().topic.clone();
+    stack.broker().send_batch(&topic, "none", 0, &orders(91, 2));
+    stack.settle();
+    let before = stack.workers[0].process.log().lines().count();
+
+    stack.kafka().crash();
+    let worker = &stack.workers[0];
+    until("50 failures", || {
+        match worker.admin.metric("worker_fetch_errors_total", "") {
+            seen if seen >= 50 => Ok(()),
+            seen => Err(seen),
+        }
+    });
+    stack.kafka().start_again();
+    stack.broker().send_batch(&topic, "none", 0, &orders(92, 2));
+    stack.await_orders(4);
+    until("a Kafka that is up", || {
+        match worker.admin.state_of("kafka") {
+            state if state == "up" => Ok(()),
+            other => Err(other),
+        }
+    });
+
+    let log = worker.process.log();
+    let lines: Vec<&str> = log.lines().skip(before).collect();
+    let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(count("kafka does not answer"), 1, "{lines:#?}");
+    assert_eq!(count("kafka is back"), 1, "{lines:#?}");
+    let others = count("\"WARN\"") + count("\"ERROR\"") - 1;
+    assert!(others <= 4, "{lines:#?}");
+    stack.stop_workers();
+}
+
+#[test]
+fn the_first_start_warns_of_nothing() {
+    let mut stack = Stack::builder("first").without_topics().workers(1).start();
+    let topic = stack.addresses().topic.clone();
+    stack.broker().send_batch(&topic, "none", 2, &orders(95, 2));
+    stack.await_orders(2);
+    let first = stack.workers[0].process.log();
+    stack.stop_workers();
+    // Another one finds the topics.
+    let second = stack.start_worker().process.log();
+    for log in [&first, &second] {
+        for level in ["\"WARN\"", "\"ERROR\""] {
+            assert!(!log.contains(level), "{log}");
+        }
+        assert!(!log.contains("[]"), "{log}");
+    }
+    assert!(first.contains("\"partitions\":\"0,1,2,3,4,5\""), "{first}");
+    stack.stop_workers();
+}
