@@ -5,7 +5,7 @@ use shared::order::sample::Generator;
 
 /// As the worker creates the topic.
 const TOPIC_MAX_BYTES: u32 = 8 << 20;
-/// What a worker holds at most, while what is fetched at once has an unpacked size of at most 64 MiB.
+/// What a worker holds at most, while what is fetched at once has an unpacked size of at most 48 MiB.
 const MAX_BYTES: usize = 256 << 20;
 /// What no worker unpacks with zstd.
 const TOO_LARGE_TO_UNPACK: usize = 26;
@@ -44,17 +44,17 @@ fn refused(worker: &Worker) -> u64 {
 }
 
 #[test]
-fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_64_mib() {
+fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_48_mib() {
     let mut stack = Stack::builder("codecs").workers(1).start();
     let topic = stack.addresses().topic.clone();
     let (mut stored, mut letters) = (0, 0);
-    // Unpacked sizes in MB: 48, 24, 24, 24, and last 64 MiB of valid orders.
+    // Unpacked sizes in MB: 48, 24, 24, 24, and last 46 MiB of valid orders.
     for (seed, packer, codec, records, refuses) in [
         (61, "topic", "zstd", blank(61, 48, 1_000_000), 48),
         (62, "producer", "gzip", blank(62, 12, 2_000_000), 12),
         (63, "producer", "lz4", blank(63, 24, 1_000_000), 24),
         (64, "producer", "snappy", blank(64, 24, 1_000_000), 24),
-        (65, "topic", "zstd", large_orders(65, 64), 0),
+        (65, "topic", "zstd", large_orders(65, 48), 0),
     ] {
         if packer == "topic" {
             stack.broker().pack_anew(&topic, codec, TOPIC_MAX_BYTES);

@@ -29,7 +29,7 @@ const STATISTICS_MS: &str = "1000";
 const QUEUED_KIB: &str = "16384";
 
 /// The unpacked size up to which a batch of records can be read whatever its codec, and a worker keeps its memory promise.
-const UNPACKED_MAX_BYTES: usize = 64 << 20;
+const UNPACKED_MAX_BYTES: usize = 48 << 20;
 
 /// librdkafka unpacks zstd into a buffer of at most this size. Where the batch does not state its unpacked size it tries buffers
 /// that triple, and gives up beyond the limit ([librdkafka 5260]), so that only a third of the limit is sure to fit. Other codecs
