@@ -5,6 +5,7 @@ use std::{process, time::Duration};
 use anyhow::Context;
 use rdkafka::{
     ClientConfig, ClientContext,
+    config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -115,6 +116,10 @@ pub(super) fn report(error: &KafkaError, reason: &str) {
 pub(super) struct Reporting;
 
 impl ClientContext for Reporting {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        complaints::log(level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         report(&error, reason);
     }

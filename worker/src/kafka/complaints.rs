@@ -1,4 +1,4 @@
-//! Limits how often an error of librdkafka is logged: it repeats most of them several times a second.
+//! Limits how often what librdkafka repeats is logged: most errors come several times a second.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{config::RDKafkaLogLevel, error::RDKafkaErrorCode};
 
 /// An error that lasts is logged once in this time.
 const EVERY: Duration = Duration::from_secs(60);
@@ -50,8 +50,39 @@ impl Complaints {
 /// Counts one occurrence of `code`; returns how many a line that is logged now stands for, or none if this error was logged
 /// less than a minute ago.
 pub(super) fn due(code: RDKafkaErrorCode) -> Option<u64> {
+    notice(&name(code))
+}
+
+fn notice(what: &str) -> Option<u64> {
     let mut complaints = COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner);
-    complaints.notice(&name(code), Instant::now())
+    complaints.notice(what, Instant::now())
+}
+
+/// librdkafka's name for a connection that failed. Each client reports each of its connections to each broker.
+const CONNECTION: &str = "FAIL";
+/// librdkafka's name for a producer that waits for its id, as from a broker that has just started.
+const PRODUCER_ID: &str = "GETPID";
+
+/// Logs a line of librdkafka itself. A failed connection is logged once a minute, as the reason for the state of Kafka.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
+    use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+    let occurrences = match facility {
+        CONNECTION => notice(facility),
+        PRODUCER_ID => None,
+        _ => Some(1),
+    };
+    match (level, occurrences) {
+        (Emerg | Alert | Critical | Error, Some(occurrences)) => {
+            tracing::error!(target: "librdkafka", facility, occurrences, "librdkafka: {line}");
+        }
+        (Warning, Some(occurrences)) => {
+            tracing::warn!(target: "librdkafka", facility, occurrences, "librdkafka: {line}");
+        }
+        (Notice | Info, _) => tracing::info!(target: "librdkafka", facility, "librdkafka: {line}"),
+        (Debug, _) | (_, None) => {
+            tracing::debug!(target: "librdkafka", facility, "librdkafka: {line}");
+        }
+    }
 }
 
 /// The name of `code` in logs, metrics and probes, such as `BadCompression`.

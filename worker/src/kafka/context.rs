@@ -11,6 +11,7 @@ use std::{
 
 use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
     statistics::{ConsumerGroup, Partition},
@@ -316,6 +317,10 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        complaints::log(level, facility, line);
+    }
+
     fn stats(&self, statistics: Statistics) {
         self.bootstrap.look(&statistics);
         let up = statistics

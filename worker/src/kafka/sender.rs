@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use rdkafka::{
     ClientContext, Statistics,
+    config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{FutureProducer, FutureRecord, Producer},
     util::Timeout,
 };
 use shared::{config::Kafka, kafka::Bootstrap};
 
-use super::client;
+use super::{client, complaints};
 
 /// Sends single records and waits until each is acknowledged.
 pub(super) struct Sender {
@@ -25,6 +26,10 @@ struct Listener {
 }
 
 impl ClientContext for Listener {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        complaints::log(level, facility, line);
+    }
+
     fn stats(&self, statistics: Statistics) {
         self.bootstrap.look(&statistics);
     }
