@@ -413,6 +413,8 @@ impl ConsumerContext for Context {
         if let Rebalance::Assign(_) = rebalance {
             self.group.member.store(true, Ordering::Relaxed);
             self.group.rounds.fetch_add(1, Ordering::Relaxed);
+            // The first statistics may come later than the end of a worker that stops at once, and must leave the group.
+            self.group.brokers.set(Ok(()));
         }
     }
 }
