@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
+
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -11,13 +13,13 @@ pub enum Class {
     Locked,
     /// The connection's prepared statements are older than the schema: retry on another connection.
     StalePlan,
-    /// Wrong password, missing table, missing right: no retry helps until somebody mends the deployment.
+    /// Wrong password, missing table, missing right: no retry helps until the deployment is repaired.
     Deployment,
-    /// Postgres refuses the data: bisect, then dead-letter the one record.
+    /// Postgres rejects the data: bisect, then dead-letter the one record.
     Record,
     /// A unique or foreign key of ours: another writer was faster. Retry.
     Rival,
-    /// Something this version does not know.
+    /// The row or the deployment is at fault: it is the row where Postgres stores other rows meanwhile.
     Unknown,
 }
 
@@ -61,6 +63,8 @@ pub enum StorageError {
         code: String,
         /// The constraint that was broken, where Postgres names one.
         constraint: Option<String>,
+        /// Raised inside a trigger, a function or a row-level security policy, so it may depend on the row.
+        in_row: bool,
     },
     /// The connection could not be made or broke.
     #[error("connection to Postgres: {0}")]
@@ -76,7 +80,11 @@ impl StorageError {
         match self {
             Self::Deadline(_) | Self::Connection(_) => Class::Transient,
             Self::Unexpected(_) => Class::Unknown,
-            Self::Database { code, constraint } => classify(code, constraint.as_deref()),
+            Self::Database {
+                code,
+                constraint,
+                in_row,
+            } => classify(code, constraint.as_deref(), *in_row),
         }
     }
 
@@ -98,6 +106,27 @@ impl StorageError {
         }
     }
 
+    /// Whether it was raised inside code that Postgres runs for a row, so that it may concern that row alone.
+    pub fn is_in_row(&self) -> bool {
+        matches!(self, Self::Database { in_row: true, .. })
+    }
+
+    /// What a dead letter says about the error: its SQLSTATE, where Postgres gave one.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Database { code, .. } => format!("SQLSTATE {code}"),
+            other => other.to_string(),
+        }
+    }
+
+    /// The constraint that the data breaks, where Postgres names one.
+    pub(super) fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Database { constraint, .. } => constraint.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether the connection that the error came over must not be used again.
     pub(super) fn spoils_connection(&self) -> bool {
         match self.class() {
@@ -107,8 +136,8 @@ impl StorageError {
     }
 }
 
-/// The keys of our own tables: breaking one of them means that two writers met, never that the data is bad.
-const OWN_KEYS: [&str; 8] = [
+/// The keys of our own tables: a duplicate means that two writers met or a sequence is behind, never that the data is bad.
+const OWN_KEYS: [&str; 12] = [
     "orders_pkey",
     "idx_orders_order_uid",
     "deliveries_pkey",
@@ -117,25 +146,51 @@ const OWN_KEYS: [&str; 8] = [
     "payments_order_id_fkey",
     "items_pkey",
     "items_order_id_fkey",
+    "cache_writes_pkey",
+    "cache_repairs_pkey",
+    "cache_repairs_mark_key",
+    "complete_cache_pkey",
+];
+
+/// Classes of SQLSTATE that Postgres raises for reasons other than a row. A code of any other class is about the row:
+/// Postgres checked its data, or a trigger raised a code of its own (`RAISE` accepts every one).
+const NOT_OF_A_ROW: [&str; 21] = [
+    "00", "01", "02", "03", "0A", "0B", "0F", "0L", "0P", "24", "25", "26", "2B", "2D", "34", "3B",
+    "55", "72", "F0", "HV", "XX",
 ];
 
 /// SQLSTATE codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-fn classify(code: &str, constraint: Option<&str>) -> Class {
+fn classify(code: &str, constraint: Option<&str>, in_row: bool) -> Class {
     match code {
-        "40001" | "40P01" | "25006" | "25P03" | "25P04" | "55000" | "55006" => Class::Transient,
+        "25006" | "25P03" | "25P04" | "55006" => Class::Transient,
         "55P03" => Class::Locked,
-        "0A000" | "26000" => Class::StalePlan,
-        "3D000" | "3F000" => Class::Deployment,
+        "0A000" | "26000" if !in_row => Class::StalePlan,
+        // Such as `currval` in a trigger before `nextval`.
+        "55000" if !in_row => Class::Transient,
         "23505" | "23503" if constraint.is_some_and(|name| OWN_KEYS.contains(&name)) => {
             Class::Rival
         }
         _ => match code.get(..2) {
-            Some("08" | "53" | "57" | "58") => Class::Transient,
-            Some("28" | "42") => Class::Deployment,
-            Some("22" | "23") => Class::Record,
-            _ => Class::Unknown,
+            _ if code.len() != 5 => Class::Unknown,
+            Some("08" | "40" | "53" | "57" | "58") => Class::Transient,
+            Some("28" | "3D" | "3F" | "42") if !in_row => Class::Deployment,
+            Some("28" | "3D" | "3F" | "42") => Class::Unknown,
+            Some(class) if NOT_OF_A_ROW.contains(&class) => Class::Unknown,
+            _ => Class::Record,
         },
     }
+}
+
+/// Whether Postgres raised the error while it ran code for a row: the context names a function, or a policy rejects the row.
+fn is_in_row(error: &dyn DatabaseError) -> bool {
+    let Some(error) = error.try_downcast_ref::<PgDatabaseError>() else {
+        return false;
+    };
+    // `COPY` adds the place of the row in its data to whatever happens meanwhile.
+    let in_function = error
+        .r#where()
+        .is_some_and(|context| context.lines().any(|line| !line.starts_with("COPY ")));
+    in_function || error.routine() == Some("ExecWithCheckOptions")
 }
 
 impl From<sqlx::Error> for StorageError {
@@ -144,6 +199,7 @@ impl From<sqlx::Error> for StorageError {
             sqlx::Error::Database(database) => Self::Database {
                 code: database.code().unwrap_or_default().into_owned(),
                 constraint: database.constraint().map(str::to_owned),
+                in_row: is_in_row(database.as_ref()),
             },
             sqlx::Error::Io(io) => Self::Connection(io.to_string()),
             sqlx::Error::Tls(tls) => Self::Connection(tls.to_string()),
@@ -188,10 +244,45 @@ mod tests {
             ("23505", Some("somebody_elses_key"), Class::Record),
             ("23505", Some("idx_orders_order_uid"), Class::Rival),
             ("23503", Some("items_order_id_fkey"), Class::Rival),
+            ("23505", Some("cache_writes_pkey"), Class::Rival),
+            ("23505", Some("cache_repairs_mark_key"), Class::Rival),
             ("XX000", None, Class::Unknown),
+            ("25P02", None, Class::Unknown),
+            ("55P02", None, Class::Unknown),
+            ("HV000", None, Class::Unknown),
             ("", None, Class::Unknown),
         ] {
-            assert_eq!(classify(code, constraint), class, "{code}");
+            assert_eq!(classify(code, constraint, false), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_depends_on_the_row_is_the_records() {
+        let of_postgres = [
+            "09000", "20000", "21000", "22003", "23514", "27000", "2F005", "38001", "39004",
+            "44000", "54000", "54001", "P0001", "P0004",
+        ];
+        let of_triggers = [
+            "45000", "50001", "60000", "99999", "I0001", "KA123", "U0001", "ZZZZZ",
+        ];
+        for code in of_postgres.iter().chain(&of_triggers) {
+            for in_row in [false, true] {
+                assert_eq!(classify(code, None, in_row), Class::Record, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_trigger_that_raises_a_code_of_the_deployment_leaves_it_open_which_is_at_fault() {
+        for code in [
+            "42501", "42P01", "28000", "3F000", "0A000", "55000", "26000",
+        ] {
+            assert_ne!(classify(code, None, false), Class::Unknown, "{code}");
+            assert_eq!(classify(code, None, true), Class::Unknown, "{code}");
+        }
+        // What passes by itself passes there, too.
+        for code in ["40001", "53300", "57014"] {
+            assert_eq!(classify(code, None, true), Class::Transient, "{code}");
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{error::Elapsed, timeout_at};
 use super::{
     Class, StorageError, nodelay,
     silence::Silence,
-    write::{IdBlocks, Streak},
+    write::{CopyGate, IdBlocks, Streak},
 };
 use crate::{
     config::{ConfigError, Database},
@@ -73,6 +73,7 @@ pub struct Postgres {
     silence: Silence,
     pub(super) ids: Arc<IdBlocks>,
     pub(super) streak: Arc<Streak>,
+    pub(super) copy_gate: Arc<CopyGate>,
     metrics: Metrics,
 }
 
@@ -148,6 +149,7 @@ impl Postgres {
             silence,
             ids: Arc::default(),
             streak: Arc::default(),
+            copy_gate: Arc::default(),
             metrics: Metrics::new(),
         })
     }

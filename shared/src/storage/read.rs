@@ -11,26 +11,32 @@ use crate::order::{Delivery, Item, Order, OrderUid, Payment, Revision, Version};
 
 /// Whole orders in one statement, hence one snapshot: an order and its lines always belong together. The lines come as
 /// one array a column, in the order of the lines.
+///
+/// Each column is cast to the type that it is read as, so that a migration may widen it. Where it already has that type,
+/// Postgres drops the cast when it parses the statement.
 macro_rules! select_revisions {
     ($condition:literal) => {
         concat!(
-            "SELECT o.order_uid, o.track_number, o.entry, o.locale, o.internal_signature, o.customer_id, \
-                    o.delivery_service, o.shard_key, o.sm_id, o.date_created, o.oof_shard, \
-                    o.source_timestamp_ms, o.source_offset, o.source_partition, o.erased_at IS NOT NULL AS erased, \
-                    d.name, d.phone, d.zip, d.city, d.address, d.region, d.email, \
-                    p.transaction, p.request_id, p.currency, p.provider, p.amount, p.payment_dt, p.bank, \
-                    p.delivery_cost, p.goods_total, p.custom_fee, \
+            "SELECT o.order_uid::text, o.track_number::text, o.entry::text, o.locale::text, \
+                    o.internal_signature::text, o.customer_id::text, o.delivery_service::text, o.shard_key::text, \
+                    o.sm_id::int4, o.date_created::timestamptz, o.oof_shard::text, o.source_timestamp_ms::int8, \
+                    o.source_offset::int8, o.source_partition::int4, o.erased_at IS NOT NULL AS erased, \
+                    d.name::text, d.phone::text, d.zip::text, d.city::text, d.address::text, d.region::text, \
+                    d.email::text, \
+                    p.transaction::text, p.request_id::text, p.currency::text, p.provider::text, p.amount::int8, \
+                    p.payment_dt::int8, p.bank::text, p.delivery_cost::int8, p.goods_total::int8, p.custom_fee::int8, \
                     i.chrt_ids, i.track_numbers, i.prices, i.rids, i.names, i.sales, i.sizes, i.total_prices, \
                     i.nm_ids, i.brands, i.statuses \
              FROM orders o \
              LEFT JOIN deliveries d ON d.order_id = o.id \
              LEFT JOIN payments p ON p.order_id = o.id \
              CROSS JOIN LATERAL ( \
-                 SELECT array_agg(l.chrt_id) AS chrt_ids, array_agg(l.track_number) AS track_numbers, \
-                        array_agg(l.price) AS prices, array_agg(l.rid) AS rids, array_agg(l.name) AS names, \
-                        array_agg(l.sale) AS sales, array_agg(l.size) AS sizes, \
-                        array_agg(l.total_price) AS total_prices, array_agg(l.nm_id) AS nm_ids, \
-                        array_agg(l.brand) AS brands, array_agg(l.status) AS statuses \
+                 SELECT array_agg(l.chrt_id::int8) AS chrt_ids, array_agg(l.track_number::text) AS track_numbers, \
+                        array_agg(l.price::int8) AS prices, array_agg(l.rid::text) AS rids, \
+                        array_agg(l.name::text) AS names, array_agg(l.sale::int4) AS sales, \
+                        array_agg(l.size::text) AS sizes, array_agg(l.total_price::int8) AS total_prices, \
+                        array_agg(l.nm_id::int8) AS nm_ids, array_agg(l.brand::text) AS brands, \
+                        array_agg(l.status::int4) AS statuses \
                  FROM (SELECT chrt_id, track_number, price, rid, name, sale, size, total_price, nm_id, brand, status \
                        FROM items WHERE order_id = o.id ORDER BY line_no) l \
              ) i ",
@@ -160,7 +166,8 @@ impl Postgres {
 
 fn list_statement(filter: &ListFilter, limit: u32) -> QueryBuilder<Driver> {
     let mut query = QueryBuilder::new(
-        "SELECT o.id, o.created_at, o.order_uid, o.track_number, o.customer_id, o.date_created, p.currency, p.amount, \
+        "SELECT o.id::int8, o.created_at::timestamptz, o.order_uid::text, o.track_number::text, o.customer_id::text, \
+                o.date_created::timestamptz, p.currency::text, p.amount::int8, \
                 (SELECT count(*) FROM items WHERE order_id = o.id) AS item_count \
          FROM orders o JOIN payments p ON p.order_id = o.id WHERE o.erased_at IS NULL",
     );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::timeout_at;
 
-use super::{Postgres, StorageError};
+use super::{Postgres, StorageError, write::Sequence};
 use crate::order::OrderUid;
 
 /// A moment by the clock of Postgres, in microseconds since 1970.
@@ -56,7 +56,7 @@ const OLDEST_REPAIR: &str = concat!(
     "), 0)::float8"
 );
 
-const REPAIRED_UP_TO: &str = concat!("SELECT least(now(), ", oldest!(), ")");
+const REPAIRED_UP_TO: &str = concat!("SELECT least(now(), ", oldest!(), ")::timestamptz");
 
 const MARK: &str = "\
     INSERT INTO cache_repairs (order_uid) SELECT unnest($1::text[]) \
@@ -79,14 +79,22 @@ impl Postgres {
         let mut uids: Vec<&str> = uids.iter().map(OrderUid::as_str).collect();
         uids.sort_unstable();
         uids.dedup();
+        match self.mark(&uids).await {
+            Err(error) => match Sequence::of_key(error.constraint()) {
+                Some(sequence) => {
+                    self.pass_used_values(sequence).await?;
+                    self.mark(&uids).await
+                }
+                None => Err(error),
+            },
+            marked => marked,
+        }
+    }
+
+    async fn mark(&self, uids: &[&str]) -> Result<(), StorageError> {
         let mut lease = self.lease("mark_for_repair").await?;
-        let answer = timeout_at(
-            lease.deadline,
-            sqlx::query(MARK)
-                .bind(uids)
-                .execute(&mut **lease.connection),
-        )
-        .await;
+        let statement = sqlx::query(MARK).bind(uids);
+        let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
         lease.finish(answer).map(drop)
     }
 
@@ -101,7 +109,7 @@ impl Postgres {
     ) -> Result<Vec<RepairMark>, StorageError> {
         let mut lease = self.lease("repair_marks").await?;
         let statement = sqlx::query_as(
-            "SELECT order_uid, mark FROM cache_repairs WHERE mark > $1 ORDER BY mark LIMIT $2",
+            "SELECT order_uid::text, mark::int8 FROM cache_repairs WHERE mark > $1 ORDER BY mark LIMIT $2",
         )
         .bind(after.map_or(0, |mark| mark.mark))
         .bind(i64::from(limit));
@@ -144,7 +152,7 @@ impl Postgres {
     ) -> Result<Vec<(CacheWrite, Vec<OrderUid>)>, StorageError> {
         let mut lease = self.lease("abandoned_cache_writes").await?;
         let statement = sqlx::query_as(
-            "SELECT id, order_uids FROM cache_writes WHERE started_at < now() - make_interval(secs => $1) \
+            "SELECT id::int8, order_uids::text[] FROM cache_writes WHERE started_at < now() - make_interval(secs => $1) \
              ORDER BY id LIMIT $2",
         )
         .bind(patience.as_secs_f64())
@@ -209,7 +217,9 @@ impl Postgres {
     /// When Postgres does not answer.
     pub async fn complete_cache(&self) -> Result<Option<CompleteCache>, StorageError> {
         let mut lease = self.lease("complete_cache").await?;
-        let statement = sqlx::query_as("SELECT complete_until, servers FROM complete_cache");
+        let statement = sqlx::query_as(
+            "SELECT complete_until::timestamptz, servers::text[] FROM complete_cache",
+        );
         let answer = timeout_at(
             lease.deadline,
             statement.fetch_optional(&mut **lease.connection),
@@ -269,9 +279,10 @@ impl Postgres {
     ) -> Result<Vec<i64>, StorageError> {
         let since = since.to_utc()?;
         let mut lease = self.lease("changed_since").await?;
-        let statement = sqlx::query_scalar("SELECT id FROM orders WHERE updated_at >= $1 LIMIT $2")
-            .bind(since)
-            .bind(i64::from(limit));
+        let statement =
+            sqlx::query_scalar("SELECT id::int8 FROM orders WHERE updated_at >= $1 LIMIT $2")
+                .bind(since)
+                .bind(i64::from(limit));
         let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
         lease.finish(answer)
     }

@@ -87,7 +87,7 @@ async fn version_on(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     if !exists {
         return Ok(0);
     }
-    sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success")
+    sqlx::query_scalar("SELECT coalesce(max(version), 0)::int8 FROM _sqlx_migrations WHERE success")
         .fetch_one(connection)
         .await
 }

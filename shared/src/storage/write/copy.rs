@@ -8,23 +8,41 @@ use crate::{
     order::{Delivery, Item, Order, Payment, Version},
 };
 
-const ORDERS: &str = "\
-    COPY orders (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
-                 shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
-    FROM STDIN (FORMAT binary)";
+/// Makes `COPY` fail where one of the columns holds no integers: they alone have the operator `|`. Binary rows carry no
+/// types, and `numeric` reads the eight bytes of a small `int8` as another number. Costs nothing per row: the condition is
+/// simplified to `true` once the statement is parsed.
+macro_rules! integers {
+    ($columns:literal) => {
+        concat!(
+            " FROM STDIN (FORMAT binary) WHERE true OR (",
+            $columns,
+            ") = 0"
+        )
+    };
+}
 
-const DELIVERIES: &str = "\
-    COPY deliveries (order_id, name, phone, zip, city, address, region, email) FROM STDIN (FORMAT binary)";
+const ORDERS: &str = concat!(
+    "COPY orders (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
+                  shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition)",
+    integers!("id | sm_id | source_timestamp_ms | source_offset | source_partition")
+);
 
-const PAYMENTS: &str = "\
-    COPY payments (order_id, transaction, request_id, currency, provider, amount, payment_dt, bank, delivery_cost, \
-                   goods_total, custom_fee) \
-    FROM STDIN (FORMAT binary)";
+const DELIVERIES: &str = concat!(
+    "COPY deliveries (order_id, name, phone, zip, city, address, region, email)",
+    integers!("order_id | 0")
+);
 
-const ITEMS: &str = "\
-    COPY items (order_id, line_no, chrt_id, track_number, price, rid, name, sale, size, total_price, nm_id, brand, \
-                status) \
-    FROM STDIN (FORMAT binary)";
+const PAYMENTS: &str = concat!(
+    "COPY payments (order_id, transaction, request_id, currency, provider, amount, payment_dt, bank, delivery_cost, \
+                    goods_total, custom_fee)",
+    integers!("order_id | amount | payment_dt | delivery_cost | goods_total | custom_fee")
+);
+
+const ITEMS: &str = concat!(
+    "COPY items (order_id, line_no, chrt_id, track_number, price, rid, name, sale, size, total_price, nm_id, brand, \
+                 status)",
+    integers!("order_id | line_no | chrt_id | price | sale | total_price | nm_id | status")
+);
 
 /// Sent at once; the driver copies each piece once more.
 const PIECE_BYTES: usize = 64 * 1024;

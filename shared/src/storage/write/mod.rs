@@ -6,8 +6,10 @@
 //! it holds a known order all the same, a key says that, too, and the batch begins anew with the look-up.
 
 mod copy;
+mod copy_gate;
 mod ids;
 mod rows;
+mod sequence;
 mod streak;
 mod upsert;
 
@@ -19,7 +21,9 @@ use tokio::time::timeout_at;
 use copy::Copy;
 use upsert::Upserted;
 
+pub(super) use copy_gate::CopyGate;
 pub(super) use ids::IdBlocks;
+pub(super) use sequence::Sequence;
 pub(super) use streak::Streak;
 
 use super::{CacheWrite, Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline};
@@ -28,10 +32,13 @@ use crate::fault::Moment;
 /// A smaller batch is upserted: the round trips of four `COPY` would cost it more than they save.
 const WORTH_COPYING: usize = 32;
 
-/// Binary rows have exact widths: a column that a later migration makes wider refuses them, where an upsert is converted.
-const COPY_REFUSED: [&str; 3] = ["08P01", "22P03", "22P04"];
+/// Answers to a `COPY` that an upsert of the same rows may not get. Binary rows have exact types, where an upsert converts
+/// its values to a column that is wider. Row-level security allows no `COPY`, and Citus (`XX000`) none with a condition.
+const COPY_REFUSED: [&str; 7] = [
+    "08P01", "0A000", "22021", "22P03", "22P04", "42883", "XX000",
+];
 
-const KNOWN: &str = "SELECT order_uid FROM orders WHERE order_uid = ANY($1)";
+const KNOWN: &str = "SELECT order_uid::text FROM orders WHERE order_uid = ANY($1)";
 
 /// Ends sessions of ours that wait, inside a transaction, for a client that has not spoken for five seconds.
 const END_FROZEN_SESSIONS: &str = "\
@@ -68,37 +75,75 @@ impl Postgres {
     pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
         let changes = changes.as_slice();
         let deadline = self.deadline_to_lock();
-        let mut way = match changes.len() {
+        let way = match changes.len() {
             ..WORTH_COPYING => Way::Upsert,
+            WORTH_COPYING.. if !self.copy_gate.is_open() => Way::Upsert,
             WORTH_COPYING.. if self.streak.is_long() => Way::CopyAll,
             WORTH_COPYING.. => Way::CopyUnknown,
         };
-        let mut result = self.write(changes, way, deadline).await;
-        if way == Way::CopyAll
-            && result
-                .as_ref()
-                .is_err_and(|error| error.class() == Class::Rival)
-        {
-            self.streak.guessed_wrong();
-            way = Way::CopyUnknown;
-            result = self.write(changes, way, deadline).await;
+        match self.write(changes, way, deadline).await {
+            Err(error) if way == Way::CopyAll && error.class() == Class::Rival => {
+                self.streak.guessed_wrong();
+                self.pass_used_ids(&error).await?;
+                let result = self.write(changes, Way::CopyUnknown, deadline).await;
+                self.or_upsert(result, changes, deadline).await
+            }
+            result if way == Way::Upsert => self.or_upsert_again(result, changes, deadline).await,
+            result => self.or_upsert(result, changes, deadline).await,
         }
-        let error = match result {
-            Ok(applied) => return Ok(applied),
-            Err(error) => error,
+    }
+
+    /// After a copy: upserts where `result` says that this may succeed.
+    async fn or_upsert(
+        &self,
+        result: Result<Applied, StorageError>,
+        changes: &[Change],
+        deadline: Deadline,
+    ) -> Result<Applied, StorageError> {
+        let refused = match &result {
+            Err(error)
+                if error
+                    .sqlstate()
+                    .is_some_and(|code| COPY_REFUSED.contains(&code)) =>
+            {
+                error.to_string()
+            }
+            _ => return self.or_upsert_again(result, changes, deadline).await,
         };
-        let refuses_copy = error
-            .sqlstate()
-            .is_some_and(|code| COPY_REFUSED.contains(&code));
-        if error.class() == Class::Rival {
-            // Or a failover took the sequence back, and the ids are a rival's.
-            self.ids.forget();
-        } else if way != Way::Upsert && refuses_copy {
-            tracing::warn!(%error, "the tables do not take rows in binary as this version writes them");
-        } else {
-            return Err(error);
+        let result = self.write(changes, Way::Upsert, deadline).await;
+        if result.is_ok() && self.copy_gate.close() {
+            tracing::warn!(
+                error = refused,
+                "COPY rejected, upsert accepted; upserting the next batches"
+            );
         }
-        self.write(changes, Way::Upsert, deadline).await
+        self.or_upsert_again(result, changes, deadline).await
+    }
+
+    /// Upserts, once more if need be, where another writer was faster or the ids are in use.
+    async fn or_upsert_again(
+        &self,
+        result: Result<Applied, StorageError>,
+        changes: &[Change],
+        deadline: Deadline,
+    ) -> Result<Applied, StorageError> {
+        match result {
+            Err(error) if error.class() == Class::Rival => {
+                self.pass_used_ids(&error).await?;
+                self.write(changes, Way::Upsert, deadline).await
+            }
+            result => result,
+        }
+    }
+
+    /// Takes no more ids out of the blocks at hand, which a failover that took the sequence back may have given to a rival,
+    /// and moves the sequence that gave a value in use.
+    async fn pass_used_ids(&self, error: &StorageError) -> Result<(), StorageError> {
+        self.ids.forget();
+        match Sequence::of_key(error.constraint()) {
+            Some(sequence) => self.pass_used_values(sequence).await,
+            None => Ok(()),
+        }
     }
 
     async fn write(

@@ -35,14 +35,14 @@ const UPSERT_ORDERS: &str = "\
         updated_at = greatest(now(), orders.updated_at) \
     WHERE (orders.source_timestamp_ms, orders.source_offset, orders.source_partition) \
         < (EXCLUDED.source_timestamp_ms, EXCLUDED.source_offset, EXCLUDED.source_partition) \
-    RETURNING order_uid, orders.id, xmax <> 0 AS replaced";
+    RETURNING order_uid::text, orders.id::int8, xmax <> 0 AS replaced";
 
 /// Makes room for the children of orders that were replaced, and notes that Redis still has these orders as they were.
 const REPLACE: &str = "\
     WITH delivery AS (DELETE FROM deliveries WHERE order_id = ANY($1)), \
          payment AS (DELETE FROM payments WHERE order_id = ANY($1)), \
          item AS (DELETE FROM items WHERE order_id = ANY($1)) \
-    INSERT INTO cache_writes (order_uids) VALUES ($2) RETURNING id";
+    INSERT INTO cache_writes (order_uids) VALUES ($2) RETURNING id::int8";
 
 const INSERT_DELIVERIES: &str = "\
     INSERT INTO deliveries (order_id, name, phone, zip, city, address, region, email) \
@@ -117,7 +117,7 @@ async fn count_losers_in(
 ) -> Result<(), sqlx::Error> {
     for (candidate, winner) in candidates.iter().zip(winners) {
         if winner.is_none() && candidate.change.order.is_some() {
-            let id = sqlx::query_scalar("SELECT id FROM orders WHERE order_uid = $1")
+            let id = sqlx::query_scalar("SELECT id::int8 FROM orders WHERE order_uid = $1")
                 .bind(candidate.change.uid.as_str())
                 .fetch_one(&mut *connection)
                 .await?;

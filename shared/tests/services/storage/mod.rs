@@ -1,8 +1,11 @@
 //! Storage against a real Postgres.
 
+mod columns;
 mod copy;
 mod migrations;
 mod read;
+mod rejections;
+mod sequences;
 mod write;
 
 use shared::{
@@ -26,12 +29,16 @@ async fn read(postgres: &Postgres, text: &str) -> Option<Revision> {
     postgres.read(&uid(text)).await.unwrap()
 }
 
-/// Two writers that meet may choose one of them as a deadlock's victim, or be told so by a key: that one tries again.
+/// Two writers that meet may choose one of them as a deadlock's victim, or be told so by a key, and statements may be older
+/// than a column: the writer tries again.
 async fn apply_as_the_worker_does(postgres: &Postgres, changes: Vec<Change>) {
     let (set, _) = ChangeSet::new(changes);
     while let Err(error) = postgres.apply(&set).await {
         assert!(
-            matches!(error.class(), Class::Transient | Class::Rival),
+            matches!(
+                error.class(),
+                Class::Transient | Class::Rival | Class::StalePlan
+            ),
             "{error}"
         );
     }

@@ -1,0 +1,183 @@
+//! Columns that a migration made wider: what was stored before and after is read as it was.
+
+use std::time::Duration;
+
+use shared::{
+    order::Order,
+    storage::{Class, CompleteCache, ListFilter, Postgres, Role, StorageError},
+    testing::TestDatabase,
+};
+use sqlx::Connection;
+
+use super::{apply_as_the_worker_does, connect};
+use crate::{change, order, revision, uid};
+
+/// Enough for `COPY`.
+const MANY: u64 = 32;
+
+/// A column, its type, and a wider one.
+type Widened = (String, String, String, String);
+
+/// Every column of every table of ours. A foreign key cannot be wider than what it refers to, and an identity is an integer.
+const WIDER: &str = "\
+    SELECT table_name::text, column_name::text, \
+           CASE udt_name WHEN 'varchar' THEN format('varchar(%s)', character_maximum_length) ELSE udt_name::text END, wider \
+    FROM information_schema.columns \
+    JOIN (VALUES ('int4', 'int8'), ('int4', 'numeric'), ('int8', 'numeric'), ('text', 'varchar'), ('varchar', 'text'), \
+                 ('timestamptz', 'timestamp'), ('_text', 'varchar[]')) AS w (type, wider) ON udt_name = type \
+    WHERE table_schema = 'public' AND table_name <> '_sqlx_migrations' \
+      AND column_name <> 'order_id' AND is_identity = 'NO' \
+    ORDER BY 1, 2, 4";
+
+/// Values that are small enough to look like another number to a column of another type.
+fn small(name: &str, seed: u64) -> Order {
+    let mut order = order(name, seed);
+    let payment = &mut order.payment;
+    for value in [
+        &mut payment.amount,
+        &mut payment.payment_dt,
+        &mut payment.delivery_cost,
+        &mut payment.goods_total,
+        &mut payment.custom_fee,
+    ] {
+        *value = 1 + *value % 10_000;
+    }
+    for item in &mut order.items {
+        for value in [
+            &mut item.chrt_id,
+            &mut item.price,
+            &mut item.total_price,
+            &mut item.nm_id,
+        ] {
+            *value = 1 + *value % 10_000;
+        }
+    }
+    order
+}
+
+/// Calls until the answer no longer is that a statement was prepared for the old column.
+async fn answer<T>(mut call: impl AsyncFnMut() -> Result<T, StorageError>) -> T {
+    loop {
+        match call().await {
+            Err(error) if error.class() == Class::StalePlan => {}
+            answer => return answer.unwrap(),
+        }
+    }
+}
+
+/// Stores new orders, replaces one and erases none; reads them in every way.
+async fn store_and_read(writer: &Postgres, reader: &Postgres, name: &str) {
+    let orders: Vec<Order> = (0..MANY)
+        .map(|n| small(&format!("{name}-{n}"), n))
+        .collect();
+    let changes = orders.iter().map(|order| change(order, 1)).collect();
+    apply_as_the_worker_does(writer, changes).await;
+    let mut changed = small(&format!("{name}-0"), 99);
+    changed.sm_id = 7;
+    apply_as_the_worker_does(writer, vec![change(&changed, 2)]).await;
+
+    let uids: Vec<_> = orders.iter().map(|order| uid(&order.order_uid)).collect();
+    let mut found = answer(async || reader.read_many(&uids).await).await;
+    found.sort_by_key(|revision| revision.uid);
+    let mut expected: Vec<_> = orders[1..].iter().map(|order| revision(order, 1)).collect();
+    expected.push(revision(&changed, 2));
+    expected.sort_by_key(|revision| revision.uid);
+    assert_eq!(found, expected, "{name}");
+    let one = answer(async || reader.read(&uids[0]).await).await;
+    assert_eq!(one, Some(revision(&changed, 2)), "{name}");
+    let newest = answer(async || reader.newest(MANY as u32).await).await;
+    assert_eq!(newest.len(), MANY as usize, "{name}");
+    let listed = answer(async || reader.list(&ListFilter::default(), 1).await).await;
+    let newest = orders
+        .iter()
+        .find(|order| order.order_uid == listed[0].order_uid);
+    assert!(newest.is_some(), "{name}");
+    let after = ListFilter {
+        customer_id: Some(changed.customer_id.to_string()),
+        track_number: Some(changed.track_number.to_string()),
+        after: Some(listed[0].position),
+    };
+    answer(async || reader.list(&after, 1).await).await;
+}
+
+/// What workers leave in Postgres for the repair of Redis.
+async fn note_and_repair(postgres: &Postgres) {
+    answer(async || postgres.mark_for_repair(&[uid("a"), uid("b")]).await).await;
+    let marks = answer(async || postgres.repair_marks(None, 10).await).await;
+    assert_eq!(marks.len(), 2);
+    answer(async || postgres.clear_repair_marks(&marks).await).await;
+    answer(async || postgres.repaired_up_to().await).await;
+    answer(async || postgres.oldest_repair().await).await;
+    let writes = answer(async || {
+        postgres
+            .abandoned_cache_writes(Duration::ZERO, 10_000)
+            .await
+    })
+    .await;
+    let writes: Vec<_> = writes.into_iter().map(|(write, _)| write).collect();
+    assert!(!writes.is_empty());
+    answer(async || postgres.finish_cache_writes(&writes).await).await;
+    let seen = CompleteCache {
+        until: postgres.now().await.unwrap(),
+        servers: vec!["run-id".to_owned()],
+    };
+    answer(async || postgres.remember_complete_cache(&seen).await).await;
+    assert_eq!(
+        answer(async || postgres.complete_cache().await).await,
+        Some(seen)
+    );
+    let ids = answer(async || {
+        postgres
+            .changed_since(shared::storage::DatabaseTime(0), 5)
+            .await
+    })
+    .await;
+    assert_eq!(
+        answer(async || postgres.read_ids(&ids).await).await.len(),
+        5
+    );
+}
+
+#[tokio::test]
+async fn every_column_may_become_wider_while_it_is_written_and_read() {
+    let database = TestDatabase::migrated().await;
+    let mut connection = connect(&database.url).await;
+    let columns: Vec<Widened> = sqlx::query_as(WIDER)
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    assert!(columns.len() >= 58, "{columns:?}");
+    // Has statements prepared for the columns as they were.
+    let old = database.connect(Role::Worker);
+    store_and_read(&old, &old, "before").await;
+    for (table, column, narrow, wide) in columns {
+        let name = format!("{table}-{column}-{}", wide.trim_end_matches("[]"));
+        let alter = async |to: &str| {
+            let alter = format!("ALTER TABLE {table} ALTER COLUMN {column} TYPE {to}");
+            database.execute(&alter).await;
+        };
+        alter(&wide).await;
+        let new = database.connect(Role::Worker);
+        store_and_read(&new, &old, &format!("{name}-a")).await;
+        store_and_read(&old, &new, &format!("{name}-b")).await;
+        note_and_repair(&old).await;
+        note_and_repair_again(&new, &old).await;
+        new.close().await;
+        // Small tables are altered sooner.
+        database
+            .execute("TRUNCATE orders, cache_writes CASCADE")
+            .await;
+        alter(&narrow).await;
+    }
+}
+
+/// With statements prepared after the change; there is something abandoned again.
+async fn note_and_repair_again(new: &Postgres, old: &Postgres) {
+    let changed = small("again", 1);
+    let offset = old.now().await.unwrap().0;
+    for offset in [offset, offset + 1] {
+        apply_as_the_worker_does(old, vec![change(&changed, offset)]).await;
+    }
+    note_and_repair(new).await;
+}
