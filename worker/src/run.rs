@@ -155,6 +155,7 @@ fn look_back(kafka: &Kafka, postgres: &Postgres, strict: bool, shutdown: Cancell
 async fn wait_for_schema(postgres: &Postgres, health: &Health) {
     let required = schema::required_version();
     let mut backoff = Backoff::default();
+    let mut _waiting = None;
     loop {
         let version = postgres.schema_version().await;
         health.database.set(
@@ -163,18 +164,26 @@ async fn wait_for_schema(postgres: &Postgres, health: &Health) {
                 .map(drop)
                 .map_err(|error| error as &dyn std::fmt::Display),
         );
-        match version {
+        let wait = match version {
             Ok(version) if version >= required => break,
-            Ok(version) if backoff.is_to_log() => tracing::warn!(
-                version,
-                required,
-                "the database schema is too old: run `worker migrate`"
-            ),
-            Err(error) if backoff.is_to_log() => {
-                tracing::warn!(%error, "waiting for Postgres (DATABASE_URL)");
+            Ok(version) => {
+                if backoff.is_to_log() {
+                    tracing::warn!(
+                        version,
+                        required,
+                        "the database schema is too old: run `worker migrate`"
+                    );
+                }
+                Wait::Deployment
             }
-            Ok(_) | Err(_) => {}
-        }
+            Err(error) => {
+                if backoff.is_to_log() {
+                    tracing::warn!(%error, "waiting for Postgres (DATABASE_URL)");
+                }
+                Wait::Postgres
+            }
+        };
+        _waiting = Some(health.waits.begin(wait));
         backoff.wait().await;
     }
     health

@@ -1,9 +1,9 @@
 //! A dead letter topic that does not take what is to go there.
 
-use e2e::{Draft, Ledger, Stack};
+use e2e::{Draft, Ledger, Stack, Stored};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
-use shared::order::Reason;
+use shared::order::{Reason, sample::Generator};
 
 #[test]
 fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {
@@ -44,4 +44,52 @@ fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {
         detail.contains(&digest) && detail.contains("3145728"),
         "{detail}"
     );
+}
+
+/// A trigger and an index reject rows that pass every rule of ours.
+const REJECTIONS: [&str; 4] = [
+    "CREATE FUNCTION long(text) RETURNS text IMMUTABLE LANGUAGE sql AS \
+     $$ SELECT string_agg(md5(n || $1), '') FROM generate_series(1, 500) n WHERE $1 = 'long' $$",
+    "CREATE INDEX too_long ON orders (long(customer_id))",
+    "CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+     CASE NEW.customer_id WHEN 'raised' THEN RAISE EXCEPTION 'no'; \
+     WHEN 'denied' THEN RAISE EXCEPTION 'no' USING ERRCODE = '42501'; ELSE RETURN NEW; END CASE; END $$",
+    "CREATE TRIGGER reject BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION reject()",
+];
+
+#[test]
+fn rows_that_only_the_database_rejects_cost_only_themselves() {
+    let stack = Stack::builder("rejected").workers(1).start();
+    for statement in REJECTIONS {
+        stack.database().execute(statement);
+    }
+    let mut orders = Generator::new(97, 1..=3);
+    // More of each kind than there may be batches in Postgres at once.
+    let customers = ["raised", "denied", "long"].repeat(5);
+    let mut drafts: Vec<Draft> = customers
+        .iter()
+        .zip(orders.by_ref())
+        .map(|(customer, mut order)| {
+            order.customer_id = (*customer).into();
+            Draft::order(&order).but_refused(Reason::RejectedByDatabase)
+        })
+        .collect();
+    drafts.extend(orders.take(400).map(|order| Draft::order(&order)));
+    let mut ledger = Ledger::default();
+    stack.send(&mut ledger, &drafts);
+    stack.settle();
+    stack.check().tiers(&ledger);
+    let letters = stack.broker().read(&stack.addresses().dead_letter_topic);
+    let detail = |letter: &Stored| {
+        let mut headers = letter.headers.iter();
+        let (_, value) = headers.find(|(name, _)| name == "dlq-detail").unwrap();
+        String::from_utf8(value.clone().unwrap()).unwrap()
+    };
+    let mut details: Vec<String> = letters.iter().map(detail).collect();
+    details.sort();
+    let expected = ["42501", "54000", "P0001"].map(|code| vec![format!("SQLSTATE {code}"); 5]);
+    assert_eq!(details, expected.concat());
+    let worker = &stack.workers[0];
+    assert_eq!(worker.admin.state_of("waiting_for"), "nothing");
+    assert_eq!(worker.admin.get("/readyz").status, 200);
 }

@@ -80,6 +80,11 @@ fn without_postgres_nothing_is_lost_and_what_is_cached_is_answered() {
             }
         });
         for worker in &stack.workers {
+            // During the attempts, too, not only between them.
+            for _ in 0..100 {
+                let waits = worker.admin.state_of("waiting_for");
+                assert!(waits.contains("postgres"), "{waits}");
+            }
             assert_eq!(
                 worker.admin.get("/livez").status,
                 200,

@@ -16,9 +16,10 @@ use shared::{
 use tokio::sync::mpsc;
 
 use super::{
-    persist::{Persist, Persisted, Sink, Turn, Verdict},
+    persist::{Persist, Persisted, Verdict, Writing},
     trace::{BatchTrace, Times},
-    waits::{Wait, Waits},
+    turn::Turn,
+    waits::{BatchWaits, Wait, Waits},
     write_through::{Fresh, WriteThrough},
 };
 use crate::{
@@ -113,11 +114,12 @@ impl Processor {
         let mut trace = BatchTrace::begin(batch.entries.iter().map(|entry| &entry.received.record));
         let changes = std::mem::take(&mut batch.changes);
         let (sink, fresh) = mpsc::channel(1);
+        let waits = self.waits.batch();
 
         let ((outcome, persisted), written_through, dead_lettered) = tokio::join!(
-            self.store(changes, turn, sink),
+            self.store(changes, Writing::new(turn, sink, &waits)),
             self.write_through(fresh),
-            self.dead_letter_invalid(&batch)
+            self.dead_letter_invalid(&batch, &waits)
         );
         trace.parts_are_over(Times {
             persisted,
@@ -125,7 +127,7 @@ impl Processor {
             dead_lettered,
         });
 
-        let outcomes = self.settle(&batch, outcome.verdicts).await;
+        let outcomes = self.settle(&batch, outcome.verdicts, &waits).await;
         self.metrics.clock_stepped_back(outcome.clock_steps);
         if outcome.clock_steps > 0 {
             tracing::warn!(
@@ -137,9 +139,9 @@ impl Processor {
         trace.finished(&outcomes);
     }
 
-    async fn store(&self, changes: Vec<Change>, turn: Turn, sink: Sink) -> (Persisted, SystemTime) {
+    async fn store(&self, changes: Vec<Change>, writing: Writing<'_>) -> (Persisted, SystemTime) {
         let started = Instant::now();
-        let persisted = self.persist.persist(changes, turn, sink).await;
+        let persisted = self.persist.persist(changes, writing).await;
         self.metrics.stage(Stage::Persist, started.elapsed());
         (persisted, SystemTime::now())
     }
@@ -157,7 +159,7 @@ impl Processor {
         SystemTime::now()
     }
 
-    async fn dead_letter_invalid(&self, batch: &Batch) -> SystemTime {
+    async fn dead_letter_invalid(&self, batch: &Batch, waits: &BatchWaits<'_>) -> SystemTime {
         let refused = batch
             .entries
             .iter()
@@ -165,14 +167,18 @@ impl Processor {
                 Intent::DeadLetter(refusal) => Some((&entry.received.record, refusal)),
                 Intent::Store { .. } | Intent::Erase { .. } => None,
             });
-        self.dead_letter_all(refused).await;
+        self.dead_letter_all(refused, waits).await;
         SystemTime::now()
     }
 
-    async fn dead_letter_all<'a>(&self, refused: impl Iterator<Item = (&'a Record, &'a Refusal)>) {
+    async fn dead_letter_all<'a>(
+        &self,
+        refused: impl Iterator<Item = (&'a Record, &'a Refusal)>,
+        waits: &BatchWaits<'_>,
+    ) {
         let mut sends = Vec::new();
         for (record, refusal) in refused {
-            sends.push(self.dead_letter(record, refusal));
+            sends.push(self.dead_letter(record, refusal, waits));
         }
         if sends.is_empty() {
             return;
@@ -182,11 +188,13 @@ impl Processor {
         self.metrics.stage(Stage::DeadLetter, started.elapsed());
     }
 
-    /// Sends one record to the dead letter topic, for as long as it takes.
-    async fn dead_letter(&self, record: &Record, refusal: &Refusal) {
+    /// Sends one record to the dead letter topic; repeats that until the topic has it.
+    async fn dead_letter(&self, record: &Record, refusal: &Refusal, waits: &BatchWaits<'_>) {
         let mut backoff = Backoff::default();
+        // From the first failure to the end, the attempts in between included.
+        let mut waiting = None;
         while let Err(error) = self.dead_letters.send(record, refusal).await {
-            let _waiting = self.waits.begin(Wait::DeadLetterTopic);
+            waiting.get_or_insert_with(|| waits.begin_alone(Wait::DeadLetterTopic));
             if backoff.is_to_log() {
                 tracing::warn!(
                     %error,
@@ -206,6 +214,7 @@ impl Processor {
         &self,
         batch: &Batch,
         mut verdicts: HashMap<(OrderUid, Version), Verdict>,
+        waits: &BatchWaits<'_>,
     ) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut refused = Vec::new();
@@ -224,10 +233,10 @@ impl Processor {
                     *verdict = Verdict::Lost;
                     won
                 }
-                Some(Verdict::Refused(sqlstate)) => {
+                Some(Verdict::Refused(detail)) => {
                     let refusal = Refusal {
                         reason: Reason::RejectedByDatabase,
-                        detail: format!("SQLSTATE {sqlstate}"),
+                        detail: detail.clone(),
                     };
                     refused.push((&entry.received.record, refusal));
                     Outcome::Failed
@@ -240,8 +249,8 @@ impl Processor {
                 }
             });
         }
-        self.dead_letter_all(refused.iter().map(|(record, refusal)| (*record, refusal)))
-            .await;
+        let refused = refused.iter().map(|(record, refusal)| (*record, refusal));
+        self.dead_letter_all(refused, waits).await;
         outcomes
     }
 

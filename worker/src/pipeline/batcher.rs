@@ -8,10 +8,9 @@ use std::{
 
 use shared::{
     order::{ForeignFields, OrderUid, Refusal},
-    storage::{BATCHES_AT_ONCE, Postgres},
+    storage::Postgres,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -21,7 +20,8 @@ use super::{
     breaker::Breaker,
     decode::{Decoded, decode_record},
     future::FutureGuard,
-    persist::{Persist, Turn},
+    persist::Persist,
+    turn::{Turn, Turns},
     waits::{Wait, Waits},
     write_through::WriteThrough,
 };
@@ -36,6 +36,10 @@ const UNDER_WAY: usize = 4;
 
 /// How often it is checked whether held records are still from the future.
 const RECHECK: Duration = Duration::from_secs(1);
+
+/// Batches under way at once, those that are held up included: each of them makes its attempts. Those that wait for the
+/// breaker make none, and do not count.
+const UNDER_WAY_AT_MOST: usize = 64;
 
 /// What the pipeline works with.
 pub struct Pipeline {
@@ -87,7 +91,7 @@ impl Pipeline {
             recheck_at: Instant::now(),
             open: Batch::default(),
             opened: Instant::now(),
-            in_postgres: Arc::new(Semaphore::new(BATCHES_AT_ONCE as usize)),
+            turns: Turns::new(),
             under_way: JoinSet::new(),
             busy: HashSet::new(),
             processor: Arc::clone(&processor),
@@ -110,11 +114,11 @@ struct Batcher {
     recheck_at: Instant,
     open: Batch,
     opened: Instant,
-    in_postgres: Arc<Semaphore>,
+    turns: Turns,
     /// Each hands back the orders that it wrote.
     under_way: JoinSet<Vec<OrderUid>>,
-    /// The orders of the batches under way: never more than one batch per order, or two connections would wait for each
-    /// other's rows.
+    /// The orders of the batches under way. While none is held up there is never more than one batch per order, or two
+    /// connections would wait for each other's rows.
     busy: HashSet<OrderUid>,
     processor: Arc<Processor>,
 }
@@ -132,10 +136,9 @@ impl Batcher {
             let may_dispatch = self.is_due(ended || intake.is_empty()) && self.has_room();
             tokio::select! {
                 biased;
-                permit = Arc::clone(&self.in_postgres).acquire_owned(), if may_dispatch => {
-                    // Never closed, so there is always a permit to come.
-                    let Ok(permit) = permit else { return };
-                    self.dispatch(permit);
+                turn = self.turns.clone().next(), if may_dispatch => {
+                    let Some(turn) = turn else { return };
+                    self.dispatch(turn);
                 }
                 Some(finished) = self.under_way.join_next() => self.release(finished),
                 received = intake.recv(), if !ended && self.may_take() => match received {
@@ -228,20 +231,26 @@ impl Batcher {
         self.is_full() || (nothing_waits && (self.under_way.is_empty() || self.lingered()))
     }
 
-    /// Batches that wait for a trial of the breaker do not count: the row that closes it may be in the next one. What is
-    /// taken in is bounded by its memory.
+    /// Batches that are held up, by rows of their own or by the dead letter topic, take no room: the rows behind them may
+    /// pass, and only then is a row that fails known to be at fault. What is taken in is bounded by its memory.
     fn has_room(&self) -> bool {
-        let held_up = self.processor.waits.count(Wait::Breaker);
-        self.under_way.len().saturating_sub(held_up) < UNDER_WAY
-            && !self.open.uids().any(|uid| self.busy.contains(uid))
+        let (waits, under_way) = (&self.processor.waits, self.under_way.len());
+        let (held_up, for_breaker) = (waits.held_up(), waits.count(Wait::Breaker));
+        if under_way.saturating_sub(held_up) >= UNDER_WAY
+            || under_way.saturating_sub(for_breaker) >= UNDER_WAY_AT_MOST
+        {
+            return false;
+        }
+        // The orders of a batch that is held up must not hold up this one: two batches that write an order at once may wait
+        // for its row, and its version decides.
+        held_up > 0 || !self.open.uids().any(|uid| self.busy.contains(uid))
     }
 
-    fn dispatch(&mut self, permit: OwnedSemaphorePermit) {
+    fn dispatch(&mut self, turn: Turn) {
         let batch = std::mem::take(&mut self.open);
         let uids: Vec<OrderUid> = batch.uids().cloned().collect();
         self.busy.extend(uids.iter().cloned());
         let processor = Arc::clone(&self.processor);
-        let turn = Turn::new(Arc::clone(&self.in_postgres), permit);
         self.under_way.spawn(async move {
             processor.process(batch, turn).await;
             uids

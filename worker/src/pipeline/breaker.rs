@@ -3,7 +3,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,7 @@ const TRIAL_INTERVAL: Duration = Duration::from_secs(30);
 /// Counts what the database accepts and refuses.
 pub struct Breaker {
     state: Mutex<State>,
+    stored: AtomicU64,
     trial_interval: Duration,
     /// Batches that are held up try a row one after the other.
     turn: tokio::sync::Mutex<Instant>,
@@ -66,6 +70,7 @@ impl Breaker {
         };
         Self {
             state: Mutex::new(state),
+            stored: AtomicU64::new(0),
             trial_interval,
             turn: tokio::sync::Mutex::new(Instant::now()),
         }
@@ -90,8 +95,15 @@ impl Breaker {
         self.lock().open
     }
 
-    /// Counts `rows` that were accepted; closes the breaker.
-    pub fn accepted(&self, rows: usize) {
+    /// How many orders were stored. While a row is rejected this shows whether others pass: what only loses to a newer
+    /// version, and an erasure, need less of the schema than an order does.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored.load(Relaxed)
+    }
+
+    /// Counts `rows` that were accepted, `stored` of which are orders that were stored; closes the breaker.
+    pub fn accepted(&self, rows: usize, stored: usize) {
+        self.stored.fetch_add(stored as u64, Relaxed);
         let mut state = self.lock();
         if state.open {
             tracing::info!("the database accepts rows again; the breaker closes");
@@ -163,10 +175,10 @@ mod tests {
     #[test]
     fn more_than_a_twentieth_of_the_last_thousand_opens_it() {
         let breaker = Breaker::new(false);
-        breaker.accepted(WINDOW);
+        breaker.accepted(WINDOW, 0);
         for _ in 0..MAX_IN_WINDOW {
             assert!(breaker.refused("23514"));
-            breaker.accepted(1);
+            breaker.accepted(1, 0);
         }
         assert!(!breaker.refused("23514"));
     }
@@ -176,7 +188,7 @@ mod tests {
         let breaker = Breaker::new(false);
         for _ in 0..1000 {
             assert!(breaker.refused("23514"));
-            breaker.accepted(99);
+            breaker.accepted(99, 0);
         }
         assert!(!breaker.is_open());
     }
@@ -187,7 +199,7 @@ mod tests {
         for _ in 0..MAX_IN_WINDOW {
             assert!(breaker.refused("23514"));
         }
-        breaker.accepted(WINDOW);
+        breaker.accepted(WINDOW, 0);
         assert!(breaker.refused("23514"));
     }
 
@@ -196,7 +208,7 @@ mod tests {
         let breaker = Breaker::new(true);
         assert!(breaker.is_open());
         assert!(!breaker.refused("23514"));
-        breaker.accepted(1);
+        breaker.accepted(1, 0);
         assert!(!breaker.is_open());
         assert!(breaker.refused("23514"));
     }

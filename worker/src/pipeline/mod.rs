@@ -10,8 +10,11 @@ pub mod breaker;
 mod decode;
 pub mod future;
 pub mod pace;
+mod parts;
 mod persist;
+mod retry;
 mod trace;
+mod turn;
 pub mod waits;
 pub mod write_through;
 

@@ -15,7 +15,7 @@ pub enum Wait {
     Postgres,
     /// Another session holds a lock.
     Lock,
-    /// The deployment is wrong: no table, no right, no such database.
+    /// The deployment is wrong: no table, no right, no such database. Or a row is, which shows once another one is stored.
     Deployment,
     /// The dead letter topic does not take records.
     DeadLetterTopic,
@@ -52,28 +52,64 @@ impl Wait {
 /// Who waits for what, and when something was last finished.
 pub struct Waits {
     counts: [AtomicUsize; Wait::ALL.len()],
+    /// Batches that wait for something that other batches may not need.
+    held_up: AtomicUsize,
     progress: Mutex<Instant>,
 }
 
-/// While it lives, somebody waits.
+/// While it lives, something waits.
 pub struct Waiting<'a> {
     waits: &'a Waits,
     wait: Wait,
+    batch: Option<&'a BatchWaits<'a>>,
+}
+
+/// The waits of one batch.
+pub(super) struct BatchWaits<'a> {
+    waits: &'a Waits,
+    holding_up: AtomicUsize,
 }
 
 impl Waits {
-    /// Nobody waits.
+    /// Nothing waits.
     pub fn new() -> Self {
         Self {
             counts: Default::default(),
+            held_up: AtomicUsize::new(0),
             progress: Mutex::new(Instant::now()),
         }
     }
 
     /// Begins to wait.
     pub fn begin(&self, wait: Wait) -> Waiting<'_> {
+        self.start(wait, None)
+    }
+
+    fn start<'a>(&'a self, wait: Wait, batch: Option<&'a BatchWaits<'a>>) -> Waiting<'a> {
         self.counts[wait as usize].fetch_add(1, Ordering::Relaxed);
-        Waiting { waits: self, wait }
+        if let Some(batch) = batch
+            && batch.holding_up.fetch_add(1, Ordering::Relaxed) == 0
+        {
+            self.held_up.fetch_add(1, Ordering::Relaxed);
+        }
+        Waiting {
+            waits: self,
+            wait,
+            batch,
+        }
+    }
+
+    /// The waits of a batch that begins.
+    pub(super) fn batch(&self) -> BatchWaits<'_> {
+        BatchWaits {
+            waits: self,
+            holding_up: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many batches wait for something that other batches may not need.
+    pub fn held_up(&self) -> usize {
+        self.held_up.load(Ordering::Relaxed)
     }
 
     /// How many wait for `wait`.
@@ -81,7 +117,7 @@ impl Waits {
         self.counts[wait as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether somebody waits for `wait`.
+    /// Whether anything waits for `wait`.
     pub fn waiting_for(&self, wait: Wait) -> bool {
         self.count(wait) > 0
     }
@@ -115,9 +151,26 @@ impl Default for Waits {
     }
 }
 
+impl BatchWaits<'_> {
+    /// Begins to wait for something that keeps every batch waiting.
+    pub(super) fn begin(&self, wait: Wait) -> Waiting<'_> {
+        self.waits.start(wait, None)
+    }
+
+    /// Begins to wait for something that other batches may not need, so that they take the place of this one.
+    pub(super) fn begin_alone(&self, wait: Wait) -> Waiting<'_> {
+        self.waits.start(wait, Some(self))
+    }
+}
+
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.waits.counts[self.wait as usize].fetch_sub(1, Ordering::Relaxed);
+        if let Some(batch) = self.batch
+            && batch.holding_up.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            self.waits.held_up.fetch_sub(1, Ordering::Relaxed);
+        }
         // Time spent waiting is not time without progress.
         self.waits.progressed();
     }
@@ -139,5 +192,22 @@ mod tests {
         drop(waiting);
         assert!(waits.idle_for() < hour);
         assert!(waits.reasons().next().is_none());
+    }
+
+    #[test]
+    fn a_batch_is_held_up_once_however_much_it_waits_for() {
+        let waits = Waits::new();
+        let (one, other) = (waits.batch(), waits.batch());
+        let common = one.begin(Wait::Postgres);
+        assert_eq!(waits.held_up(), 0);
+        let first = one.begin_alone(Wait::Lock);
+        let second = one.begin_alone(Wait::DeadLetterTopic);
+        assert_eq!(waits.held_up(), 1);
+        let third = other.begin_alone(Wait::Breaker);
+        assert_eq!(waits.held_up(), 2);
+        drop((common, first));
+        assert_eq!(waits.held_up(), 2);
+        drop((second, third));
+        assert_eq!(waits.held_up(), 0);
     }
 }

@@ -10,7 +10,7 @@ use shared::{
 };
 
 use super::{
-    persist::{mark_persistently, read_persistently},
+    retry::{mark_persistently, read_persistently},
     waits::Waits,
 };
 

@@ -9,6 +9,8 @@ mod breaker;
 mod cache_admin;
 mod future;
 mod offsets;
+mod pipeline;
+mod rejections;
 mod repair;
 mod sessions;
 mod went_back;

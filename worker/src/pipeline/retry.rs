@@ -1,0 +1,111 @@
+//! Calls to Postgres that are repeated until they succeed.
+
+use std::time::Duration;
+
+use shared::{
+    order::{OrderUid, Revision},
+    runtime::backoff::Backoff,
+    storage::{Class, Postgres, StorageError},
+};
+
+use super::waits::{BatchWaits, Wait, Waiting, Waits};
+
+/// The first failed attempt is logged, then every 12th.
+const LOG_EVERY: u32 = 12;
+
+/// The failed attempts of one call. What it waits for is known from the first failure until the value is dropped, the
+/// attempts in between included.
+pub(super) struct Retry<'w> {
+    call: &'static str,
+    backoff: Backoff,
+    waiting: Option<Waiting<'w>>,
+}
+
+impl<'w> Retry<'w> {
+    pub(super) fn new(call: &'static str) -> Self {
+        Self {
+            call,
+            backoff: Backoff::default(),
+            waiting: None,
+        }
+    }
+
+    /// Notes that the call succeeded for some of its values; the wait goes on for those that are left.
+    pub(super) fn succeeded(&mut self, is_any_left: bool) {
+        self.backoff = Backoff::default();
+        if !is_any_left {
+            self.waiting = None;
+        }
+    }
+
+    /// Notes that a part of a batch failed, `alone` while others pass; returns for how long to wait.
+    pub(super) fn part_failed(
+        &mut self,
+        waits: &'w BatchWaits<'w>,
+        error: &StorageError,
+        alone: bool,
+    ) -> Duration {
+        let wait = wait_of(error);
+        // The new one begins before the old one ends.
+        self.waiting = Some(match wait {
+            Wait::Postgres if !alone && !error.is_in_row() => waits.begin(wait),
+            _ => waits.begin_alone(wait),
+        });
+        self.failed(wait, error)
+    }
+
+    /// Notes that the call failed, and waits.
+    pub(super) async fn wait_out(&mut self, waits: &'w Waits, error: &StorageError) {
+        let wait = wait_of(error);
+        self.waiting = Some(waits.begin(wait));
+        tokio::time::sleep(self.failed(wait, error)).await;
+    }
+
+    fn failed(&mut self, wait: Wait, error: &StorageError) -> Duration {
+        let (call, attempts) = (self.call, self.backoff.attempts());
+        if attempts.is_multiple_of(LOG_EVERY) {
+            match wait {
+                Wait::Deployment => tracing::error!(
+                    call,
+                    %error,
+                    attempts,
+                    runbook = "WorkerStopped",
+                    "Postgres rejects our schema, our credentials or a row; retrying"
+                ),
+                _ => tracing::warn!(call, %error, attempts, "waiting for Postgres"),
+            }
+        }
+        self.backoff.next_delay()
+    }
+}
+
+fn wait_of(error: &StorageError) -> Wait {
+    match error.class() {
+        Class::Transient | Class::StalePlan | Class::Rival => Wait::Postgres,
+        Class::Locked => Wait::Lock,
+        Class::Deployment | Class::Record | Class::Unknown => Wait::Deployment,
+    }
+}
+
+/// Reads orders; repeats that until it succeeds.
+pub(super) async fn read_persistently(
+    postgres: &Postgres,
+    waits: &Waits,
+    uids: &[OrderUid],
+) -> Vec<Revision> {
+    let mut retry = Retry::new("read_many");
+    loop {
+        match postgres.read_many(uids).await {
+            Ok(revisions) => return revisions,
+            Err(error) => retry.wait_out(waits, &error).await,
+        }
+    }
+}
+
+/// Marks orders for repair; repeats that until it succeeds.
+pub(super) async fn mark_persistently(postgres: &Postgres, waits: &Waits, uids: &[OrderUid]) {
+    let mut retry = Retry::new("mark_for_repair");
+    while let Err(error) = postgres.mark_for_repair(uids).await {
+        retry.wait_out(waits, &error).await;
+    }
+}

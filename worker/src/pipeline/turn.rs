@@ -1,0 +1,97 @@
+//! The right of a batch to use Postgres.
+
+use std::sync::Arc;
+
+use shared::storage::BATCHES_AT_ONCE;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How many batches may use Postgres at once.
+#[derive(Clone)]
+pub(super) struct Turns {
+    turns: Arc<Semaphore>,
+    /// Of batches whose rows fail while others pass, one at a time: each may wait for a lock until its deadline, and those
+    /// whose rows pass need a turn meanwhile.
+    repeats: Arc<Semaphore>,
+}
+
+/// A batch holds it during an attempt. It gives it back to wait, or two batches that Postgres rejects would keep out
+/// the one that it accepts.
+pub(super) struct Turn {
+    turns: Turns,
+    permit: Option<OwnedSemaphorePermit>,
+    repeat: Option<OwnedSemaphorePermit>,
+}
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(BATCHES_AT_ONCE as usize)),
+            repeats: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Waits for a turn. None when there are no more, which never happens.
+    pub(super) async fn next(self) -> Option<Turn> {
+        let permit = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        Some(Turn {
+            turns: self,
+            permit: Some(permit),
+            repeat: None,
+        })
+    }
+}
+
+impl Turn {
+    pub(super) fn give_back(&mut self) {
+        (self.permit, self.repeat) = (None, None);
+    }
+
+    /// Waits for a turn, unless the batch holds it.
+    pub(super) async fn take(&mut self) {
+        self.repeat = None;
+        self.take_permit().await;
+    }
+
+    /// As [`Turn::take`], for another attempt with rows that fail while others pass.
+    pub(super) async fn take_to_repeat(&mut self) {
+        if self.repeat.is_none() {
+            self.permit = None;
+            self.repeat = acquire(&self.turns.repeats).await;
+        }
+        self.take_permit().await;
+    }
+
+    async fn take_permit(&mut self) {
+        if self.permit.is_none() {
+            self.permit = acquire(&self.turns.turns).await;
+        }
+    }
+}
+
+/// Never closed; and without a permit the batch would only be one too many.
+async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(semaphore).acquire_owned().await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_fails_alone_leaves_a_turn_to_the_others() {
+        let turns = Turns::new();
+        let mut repeating = turns.clone().next().await.unwrap();
+        repeating.take_to_repeat().await;
+        let mut waiting = turns.clone().next().await.unwrap();
+        let waiting = tokio::spawn(async move { waiting.take_to_repeat().await });
+        // The one that waits holds nothing.
+        for _ in 0..10 {
+            let healthy = turns.clone().next().await.unwrap();
+            assert_eq!(turns.turns.available_permits(), 0);
+            drop(healthy);
+        }
+        assert!(!waiting.is_finished());
+        repeating.give_back();
+        waiting.await.unwrap();
+    }
+}
