@@ -84,7 +84,9 @@ impl Postgres {
         match self.write(changes, way, deadline).await {
             Err(error) if way == Way::CopyAll && error.class() == Class::Rival => {
                 self.streak.guessed_wrong();
-                self.pass_used_ids(&error).await?;
+                if Sequence::of_key(error.constraint()).is_some() {
+                    self.pass_used_ids(&error).await?;
+                }
                 let result = self.write(changes, Way::CopyUnknown, deadline).await;
                 self.or_upsert(result, changes, deadline).await
             }
