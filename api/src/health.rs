@@ -9,9 +9,8 @@ use std::{
 };
 
 use shared::{
-    cache::Cache,
     runtime::health::{Dependency, Report},
-    storage::{Postgres, StorageError, schema::required_version},
+    storage::{CacheKnowledge, Postgres, StorageError, schema::required_version},
 };
 use tokio::{
     sync::watch,
@@ -21,20 +20,14 @@ use tokio::{
 use crate::{
     local_cache::LocalCache,
     lookup::{Lookup, insist},
+    redis_health::RedisHealth,
 };
 
 /// How often dependencies are asked for a sign of life, and the schema until it is new enough.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// A worker repairs what is marked within a second or two. What stays marked for longer is out of every worker's reach, and
-/// may be out of date here.
-const OVERDUE: Duration = Duration::from_secs(3);
-
 /// How long the start waits for a subscription, and for the warm-up.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// An eviction policy that suits a cache of which every entry may be dropped.
-const EVICTION_POLICY: &str = "allkeys-lru";
 
 /// How far the start has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +93,11 @@ impl Health {
         self.postgres.clone()
     }
 
+    /// Redis; none where caches are switched off.
+    pub fn redis(&self) -> Option<Dependency> {
+        self.redis.clone()
+    }
+
     /// The replica of Postgres for lists, where there is one.
     pub fn replica(&self) -> Option<Dependency> {
         self.replica.clone()
@@ -108,7 +106,7 @@ impl Health {
     /// Whether requests are welcome: the start is over, and Postgres or Redis answers.
     pub fn ready(&self) -> Report {
         let stage = self.stage();
-        let redis_up = self.redis.as_ref().is_some_and(Dependency::is_up);
+        let redis_up = self.redis.as_ref().is_some_and(Dependency::answers);
         let report = Report::new(stage == Stage::Started && (self.postgres.is_up() || redis_up))
             .with("stage", stage.as_str())
             .with("postgres", self.postgres.state());
@@ -153,43 +151,27 @@ impl Health {
     }
 }
 
-/// Asks Postgres and Redis for a sign of life, again and again, and decides whether what Redis holds may be served: not
-/// while a worker repairs more than it can at once, and not while orders that changed cannot be written there.
-pub async fn watch(health: Arc<Health>, lookup: Lookup, postgres: Postgres, redis: Option<Cache>) {
+/// Asks Postgres and Redis for a sign of life once a second.
+pub async fn watch(health: Arc<Health>, postgres: Postgres, mut redis: Option<RedisHealth>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut policy_checked = false;
-    // What was last heard: of Postgres, that changes wait for Redis; of Redis, that it is under repair. Who does not answer
-    // has not said anything else.
-    let (mut behind, mut bypassed) = (false, true);
     loop {
         ticks.tick().await;
-        let asked = insist(&postgres, Instant::now(), |postgres| {
-            repairs_are_overdue(&health, postgres)
-        });
-        let (overdue, state) = tokio::join!(asked, async {
-            match &redis {
-                Some(redis) => Some(redis.probe().await),
-                None => None,
-            }
-        });
-        let answered = overdue.as_ref().map(drop);
+        let answer = insist(&postgres, Instant::now(), |postgres| {
+            cache_knowledge(&health, postgres)
+        })
+        .await;
+        let known = answer.as_ref().ok();
+        // Before the state of Postgres: a replica that is ready reads Redis.
+        if let Some(redis) = &mut redis {
+            redis.look(known.cloned()).await;
+        }
+        let answered = answer.as_ref().map(drop);
         if health.postgres.is_up() && answered.is_err() {
             // Its connection may have been dead, and Postgres well. Requests are refused until an answer comes.
             ticks.reset_immediately();
         }
         health.postgres.set(answered.map_err(|error| error as _));
-        let (Some(redis), Some(state), Some(dependency)) = (&redis, state, &health.redis) else {
-            continue;
-        };
-        dependency.set(state.as_ref().map(drop).map_err(|error| error as _));
-        behind = overdue.unwrap_or(behind);
-        bypassed = state.as_ref().map_or(bypassed, |state| state.bypass);
-        lookup.use_redis(!behind && !bypassed);
-        if !policy_checked && state.is_ok() {
-            policy_checked = true;
-            check_policy(redis).await;
-        }
     }
 }
 
@@ -209,26 +191,16 @@ pub async fn watch_replica(replica: Postgres, health: Dependency) {
 }
 
 /// Before the schema is there its tables are not asked for: Postgres would log an error each time.
-async fn repairs_are_overdue(health: &Health, postgres: Postgres) -> Result<bool, StorageError> {
+async fn cache_knowledge(
+    health: &Health,
+    postgres: Postgres,
+) -> Result<CacheKnowledge, StorageError> {
     match health.stage() {
-        Stage::Waiting | Stage::SchemaTooOld => postgres.schema_version().await.map(|_| false),
-        Stage::WarmingUp | Stage::Started | Stage::Stopping => {
-            postgres.repairs_are_overdue(OVERDUE).await
-        }
-    }
-}
-
-async fn check_policy(redis: &Cache) {
-    // Some hosted services do not tell; then there is nothing to warn about.
-    let Ok(Some(policy)) = redis.eviction_policy().await else {
-        return;
-    };
-    if policy != EVICTION_POLICY {
-        tracing::warn!(
-            policy,
-            recommended = EVICTION_POLICY,
-            "Redis will refuse writes, or evict other keys, when it is full"
-        );
+        Stage::Waiting | Stage::SchemaTooOld => postgres
+            .schema_version()
+            .await
+            .map(|_| CacheKnowledge::default()),
+        Stage::WarmingUp | Stage::Started | Stage::Stopping => postgres.cache_knowledge().await,
     }
 }
 

@@ -9,45 +9,55 @@ use shared::{
     runtime::backoff::Backoff,
 };
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
-use crate::local_cache::LocalCache;
+use crate::{local_cache::LocalCache, redis_health::Link};
 
-/// Keeps one subscription open until `shutdown`, and `up` at 1 while it is. `tried` turns true once the first attempt
-/// succeeded or failed: a warm-up waits for that.
-pub async fn run(
-    local: Arc<LocalCache>,
-    redis: Redis,
-    up: IntGauge,
-    tried: watch::Sender<bool>,
-    shutdown: CancellationToken,
-) {
-    let listen = async {
+/// Keeps one subscription open, at the server that workers write to.
+pub struct Listener {
+    /// What announcements invalidate.
+    pub local: Arc<LocalCache>,
+    /// Where they are made.
+    pub redis: Redis,
+    /// 1 while they are heard.
+    pub up: IntGauge,
+    /// Turns true once the first attempt succeeded or failed: a warm-up waits for that.
+    pub tried: watch::Sender<bool>,
+    /// Changes when another server answers: the subscription may still be at the old one.
+    pub links: watch::Receiver<Link>,
+}
+
+impl Listener {
+    /// Runs until it is dropped, or until nobody can say any more where to listen.
+    pub async fn run(mut self) {
         let mut backoff = Backoff::default();
-        loop {
-            match Subscription::open(&redis).await {
+        while self.links.wait_for(|link| !link.misplaced).await.is_ok() {
+            match Subscription::open(&self.redis).await {
                 Ok(subscription) => {
                     backoff = Backoff::default();
-                    local.link_up();
-                    up.set(1);
-                    tried.send_replace(true);
+                    self.local.link_up();
+                    self.up.set(1);
+                    self.tried.send_replace(true);
                     tracing::info!("announcements of changed orders are heard");
-                    let error = follow(&local, subscription).await;
-                    local.link_down();
-                    up.set(0);
+                    let error = tokio::select! {
+                        error = follow(&self.local, subscription) => error,
+                        _ = self.links.changed() => {
+                            CacheError::Connection("another server answers".to_owned())
+                        }
+                    };
+                    self.local.link_down();
+                    self.up.set(0);
                     tracing::warn!(%error, "announcements of changed orders are not heard: the local cache was dropped");
                 }
                 Err(error) => {
                     if backoff.attempts() == 0 {
                         tracing::warn!(%error, "announcements of changed orders cannot be subscribed to; trying again");
                     }
-                    tried.send_replace(true);
+                    self.tried.send_replace(true);
                 }
             }
             backoff.wait().await;
         }
-    };
-    shutdown.run_until_cancelled(listen).await;
+    }
 }
 
 /// Applies announcements until the link is lost.

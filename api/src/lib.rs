@@ -16,6 +16,7 @@
 //! | [`local_cache`] | the cache inside the process, its fence and its limits |
 //! | [`invalidation`] | applies announcements to the local cache |
 //! | [`health`] | start, readiness, liveness |
+//! | [`redis_health`] | whether what Redis holds may be served |
 //! | [`auth`], [`rate_limit`] | who may ask, and how often |
 //! | [`metrics`] | every metric of the api |
 //! | [`trace`] | spans |
@@ -32,6 +33,7 @@ pub mod local_cache;
 pub mod lookup;
 pub mod metrics;
 pub mod rate_limit;
+pub mod redis_health;
 pub mod trace;
 pub mod web;
 
@@ -54,6 +56,7 @@ use http::{Front, HttpServer};
 use local_cache::{LocalCache, Settings};
 use lookup::{Lookup, Tiers};
 use metrics::Metrics;
+use redis_health::{Link, RedisHealth};
 
 /// How long connections to Postgres may take to close; nothing depends on it any more.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -185,17 +188,21 @@ impl App {
     fn spawn_background(&self, stop: &CancellationToken) -> TaskTracker {
         let tasks = TaskTracker::new();
         let (tried, subscription_tried) = watch::channel(self.redis.is_none());
+        let (link, links) = watch::channel(Link::default());
         if self.redis.is_some() {
-            let (local, redis) = (self.local.clone(), self.config.redis.clone());
-            let up = self.announcements_up.clone();
-            tasks.spawn(invalidation::run(local, redis, up, tried, stop.clone()));
+            let listener = invalidation::Listener {
+                local: self.local.clone(),
+                redis: self.config.redis.clone(),
+                up: self.announcements_up.clone(),
+                tried,
+                links,
+            };
+            tasks.spawn(stop.clone().run_until_cancelled_owned(listener.run()));
         }
-        let watch = health::watch(
-            self.health.clone(),
-            self.lookup.clone(),
-            self.postgres.clone(),
-            self.redis.clone(),
-        );
+        let redis_health = self.redis.clone().zip(self.health.redis());
+        let redis_health = redis_health
+            .map(|(redis, health)| RedisHealth::new(redis, health, self.lookup.clone(), link));
+        let watch = health::watch(self.health.clone(), self.postgres.clone(), redis_health);
         tasks.spawn(stop.clone().run_until_cancelled_owned(watch));
         if let Some((replica, health)) = self.replica.clone().zip(self.health.replica()) {
             let watch = health::watch_replica(replica, health);

@@ -6,8 +6,12 @@
 use std::{
     cell::RefCell,
     env,
-    net::TcpListener,
+    net::{Shutdown, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -244,6 +248,10 @@ impl TestRedis {
                 "--enable-debug-command",
                 "yes",
             ])
+            // A replica that keeps a file would leave it in the folder of the tests.
+            .args(["--repl-diskless-sync", "yes"])
+            .args(["--repl-diskless-sync-delay", "0"])
+            .args(["--repl-diskless-load", "swapdb"])
             .args(settings)
             .stdout(Stdio::null())
             .spawn()
@@ -274,6 +282,27 @@ impl TestRedis {
             .ok()?;
         info.lines()
             .find_map(|line| line.strip_prefix("process_id:")?.trim().parse().ok())
+    }
+
+    /// Makes it a replica of `master`, or a master again, and waits until it has the content of that one.
+    pub async fn replicate(&self, master: Option<&TestRedis>) {
+        let mut connection = self.connect().await;
+        let mut command = redis::cmd("REPLICAOF");
+        match master {
+            Some(master) => command.arg("127.0.0.1").arg(master.port),
+            None => command.arg("NO").arg("ONE"),
+        };
+        let done: Result<(), _> = command.query_async(&mut connection).await;
+        done.unwrap_or_else(|error| panic!("REPLICAOF: {error}"));
+        eventually("a replica that is up to date", async || {
+            let info = redis::cmd("INFO")
+                .arg("replication")
+                .query_async::<String>(&mut connection)
+                .await
+                .ok()?;
+            (info.contains("role:master") || info.contains("master_link_status:up")).then_some(())
+        })
+        .await;
     }
 
     /// Its address.
@@ -317,6 +346,75 @@ impl Drop for TestRedis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+impl TestRedis {
+    /// Creates the user `name` with the password `secret` and the rights `rules`, separated by spaces; returns the
+    /// configuration that uses it.
+    pub async fn user(&self, name: &str, rules: &str) -> config::Redis {
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(name).arg("on").arg(">secret");
+        command.arg(rules.split(' ').collect::<Vec<_>>());
+        let created: Result<(), _> = command.query_async(&mut self.connect().await).await;
+        created.unwrap_or_else(|error| panic!("ACL SETUSER {name} {rules}: {error}"));
+        config::Redis {
+            url: format!("redis://{name}:secret@127.0.0.1:{}", self.port),
+            ..self.config()
+        }
+    }
+}
+
+/// A name of one Redis that a test moves to another one. Connections that are open stay with the old one.
+pub struct MovingRedis {
+    port: u16,
+    target: Arc<AtomicU16>,
+}
+
+impl MovingRedis {
+    /// A name of `redis`.
+    pub fn to(redis: &TestRedis) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .unwrap_or_else(|error| panic!("no free port: {error}"));
+        let target = Arc::new(AtomicU16::new(redis.port));
+        let port = listener.local_addr().map_or(0, |address| address.port());
+        let to = Arc::clone(&target);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                // A server that is down is met as such: the connection of the client ends.
+                if let Ok(server) = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst))) {
+                    forward(&client, &server);
+                    forward(&server, &client);
+                }
+            }
+        });
+        Self { port, target }
+    }
+
+    /// From now on new connections lead to `redis`.
+    pub fn move_to(&self, redis: &TestRedis) {
+        self.target.store(redis.port, Ordering::SeqCst);
+    }
+
+    /// `config` with this name.
+    pub fn config(&self, config: config::Redis) -> config::Redis {
+        let (before, _) = config.url.rsplit_once(':').unwrap_or_default();
+        config::Redis {
+            url: format!("{before}:{}", self.port),
+            ..config
+        }
+    }
+}
+
+/// Copies from one to the other on a thread of its own, until either ends.
+fn forward(from: &TcpStream, to: &TcpStream) {
+    // A socket that cannot be cloned shows as a connection that hangs, and the test fails.
+    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else {
+        return;
+    };
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+    });
 }
 
 /// A port that nobody listens on at this moment.

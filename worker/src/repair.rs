@@ -1,13 +1,18 @@
 //! Keeps Redis equal to Postgres after something went wrong: writes that failed (marks), and a Redis that came back with
 //! older content (watermark). Every worker looks once a second; doing the same repair twice is harmless.
 
+mod verdict;
+
 use std::time::{Duration, Instant};
 
 use shared::{
-    cache::{Cache, CacheError, Watermark},
+    cache::{Cache, CacheError, CacheState, Watermark},
     order::OrderUid,
-    runtime::health::Dependency,
-    storage::{CompleteCache, DatabaseTime, Postgres, RepairMark, StorageError},
+    runtime::{
+        health::{Dependency, Impairment},
+        outage::OutageLog,
+    },
+    storage::{CacheKnowledge, CompleteCache, DatabaseTime, Postgres, RepairMark, StorageError},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +24,7 @@ use crate::{
         write_through::{Unwritten, WriteThrough},
     },
 };
+use verdict::{Seen, Verdict, judge};
 
 /// A write to Redis that has been under way for so long was left behind. Less than what the api takes for overdue, and far
 /// more than a write takes.
@@ -27,6 +33,8 @@ const ABANDONED: Duration = Duration::from_secs(2);
 const WRITES: u32 = 16;
 /// How often Redis is looked after.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// After so many looks the name of the server is resolved again, in case it has moved and the old one still answers.
+const RESOLVE_AGAIN: u32 = 15;
 /// Marks that are looked at at once.
 const MARKS: u32 = 500;
 /// When more orders changed than this, what Redis holds is deleted instead of rewritten, and the api passes it by
@@ -50,6 +58,10 @@ pub struct Repair {
     pub database: Dependency,
     /// Where the age of the oldest mark is shown.
     pub metrics: Metrics,
+    /// Repairs that fail.
+    pub outage: OutageLog,
+    /// Watermarks that Redis evicts.
+    pub evictions: OutageLog,
 }
 
 /// A repair that has to be tried again.
@@ -73,10 +85,14 @@ impl RepairError {
     }
 }
 
-/// False when Redis may hold older content than when it was `seen`: the watermark went back, or another process answers, which
-/// may have lost what came after its last snapshot even where the watermark is as it was.
-fn is_still_complete(seen: &CompleteCache, watermark: Watermark, servers: &[String]) -> bool {
-    seen.until.0 <= watermark && seen.servers == servers
+/// What this worker knows of Redis, from one look to the next.
+#[derive(Default)]
+struct Knowledge {
+    /// How this worker last saw it when it was complete.
+    seen: Option<Seen>,
+    /// Where the last look at the marks ended.
+    last_mark: Option<RepairMark>,
+    looks: u32,
 }
 
 impl Repair {
@@ -84,15 +100,16 @@ impl Repair {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut seen, mut last_mark) = (None, None);
+        let mut knowledge = Knowledge::default();
         let mut policy_checked = false;
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let step = async {
-                self.look_at_postgres().await;
+                // Before Redis: the watermark there is never behind what Postgres has recorded of it.
+                let recorded = self.look_at_postgres().await;
                 if !policy_checked {
                     policy_checked = self.check_policy().await;
                 }
-                self.step(&mut seen, &mut last_mark).await;
+                self.step(&mut knowledge, recorded).await;
             };
             if shutdown.run_until_cancelled(step).await.is_none() {
                 return;
@@ -100,10 +117,11 @@ impl Repair {
         }
     }
 
-    async fn look_at_postgres(&self) {
-        let answer = self.postgres.oldest_repair().await;
-        if let Ok(age) = &answer {
-            self.metrics.repair_age(*age);
+    /// What Postgres knows of Redis; none if it does not answer.
+    async fn look_at_postgres(&self) -> Option<CacheKnowledge> {
+        let answer = self.postgres.cache_knowledge().await;
+        if let Ok(known) = &answer {
+            self.metrics.repair_age(known.oldest_repair);
         }
         self.database.set(
             answer
@@ -111,50 +129,119 @@ impl Repair {
                 .map(drop)
                 .map_err(|error| error as &dyn std::fmt::Display),
         );
+        answer.ok()
     }
 
-    /// One look at Redis, and whatever that asks for. What was `seen` is what this worker knows of it, or what another one has
-    /// left in Postgres: if each start of a worker were a reason for a repair, a rolling restart would empty Redis wherever
-    /// more orders come than can be written anew.
-    async fn step(&self, seen: &mut Option<CompleteCache>, last_mark: &mut Option<RepairMark>) {
-        let state = self.cache.probe().await;
-        self.redis.set(
-            state
-                .as_ref()
-                .map(drop)
-                .map_err(|error| error as &dyn std::fmt::Display),
-        );
-        let Ok(state) = state else { return };
-        let repaired = async {
-            if seen.is_none() {
-                *seen = self.postgres.complete_cache().await?;
-            }
-            let watermark = match (state.watermark, &*seen) {
-                (Some(watermark), Some(seen))
-                    if !state.bypass && is_still_complete(seen, watermark, &state.servers) =>
-                {
-                    watermark
-                }
-                (older, _) => self.catch_up(older).await?,
-            };
-            self.finish_abandoned().await?;
-            self.repair_marks(last_mark).await?;
-            self.advance(watermark, state.servers).await
+    /// One look at Redis, and the repair that it asks for.
+    async fn step(&self, knowledge: &mut Knowledge, recorded: Option<CacheKnowledge>) {
+        let recorded = recorded.map(|known| known.complete);
+        let state = self.look(knowledge, recorded.as_ref().and_then(Option::as_ref));
+        let Some(state) = state.await else { return };
+        let Some(recorded) = recorded else {
+            self.redis.set(Ok(()));
+            return;
         };
-        match repaired.await {
-            Ok(complete) => *seen = Some(complete),
-            Err(error) => tracing::warn!(%error, "Redis is not repaired yet; trying again"),
+        let verdict = judge(knowledge.seen.as_ref(), recorded.as_ref(), &state);
+        let is_misplaced = verdict == Verdict::Misplaced;
+        self.cache.set_misplaced(is_misplaced);
+        if is_misplaced {
+            let why = CacheError::Misplaced.to_string();
+            self.redis.set_impaired(Impairment::OtherServer, &why);
+            return;
+        }
+        self.redis.set(Ok(()));
+        match self.repair(verdict, &state, &mut knowledge.last_mark).await {
+            Ok(until) => {
+                if self.outage.ended() {
+                    tracing::info!("Redis is repaired");
+                }
+                knowledge.seen = Some(Seen {
+                    until,
+                    servers: state.servers,
+                    replication: state.replication,
+                    evicted: state.evicted,
+                });
+            }
+            Err(error) if self.outage.failed() => {
+                tracing::warn!(%error, "Redis is not repaired yet; retrying every second");
+            }
+            Err(_) => {}
         }
     }
 
-    /// Redis came back with older content, or nobody knows whether it did: everything that changed since its watermark is
-    /// written again. Without a watermark, or when too much changed, our entries are deleted.
-    async fn catch_up(&self, watermark: Option<Watermark>) -> Result<Watermark, RepairError> {
+    /// The state of a Redis that accepts writes. If another server answers than before, every connection is replaced first:
+    /// the others in the pool may still lead to the old one.
+    async fn look(
+        &self,
+        knowledge: &mut Knowledge,
+        recorded: Option<&CompleteCache>,
+    ) -> Option<CacheState> {
+        knowledge.looks = knowledge.looks.wrapping_add(1);
+        if knowledge.looks.is_multiple_of(RESOLVE_AGAIN) {
+            self.cache.resolve_again();
+        }
+        let seen = knowledge.seen.as_ref().map(|seen| &seen.servers);
+        let is_known = |state: &CacheState| {
+            seen.is_none_or(|servers| *servers == state.servers)
+                && recorded.is_none_or(|recorded| recorded.servers == state.servers)
+        };
+        let mut state = self.cache.probe().await;
+        if state.as_ref().is_ok_and(|state| !is_known(state)) {
+            self.cache.renew();
+            state = self.cache.probe().await;
+        }
+        match state {
+            Ok(state) => match &state.rejects_writes {
+                Some(why) => {
+                    self.redis.set_impaired(Impairment::ReadOnly, why);
+                    None
+                }
+                None => Some(state),
+            },
+            Err(error) => {
+                self.redis.set(Err(&error));
+                None
+            }
+        }
+    }
+
+    /// Makes Redis equal to Postgres; returns up to which moment it is.
+    async fn repair(
+        &self,
+        verdict: Verdict,
+        state: &CacheState,
+        last_mark: &mut Option<RepairMark>,
+    ) -> Result<Watermark, RepairError> {
+        let (from, until) = match verdict {
+            Verdict::Complete(watermark) => (Some(watermark), watermark),
+            Verdict::Evicted(until) => (None, until),
+            Verdict::Lost(since) => {
+                let now = self.catch_up(state.watermark, since).await?;
+                (Some(now), now)
+            }
+            Verdict::Misplaced => return Err(CacheError::Misplaced.into()),
+        };
+        self.finish_abandoned().await?;
+        self.repair_marks(last_mark).await?;
+        let advanced = self.advance(from, until, &state.servers).await?;
+        if from.is_none() && self.evictions.failed() {
+            tracing::info!("wrote the watermark again that Redis had evicted");
+        }
+        Ok(advanced)
+    }
+
+    /// Writes to Redis what changed in Postgres from `since` on, and moves `watermark` to now. Without such a moment, or if
+    /// too much changed, our entries are deleted.
+    async fn catch_up(
+        &self,
+        watermark: Option<Watermark>,
+        since: Option<Watermark>,
+    ) -> Result<Watermark, RepairError> {
         let now = self.postgres.now().await?.0;
-        let changed = match watermark {
+        let changed = match since {
             None => None,
-            Some(watermark) => {
-                let since = DatabaseTime(watermark.saturating_sub(MARGIN.as_micros() as i64));
+            Some(since) => {
+                let since = DatabaseTime(since.saturating_sub(MARGIN.as_micros() as i64));
                 let ids = self.postgres.changed_since(since, MAX_REWRITES + 1).await?;
                 (ids.len() <= MAX_REWRITES as usize).then_some(ids)
             }
@@ -183,11 +270,11 @@ impl Repair {
                 let deleted = self.cache.clear().await?;
                 tracing::info!(
                     deleted,
-                    "Redis could not tell what it lacks; deleted our entries"
+                    "Redis has no usable watermark; deleted all cached orders"
                 );
             }
         }
-        // Where another worker was faster, the watermark has moved, and the next look shows where it stands.
+        // If another worker was faster, the watermark has moved already; the next look reads it.
         self.cache.move_watermark(watermark, now).await?;
         Ok(now)
     }
@@ -261,35 +348,24 @@ impl Repair {
         }
     }
 
-    /// Moves the watermark to now, or to the oldest mark where there is one again, and leaves that to workers to come.
+    /// Moves the watermark from `from` to now, or to the oldest mark if there is one again, and not below `until`. Records
+    /// that in Postgres for other processes; returns up to which moment this worker knows Redis to be complete.
     async fn advance(
         &self,
-        watermark: Watermark,
-        servers: Vec<String>,
-    ) -> Result<CompleteCache, RepairError> {
-        let reached = self
-            .postgres
-            .repaired_up_to()
-            .await?
-            .max(DatabaseTime(watermark));
-        if self
-            .cache
-            .move_watermark(Some(watermark), reached.0)
-            .await?
-        {
-            let complete = CompleteCache {
-                until: reached,
-                servers,
-            };
-            self.postgres.remember_complete_cache(&complete).await?;
-            Ok(complete)
-        } else {
-            // Another worker moved it further; what this one has seen stays as it was.
-            Ok(CompleteCache {
-                until: DatabaseTime(watermark),
-                servers,
-            })
+        from: Option<Watermark>,
+        until: Watermark,
+        servers: &[String],
+    ) -> Result<Watermark, RepairError> {
+        let reached = self.postgres.repaired_up_to().await?;
+        let reached = reached.max(DatabaseTime(until));
+        if !self.cache.move_watermark(from, reached.0).await? {
+            // Another worker moved it further.
+            return Ok(until);
         }
+        self.postgres
+            .remember_complete_cache(reached, servers)
+            .await?;
+        Ok(reached.0)
     }
 
     async fn check_policy(&self) -> bool {

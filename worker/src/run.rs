@@ -13,6 +13,7 @@ use shared::{
         admin::Admin,
         backoff::Backoff,
         health::{Dependency, Probe, Report},
+        outage::OutageLog,
         shutdown,
     },
     storage::{DatabaseTime, Postgres, Role, schema},
@@ -268,6 +269,8 @@ async fn work(
         redis: health.redis.clone(),
         database: health.database.clone(),
         metrics: metrics.clone(),
+        outage: OutageLog::default(),
+        evictions: OutageLog::default(),
     };
     let repairing = tokio::spawn(repair.run(shutdown.clone()));
 

@@ -280,9 +280,12 @@ impl Lookup {
             Ok(None) => (RedisResult::Miss, None),
             Err(CacheError::Open) => (RedisResult::Bypass, None),
             Err(CacheError::Corrupt) => (RedisResult::Corrupt, None),
-            Err(CacheError::Deadline(_) | CacheError::Connection(_) | CacheError::Refused(_)) => {
-                (RedisResult::Error, None)
-            }
+            Err(
+                CacheError::Deadline(_)
+                | CacheError::Connection(_)
+                | CacheError::Refused(_)
+                | CacheError::Misplaced,
+            ) => (RedisResult::Error, None),
         }
     }
 

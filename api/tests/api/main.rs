@@ -12,5 +12,6 @@ mod lists;
 mod lookups;
 mod outages;
 mod pages;
+mod redis_moves;
 mod requests;
 mod start;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use deadpool_redis::{Manager, Pool, Runtime};
 use futures_util::future::join_all;
 use redis::{
@@ -29,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) enum Source {
     Shared(Arc<SharedNode>),
-    Pooled(Pool),
+    Pooled(Box<Pooled>),
     Cluster(Arc<Cluster>),
 }
 
@@ -47,20 +48,12 @@ impl Source {
         let Some(client) = single_client(config)? else {
             return Self::cluster(config);
         };
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(config.timeout))
-            .set_response_timeout(Some(config.timeout));
-        let manager = Manager::new_with_config(client.get_connection_info().clone(), settings)
-            .map_err(|error| malformed(&error))?;
-        Pool::builder(manager)
-            .max_size(POOL_SIZE)
-            .wait_timeout(Some(config.timeout))
-            .create_timeout(Some(config.timeout))
-            .recycle_timeout(Some(config.timeout))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map(Self::Pooled)
-            .map_err(|error| ConfigError::malformed("REDIS_URL", error.to_string()))
+        let pool = pool(&client, config.timeout)?;
+        Ok(Self::Pooled(Box::new(Pooled {
+            client,
+            timeout: config.timeout,
+            current: ArcSwap::from_pointee(pool),
+        })))
     }
 
     fn cluster(config: &config::Redis) -> Result<Self, ConfigError> {
@@ -88,7 +81,7 @@ impl Source {
         match self {
             Self::Shared(node) => Ok(Connection::Shared(node.connection())),
             // Boxed: every read of the api would carry the room for what connecting takes, 14 kB.
-            Self::Pooled(pool) => Box::pin(pooled(pool)).await,
+            Self::Pooled(pooled) => Box::pin(pooled.connection()).await,
             Self::Cluster(cluster) => Box::pin(clustered(cluster)).await,
         }
     }
@@ -99,8 +92,18 @@ impl Source {
             Self::Shared(node) => node.suspect(),
             // What killed one connection has often killed the idle ones too. Trying each costs a deadline, connecting
             // again costs little.
-            Self::Pooled(pool) => drop(pool.retain(|_, _| false)),
+            Self::Pooled(pooled) => drop(pooled.current.load().retain(|_, _| false)),
             Self::Cluster(cluster) => cluster.suspect(),
+        }
+    }
+
+    /// Replaces every connection, also those that answer. The next call connects again and resolves the name of the server
+    /// again. A connection in use closes with its last call.
+    pub(super) fn renew(&self) {
+        match self {
+            Self::Shared(node) => node.renew(),
+            Self::Pooled(pooled) => pooled.renew(),
+            Self::Cluster(cluster) => cluster.renew(),
         }
     }
 
@@ -109,14 +112,48 @@ impl Source {
     }
 }
 
-async fn pooled(pool: &Pool) -> Result<Connection, CacheError> {
-    pool.get()
-        .await
-        .map(Connection::Pooled)
-        .map_err(|error| match error {
-            deadpool_redis::PoolError::Backend(error) => CacheError::from(error),
-            other => CacheError::Connection(other.to_string()),
-        })
+/// A pool, and what a new one is made from.
+pub(super) struct Pooled {
+    client: Client,
+    timeout: Duration,
+    current: ArcSwap<Pool>,
+}
+
+impl Pooled {
+    async fn connection(&self) -> Result<Connection, CacheError> {
+        self.current
+            .load_full()
+            .get()
+            .await
+            .map(Connection::Pooled)
+            .map_err(|error| match error {
+                deadpool_redis::PoolError::Backend(error) => CacheError::from(error),
+                other => CacheError::Connection(other.to_string()),
+            })
+    }
+
+    fn renew(&self) {
+        // The settings were good when the first pool was made.
+        if let Ok(pool) = pool(&self.client, self.timeout) {
+            self.current.store(Arc::new(pool));
+        }
+    }
+}
+
+fn pool(client: &Client, timeout: Duration) -> Result<Pool, ConfigError> {
+    let settings = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(timeout))
+        .set_response_timeout(Some(timeout));
+    let manager = Manager::new_with_config(client.get_connection_info().clone(), settings)
+        .map_err(|error| malformed(&error))?;
+    Pool::builder(manager)
+        .max_size(POOL_SIZE)
+        .wait_timeout(Some(timeout))
+        .create_timeout(Some(timeout))
+        .recycle_timeout(Some(timeout))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| ConfigError::malformed("REDIS_URL", error.to_string()))
 }
 
 async fn clustered(cluster: &Cluster) -> Result<Connection, CacheError> {

@@ -1,7 +1,7 @@
 //! Entries: reading them, and writing them by compare-and-set.
 
 use std::{
-    sync::LazyLock,
+    sync::{LazyLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -174,12 +174,21 @@ impl Cache {
         revisions: &[Revision],
         read_at: Instant,
     ) -> Vec<Result<WriteOutcome, CacheError>> {
+        if self.inner.misplaced.load(Ordering::Relaxed) {
+            return revisions
+                .iter()
+                .map(|_| Err(CacheError::Misplaced))
+                .collect();
+        }
         let mut results = Vec::with_capacity(revisions.len());
         for chunk in chunks(revisions) {
             match self.write_chunk(chunk, read_at).await {
                 Ok(outcomes) => results.extend(outcomes),
                 Err(error) => results.extend(chunk.iter().map(|_| Err(error.clone()))),
             }
+        }
+        if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
+            self.note(error);
         }
         results
     }
@@ -219,9 +228,15 @@ impl Cache {
         }
         pipeline.publish(announcement::CHANNEL, announcement::encode(revisions));
         let mut codes: Vec<RedisResult<i64>> = pipeline.query_async(connection).await?;
-        if let Some(Err(error)) = codes.pop() {
+        match codes.pop() {
             // Replicas live on their time to live then.
-            tracing::warn!(code = error.code(), "Redis refused an announcement");
+            Some(Err(error)) if self.inner.announcements.failed() => {
+                tracing::warn!(code = error.code(), "Redis rejects announcements");
+            }
+            Some(Err(_)) | None => {}
+            Some(Ok(_)) => {
+                self.inner.announcements.ended();
+            }
         }
         Ok(codes
             .into_iter()

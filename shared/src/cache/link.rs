@@ -57,6 +57,17 @@ impl Node {
         ConnectionManager::clone(&self.current.load())
     }
 
+    /// Replaces the connection, also one that answers.
+    pub(super) fn renew(&self) {
+        match manager(&self.client, self.timeout) {
+            Ok(manager) => self.current.store(Arc::new(manager)),
+            Err(error) => tracing::warn!(
+                error = error.category(),
+                "could not replace a Redis connection"
+            ),
+        }
+    }
+
     /// Checks the connection in the background, unless a check runs already. Call it after a missed deadline.
     pub(super) fn suspect(self: &Arc<Self>) {
         if !self.checking.swap(true, Ordering::AcqRel) {
@@ -73,13 +84,7 @@ impl Node {
         )
         .await;
         if answer.is_err() {
-            match manager(&self.client, self.timeout) {
-                Ok(manager) => self.current.store(Arc::new(manager)),
-                Err(error) => tracing::warn!(
-                    error = error.category(),
-                    "could not replace a Redis connection"
-                ),
-            }
+            self.renew();
             tracing::debug!("replaced a silent Redis connection");
         }
         self.checking.store(false, Ordering::Release);
@@ -122,6 +127,16 @@ impl Cluster {
         };
         let current = self.current.get_or_try_init(connect).await?;
         Ok(ClusterConnection::clone(&current.load()))
+    }
+
+    /// Replaces the connections in the background, also those that answer.
+    pub(super) fn renew(self: &Arc<Self>) {
+        let cluster = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(current) = cluster.current.get() {
+                cluster.replace(current).await;
+            }
+        });
     }
 
     /// Checks the connections in the background, unless a check runs already. Call it after a missed deadline.

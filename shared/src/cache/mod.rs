@@ -21,18 +21,27 @@ pub use state::{CacheState, Watermark};
 pub use subscription::Subscription;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use redis::RedisError;
 
-use crate::config::{self, ConfigError};
+use crate::{
+    config::{self, ConfigError},
+    runtime::outage::OutageLog,
+};
 use batcher::Batcher;
 use breaker::Breaker;
 use clock::Clock;
 use connection::{Connection, Source};
 use durations::Durations;
+
+/// The shortest time between two renewals: thousands of calls may be rejected in it.
+const RENEWAL: Duration = Duration::from_millis(500);
 
 /// A call to Redis that failed. Its text holds no value of an entry.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -49,6 +58,9 @@ pub enum CacheError {
     /// Redis refused the command, with a code such as `READONLY` or `OOM`.
     #[error("Redis refused: {0}")]
     Refused(String),
+    /// Other workers write to another server: a write to this one would not be seen.
+    #[error("this Redis is not the one that other workers write to")]
+    Misplaced,
     /// What Redis holds under the key is not an entry of ours.
     #[error("not an entry of ours")]
     Corrupt,
@@ -58,6 +70,30 @@ impl CacheError {
     /// Whether Redis itself is out of reach, as opposed to refusing a command.
     fn is_outage(&self) -> bool {
         matches!(self, Self::Deadline(_) | Self::Connection(_))
+    }
+
+    /// Whether another server is the one to ask: this one is a replica, still loads its content, or has lost its cluster
+    /// or its replicas. Other codes, such as `OOM`, `MISCONF` and `NOPERM`, come from the right server.
+    fn is_misdirected(&self) -> bool {
+        const CODES: [&str; 6] = [
+            "READONLY",
+            "MASTERDOWN",
+            "LOADING",
+            "NOREPLICAS",
+            "CLUSTERDOWN",
+            "MOVED",
+        ];
+        matches!(self, Self::Refused(text) if CODES.contains(&text.split(' ').next().unwrap_or_default()))
+    }
+
+    /// As [`CacheError::from`], with the text of the server. Only for commands whose arguments are constants: the text may
+    /// quote them.
+    fn with_text(error: RedisError) -> Self {
+        let text = error.detail().map(str::to_owned);
+        match (Self::from(error), text) {
+            (Self::Refused(code), Some(text)) => Self::Refused(format!("{code} {text}")),
+            (error, _) => error,
+        }
     }
 }
 
@@ -88,6 +124,12 @@ struct Inner {
     source: Source,
     /// For reads, where one connection serves them all.
     batcher: Option<Batcher>,
+    /// When all connections were last replaced.
+    renewed: Mutex<Option<Instant>>,
+    /// Whether writes are rejected because other workers write to another server.
+    misplaced: AtomicBool,
+    /// Announcements that Redis rejects.
+    announcements: OutageLog,
     timeout: Duration,
     ttl: Duration,
     breaker: Breaker,
@@ -116,7 +158,10 @@ impl Cache {
         Self {
             inner: Arc::new(Inner {
                 batcher: source.batcher(config.timeout),
+                renewed: Mutex::default(),
                 source,
+                misplaced: AtomicBool::new(false),
+                announcements: OutageLog::default(),
                 timeout: config.timeout,
                 ttl: config.order_ttl,
                 breaker: Breaker::default(),
@@ -124,6 +169,35 @@ impl Cache {
                 durations: Durations::new(),
             }),
         }
+    }
+
+    /// Closes every connection, at most twice a second. The next call connects again and resolves the name of the server
+    /// again.
+    pub fn renew(&self) {
+        let now = Instant::now();
+        let mut renewed = self
+            .inner
+            .renewed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if renewed.is_none_or(|then| now.saturating_duration_since(then) >= RENEWAL) {
+            *renewed = Some(now);
+            self.inner.source.renew();
+        }
+    }
+
+    /// Closes the connections to a single server, to find out whether its name leads to another one by now. Connections to a
+    /// cluster stay: they follow it.
+    pub fn resolve_again(&self) {
+        if !self.inner.source.is_cluster() {
+            self.renew();
+        }
+    }
+
+    /// Rejects batches from now on, or accepts them again. Other workers write to another server, and what is written here
+    /// would not be seen; a rejected write is marked for repair, so that another worker does it.
+    pub fn set_misplaced(&self, misplaced: bool) {
+        self.inner.misplaced.store(misplaced, Ordering::Relaxed);
     }
 
     async fn connection(&self) -> Result<Connection, CacheError> {
@@ -161,8 +235,18 @@ impl Cache {
         if !answered {
             self.inner.source.suspect();
         }
+        if let Err(error) = &result {
+            self.note(error);
+        }
         self.inner.durations.record(operation, started.elapsed());
         result
+    }
+
+    /// Leaves a server that is not the one to ask.
+    fn note(&self, error: &CacheError) {
+        if error.is_misdirected() {
+            self.renew();
+        }
     }
 }
 

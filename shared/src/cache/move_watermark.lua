@@ -3,5 +3,5 @@
 -- Returns 1 moved, 0 not.
 if (redis.call('HGET', KEYS[1], 'watermark') or '') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'watermark', ARGV[2])
-redis.call('HDEL', KEYS[1], 'bypass')
+redis.call('HDEL', KEYS[1], 'bypass', 'cleared')
 return 1

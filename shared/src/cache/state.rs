@@ -20,6 +20,12 @@ enum Visit {
     Delete,
 }
 
+/// A key that no order has: a uid has no `~`.
+const PROBE_KEY: &str = "order:~";
+
+static PROBE_WRITE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("probe_write.lua")));
+
 static MOVE_WATERMARK: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("move_watermark.lua")));
 
@@ -29,43 +35,81 @@ pub type Watermark = i64;
 /// The state of the cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheState {
-    /// Which server processes answer. Another one may have come back with older content, even where the watermark of a
-    /// moment ago is as it was.
+    /// The server processes that answer, sorted. Another process may hold older content, even if it has the same watermark.
+    /// Empty if Redis does not name them.
     pub servers: Vec<String>,
-    /// Up to when Redis is known to be complete; none after a flush, or when Redis came back empty.
+    /// The role and replication id of each of them, sorted. They change when a server takes its content from another one.
+    pub replication: Vec<String>,
+    /// Keys that these servers have evicted since they started.
+    pub evicted: u64,
+    /// Up to when Redis is known to be complete; none after a flush, an eviction, or when Redis came back empty.
     pub watermark: Option<Watermark>,
     /// More has to be repaired than can be done at once: pass Redis by until then.
     pub bypass: bool,
+    /// `worker cache clear` removed the watermark and may not have deleted every entry yet.
+    pub cleared: bool,
+    /// Why Redis rejects the commands that write an entry; none if it accepts them.
+    pub rejects_writes: Option<String>,
 }
 
 impl Cache {
-    /// Asks for a sign of life, the clock and the state. Call it about once a second.
+    /// Reads the clock and the state, and tries the commands that write an entry. Call it about once a second.
     ///
     /// # Errors
-    /// When Redis does not answer.
+    /// When Redis does not answer, or rejects a command that reads.
     pub async fn probe(&self) -> Result<CacheState, CacheError> {
         self.read_clock().await?;
-        let (info, (watermark, bypass)) = self
+        let (info, (watermark, bypass, cleared)) = self
             .run("probe", async {
                 let mut connection = self.connection().await?;
                 let info: Value = redis::cmd("INFO")
-                    .arg("server")
                     .query_async(&mut connection)
-                    .await?;
-                let state: (Option<Watermark>, Option<String>) = redis::cmd("HMGET")
+                    .await
+                    .map_err(CacheError::with_text)?;
+                let state: (Option<Watermark>, Option<u8>, Option<u8>) = redis::cmd("HMGET")
                     .arg(KEY)
-                    .arg("watermark")
-                    .arg("bypass")
+                    .arg(&["watermark", "bypass", "cleared"])
                     .query_async(&mut connection)
-                    .await?;
+                    .await
+                    .map_err(CacheError::with_text)?;
                 Ok((info, state))
             })
             .await?;
+        let rejects_writes = match self.try_write().await {
+            Ok(()) => None,
+            Err(CacheError::Refused(why)) => Some(why),
+            Err(error) => return Err(error),
+        };
+        let mut replication = fields(&info, "master_replid");
+        replication.extend(fields(&info, "role"));
+        let evicted = fields(&info, "evicted_keys");
         Ok(CacheState {
             servers: fields(&info, "run_id"),
+            replication,
+            evicted: evicted.iter().flat_map(|count| count.parse::<u64>()).sum(),
             watermark,
             bypass: bypass.is_some(),
+            cleared: cleared.is_some(),
+            rejects_writes,
         })
+    }
+
+    /// Runs what writing an entry runs, on a key that no order has. Of a cluster it tries the master of that key.
+    async fn try_write(&self) -> Result<(), CacheError> {
+        self.run("probe_write", async {
+            let mut connection = self.connection().await?;
+            let mut invocation = PROBE_WRITE.key(PROBE_KEY);
+            invocation.arg(announcement::CHANNEL);
+            invocation
+                .load_async(&mut connection)
+                .await
+                .map_err(CacheError::with_text)?;
+            invocation
+                .invoke_async(&mut connection)
+                .await
+                .map_err(CacheError::with_text)
+        })
+        .await
     }
 
     pub(super) async fn read_clock(&self) -> Result<Reading, CacheError> {
@@ -84,7 +128,8 @@ impl Cache {
         Ok(reading)
     }
 
-    /// Moves the watermark from `from` to `to`, and ends a bypass; false when it was not (any more) at `from`.
+    /// Moves the watermark from `from` (none: it is missing) to `to`, and ends a bypass; false when it was not (any more) at
+    /// `from`.
     ///
     /// # Errors
     /// When Redis does not answer or refuses.
@@ -114,14 +159,15 @@ impl Cache {
     /// # Errors
     /// When Redis does not answer or refuses.
     pub async fn begin_bypass(&self) -> Result<(), CacheError> {
-        self.run("bypass", async {
+        self.change_state(&["HSET", KEY, "bypass", "1"]).await
+    }
+
+    async fn change_state(&self, command: &[&str]) -> Result<(), CacheError> {
+        self.run("state", async {
             let mut connection = self.connection().await?;
-            Ok(redis::cmd("HSET")
-                .arg(KEY)
-                .arg("bypass")
-                .arg(1)
-                .query_async(&mut connection)
-                .await?)
+            let mut words = redis::Cmd::new();
+            words.arg(command);
+            Ok(words.query_async(&mut connection).await?)
         })
         .await
     }
@@ -142,17 +188,17 @@ impl Cache {
         self.walk(Visit::Count).await
     }
 
-    /// Removes every key of ours and tells the api replicas to drop what they hold; returns how many entries there were.
+    /// Removes every key of ours and announces it; returns how many entries there were.
     ///
     /// # Errors
-    /// When Redis does not answer or refuses. The state goes first: whatever is left then has no watermark, and the next
-    /// worker that looks at it deletes it.
+    /// When Redis does not answer or refuses. The watermark goes first: the next worker that looks deletes what is left. `cleared`
+    /// takes its place, because a worker writes an evicted watermark again.
     pub async fn remove_all(&self) -> Result<u64, CacheError> {
-        self.run("unlink", async {
-            Ok(self.connection().await?.unlink(&[KEY.to_owned()]).await?)
-        })
-        .await?;
+        self.change_state(&["HSET", KEY, "cleared", "1"]).await?;
+        self.change_state(&["HDEL", KEY, "watermark", "bypass"])
+            .await?;
         let deleted = self.clear().await?;
+        self.change_state(&["HDEL", KEY, "cleared"]).await?;
         self.run("publish", async {
             let mut connection = self.connection().await?;
             Ok(redis::cmd("PUBLISH")

@@ -57,6 +57,17 @@ pub type Probe = Arc<dyn Fn() -> Report + Send + Sync>;
 const UNKNOWN: u8 = 0;
 const UP: u8 = 1;
 const DOWN: u8 = 2;
+const READ_ONLY: u8 = 3;
+const OTHER_SERVER: u8 = 4;
+
+/// Why a service that answers is of limited or no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Impairment {
+    /// It answers reads and rejects writes.
+    ReadOnly,
+    /// It is not the server that the other processes use.
+    OtherServer,
+}
 
 /// Whether a service that this process depends on answers: the `*_up` gauge, and a log line when it changes.
 #[derive(Clone)]
@@ -71,7 +82,7 @@ impl Dependency {
     pub fn new(name: &'static str, metric: &'static str) -> Self {
         let gauge = meter()
             .u64_gauge(metric)
-            .with_description("1 while the service answers, else 0")
+            .with_description("1 while the service answers and accepts writes, else 0")
             .build();
         gauge.record(0, &[]);
         Self {
@@ -90,7 +101,7 @@ impl Dependency {
         }
         self.gauge.record(u64::from(now == UP), &[]);
         match result {
-            Ok(()) if before == DOWN => {
+            Ok(()) if before != UNKNOWN => {
                 tracing::info!(service = self.name, "{} is back", self.name)
             }
             Ok(()) => tracing::debug!(service = self.name, "{} answers", self.name),
@@ -100,16 +111,37 @@ impl Dependency {
         }
     }
 
-    /// Whether it answered when it was last asked.
+    /// Records that it answers and cannot be used as it should be, and why (never with personal data). Its gauge is 0.
+    pub fn set_impaired(&self, impairment: Impairment, why: &str) {
+        let now = match impairment {
+            Impairment::ReadOnly => READ_ONLY,
+            Impairment::OtherServer => OTHER_SERVER,
+        };
+        if self.state.swap(now, Ordering::Relaxed) == now {
+            return;
+        }
+        self.gauge.record(0, &[]);
+        let (service, state) = (self.name, self.state());
+        tracing::warn!(service, state, error = why, "{service} cannot be used");
+    }
+
+    /// Whether it answered when it was last asked, and accepted what this process needs.
     pub fn is_up(&self) -> bool {
         self.state.load(Ordering::Relaxed) == UP
     }
 
-    /// `up`, `down` or `unknown`.
+    /// Whether it answered reads when it was last asked.
+    pub fn answers(&self) -> bool {
+        matches!(self.state.load(Ordering::Relaxed), UP | READ_ONLY)
+    }
+
+    /// `up`, `read-only`, `another server`, `down` or `unknown`.
     pub fn state(&self) -> &'static str {
         match self.state.load(Ordering::Relaxed) {
             UP => "up",
             DOWN => "down",
+            READ_ONLY => "read-only",
+            OTHER_SERVER => "another server",
             _ => "unknown",
         }
     }

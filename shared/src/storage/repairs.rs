@@ -40,6 +40,17 @@ pub struct CompleteCache {
     pub until: DatabaseTime,
     /// The server processes that answered.
     pub servers: Vec<String>,
+    /// How long ago that moment was, by the clock of Postgres.
+    pub age: Duration,
+}
+
+/// What Postgres knows about Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheKnowledge {
+    /// How long Redis may have lacked a change; zero if it lacks none.
+    pub oldest_repair: Duration,
+    /// How a worker last saw Redis when it was complete; none before any has.
+    pub complete: Option<CompleteCache>,
 }
 
 /// Since when Redis may lack a change; null where it lacks none.
@@ -50,10 +61,12 @@ macro_rules! oldest {
     };
 }
 
-const OLDEST_REPAIR: &str = concat!(
+const KNOWLEDGE: &str = concat!(
     "SELECT coalesce(extract(epoch FROM now() - ",
     oldest!(),
-    "), 0)::float8"
+    "), 0)::float8, complete_until::timestamptz, servers::text[], \
+      extract(epoch FROM now() - complete_until)::float8 \
+     FROM (VALUES (true)) AS always (only_row) LEFT JOIN complete_cache USING (only_row)"
 );
 
 const REPAIRED_UP_TO: &str = concat!("SELECT least(now(), ", oldest!(), ")::timestamptz");
@@ -182,25 +195,25 @@ impl Postgres {
         lease.finish(answer).map(drop)
     }
 
-    /// Whether Redis has lacked some order for longer than `patience`: nobody who could repair it reaches it.
+    /// What Postgres knows about Redis.
     ///
     /// # Errors
     /// When Postgres does not answer.
-    pub async fn repairs_are_overdue(&self, patience: Duration) -> Result<bool, StorageError> {
-        Ok(self.oldest_repair().await? > patience)
-    }
-
-    /// For how long Redis may have lacked a change, nothing where there is none.
-    ///
-    /// # Errors
-    /// When Postgres does not answer.
-    pub async fn oldest_repair(&self) -> Result<Duration, StorageError> {
-        let mut lease = self.lease("oldest_repair").await?;
-        let statement = sqlx::query_scalar(OLDEST_REPAIR);
+    pub async fn cache_knowledge(&self) -> Result<CacheKnowledge, StorageError> {
+        type Row = (f64, Option<DateTime<Utc>>, Option<Vec<String>>, Option<f64>);
+        let mut lease = self.lease("cache_knowledge").await?;
+        let statement = sqlx::query_as(KNOWLEDGE);
         let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
-        let seconds: f64 = lease.finish(answer)?;
-        // What was noted after this statement's transaction began is younger than nothing.
-        Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+        let (oldest, until, servers, age): Row = lease.finish(answer)?;
+        let complete = until.zip(servers).map(|(until, servers)| CompleteCache {
+            until: DatabaseTime(until.timestamp_micros()),
+            servers,
+            age: seconds(age.unwrap_or_default()),
+        });
+        Ok(CacheKnowledge {
+            oldest_repair: seconds(oldest),
+            complete,
+        })
     }
 
     /// The moment up to which every write may have reached Redis: now, or the oldest one that has not.
@@ -211,40 +224,23 @@ impl Postgres {
         self.time(REPAIRED_UP_TO).await
     }
 
-    /// How some worker last saw Redis when it was complete; none before any has.
-    ///
-    /// # Errors
-    /// When Postgres does not answer.
-    pub async fn complete_cache(&self) -> Result<Option<CompleteCache>, StorageError> {
-        let mut lease = self.lease("complete_cache").await?;
-        let statement = sqlx::query_as(
-            "SELECT complete_until::timestamptz, servers::text[] FROM complete_cache",
-        );
-        let answer = timeout_at(
-            lease.deadline,
-            statement.fetch_optional(&mut **lease.connection),
-        )
-        .await;
-        let row: Option<(DateTime<Utc>, Vec<String>)> = lease.finish(answer)?;
-        Ok(row.map(|(until, servers)| CompleteCache {
-            until: DatabaseTime(until.timestamp_micros()),
-            servers,
-        }))
-    }
-
-    /// Remembers it for workers that start later.
+    /// Records that the cache on `servers` is complete up to `until`.
     ///
     /// # Errors
     /// When Postgres may not have taken it.
-    pub async fn remember_complete_cache(&self, seen: &CompleteCache) -> Result<(), StorageError> {
-        let until = seen.until.to_utc()?;
+    pub async fn remember_complete_cache(
+        &self,
+        until: DatabaseTime,
+        servers: &[String],
+    ) -> Result<(), StorageError> {
+        let until = until.to_utc()?;
         let mut lease = self.lease("remember_complete_cache").await?;
         let statement = sqlx::query(
             "INSERT INTO complete_cache (complete_until, servers) VALUES ($1, $2) \
              ON CONFLICT (only_row) DO UPDATE SET complete_until = EXCLUDED.complete_until, servers = EXCLUDED.servers",
         )
         .bind(until)
-        .bind(seen.servers.as_slice());
+        .bind(servers);
         let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
         lease.finish(answer).map(drop)
     }
@@ -286,6 +282,11 @@ impl Postgres {
         let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
         lease.finish(answer)
     }
+}
+
+/// A time that passed; zero if it was noted after the transaction of the statement began.
+fn seconds(passed: f64) -> Duration {
+    Duration::try_from_secs_f64(passed).unwrap_or_default()
 }
 
 fn parse(uid: &str) -> Result<OrderUid, StorageError> {

@@ -6,6 +6,7 @@
 )]
 
 mod cache;
+mod cache_moves;
 mod round_trips;
 mod storage;
 

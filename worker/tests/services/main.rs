@@ -12,5 +12,6 @@ mod offsets;
 mod pipeline;
 mod rejections;
 mod repair;
+mod repair_moves;
 mod sessions;
 mod went_back;

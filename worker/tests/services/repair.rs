@@ -7,8 +7,9 @@ use std::{
 use redis::AsyncCommands;
 use shared::{
     cache::{Cache, Watermark},
+    config,
     order::{OrderUid, Revision, Version, sample::Generator},
-    runtime::health::Dependency,
+    runtime::{health::Dependency, outage::OutageLog},
     storage::{Change, ChangeSet, Postgres, Role},
     testing::{TestDatabase, TestRedis, eventually},
 };
@@ -23,19 +24,28 @@ use worker::{
     repair::Repair,
 };
 
-struct World {
+pub(crate) struct World {
     database: TestDatabase,
-    redis: TestRedis,
-    postgres: Postgres,
+    pub(crate) redis: TestRedis,
+    pub(crate) postgres: Postgres,
     cache: Cache,
     write_through: WriteThrough,
+    /// How the worker reports Redis.
+    pub(crate) health: Dependency,
 }
 
 impl World {
-    async fn new() -> Self {
-        let (database, redis) = (TestDatabase::migrated().await, TestRedis::start());
+    pub(crate) async fn new() -> Self {
+        let redis = TestRedis::start();
+        let config = redis.config();
+        Self::with(redis, config).await
+    }
+
+    /// Over `redis`, by way of `config`.
+    pub(crate) async fn with(redis: TestRedis, config: config::Redis) -> Self {
+        let database = TestDatabase::migrated().await;
         let postgres = database.connect(Role::Worker);
-        let cache = Cache::pooled(&redis.config()).unwrap();
+        let cache = Cache::pooled(&config).unwrap();
         let write_through =
             WriteThrough::new(cache.clone(), postgres.clone(), Arc::new(Waits::new()));
         Self {
@@ -44,16 +54,27 @@ impl World {
             postgres,
             cache,
             write_through,
+            health: Dependency::new("redis", "redis_up"),
         }
     }
 
+    /// Waits until the worker reports Redis to be in `state`.
+    pub(crate) async fn redis_is(&self, state: &str) {
+        eventually(&format!("a Redis that is {state}"), async || {
+            (self.health.state() == state).then_some(())
+        })
+        .await;
+    }
+
     /// A worker's look after Redis, until the guard is dropped.
-    fn look_after(&self) -> (DropGuard, JoinHandle<()>) {
+    pub(crate) fn look_after(&self) -> (DropGuard, JoinHandle<()>) {
         let repair = Repair {
             postgres: self.postgres.clone(),
             cache: self.cache.clone(),
             write_through: self.write_through.clone(),
-            redis: Dependency::new("redis", "redis_up"),
+            redis: self.health.clone(),
+            outage: OutageLog::default(),
+            evictions: OutageLog::default(),
             database: Dependency::new("postgres", "db_up"),
             metrics: Metrics::new(),
         };
@@ -62,7 +83,7 @@ impl World {
         (token.drop_guard(), running)
     }
 
-    async fn write(&self, revisions: Vec<Revision>) {
+    pub(crate) async fn write(&self, revisions: Vec<Revision>) {
         let fresh = Fresh {
             revisions,
             read_at: Instant::now(),
@@ -72,7 +93,7 @@ impl World {
     }
 
     /// Stores `count` orders at the given offset, without telling Redis.
-    async fn store(&self, count: u64, offset: i64) -> Vec<Revision> {
+    pub(crate) async fn store(&self, count: u64, offset: i64) -> Vec<Revision> {
         let changes = Generator::new(7, 1..=2)
             .take(count as usize)
             .map(|order| Change {
@@ -105,7 +126,7 @@ impl World {
         }
     }
 
-    async fn no_mark_is_left(&self) {
+    pub(crate) async fn no_mark_is_left(&self) {
         eventually("no mark", async || {
             let marks = self.postgres.repair_marks(None, 1).await.unwrap();
             marks.is_empty().then_some(())
@@ -113,7 +134,7 @@ impl World {
         .await;
     }
 
-    async fn watermark(&self) -> Option<Watermark> {
+    pub(crate) async fn watermark(&self) -> Option<Watermark> {
         self.cache.probe().await.ok()?.watermark
     }
 
@@ -121,7 +142,7 @@ impl World {
     async fn be_complete_with_orders(&self) -> Vec<Revision> {
         let (stop, running) = self.look_after();
         eventually("a Redis that is complete", async || {
-            self.postgres.complete_cache().await.unwrap()
+            self.postgres.cache_knowledge().await.unwrap().complete
         })
         .await;
         let orders = self.store(5, 1).await;
@@ -132,7 +153,7 @@ impl World {
         orders
     }
 
-    async fn holds(&self, revisions: &[Revision]) -> bool {
+    pub(crate) async fn holds(&self, revisions: &[Revision]) -> bool {
         for revision in revisions {
             let entry = self.cache.get(&revision.uid).await.ok().flatten();
             if entry.is_none_or(|entry| {

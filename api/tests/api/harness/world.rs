@@ -17,7 +17,7 @@ use super::{Replica, uid, version};
 pub(crate) struct World {
     pub(crate) database: TestDatabase,
     pub(crate) redis: TestRedis,
-    writer: Postgres,
+    pub(crate) writer: Postgres,
 }
 
 impl World {

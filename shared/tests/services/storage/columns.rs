@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::{
     order::Order,
-    storage::{Class, CompleteCache, ListFilter, Postgres, Role, StorageError},
+    storage::{Class, ListFilter, Postgres, Role, StorageError},
     testing::TestDatabase,
 };
 use sqlx::Connection;
@@ -107,7 +107,6 @@ async fn note_and_repair(postgres: &Postgres) {
     assert_eq!(marks.len(), 2);
     answer(async || postgres.clear_repair_marks(&marks).await).await;
     answer(async || postgres.repaired_up_to().await).await;
-    answer(async || postgres.oldest_repair().await).await;
     let writes = answer(async || {
         postgres
             .abandoned_cache_writes(Duration::ZERO, 10_000)
@@ -117,15 +116,11 @@ async fn note_and_repair(postgres: &Postgres) {
     let writes: Vec<_> = writes.into_iter().map(|(write, _)| write).collect();
     assert!(!writes.is_empty());
     answer(async || postgres.finish_cache_writes(&writes).await).await;
-    let seen = CompleteCache {
-        until: postgres.now().await.unwrap(),
-        servers: vec!["run-id".to_owned()],
-    };
-    answer(async || postgres.remember_complete_cache(&seen).await).await;
-    assert_eq!(
-        answer(async || postgres.complete_cache().await).await,
-        Some(seen)
-    );
+    let (until, servers) = (postgres.now().await.unwrap(), vec!["run-id".to_owned()]);
+    answer(async || postgres.remember_complete_cache(until, &servers).await).await;
+    let known = answer(async || postgres.cache_knowledge().await).await;
+    let complete = known.complete.expect("what was remembered");
+    assert_eq!((complete.until, complete.servers), (until, servers));
     let ids = answer(async || {
         postgres
             .changed_since(shared::storage::DatabaseTime(0), 5)

@@ -1,0 +1,178 @@
+//! A Redis whose name moves to another server, and one that rejects what a write needs.
+
+use std::time::Instant;
+
+use shared::{
+    cache::{Cache, CacheError, Subscription, WriteOutcome},
+    testing::{MovingRedis, TestRedis, eventually},
+};
+
+use super::{order, revision, uid};
+
+/// The old server becomes a replica of the new one and keeps its connections, as after most failovers.
+#[tokio::test]
+async fn a_rejection_by_a_replica_closes_the_connection() {
+    let (old, new) = (TestRedis::start(), TestRedis::start());
+    let name = MovingRedis::to(&old);
+    let config = name.config(old.config());
+    let caches = [
+        Cache::shared(&config).unwrap(),
+        Cache::pooled(&config).unwrap(),
+    ];
+    for cache in &caches {
+        cache.probe().await.unwrap();
+    }
+    old.replicate(Some(&new)).await;
+    let before = caches[0].probe().await.unwrap();
+    let why = before.rejects_writes.unwrap();
+    assert!(why.starts_with("READONLY"), "{why}");
+    name.move_to(&new);
+    for (n, cache) in (0..).zip(&caches) {
+        let revision = revision(&order("u", 1), n);
+        eventually("a write to the new server", async || {
+            let results = cache
+                .write_batch(std::slice::from_ref(&revision), Instant::now())
+                .await;
+            matches!(results[0], Ok(WriteOutcome::Written)).then_some(())
+        })
+        .await;
+        let state = cache.probe().await.unwrap();
+        assert_ne!(state.servers, before.servers);
+        assert_eq!(state.rejects_writes, None);
+    }
+}
+
+/// A replica that has lost its master, and was told not to answer from what it holds.
+#[tokio::test]
+async fn a_rejected_read_closes_the_connection_too() {
+    let (mut master, old, new) = (TestRedis::start(), TestRedis::start(), TestRedis::start());
+    let name = MovingRedis::to(&old);
+    let cache = Cache::shared(&name.config(old.config())).unwrap();
+    assert_eq!(cache.get(&uid("u")).await.unwrap(), None);
+    old.replicate(Some(&master)).await;
+    let mut connection = old.connect().await;
+    let _: () = redis::cmd("CONFIG")
+        .arg(&["SET", "replica-serve-stale-data", "no"])
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    master.kill();
+    eventually("a rejected read", async || {
+        match cache.get(&uid("u")).await {
+            Err(CacheError::Refused(code)) => {
+                assert_eq!(code, "MASTERDOWN");
+                Some(())
+            }
+            _ => None,
+        }
+    })
+    .await;
+    name.move_to(&new);
+    eventually("an answer of the new server", async || {
+        cache.get(&uid("u")).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_rejects_for_another_reason_keeps_its_connections() {
+    let (old, new) = (TestRedis::start(), TestRedis::start());
+    let name = MovingRedis::to(&old);
+    let cache = Cache::shared(&name.config(old.config())).unwrap();
+    let before = cache.probe().await.unwrap().servers;
+    name.move_to(&new);
+    let mut connection = old.connect().await;
+    for (setting, value) in [("maxmemory-policy", "noeviction"), ("maxmemory", "1")] {
+        let _: () = redis::cmd("CONFIG")
+            .arg(&["SET", setting, value])
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+    }
+    for _ in 0..3 {
+        let state = cache.probe().await.unwrap();
+        assert_eq!(state.servers, before);
+        let why = state.rejects_writes.unwrap();
+        assert!(why.starts_with("OOM"), "{why}");
+    }
+    cache.renew();
+    assert_ne!(cache.probe().await.unwrap().servers, before);
+}
+
+#[tokio::test]
+async fn a_probe_names_the_right_that_a_write_lacks() {
+    let redis = TestRedis::start();
+    for (n, (rules, missing)) in [
+        ("~order:* ~order-cache &order-changes +@all", None),
+        (
+            "~order:* ~order-cache &order-changes +@all -@scripting",
+            Some("script|load"),
+        ),
+        (
+            "~order:* ~order-cache &order-changes +@all -evalsha",
+            Some("evalsha"),
+        ),
+        ("~order-cache &order-changes +@all", Some("key")),
+        (
+            "~order:* ~order-cache resetchannels +@all",
+            Some("(PUBLISH)"),
+        ),
+        (
+            "~order:* ~order-cache &order-changes +@all -pexpire",
+            Some("(PEXPIRE)"),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let config = redis.user(&format!("user{n}"), rules).await;
+        for cache in [
+            Cache::shared(&config).unwrap(),
+            Cache::pooled(&config).unwrap(),
+        ] {
+            let found = cache.probe().await.unwrap().rejects_writes;
+            match (missing, &found) {
+                (None, None) => {}
+                (Some(missing), Some(why)) => assert!(why.contains(missing), "{rules}: {why}"),
+                _ => panic!("{rules}: {found:?}"),
+            }
+        }
+    }
+    let mut connection = redis.connect().await;
+    let left: Vec<String> = redis::cmd("KEYS")
+        .arg("*")
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+/// The rights that docs/operations.md lists.
+#[tokio::test]
+async fn the_documented_rights_are_enough() {
+    let redis = TestRedis::start();
+    let rights = "~order:* ~order-cache &order-changes +hget +hmget +hset +hdel +del +unlink +pexpire +time +publish \
+                  +subscribe +ping +unwatch +info +scan +evalsha +script|load +auth +hello +select +client";
+    let config = redis.user("least", rights).await;
+    let revision = revision(&order("u", 1), 1);
+    let mut subscription = Subscription::open(&config).await.unwrap();
+    for cache in [
+        Cache::shared(&config).unwrap(),
+        Cache::pooled(&config).unwrap(),
+    ] {
+        assert_eq!(cache.probe().await.unwrap().rejects_writes, None);
+        let results = cache
+            .write_batch(std::slice::from_ref(&revision), Instant::now())
+            .await;
+        assert_eq!(*results[0].as_ref().unwrap(), WriteOutcome::Written);
+        assert!(cache.get(&uid("u")).await.unwrap().is_some());
+        assert!(cache.move_watermark(None, 1).await.unwrap());
+        cache.begin_bypass().await.unwrap();
+        assert_eq!(
+            cache.eviction_policy().await.unwrap().as_deref(),
+            Some("allkeys-lru")
+        );
+        assert_eq!(cache.remove_all().await.unwrap(), 1);
+    }
+    while subscription.next().await.is_ok() {}
+}
