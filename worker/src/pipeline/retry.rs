@@ -10,9 +10,6 @@ use shared::{
 
 use super::waits::{BatchWaits, Wait, Waiting, Waits};
 
-/// The first failed attempt is logged, then every 12th.
-const LOG_EVERY: u32 = 12;
-
 /// The failed attempts of one call. What it waits for is known from the first failure until the value is dropped, the
 /// attempts in between included.
 pub(super) struct Retry<'w> {
@@ -62,8 +59,8 @@ impl<'w> Retry<'w> {
     }
 
     fn failed(&mut self, wait: Wait, error: &StorageError) -> Duration {
-        let (call, attempts) = (self.call, self.backoff.attempts());
-        if attempts.is_multiple_of(LOG_EVERY) {
+        if self.backoff.is_to_log() {
+            let (call, attempts) = (self.call, self.backoff.attempts());
             match wait {
                 Wait::Deployment => tracing::error!(
                     call,
