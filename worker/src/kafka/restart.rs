@@ -120,17 +120,23 @@ impl Context {
         request.receive(ANSWER)
     }
 
-    /// The ends of these partitions, in one request for each broker.
+    /// The ends of the partitions that have a committed offset, in one request for each broker. The others have
+    /// no offset to compare with an end, and a topic that was just created has no leaders to return its ends.
     fn ends(
         &self,
         consumer: &BaseConsumer<Self>,
-        partitions: &TopicPartitionList,
+        committed: &TopicPartitionList,
     ) -> Option<TopicPartitionList> {
-        let mut list = TopicPartitionList::with_capacity(partitions.count());
-        for element in partitions.elements_for_topic(&self.topic) {
+        let mut list = TopicPartitionList::with_capacity(committed.count());
+        let elements = committed.elements_for_topic(&self.topic);
+        let is_committed = |offset| matches!(offset, Offset::Offset(_));
+        for element in elements.iter().filter(|it| is_committed(it.offset())) {
             // In the place of a time, it stands for the end.
             list.add_partition_offset(&self.topic, element.partition(), Offset::End)
                 .ok()?;
+        }
+        if list.count() == 0 {
+            return None;
         }
         match consumer.offsets_for_times(list, ANSWER) {
             Ok(ends) => Some(ends),
