@@ -1,15 +1,16 @@
 #!/bin/sh
-# Lists the api replicas for nginx, in /tmp/replicas.conf, and reloads nginx within a second after the list changes. The image's
-# entrypoint starts this before nginx. A new replica is listed once it is ready. On a reload nginx answers requests in flight
-# and closes idle connections, which HTTP clients reopen. From 1.27.3 on, `server api:8080 resolve` also follows Docker's DNS,
-# but sends requests to replicas that are not ready yet.
+# Writes the list of api replicas to /tmp/replicas.conf and reloads nginx when the list changes. Checks once a second. The
+# image's entrypoint starts this script before nginx. A new replica is listed once it is ready. On a reload nginx finishes
+# requests in flight and closes idle connections, which HTTP clients reopen. nginx 1.27.3 and later can follow Docker's DNS
+# itself (`server api:8080 resolve`), but would send requests to replicas that are not ready.
 set -eu
 
-# replicas: the address of each running replica.
+# replicas: prints the address of each running replica.
 replicas() { getent ahostsv4 api | awk '{ print $1 }' | sort -u; }
 
-# ready ADDRESS...: those that are ready, and those already listed that do not answer: nginx skips them by itself, and a short
-# stall is no reason for a reload. All of them where this leaves none, so that the api's own errors reach the client.
+# ready ADDRESS...: prints the addresses to list: replicas that are ready, and listed replicas that do not respond. nginx
+# skips the latter itself, so a short stall causes no reload. If none is left, prints all addresses, so that clients get the
+# api's own errors.
 ready() {
     arguments=
     for address in "$@"; do
@@ -22,7 +23,7 @@ ready() {
     echo ${chosen:-$*}
 }
 
-# list ADDRESS...
+# list ADDRESS...: writes the list for nginx.
 list() {
     for address in "$@"; do
         echo "server $address:8080 max_fails=1 fail_timeout=1s;"
@@ -33,7 +34,7 @@ list() {
 follow() {
     while sleep 1; do
         running=$(replicas)
-        # Without an answer no replica runs, or the DNS is gone: the list stays.
+        # No address: no replica runs, or the DNS is down. Keep the list.
         [ -n "$running" ] || continue
         # shellcheck disable=SC2086 # words
         now=$(ready $running)
