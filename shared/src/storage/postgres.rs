@@ -66,7 +66,7 @@ pub struct Postgres {
     pool: PgPool,
     /// For batches. A pool opens one more where a connection is still on its way back, and hands out in turn whatever it has
     /// opened; each is a process of Postgres with caches of its own. A backlog went around five, and is faster over two
-    /// (docs/performance.md). The same pool as the other for an api, and where no connection would be left over.
+    /// (bench/results/HISTORY.md). The same pool as the other for an api, and where no connection would be left over.
     batches: PgPool,
     pub(super) role: Role,
     timeout: Duration,
@@ -246,7 +246,7 @@ fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
         format!("{limit}ms")
     };
     // While Postgres has no statistics of the tables, such as after they were filled or restored, it expects so many lines
-    // of each order that it compiled the statement that reads 500 orders, each time anew (docs/performance.md).
+    // of each order that it compiled the statement that reads 500 orders, each time anew (bench/results/HISTORY.md).
     let jit = ("jit", "off".to_owned());
     // Whoever misses a deadline closes the connection. Postgres would find that out when it has an answer, and meanwhile a
     // new connection takes the place of the old one.
