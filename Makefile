@@ -6,37 +6,37 @@ SHELL := /bin/bash
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## Build and start everything, send 3600 orders through it, show what became of them
+up: ## Build and start everything, send 3640 records, show the result
 	@scripts/up
 
 upgrade: ## Build again and replace the containers of `make up` one by one, without a failed request
 	@scripts/upgrade
 
-down: ## Stop what `make up` and `make services` started; the data stays
+down: ## Stop what `make up` and `make services` started, keep the data
 	@scripts/down
 
 services: ## Start PostgreSQL, Redis and Kafka only
 	@scripts/services up
 
-test: ## Services, format, clippy, docs, unit, integration and end-to-end tests
+test: ## Run format, clippy, docs, unit, integration and end-to-end tests against real services
 	@scripts/test
 
-chaos: ## Try to break every promise of docs/promises.md, for more than an hour; ARGS=--help tells how to run less
+chaos: ## Try to break every promise of docs/promises.md, for more than an hour; ARGS=--help lists shorter runs
 	@scripts/chaos $(or $(ARGS),--page docs/promises.md)
 
-bench: ## Measure what the programs reach, against their floors
+bench: ## Measure ingest, reads, latency, memory and start against their baselines
 	@scripts/bench
 
-bench-large: ## Measure with 10 million orders stored, and with several workers
+bench-large: ## Measure with 10 million stored orders and with several workers
 	@scripts/bench large
 
-cluster-test: ## Install the chart into a real cluster and upgrade, kill, roll back and remove it under load
+cluster-test: ## Install the chart into a real cluster; scale, upgrade, kill, roll back and remove it under load
 	@scripts/cluster-test
 
-images-test: ## Build both images in parallel from an empty cache; takes many minutes
+images-test: ## Build both images in parallel from an empty cache (many minutes)
 	@scripts/images-test build
 
-upgrade-test: ## Upgrade a compose project under load: no request may fail, no order may be lost
+upgrade-test: ## Upgrade a compose project under load; fails on a failed request or a lost order
 	@scripts/upgrade-test
 
 publish: ## Push images and chart: make publish REGISTRY=registry.example.com/team
@@ -50,5 +50,5 @@ lint: ## Check format, clippy and docs
 fmt: ## Format the code
 	cargo fmt --all
 
-clean: ## Stop everything, delete the native services' data, the logs and the build
+clean: ## Stop everything; delete the data of the native services, the logs and the build
 	@scripts/clean
