@@ -30,7 +30,7 @@ none() {
     found=$(jq -r "$@" "$jq_pods $filter" "$work/rendered") || { complain "jq: $message" && return; }
     [[ -z $found ]] || complain "$message:"$'\n'"$found"
 }
-# Every pod of a rendering: the object that makes it, its metadata, its spec and the component.
+# Every rendered pod: the object that creates it, its metadata, spec and component.
 jq_pods='
 def pods: .[]
     | select(.kind | IN("Pod", "Job", "Deployment", "StatefulSet"))
@@ -38,7 +38,7 @@ def pods: .[]
     | .component = (.metadata.labels["app.kubernetes.io/component"] | if IN("postgres", "redis", "kafka") then "demo" else . end);
 '
 
-# Every pod, hooks and demo included, goes where it is told to; a component's own values win.
+# Every pod, including hooks and demo, uses the placement values; a component's own values take precedence.
 placement() {
     cat >"$work/placement-values.yaml" <<'YAML'
 podLabels: { team: all, cost: shop, app.kubernetes.io/part-of: shop }
@@ -51,9 +51,9 @@ images: { pullSecrets: [registry] }
 YAML
     local component values
     for values in demo external production; do
-        # What production's values say of roles is not in question here.
+        # The values of production for single roles do not matter here.
         rendered "$values" --values "$work/placement-values.yaml"
-        none "pods of $values that ignore what is said for all pods" '
+        none "pods of $values that ignore the values for all pods" '
             pods | select(
                 .metadata.labels.cost != "shop" or .metadata.labels["app.kubernetes.io/part-of"] != "shop"
                 or .metadata.annotations["sidecar.istio.io/inject"] != "false"
@@ -89,13 +89,13 @@ YAML
     done
 }
 
-# Names that stand twice: Kubernetes takes one of the two, and patches of such lists go wrong later.
+# Duplicate names: Kubernetes uses one of the two, and later patches of such lists fail.
 no_name_twice() {
     local values endpoint=OTEL_EXPORTER_OTLP_ENDPOINT
     for values in demo external production; do
         rendered "$values" --set tracing.endpoint=http://all:4317 \
             --set "worker.env.$endpoint=http://own:4317,api.env.$endpoint=http://own:4317"
-        none "names that stand twice in $values" '
+        none "duplicate names in $values" '
             def twice: group_by(.)[] | select(length > 1) | .[0];
             pods | .object as $object | .spec
                 | ([.volumes[]?.name] | twice),
@@ -106,7 +106,7 @@ no_name_twice() {
                 | select(.component != "demo")
                 | select([.spec.containers[].env[] | select(.name == $endpoint).value] != [$wanted]) | "  " + .object' \
             --arg endpoint "$endpoint"
-        # A variable that the chart sets has a value of its own; `env` must not offer a second one.
+        # `env` must not allow a variable for which the chart has its own value.
         none "variables that the chart sets and values.schema.json lets worker.env or api.env set, too" '
             ($schema[0].properties | {worker: .worker.properties.env, api: .api.properties.env}) as $env
             | pods | .component as $role | select($env[$role])
@@ -116,23 +116,23 @@ no_name_twice() {
             | "  \($role).env.\(.)"' --arg endpoint "$endpoint" --slurpfile schema "$chart/values.schema.json" \
             --slurpfile own <(values_of "$values")
     done
-    # The collector of one role has to be reachable where network policies hold.
+    # The collector of one role must be reachable with network policies.
     rendered external --set "networkPolicy.enabled=true,api.env.$endpoint=http://own:4317"
     none "network policies that keep the api from its collector" '
         .[] | select(.kind == "NetworkPolicy" and (.metadata.name | endswith("-api")))
         | select([.spec.egress[].ports[].port] | index(4317) | not) | "  " + .metadata.name'
 }
 
-# values_of VALUES: the values file as JSON.
+# values_of VALUES: prints the values file as JSON.
 values_of() {
     { echo 'kind: Values' && cat "$chart/ci/$1-values.yaml"; } >"$work/values.yml"
     objects "$work/values.yml" | jq '.[0]'
 }
 
-# The longest names that Helm admits, also with a dot, give names and labels that Kubernetes admits.
+# The longest release names that Helm accepts, also with a dot, produce names and labels that Kubernetes accepts.
 long_names() {
     local release values
-    # 53 characters; the second one is cut right behind a dash, the third one behind a dot.
+    # 53 characters. The chart truncates the second one after a dash, the third one after a dot.
     for release in orders-of-the-northern-warehouses-and-their-suppliers \
         orders-of-the-northern-warehouse-with-every--supplier \
         orders.of.the.northern.warehouses.and.their.suppliers; do
@@ -164,7 +164,7 @@ long_names() {
     grep -q '2024-orders-order-service cannot be the name of a Service' "$work/out" || complain 'refused without naming the Service'
 }
 
-# Addresses that our pods get are those of the demo's Services.
+# The addresses in our pods are those of the demo's Services.
 demo_is_found() {
     none 'addresses that no Service of the demo has' '
         [.[] | select(.kind == "Service").metadata.name] as $services
@@ -177,20 +177,20 @@ demo_is_found() {
         | unique[] | select(IN($services[]) | not) | "  " + .'
 }
 
-# An upgrade keeps the number of replicas that an autoscaler chose, and the one from before autoscaling. Here there is no cluster
-# to ask: fixed objects replace its answers (scripts/cluster-test asks a real one).
+# An upgrade keeps the number of replicas that an autoscaler chose, and the number from before autoscaling. Fixed objects
+# replace the cluster's answers here; scripts/cluster-test uses a real cluster.
 live_replicas() {
     local case live wanted mark copy=$work/live
     rendered production
     none 'numbers of replicas without a cluster, where an autoscaler decides' '
         .[] | select(.kind == "Deployment" and .spec.replicas != null) | "  " + .metadata.name'
     cp -r "$chart" "$copy"
-    # Autoscaling from 2 to 9. What runs, whether an autoscaler and the mark are there; what the upgrade renders.
+    # Autoscaling from 2 to 9. Per line: autoscaler and mark (new, marked, on), running replicas, rendered replicas and mark.
     while read -r case live wanted mark; do
         local annotations='{}' scaler='{}'
         [[ $case != marked ]] || annotations='{"order-service/keeps-replicas": "true"}'
         [[ $case == new ]] || scaler='{"kind": "HorizontalPodAutoscaler"}'
-        # The digit makes Helm read it after _helpers.tpl, so that it replaces the definition there.
+        # Because of the digit, Helm reads this file after _helpers.tpl, and its definition replaces the one there.
         cat >"$copy/templates/0-live.tpl" <<TEMPLATE
 {{- define "order-service.live" -}}
 {{- if eq .kind "Deployment" }}{"metadata": {"annotations": $annotations}, "spec": {"replicas": $live}}
@@ -222,7 +222,7 @@ CASES
         | "  " + .metadata.name'
 }
 
-# The alerts of a release watch that release alone, wherever Prometheus is shared, and link to your runbooks.
+# The alerts of a release select that release only, also in a shared Prometheus, and link to your runbooks.
 alerts() {
     local url=https://runbooks.example.com/order-service
     rendered production --set-string "metrics.prometheusRule.runbookBaseUrl=$url"
@@ -246,21 +246,21 @@ alerts() {
     none 'selectors that are not those of the values' "$jq_selectors"'
         .[] | select(.kind == "PrometheusRule").spec.groups[].rules[].expr | selectors
         | select(test("\\{cluster=\"a\",job=(\"orders\\.worker\"|\"shop/api\"|~\"orders\\\\\\\\\\.worker\\|shop/api\")[,}]") | not)'
-    # Values of an earlier chart, as `helm upgrade --reuse-values` takes them: `null` removes a default.
+    # Values of an earlier chart, as with `helm upgrade --reuse-values`: `null` removes a default.
     rendered production --set metrics.prometheusRule.jobs=null,metrics.prometheusRule.selector=null \
         --set migrate.tolerations=null,test.podLabels=null,podAnnotations=null,tolerations=null
     none 'selectors that are not limited to this release, without their values' "$jq_selectors"'
         .[] | select(.kind == "PrometheusRule").spec.groups[].rules[].expr | selectors
         | select(test("\\{namespace=\"shop\",release=\"orders\",job=~?\"(worker|api|worker\\|api)\"[,}]") | not)'
     if ! have promtool; then
-        printf '\n*** promtool is not there: THE RENDERED ALERTS WERE NOT EVALUATED.\n\n' >&2
+        printf '\n*** promtool is not installed: THE RENDERED ALERTS WERE NOT EVALUATED.\n\n' >&2
         return
     fi
     jq '.[] | select(.kind == "PrometheusRule").spec' "$work/rule" >"$work/alerts.json"
     cp "$chart/ci/alerts_test.yml" "$work/"
     promtool test rules "$work/alerts_test.yml" >"$work/out" 2>&1 || { cat "$work/out" >&2 && complain 'promtool test rules'; }
 }
-# Selectors of a PromQL expression, each with its braces or none.
+# Selectors of a PromQL expression, with or without braces.
 jq_selectors='
 def selectors:
     gsub("\"(?<text>[^\"]*)\""; "\"\(.text | gsub("[{}]"; ""))\"")

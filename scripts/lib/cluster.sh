@@ -1,4 +1,4 @@
-# What scripts/cluster-test does to a cluster: images, pods of its own, counting.
+# Cluster operations of scripts/cluster-test: load images, run pods, count orders.
 # shellcheck shell=bash disable=SC2154 # namespace, release, full and shell_image are set there.
 
 kube() { kubectl --namespace "$namespace" "$@"; }
@@ -13,23 +13,23 @@ wait_until() {
     done
 }
 
-# load_images IMAGE...: brings them to the nodes, in whatever way this cluster takes them.
+# load_images IMAGE...: loads the images onto the nodes.
 load_images() {
     local context
     context=$(kubectl config current-context 2>/dev/null || true)
     if [[ -n ${CLUSTER_LOAD_IMAGES:-} ]]; then
-        # Words of a command, meant to be split.
+        # A command with arguments, split on purpose.
         # shellcheck disable=SC2086
         $CLUSTER_LOAD_IMAGES "$@"
     elif have kind && [[ $context == kind-* ]]; then
         kind load docker-image --name "${context#kind-}" "$@"
     else
-        echo "CLUSTER_LOAD_IMAGES is not set and this is no kind cluster: its nodes must have these images or pull them: $*"
+        echo "CLUSTER_LOAD_IMAGES is not set and this is not a kind cluster: its nodes must have or pull these images: $*"
     fi
 }
 
-# run_pod NAME IMAGE COMMAND...: a pod that the restricted level admits. Beside the command stands a shell that can signal it,
-# for there is none in our images, and with a pod that is deleted its last words are lost.
+# run_pod NAME IMAGE COMMAND...: starts a pod that the restricted level admits. A second container with a shell can signal the
+# command: our images have no shell, and deleting the pod would lose the last lines of its log.
 run_pod() {
     local name=$1 image=$2
     shift 2
@@ -51,7 +51,7 @@ run_pod() {
 }
 pod_runs() { [[ $(kube get pod "$1" -o jsonpath='{.status.containerStatuses[*].ready}') == 'true true' ]]; }
 
-# stop_pod NAME PROGRAM FILE: tells this program in it to stop, waits until it has, and writes what it has said.
+# stop_pod NAME PROGRAM FILE: sends SIGTERM to the program in the pod, waits until it ends, and writes its log to FILE.
 stop_pod() {
     local name=$1 program=$2 file=$3
     # The variables are those of the shell in the pod.
@@ -69,16 +69,16 @@ pod_has_ended() {
     [[ -n $(kube get pod "$1" -o jsonpath='{.status.containerStatuses[?(@.name=="main")].state.terminated.reason}') ]]
 }
 
-# Prints how many orders Postgres holds.
+# Prints the number of orders in Postgres.
 stored_orders() { kube exec "$full-postgres-0" -- psql -U orders -Atc 'SELECT count(*) FROM orders'; }
 
-# pods ROLE: prints the release's pods of this role that are not about to go.
+# pods ROLE: prints the release's pods of this role that are not stopping.
 pods() {
     kube get pods -l "app.kubernetes.io/instance=$release,app.kubernetes.io/component=$1" -o json |
         jq -r '.items[] | select(.metadata.deletionTimestamp == null) | .metadata.name'
 }
 
-# Prints how many partitions each member of the group has, such as `2 2 2`, as Kafka sees it.
+# Prints the number of partitions of each group member according to Kafka, for example `2 2 2`.
 partitions() {
     kube exec "$full-kafka-0" -- env KAFKA_HEAP_OPTS=-Xmx128m /opt/kafka/bin/kafka-consumer-groups.sh \
         --bootstrap-server localhost:9092 --describe --members --group order-worker |
@@ -87,14 +87,14 @@ partitions() {
 
 partitions_are() { [[ $(partitions) == "$1" ]]; }
 
-# Everything of the namespace but what comes and goes by itself.
+# Prints all objects of the namespace except events and pod metrics.
 objects() {
     local kinds
     kinds=$(kubectl api-resources --namespaced --verbs=list --output=name | grep -vE '^events|metrics\.k8s\.io$' | paste -sd ,)
     kube get "$kinds" --ignore-not-found -o name | sort -u
 }
 
-# forward PORT TARGET REMOTE: opens a port of this machine to a pod or Service; `stop_forwards` closes all.
+# forward PORT TARGET REMOTE: forwards a local port to a pod or Service; `stop_forwards` closes all.
 forwards=()
 forward() {
     kube port-forward "$2" "$1:$3" >>"$work/port-forward.log" 2>&1 &

@@ -1,4 +1,4 @@
-# Shared by every script here: messages, the data folder, ports, and background processes that are ours.
+# Shared by all scripts: messages, the data folder, ports, and our background processes.
 # shellcheck shell=bash
 
 die() {
@@ -8,8 +8,8 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Everything native lives outside the source tree, so that clones share one download and one set of services.
-# Root gets a system folder: PostgreSQL refuses to run as root, and its own user cannot enter /root.
+# All native data is outside the source tree, so that clones share one download and one set of services.
+# Root uses a system folder: PostgreSQL refuses to run as root, and its user cannot enter /root.
 if [[ -z ${ORDER_SERVICE_HOME:-} ]]; then
     if ((EUID == 0)); then
         ORDER_SERVICE_HOME=/var/lib/order-service
@@ -20,14 +20,14 @@ fi
 [[ $ORDER_SERVICE_HOME == /* ]] || ORDER_SERVICE_HOME=$PWD/$ORDER_SERVICE_HOME
 export ORDER_SERVICE_HOME
 
-# make_folder DIR: creates it and its parents readable by other users, whatever the umask is.
+# make_folder DIR: creates it and its parents readable by other users, regardless of the umask.
 make_folder() { (umask 022 && mkdir -p -- "$1"); }
 
-# absolute DIR: the folder under its one true name, which is what tells our processes from anybody else's.
+# absolute DIR: prints its canonical path, which identifies our processes (see `running`).
 absolute() { realpath -m -- "$1"; }
 
-# single_instance NAME SCRIPT ARGS...: runs the script again under a lock of that name. flock keeps the lock's descriptor
-# to itself (--close), so no service started below can hold the lock after the script has ended.
+# single_instance NAME SCRIPT ARGS...: runs the script again under a lock of that name. flock does not pass on the lock's
+# descriptor (--close), so no service that the script starts can hold the lock after the script ends.
 single_instance() {
     local name=$1
     shift
@@ -35,19 +35,19 @@ single_instance() {
     exec flock --close "$ORDER_SERVICE_HOME/$name.lock" "$@"
 }
 
-# port_open PORT [HOST]: somebody accepts connections there.
+# port_open PORT [HOST]: succeeds if the port accepts connections.
 port_open() { (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null; }
 
-# running DIR: prints the pid of the process that was launched for this folder, and fails when there is none. A pid alone
-# proves nothing, for the kernel gives the numbers out again; the environment that launch sets does.
+# running DIR: prints the pid of the process that `launch` started for this folder; fails if there is none. The kernel reuses
+# pids, so the environment that `launch` sets identifies the process.
 running() {
     local pid
     pid=$(cat "$1/pid" 2>/dev/null) || return
     grep -zqxF -- "ORDER_SERVICE_PROCESS=$1" "/proc/$pid/environ" 2>/dev/null && echo "$pid"
 }
 
-# launch DIR COMMAND...: runs the command in the background, apart from this terminal, with its output in DIR/log (the
-# one of the run before is kept as DIR/log.1) and its pid in DIR/pid.
+# launch DIR COMMAND...: runs the command in the background, detached from the terminal, with its output in DIR/log and its
+# pid in DIR/pid. The previous log becomes DIR/log.1.
 launch() {
     local dir=$1
     shift
@@ -56,7 +56,7 @@ launch() {
     echo $! >"$dir/pid"
 }
 
-# await NAME DIR SECONDS CHECK...: polls until the check succeeds; ends with the tail of the log when the process ends
+# await NAME DIR SECONDS CHECK...: polls until the check succeeds. Fails and prints the tail of the log if the process ends
 # or the deadline passes first.
 await() {
     local name=$1 dir=$2 seconds=$3
@@ -77,7 +77,7 @@ await() {
     done
 }
 
-# halt DIR SIGNAL SECONDS: asks the process of this folder to end, and kills it when it has not done so in time.
+# halt DIR SIGNAL SECONDS: sends the signal to the process of this folder, and SIGKILL if it does not end in time.
 halt() {
     local dir=$1 signal=$2 deadline=$((SECONDS + $3)) pid
     if pid=$(running "$dir"); then
@@ -88,7 +88,7 @@ halt() {
             fi
             sleep 0.05
         done
-        # What was killed is gone a moment before its sockets are closed.
+        # The kernel closes the sockets of a killed process a moment after it ends.
         while [[ -e $dir/port ]] && port_open "$(cat "$dir/port")" && ((SECONDS < deadline)); do
             sleep 0.05
         done
@@ -96,8 +96,8 @@ halt() {
     rm -f "$dir/pid"
 }
 
-# claim_port NAME DIR PORT: for a start. 0 = the port is free, 1 = our process already runs there; ends the script when
-# the process of this folder has another port, or somebody else has this one.
+# claim_port NAME DIR PORT: returns 0 if the port is free, 1 if our process already uses it. Ends the script if the process
+# of this folder uses another port, or another process uses this one.
 claim_port() {
     local name=$1 dir=$2 port=$3 current
     if running "$dir" >/dev/null; then
@@ -105,6 +105,6 @@ claim_port() {
         [[ $current == "$port" ]] || die "$name in $dir already runs on port $current, not $port: stop it first"
         return 1
     fi
-    ! port_open "$port" || die "port $port, wanted for $name, is taken by another process: choose another one"
+    ! port_open "$port" || die "another process uses port $port, which $name needs: choose another port"
     echo "$port" >"$dir/port"
 }

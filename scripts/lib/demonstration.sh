@@ -1,38 +1,38 @@
-# Sends orders through a running system and shows what became of each. Needs common.sh, and from its user:
+# Sends orders through a running system and shows the outcome. Needs common.sh, and these from the calling script:
 #   worker_metrics   array: the /metrics address of every worker
 #   replicas         array: the address of every api replica
 #   producer         function: runs the producer
-#   fetch            function: curl, from where these addresses can be reached
+#   fetch            function: runs curl where these addresses are reachable
 # shellcheck shell=bash disable=SC2154
 
 valid_and_invalid=3600
 invalid_json=20
 gibberish=20
 
-# read_metrics FILE: the samples of all workers in one file.
+# read_metrics FILE: writes the samples of all workers to one file.
 read_metrics() { fetch -fsS --max-time 5 "${worker_metrics[@]}" >"$1"; }
 
-# total FILE METRIC [LABEL]: the sum of a metric over all workers; with LABEL (`outcome="stored"`) of those samples only.
+# total FILE METRIC [LABEL]: prints the sum of a metric over all workers; with LABEL (`outcome="stored"`) only of those samples.
 total() {
     awk -v metric="$2" -v label="${3:-}" '
         (index($1, metric "{") == 1 || $1 == metric) && (label == "" || index($0, label)) { sum += $NF }
         END { printf "%d\n", sum }' "$1"
 }
 
-# gained METRIC [LABEL]: how much it grew since the orders were sent.
+# gained METRIC [LABEL]: prints its growth since the orders were sent.
 gained() { echo $(($(total "$after" "$@") - $(total "$before" "$@"))); }
 
-# reasons: the reasons why a record was dead-lettered, one per line.
+# reasons: prints the reasons of dead letters, one per line.
 reasons() {
     sed -n 's/^dead_letter_messages_total{.*reason="\([^"]*\)".*/\1/p' "$after" | sort -u
 }
 
-# settle: waits until what earlier runs left in the topic is worked off: no lag, and for three seconds neither a record
-# finished nor a partition that changed hands.
+# settle: waits until the workers have processed the records of earlier runs: no lag, and for three seconds no finished
+# record and no moved partition.
 settle() {
     local deadline=$((SECONDS + 120)) since=$SECONDS seen='' now
     until ((SECONDS - since >= 3)); do
-        ((SECONDS < deadline)) || die "the workers still have a lag of $(total "$before" worker_consumer_lag) records from before"
+        ((SECONDS < deadline)) || die "the workers still have a lag of $(total "$before" worker_consumer_lag) earlier records"
         read_metrics "$before"
         now=$(grep -E '^worker_(messages_total|consumer_lag)' "$before" || true)
         if [[ $now != "$seen" || $now != *worker_consumer_lag* || $(total "$before" worker_consumer_lag) != 0 ]]; then
@@ -43,7 +43,7 @@ settle() {
     done
 }
 
-# follow: waits until every record that was sent is finished and the workers see no lag; fails after the deadline.
+# follow: waits until every sent record is finished and the workers have no lag; fails after the deadline.
 follow() {
     local deadline=$((SECONDS + 120))
     until read_metrics "$after" && (($(gained worker_messages_total) >= sent)) &&
@@ -55,7 +55,7 @@ follow() {
 
 row() { printf '%-22s %6d\n' "$1" "$2"; }
 
-# demonstrate FOLDER: FOLDER keeps the generated orders and the samples.
+# demonstrate FOLDER: sends orders and prints the outcome. FOLDER holds the generated orders and the samples.
 demonstrate() {
     local before=$1/before.prom after=$1/after.prom orders=$1/orders.json
     local seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} sent stored dead reason count
@@ -64,7 +64,7 @@ demonstrate() {
     producer generate -n "$valid_and_invalid" --invalid-rate 0.1 --seed "$seed" -o "$orders"
     producer send --file "$orders" --invalid-json "$invalid_json" --gibberish "$gibberish"
     sent=$((valid_and_invalid + invalid_json + gibberish))
-    # What is missing after the deadline, the table shows.
+    # After the deadline the table shows what is missing.
     follow || true
 
     stored=$(gained worker_messages_total 'outcome="stored"')
@@ -86,7 +86,7 @@ demonstrate() {
     fetch_one "$orders"
 }
 
-# ask REPLICA UID: fetches an order; prints status, source, milliseconds and ETag.
+# ask REPLICA UID: fetches an order and prints status, source, milliseconds and ETag.
 ask() {
     fetch -sS --max-time 10 -o /dev/null -D - "$1/order/$2" | tr -d '\r' | awk '
         NR == 1 { status = $2 }
@@ -97,7 +97,7 @@ ask() {
         END { print status, source, duration, etag }'
 }
 
-# fetch_one FILE: the first order of the file that was stored, twice from every replica. Sets uid and etag for the caller.
+# fetch_one FILE: reads the first stored order of the file, twice from every replica. Sets uid and etag for the caller.
 # shellcheck disable=SC2034
 fetch_one() {
     local replica turn status='' source duration
@@ -109,11 +109,11 @@ fetch_one() {
     echo "order $uid"
     for replica in "${replicas[@]}"; do
         for turn in 1 2; do
-            # The very first answer is the one that found the order.
+            # The loop above already made the first request.
             [[ $replica == "${replicas[0]}" && $turn == 1 ]] ||
                 read -r status source duration etag < <(ask "$replica" "$uid")
             printf '  %-22s  %s  X-Source: %-8s  X-Duration-Ms: %s\n' "$replica" "$status" "$source" "$duration"
-            [[ $status == 200 ]] || die "$replica does not answer an order that ${replicas[0]} has"
+            [[ $status == 200 ]] || die "$replica returned $status for an order that ${replicas[0]} has"
         done
     done
     echo

@@ -1,19 +1,19 @@
-# The workers and api replicas of `make up` as background processes of this machine. Needs common.sh.
+# Runs the workers and api replicas of `make up` as background processes. Needs common.sh.
 # shellcheck shell=bash
 
 run_folder=$(absolute "$ORDER_SERVICE_HOME/run")
 
-# One process per admin port; the ports of the api stand in the same order.
+# One process per admin port. The api ports and the api admin ports have the same order.
 read -ra worker_ports <<<"${ORDER_SERVICE_WORKER_ADMIN_PORTS:-8181 8182 8183}"
 read -ra api_ports <<<"${ORDER_SERVICE_API_PORTS:-8080 8090}"
 read -ra api_admin_ports <<<"${ORDER_SERVICE_API_ADMIN_PORTS:-8281 8282}"
 ((${#api_ports[@]} == ${#api_admin_ports[@]})) ||
-    die "ORDER_SERVICE_API_PORTS and ORDER_SERVICE_API_ADMIN_PORTS must name as many ports"
+    die "ORDER_SERVICE_API_PORTS has ${#api_ports[@]} ports and ORDER_SERVICE_API_ADMIN_PORTS ${#api_admin_ports[@]}; name equally many"
 
-# process_folders: one line per worker or replica that was started at some time.
+# process_folders: prints the folder of each worker or replica that has a pid file.
 process_folders() { compgen -G "$run_folder/*/pid" | xargs -r dirname; }
 
-# check_ports: ends the script when somebody else has a port that we are about to use.
+# check_ports: ends the script if another process uses a port that we need.
 check_ports() {
     local folder mine=' '
     for folder in $(process_folders); do
@@ -24,17 +24,17 @@ check_ports() {
     check_port_list ORDER_SERVICE_WORKER_ADMIN_PORTS "${worker_ports[@]}"
 }
 
-# check_port_list VARIABLE PORT...: reads `mine`, the ports that our own processes have.
+# check_port_list VARIABLE PORT...: reads `mine`, the ports of our own processes.
 check_port_list() {
     local port
     for port in "${@:2}"; do
         if [[ $mine != *" $port "* ]] && port_open "$port"; then
-            die "port $port is taken by another process; choose others: $1=\"${*:2}\""
+            die "another process uses port $port; choose other ports: $1=\"${*:2}\""
         fi
     done
 }
 
-# start_processes FOLDER-OF-PROGRAMS: starts them all, then waits until every one of them is ready.
+# start_processes FOLDER-OF-PROGRAMS: starts all processes, then waits until each is ready.
 start_processes() {
     local bin=$1 i name names=() ports=()
     for i in "${!worker_ports[@]}"; do
@@ -62,7 +62,7 @@ launch_process() {
     ADMIN_ADDR=127.0.0.1:$admin_port launch "$folder" "${@:4}"
 }
 
-# stop_processes: all at once; each has 30 s to finish what it has begun.
+# stop_processes: stops all processes at once. Each has 30 s to finish its work.
 stop_processes() {
     local folder pids=()
     for folder in $(process_folders); do

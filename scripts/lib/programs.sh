@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# The programs that the tests drive.
+# Builds the programs that the tests start.
 
-# build_programs: builds them, those with faults in them too, and exports where they are.
+# build_programs: builds the programs and the builds with faults, and exports ORDER_SERVICE_BIN_DIR.
 build_programs() {
     cargo build --workspace --bins
     cargo build --package worker --package api --features worker/faults,api/faults --bin worker-faulty --bin api-faulty
