@@ -14,6 +14,7 @@ use crate::{
     ledger::{Ledger, State},
     postgres::Database,
     redis::{Entry, entries, entries_of},
+    until,
 };
 
 /// So many reads in a row, far fewer than a local entry lives, show whether an order is kept.
@@ -103,6 +104,30 @@ impl<'a> Check<'a> {
         if let Scope::System = self.scope {
             assert_eq!(self.database.children(), children, "rows of children");
         }
+    }
+
+    /// Waits until Postgres holds each order in its greatest version.
+    #[track_caller]
+    pub fn await_versions(&self, ledger: &Ledger) {
+        let orders = ledger.orders();
+        let mut expected: Vec<_> = orders
+            .iter()
+            .map(|(uid, state)| (uid, state.version))
+            .collect();
+        expected.sort();
+        until("every order in its greatest version", || {
+            let rows = self.database.orders();
+            let mut found: Vec<_> = rows.iter().map(|(uid, row)| (uid, row.version)).collect();
+            found.sort();
+            match found == expected {
+                true => Ok(()),
+                false => Err(format!(
+                    "{} of {} orders, or older versions",
+                    found.len(),
+                    expected.len()
+                )),
+            }
+        });
     }
 
     /// Redis holds each order in its greatest version, byte for byte, for about an hour; of an erased one the version; and

@@ -212,6 +212,8 @@ fn recreated(run: &mut Run) {
         if !is_running {
             stack.start_workers(2);
         }
+        // Offsets of the old log may look like those of the new one until the worker notices.
+        stack.check().await_versions(&ledger);
         until("every partition finished", || {
             match finished_partitions(&stack) {
                 all if all.len() == PARTITIONS as usize => Ok(()),
