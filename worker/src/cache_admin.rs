@@ -1,4 +1,4 @@
-//! `worker cache`: what an operator does to Redis.
+//! `worker cache`: manages the orders that Redis caches.
 
 use std::time::Duration;
 
@@ -8,25 +8,29 @@ use shared::{
     config::{self, Redis},
 };
 
-/// Nothing waits for a command, so that it may take its time, as for the first connection over TLS.
+/// Minimum timeout of a command. No request waits for it, and a first connection over TLS may take
+/// long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What to do with Redis.
+/// What to do with the cached orders.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Remove every key of ours, step by step, and make api replicas drop what they hold themselves. Keys of others stay.
-    /// Orders come back into Redis as they are read or written; until then Postgres answers.
+    /// Delete all our keys from Redis, step by step, and make every api replica drop its local
+    /// cache.
+    ///
+    /// Keys of other applications stay. Orders return to Redis as they are read or written; until
+    /// then Postgres answers.
     Clear {
-        /// Only say how much there is.
+        /// Only print how many orders would be deleted.
         #[arg(long)]
         dry_run: bool,
     },
 }
 
-/// Does what the command line says.
+/// Runs `command`.
 ///
 /// # Errors
-/// When Redis does not answer or refuses; once more is harmless.
+/// When Redis does not answer or rejects a command. It is safe to run the command again.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     let Command::Clear { dry_run } = command;
     let mut redis: Redis = config::load("REDIS_")?;

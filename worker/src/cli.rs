@@ -1,4 +1,4 @@
-//! Commands.
+//! The command line and its commands.
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -6,9 +6,9 @@ use shared::{config, runtime::health, storage::schema};
 
 use crate::{cache_admin, dead_letters, rewind, run};
 
-/// Consumes orders from Kafka, persists them to Postgres and writes them through to Redis.
+/// Stores orders from Kafka in Postgres and writes them through to Redis.
 ///
-/// Everything else is configured by environment variables; `.env.example` lists them.
+/// Environment variables configure everything else; `.env.example` lists them.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -18,34 +18,36 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Join the group and work until SIGTERM (the default).
+    /// Consume orders until SIGTERM (the default).
     Run,
-    /// Bring the database schema to the version that this worker needs.
+    /// Migrate the database schema to the version that this worker needs.
     Migrate {
-        /// Undo the newest N migrations instead.
+        /// Revert the newest N migrations instead.
         #[arg(long, value_name = "N")]
         down: Option<usize>,
     },
-    /// Look at the dead letter topic, or send its records back.
+    /// List dead letters, or send them back to their source topics.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
-    /// Set the group back in time, after Postgres was restored from a backup. Every worker must be stopped.
+    /// Set the group's offsets back in time, after Postgres was restored from a backup.
+    ///
+    /// Stop every worker first.
     Rewind(rewind::Rewind),
-    /// Look after what is in Redis.
+    /// Manage the orders that Redis caches.
     #[command(subcommand)]
     Cache(cache_admin::Command),
-    /// Ask a running worker whether it is ready; exit code 0 if it is.
+    /// Check whether a running worker is ready; the exit code is 0 if it is.
     Health {
-        /// Ask whether it is alive instead.
+        /// Check whether it is alive instead.
         #[arg(long)]
         live: bool,
     },
 }
 
-/// Does what the command line says.
+/// Runs the command that `cli` names.
 ///
 /// # Errors
-/// What stops the command, in words for whoever called it.
+/// When the command fails. The error is written for the operator who ran it.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => runtime()?.block_on(run::run()),

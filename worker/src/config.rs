@@ -1,25 +1,27 @@
-//! Configuration of the worker's own (`WORKER_*`).
+//! The worker's own configuration (`WORKER_*`).
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use shared::config::{self, ConfigError, byte_size};
 
-/// `WORKER_*`: how records are batched.
+/// `WORKER_*`: batching, strict fields, shutdown.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct Worker {
-    /// Most records in one transaction.
+    /// Maximum records in one batch.
     pub batch_size: usize,
-    /// Most bytes of values in one transaction; a single larger record goes alone.
+    /// Size in bytes of keys, values and headers at which a batch is full. The last record may
+    /// exceed it.
     #[serde(deserialize_with = "byte_size")]
     pub batch_max_bytes: usize,
-    /// How long a batch waits for more records while another is being written; an idle worker never waits.
+    /// How long a batch waits for more records while another one is being written. An idle worker
+    /// never waits.
     #[serde(with = "humantime_serde")]
     pub batch_linger: Duration,
-    /// Refuse documents with fields that the order does not have.
+    /// Whether to reject orders with unknown fields.
     pub strict_fields: bool,
-    /// How long a shutdown may take.
+    /// Time limit for a shutdown.
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
 }
@@ -28,7 +30,7 @@ impl Worker {
     /// Reads `WORKER_*`.
     ///
     /// # Errors
-    /// Names the variable that cannot be read or can never work.
+    /// Names the variable that is malformed or zero.
     pub fn load() -> Result<Self, ConfigError> {
         let worker: Self = config::load("WORKER_")?;
         let needed = [

@@ -1,4 +1,4 @@
-//! `worker dead-letters`: look at the dead letter topic, or send its records back to where they came from.
+//! `worker dead-letters`: lists dead letters, or sends them back to their source topics.
 
 use std::ops::ControlFlow;
 
@@ -14,40 +14,42 @@ use crate::kafka::dead_letter::{DeadLetter, Reader, Replay};
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print one line for each dead letter: where it stands, why, and where it came from.
+    /// Print one line per dead letter: its position, its reason and its source.
     List {
-        /// Which of them.
+        /// The dead letters to select.
         #[command(flatten)]
         selection: Selection,
     },
-    /// Send dead letters back to the topics that they came from. They keep their versions, so that nothing that came
-    /// later is overwritten; and they stay in the dead letter topic.
+    /// Send dead letters back to their source topics.
+    ///
+    /// They keep their versions, so they never overwrite newer data. They also stay in the dead
+    /// letter topic.
     Replay {
-        /// Which of them.
+        /// The dead letters to select.
         #[command(flatten)]
         selection: Selection,
-        /// Give them the version of a new record: the old record wins.
+        /// Send them as new records: the old record then wins over newer data.
         #[arg(long)]
         as_new: bool,
-        /// Only say what would be sent.
+        /// Only print what would be sent.
         #[arg(long)]
         dry_run: bool,
     },
 }
 
-/// Which dead letters.
+/// The dead letters to select.
 #[derive(Debug, Args)]
 pub struct Selection {
-    /// Only those with this reason, such as `rejected_by_database`.
+    /// Only dead letters with this reason, such as `rejected_by_database`.
     #[arg(long)]
     reason: Option<String>,
-    /// Only those in this partition of the dead letter topic.
+    /// Only dead letters in this partition of the dead letter topic.
     #[arg(long)]
     partition: Option<i32>,
-    /// Only the one at this offset (of each partition).
+    /// Only the dead letter at this offset (of each partition).
     #[arg(long)]
     offset: Option<i64>,
-    /// At most so many.
+    /// Maximum number of dead letters.
     #[arg(long)]
     limit: Option<u64>,
 }
@@ -70,13 +72,13 @@ impl Selection {
     }
 }
 
-/// Does what the command line says.
+/// Runs `command`.
 ///
 /// # Errors
 /// When no broker answers, or a record was not acknowledged.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     let kafka: Kafka = config::load("KAFKA_")?;
-    // Reading blocks its thread; sending needs the runtime.
+    // Reading blocks its thread, and sending needs the runtime.
     tokio::task::spawn_blocking(move || match command {
         Command::List { selection } => list(&kafka, &selection),
         Command::Replay {
@@ -169,7 +171,7 @@ fn line(letter: &DeadLetter) -> String {
         }
         _ => ("-".to_owned(), "-".to_owned()),
     };
-    // A key that is no uid may be anything, also somebody's address.
+    // Do not print a key that is not a uid: it may hold personal data, such as an address.
     let key = match record.key.as_deref() {
         None => "-".to_owned(),
         Some(key) => match str::from_utf8(key).map(OrderUid::parse) {

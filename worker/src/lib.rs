@@ -1,13 +1,14 @@
-//! The worker: consumes orders from Kafka, persists them to Postgres and writes them through to Redis.
+//! The worker: stores orders from Kafka in Postgres and writes them through to Redis.
 //!
 //! | module | responsibility |
 //! |---|---|
 //! | [`kafka`] | mechanism: the only files that know librdkafka |
-//! | [`pipeline`] | policy: what becomes of a record, and when it counts as finished |
-//! | [`repair`] | keeps Redis equal to Postgres after something went wrong |
-//! | [`run`] | wires them together, starts and stops them in order |
-//! | [`restored`] | notices a Postgres that was restored from a backup |
-//! | [`cli`], [`dead_letters`], [`rewind`], [`cache_admin`], [`config`], [`metrics`] | commands, configuration, metrics |
+//! | [`pipeline`] | policy: what happens to a record, and when it counts as finished |
+//! | [`repair`] | repairs Redis from Postgres after a failed or lost write |
+//! | [`run`] | wires the modules together; starts and stops them in order |
+//! | [`restored`] | detects a Postgres that was restored from a backup |
+//! | [`cli`], [`dead_letters`], [`rewind`], [`cache_admin`] | commands |
+//! | [`config`], [`metrics`] | configuration, metrics |
 
 pub mod cache_admin;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The worker's metrics, all in one place.
+//! The worker's metrics.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,18 +13,18 @@ use shared::{
 
 use crate::pipeline::waits::{Wait, Waits};
 
-/// How a record ended.
+/// The outcome of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is the newest version of its order.
+    /// It is now the newest version of its order.
     Stored,
     /// It erased its order.
     Erased,
     /// It lost to the same or a newer version.
     Stale,
-    /// Decoding, size, time or a rule refused it.
+    /// Rejected for its size, time, encoding or a rule of a field.
     Invalid,
-    /// The database refused it.
+    /// Rejected by Postgres.
     Failed,
 }
 
@@ -37,7 +37,7 @@ impl Outcome {
         Self::Failed,
     ];
 
-    /// Its name in metrics and spans.
+    /// Returns its name in metrics and spans.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -49,8 +49,8 @@ impl Outcome {
     }
 }
 
-/// Codes of `worker_fetch_errors_total` that start at zero: an outage, and batches that no retry can read. Others appear with
-/// their first error.
+/// Codes of `worker_fetch_errors_total` that start at zero: an outage, and batches that no retry
+/// can read. Other codes appear with their first error.
 const FETCH_ERRORS: [&str; 4] = [
     "AllBrokersDown",
     "BadCompression",
@@ -58,14 +58,14 @@ const FETCH_ERRORS: [&str; 4] = [
     "InvalidMessage",
 ];
 
-/// Where the time of a batch goes.
+/// A stage of a batch, whose time is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Lookup, writing and COMMIT in Postgres, retries included.
+    /// Lookup, write and COMMIT in Postgres, including retries.
     Persist,
-    /// Compare-and-set in Redis, marks for repair included.
+    /// Compare-and-set in Redis, including repair marks.
     WriteThrough,
-    /// Waiting for the dead letter topic.
+    /// Sending to the dead letter topic, including retries.
     DeadLetter,
 }
 
@@ -79,7 +79,7 @@ impl Stage {
     }
 }
 
-/// The instruments; clones share them.
+/// The instruments. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     messages: Counter<u64>,
@@ -211,7 +211,8 @@ impl Metrics {
         self.offset_gap.add(count, &[]);
     }
 
-    /// Counts how often a partition went back.
+    /// Counts the times that a partition turned out to have another log and was read from its
+    /// beginning.
     pub fn partition_went_back(&self, partition: i32, times: u64) {
         self.went_back
             .add(times, &[KeyValue::new("partition", i64::from(partition))]);
@@ -240,7 +241,7 @@ impl Metrics {
         self.batch_size.record(records as u64, &[]);
     }
 
-    /// Records what a batch took in one stage.
+    /// Records the time of a batch in one stage.
     pub fn stage(&self, stage: Stage, duration: Duration) {
         self.batch_duration.record(
             duration.as_secs_f64(),
@@ -248,12 +249,12 @@ impl Metrics {
         );
     }
 
-    /// Records how long a record took since its timestamp.
+    /// Records the time from a record's timestamp to its finished write, in seconds.
     pub fn end_to_end(&self, seconds: f64) {
         self.end_to_end.record(seconds, &[]);
     }
 
-    /// Records how long what was committed took to be what every reader gets.
+    /// Records the time from a COMMIT until every reader gets what it changed.
     pub fn visible(&self, delay: Duration) {
         self.visibility.record(delay.as_secs_f64(), &[]);
     }
@@ -263,9 +264,9 @@ impl Metrics {
         self.repair_age.record(age.as_secs_f64(), &[]);
     }
 
-    /// Shows what the pipeline waits for, whenever somebody looks.
+    /// Exports the current waits of the pipeline at each scrape.
     pub fn show_waits(&self, waits: Arc<Waits>) {
-        // Belongs to the meter from now on; the handle is of no use.
+        // The meter keeps the instrument; the handle is not needed.
         let _registered = meter()
             .u64_observable_gauge("worker_waiting")
             .with_description("Batches that wait, by what for")

@@ -1,5 +1,7 @@
-//! Keeps Redis equal to Postgres after something went wrong: writes that failed (marks), and a Redis that came back with
-//! older content (watermark). Every worker looks once a second; doing the same repair twice is harmless.
+//! Repairs Redis from Postgres: orders whose write failed (repair marks), writes that a dead or
+//! frozen worker left behind, and a Redis that returned with older content (watermark).
+//!
+//! Every worker looks once a second. It is harmless if two workers do the same repair.
 
 mod verdict;
 
@@ -26,45 +28,47 @@ use crate::{
 };
 use verdict::{Seen, Verdict, judge};
 
-/// A write to Redis that has been under way for so long was left behind. Less than what the api takes for overdue, and far
-/// more than a write takes.
+/// A write to Redis that has been under way for longer than this is abandoned. Shorter than the
+/// time after which the api bypasses Redis, and far longer than a write takes.
 const ABANDONED: Duration = Duration::from_secs(2);
-/// Abandoned writes that are looked at at once; each has as many orders as a batch at most.
+/// Maximum abandoned writes per query. Each has at most as many orders as a batch.
 const WRITES: u32 = 16;
-/// How often Redis is looked after.
+/// Interval at which a worker looks at Redis.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// After so many looks the name of the server is resolved again, in case it has moved and the old one still answers.
+/// Every so many looks, the worker resolves the name of the server again, in case it moved and the
+/// old server still answers.
 const RESOLVE_AGAIN: u32 = 15;
-/// Marks that are looked at at once.
+/// Maximum repair marks per query.
 const MARKS: u32 = 500;
-/// When more orders changed than this, what Redis holds is deleted instead of rewritten, and the api passes it by
-/// meanwhile.
+/// If more orders changed than this, a worker deletes our keys in Redis instead of rewriting them.
+/// The api bypasses Redis meanwhile.
 const MAX_REWRITES: u32 = 100_000;
-/// Between the time that a row carries (its transaction's start) and its arrival in Redis lie the deadlines of one
-/// transaction and of one write; a write that takes longer is marked. Trebled, for processes that stall.
+/// How far before the watermark a rewrite begins. A row carries the start time of its transaction;
+/// it reaches Redis within the deadlines of one transaction and one Redis write, or is marked. This
+/// is three times their sum, because processes may stall.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// Looks after Redis.
+/// Repairs Redis once a second.
 pub struct Repair {
-    /// Where the truth is.
+    /// Holds the orders.
     pub postgres: Postgres,
-    /// What is to be equal to it.
+    /// Redis, which must equal Postgres.
     pub cache: Cache,
-    /// How orders get there.
+    /// Writes orders to Redis.
     pub write_through: WriteThrough,
     /// Whether Redis answers.
     pub redis: Dependency,
     /// Whether Postgres answers.
     pub database: Dependency,
-    /// Where the age of the oldest mark is shown.
+    /// Shows the age of the oldest repair mark.
     pub metrics: Metrics,
-    /// Repairs that fail.
+    /// Limits the log of repairs that fail.
     pub outage: OutageLog,
-    /// Watermarks that Redis evicts.
+    /// Limits the log of watermarks that Redis evicts.
     pub evictions: OutageLog,
 }
 
-/// A repair that has to be tried again.
+/// A repair that failed and is retried.
 #[derive(Debug, thiserror::Error)]
 enum RepairError {
     #[error(transparent)]
@@ -85,12 +89,12 @@ impl RepairError {
     }
 }
 
-/// What this worker knows of Redis, from one look to the next.
+/// What this worker remembers of Redis between two looks.
 #[derive(Default)]
 struct Knowledge {
-    /// How this worker last saw it when it was complete.
+    /// Redis as this worker last saw it complete.
     seen: Option<Seen>,
-    /// Where the last look at the marks ended.
+    /// The mark at which the last look ended.
     last_mark: Option<RepairMark>,
     looks: u32,
 }
@@ -104,7 +108,8 @@ impl Repair {
         let mut policy_checked = false;
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let step = async {
-                // Before Redis: the watermark there is never behind what Postgres has recorded of it.
+                // Look at Postgres before Redis: a worker moves the watermark before it records it
+                // in Postgres, so the watermark is never behind the record.
                 let recorded = self.look_at_postgres().await;
                 if !policy_checked {
                     policy_checked = self.check_policy().await;
@@ -117,7 +122,7 @@ impl Repair {
         }
     }
 
-    /// What Postgres knows of Redis; none if it does not answer.
+    /// Returns what Postgres records about Redis; none if Postgres does not answer.
     async fn look_at_postgres(&self) -> Option<CacheKnowledge> {
         let answer = self.postgres.cache_knowledge().await;
         if let Ok(known) = &answer {
@@ -132,7 +137,7 @@ impl Repair {
         answer.ok()
     }
 
-    /// One look at Redis, and the repair that it asks for.
+    /// Looks at Redis once, and makes the repair that it needs.
     async fn step(&self, knowledge: &mut Knowledge, recorded: Option<CacheKnowledge>) {
         let recorded = recorded.map(|known| known.complete);
         let state = self.look(knowledge, recorded.as_ref().and_then(Option::as_ref));
@@ -169,8 +174,9 @@ impl Repair {
         }
     }
 
-    /// The state of a Redis that accepts writes. If another server answers than before, every connection is replaced first:
-    /// the others in the pool may still lead to the old one.
+    /// Returns the state of a Redis that accepts writes; none if it does not answer or rejects
+    /// writes. If another server answers than before, every connection is replaced first, because
+    /// others in the pool may still lead to the old server.
     async fn look(
         &self,
         knowledge: &mut Knowledge,
@@ -205,7 +211,7 @@ impl Repair {
         }
     }
 
-    /// Makes Redis equal to Postgres; returns up to which moment it is.
+    /// Makes Redis equal to Postgres; returns the moment up to which it is.
     async fn repair(
         &self,
         verdict: Verdict,
@@ -230,8 +236,8 @@ impl Repair {
         Ok(advanced)
     }
 
-    /// Writes to Redis what changed in Postgres from `since` on, and moves `watermark` to now. Without such a moment, or if
-    /// too much changed, our entries are deleted.
+    /// Writes to Redis what changed in Postgres from `since` on, and moves `watermark` to now. If
+    /// `since` is none or too much changed, deletes our entries instead.
     async fn catch_up(
         &self,
         watermark: Option<Watermark>,
@@ -274,12 +280,13 @@ impl Repair {
                 );
             }
         }
-        // If another worker was faster, the watermark has moved already; the next look reads it.
+        // If another worker was faster, the watermark has already moved. The next look reads it.
         self.cache.move_watermark(watermark, now).await?;
         Ok(now)
     }
 
-    /// Finishes what a worker that died, or stands still, has begun: what it replaced in Postgres is older in Redis.
+    /// Finishes the writes of a worker that died or froze between COMMIT and its Redis write. Redis
+    /// holds older versions of these orders.
     async fn finish_abandoned(&self) -> Result<(), RepairError> {
         let mut pace = Pace::default();
         loop {
@@ -302,7 +309,7 @@ impl Repair {
         }
     }
 
-    /// Writes to Redis what Postgres holds of `uids`; returns those that could not be written.
+    /// Writes to Redis what Postgres holds of `uids`; returns the orders that could not be written.
     async fn rewrite(&self, uids: &[OrderUid], pace: &mut Pace) -> Result<Unwritten, StorageError> {
         let (mut failed, mut left) = (Unwritten::default(), uids);
         while let Some(step) = pace.step(&mut left) {
@@ -314,12 +321,14 @@ impl Repair {
         Ok(failed)
     }
 
-    /// Repairs what is marked, oldest first, beginning behind `last`. Marks of which Redis takes nothing end the look, for it
-    /// would take nothing of the others, either; the next look goes on behind them, so that what cannot be written does not
-    /// keep the rest waiting.
+    /// Repairs marked orders, oldest mark first, starting after `last`.
+    ///
+    /// The look ends at a set of marks of which Redis accepts none, because it would accept no
+    /// others either. The next look starts after them, so that orders that cannot be written do not
+    /// delay the rest.
     async fn repair_marks(&self, last: &mut Option<RepairMark>) -> Result<(), RepairError> {
         let mut pace = Pace::default();
-        // Counted and not kept: there may be a mark for each order of a long outage.
+        // Only count the failures: a long outage may leave a mark for each order.
         let (mut unrepaired, mut error) = (0, None);
         loop {
             let mut marks = self.postgres.repair_marks(last.as_ref(), MARKS).await?;
@@ -348,8 +357,9 @@ impl Repair {
         }
     }
 
-    /// Moves the watermark from `from` to now, or to the oldest mark if there is one again, and not below `until`. Records
-    /// that in Postgres for other processes; returns up to which moment this worker knows Redis to be complete.
+    /// Moves the watermark from `from` to now, or to the oldest mark or note if there is one, but
+    /// never below `until`. Records that in Postgres for other processes. Returns the moment up to
+    /// which this worker knows Redis to be complete.
     async fn advance(
         &self,
         from: Option<Watermark>,
@@ -359,7 +369,7 @@ impl Repair {
         let reached = self.postgres.repaired_up_to().await?;
         let reached = reached.max(DatabaseTime(until));
         if !self.cache.move_watermark(from, reached.0).await? {
-            // Another worker moved it further.
+            // Another worker has already moved it.
             return Ok(until);
         }
         self.postgres

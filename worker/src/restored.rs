@@ -1,9 +1,10 @@
-//! Notices a Postgres that was restored from a backup: the group has finished records that it does not hold.
+//! Detects a Postgres that was restored from a backup: it lacks records that the group has
+//! finished.
 //!
-//! Whatever lies below a committed offset is in Postgres, in that version or a newer one, unless it was dead-lettered. So
-//! of each partition the newest records that are orders or erasures are looked up by their uid: an index lookup for each,
-//! whatever the size of the tables. A few in a row have to be missing, for a single one may have been refused by the
-//! database.
+//! Every record below a committed offset is in Postgres, in that version or a newer one, unless it
+//! was dead-lettered. So the worker takes the newest valid orders and erasures of each partition
+//! and looks up their uids. Each lookup uses an index, so its cost does not depend on the size of
+//! the tables. Several in a row must be missing, because Postgres may have rejected a single one.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,12 +18,13 @@ use shared::{
 
 use crate::kafka::{self, Offsets, Record, dead_letter::REPLAY_VERSION};
 
-/// How many of a partition's newest finished records are looked at.
+/// Number of newest finished records that the worker reads in each partition.
 const NEWEST: i64 = 20;
-/// How many of them that can be stored must be missing in a row, where there are so many.
+/// Number of valid records in a row that must be missing; all of them, if there are fewer.
 const MISSING: usize = 3;
 
-/// Looks until it has seen, and says so loudly where Postgres lacks what the group has finished.
+/// Checks once, retrying until Kafka and Postgres answer. Logs an error if Postgres lacks what the
+/// group has finished.
 pub async fn look(kafka: &Kafka, postgres: &Postgres, fields: ForeignFields) {
     let mut backoff = Backoff::default();
     let partitions = loop {
@@ -51,10 +53,10 @@ pub async fn look(kafka: &Kafka, postgres: &Postgres, fields: ForeignFields) {
     );
 }
 
-/// Of a partition the newest finished versions, lowest offset first.
+/// The newest finished versions of each partition, lowest offset first.
 type Finished = BTreeMap<i32, Vec<(OrderUid, Version)>>;
 
-/// The partitions whose newest finished records are missing in Postgres.
+/// Returns the partitions whose newest finished records are missing in Postgres.
 async fn missing(
     kafka: &Kafka,
     postgres: &Postgres,
@@ -78,7 +80,8 @@ fn newest_finished(kafka: &Kafka, fields: ForeignFields) -> anyhow::Result<Finis
         .partitions()?
         .into_iter()
         .filter_map(|offsets| {
-            // Beyond the end: the topic was made anew, and the group begins anew, too.
+            // The offset is beyond the end: the topic was recreated, so the group starts again,
+            // too.
             let end = offsets.committed.filter(|end| *end <= offsets.end)?;
             let start = (end - NEWEST).max(offsets.log_start);
             Some((offsets.partition, start..end))
@@ -97,8 +100,8 @@ fn newest_finished(kafka: &Kafka, fields: ForeignFields) -> anyhow::Result<Finis
     Ok(finished)
 }
 
-/// The version that the record gave to its order; none where it is no order, or may have carried the version of another
-/// record.
+/// Returns the version that the record gave to its order. None if it is not an order or was
+/// replayed, because a replay may carry the version of another record.
 fn version_of(record: &Record, fields: ForeignFields) -> Option<(OrderUid, Version)> {
     if record.header(REPLAY_VERSION).is_some() {
         return None;
@@ -144,14 +147,14 @@ mod tests {
         };
         let stored = HashMap::from([
             (uid("u1"), version(1)),
-            // Changed since.
+            // Changed since the record.
             (uid("u2"), version(9)),
             // As it was at the time of the backup.
             (uid("u3"), version(0)),
         ]);
         for (offsets, expected) in [
             (&[3, 4, 5][..], &[0][..]),
-            // It may have been refused by the database.
+            // Postgres may have rejected record 4.
             (&[1, 2, 4], &[]),
             (&[1, 4, 5], &[]),
             (&[2], &[]),

@@ -1,4 +1,5 @@
-//! `worker rewind`: sets the group back in time, so that it reads again what a restored Postgres lacks.
+//! `worker rewind`: sets the group's offsets back in time, so that workers read again what a
+//! restored Postgres lacks.
 
 use std::{collections::HashMap, time::SystemTime};
 
@@ -9,15 +10,17 @@ use shared::config::{self, Kafka};
 
 use crate::kafka::{Offsets, PartitionOffsets};
 
-/// How far back.
+/// How far back to set the offsets.
 #[derive(Debug, Args)]
 pub struct Rewind {
-    /// The first record at or after this time is the next to be read, in each partition: an RFC 3339 time such as
-    /// 2026-01-31T12:00:00Z, or how long ago, such as 2h. Too early does no harm: what Postgres holds already is refused
-    /// as not newer. No partition is ever moved forward, for that would skip records.
+    /// Read each partition again from its first record at or after this time: an RFC 3339 time such
+    /// as 2026-01-31T12:00:00Z, or a duration before now, such as 2h.
+    ///
+    /// An earlier time only takes longer: Postgres rejects versions that it already holds. No
+    /// partition is moved forward, because that would skip records.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: DateTime<Utc>,
-    /// Only say what would be set.
+    /// Only print what would be set.
     #[arg(long)]
     dry_run: bool,
 }
@@ -39,10 +42,11 @@ fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     Ok(time)
 }
 
-/// Does what the command line says.
+/// Runs `worker rewind`.
 ///
 /// # Errors
-/// When no broker answers, or the group has members: they would go on where they are and commit that.
+/// When no broker answers, or the group has members: they would continue at their own offsets and
+/// commit those.
 pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
     let kafka: Kafka = config::load("KAFKA_")?;
     let offsets = Offsets::new(&kafka)?;
@@ -93,15 +97,15 @@ pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is to become of a partition.
+/// A partition and its new offset.
 struct Step {
     offsets: PartitionOffsets,
-    /// Its first record at or after the time.
+    /// The offset of its first record at or after the time.
     at: Option<i64>,
 }
 
 impl Step {
-    /// Where it is set to; none where it stays.
+    /// Returns the offset to set; none if the partition stays where it is.
     fn target(&self) -> Option<i64> {
         self.at.filter(|at| Some(*at) < self.offsets.committed)
     }
@@ -113,8 +117,8 @@ impl Step {
         }
     }
 
-    /// Whether records that were sent at or after the time may have been deleted from Kafka: the log begins with one that
-    /// is not older, and it did not always begin there.
+    /// Returns whether Kafka may have deleted records that were sent at or after the time: the log
+    /// begins with a record that is not older, and it did not always begin there.
     fn begins_too_late(&self) -> bool {
         let PartitionOffsets { log_start, end, .. } = self.offsets;
         log_start > 0 && self.at.unwrap_or(end) == log_start
@@ -140,7 +144,8 @@ fn print(steps: &[Step]) {
     println!("{again} records to be read again");
 }
 
-/// What retention has taken cannot be read again: said with the time from which on each partition is whole.
+/// Prints a warning for each partition with deleted records, which cannot be read again. The
+/// warning names the time from which the partition is complete.
 fn complain_of_what_is_gone(
     offsets: &Offsets,
     steps: &[Step],
@@ -205,9 +210,9 @@ mod tests {
             (Some(80), Some(30), Some(30), 50),
             (Some(80), Some(80), None, 0),
             (Some(80), Some(90), None, 0),
-            // Nothing was sent since.
+            // No record was sent since.
             (Some(80), None, None, 0),
-            // It begins at the first record by itself.
+            // Without a committed offset, the group starts at the first record anyway.
             (None, Some(30), None, 0),
         ] {
             let step = step(0, 100, committed, at);
@@ -222,7 +227,7 @@ mod tests {
     #[test]
     fn a_log_that_begins_after_the_time_has_lost_something() {
         assert!(step(20, 100, Some(80), Some(20)).begins_too_late());
-        // Emptied altogether.
+        // Every record was deleted.
         assert!(step(100, 100, Some(100), None).begins_too_late());
         assert!(!step(20, 100, Some(80), Some(21)).begins_too_late());
         assert!(!step(20, 100, Some(100), None).begins_too_late());

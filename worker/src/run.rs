@@ -36,32 +36,38 @@ use crate::{
     restored,
 };
 
-/// Unfinished records may take so many times the bytes of one batch: one in Postgres or on its way to Redis, and one that
-/// gathers. Only large records ever need that much, and each of their bytes is held some five times: as the record, the order,
-/// the row, the document, the command. Three times came to 259 MiB on a busy machine, and 256 MiB are promised.
+/// Memory for unfinished records, as a multiple of the maximum bytes of a batch: one batch is being
+/// written to Postgres or Redis while another one gathers.
+///
+/// Only large records need that much. Each of their bytes is held about five times: as the record,
+/// the order, the row, the document and the Redis command. A factor of 3 used 259 MiB on a busy
+/// machine; the promised limit is 256 MiB.
 const MEMORY_IN_BATCHES: usize = 2;
 
-/// With lag and without a known wait, so long without progress means that the process is stuck.
+/// The process counts as stuck after this time without progress, if it has lag and no known wait.
 const STALL: Duration = Duration::from_secs(30);
 
-/// How long a revoked partition may be drained, as a part of the session timeout: the group waits for us.
+/// A revoked partition is drained for at most the session timeout divided by this: the rest of the
+/// group waits meanwhile.
 const DRAIN_PART: u32 = 2;
 
-/// What a shutdown needs besides draining: committing, leaving the group, closing.
+/// Time that a shutdown needs after draining: to commit, leave the group and close.
 const LEAVE: Duration = Duration::from_secs(10);
 
-/// The breaker starts open when so many of the newest dead letters of a partition are rows that the database refused, and
-/// the first record from the future stops the worker when so many are such records. A single one has no consequence.
+/// Number of recent dead letters with the same reason, over all partitions, that makes a starting
+/// worker careful. If they are rows that Postgres rejected, the breaker starts open. If they are
+/// records from the future, the first such record stops the worker. A single dead letter has no
+/// effect.
 const TELLING_REFUSALS: usize = 10;
-/// How often the clock of Postgres is read.
+/// Interval at which the worker reads the clock of Postgres.
 const COMPARE_CLOCKS: Duration = Duration::from_secs(10);
-/// How many of a partition's newest dead letters are looked at.
+/// How many of the newest dead letters the worker reads from each partition.
 const LATELY: i64 = 200;
 
-/// Runs a worker until SIGTERM or SIGINT.
+/// Runs a worker until SIGTERM or SIGINT. Waits for a service that does not answer.
 ///
 /// # Errors
-/// When a variable is malformed or the admin port is taken. A service that does not answer is waited for.
+/// When a variable is malformed or the admin port is in use.
 pub async fn run() -> anyhow::Result<()> {
     let worker = Worker::load()?;
     let kafka: Kafka = config::load("KAFKA_")?;
@@ -101,7 +107,8 @@ pub async fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for Postgres with the right schema and for Kafka with its topics; returns what the newest dead letters are.
+/// Waits until Postgres has the schema and Kafka has the topics; returns what the newest dead
+/// letters are.
 async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> Lately {
     wait_for_schema(postgres, health).await;
     if let Ok(false) = postgres.gives_up_locks().await {
@@ -114,14 +121,14 @@ async fn prepare(postgres: &Postgres, kafka: &Kafka, health: &Health) -> Lately 
         true => create_topics(kafka, health).await,
         false => Vec::new(),
     };
-    // A topic that did not exist holds no dead letters.
+    // A topic that was just created holds no dead letters.
     match created.contains(&kafka.dead_letter_topic) {
         true => Lately::default(),
         false => dead_lettered_lately(kafka).await,
     }
 }
 
-/// Creates the topics that do not exist, as soon as Kafka answers; returns the names of those that it created.
+/// Creates the topics that do not exist, retrying until Kafka answers; returns their names.
 async fn create_topics(kafka: &Kafka, health: &Health) -> Vec<String> {
     let mut backoff = Backoff::default();
     loop {
@@ -139,7 +146,8 @@ async fn create_topics(kafka: &Kafka, health: &Health) -> Vec<String> {
     }
 }
 
-/// Beside the start, which need not wait for it: whatever is finished meanwhile is stored first.
+/// Checks in the background whether Postgres was restored from a backup. The start need not wait
+/// for it: Postgres stores a record before its offset is stored.
 fn look_back(kafka: &Kafka, postgres: &Postgres, strict: bool, shutdown: CancellationToken) {
     let (kafka, postgres) = (kafka.clone(), postgres.clone());
     let fields = if strict {
@@ -192,18 +200,18 @@ async fn wait_for_schema(postgres: &Postgres, health: &Health) {
         .store(true, std::sync::atomic::Ordering::Relaxed);
 }
 
-/// What many of the newest dead letters are. A worker that is restarted must not dead-letter another hundred records for the
-/// same reason.
+/// The reasons that many of the newest dead letters have. A restarted worker must not dead-letter
+/// another hundred records for the same reason.
 #[derive(Default)]
 struct Lately {
-    /// Rows that the database refused.
+    /// Many are rows that Postgres rejected.
     database_refused: bool,
-    /// Records from the future.
+    /// Many are records from the future.
     future: bool,
 }
 
-/// Reads the newest dead letters. Both are true where that fails: a breaker that opened without need costs a trial with one
-/// order.
+/// Reads the newest dead letters. If that fails, both fields are true: a breaker that opens without
+/// need only costs a trial with one order.
 async fn dead_lettered_lately(kafka: &Kafka) -> Lately {
     let kafka = kafka.clone();
     let look = move || {
@@ -226,7 +234,8 @@ async fn dead_lettered_lately(kafka: &Kafka) -> Lately {
     })
 }
 
-/// Compares this worker's clock with that of Postgres, now and then every ten seconds.
+/// Compares this worker's clock with that of Postgres: once now, then every ten seconds in the
+/// background until `shutdown`.
 async fn compare_clocks(clock: &Arc<Clock>, postgres: &Postgres, shutdown: CancellationToken) {
     observe(clock, postgres).await;
     let (clock, postgres) = (Arc::clone(clock), postgres.clone());
@@ -238,7 +247,8 @@ async fn compare_clocks(clock: &Arc<Clock>, postgres: &Postgres, shutdown: Cance
     }));
 }
 
-/// Without an answer, the one before it stays: time goes on from there.
+/// Reads the clock of Postgres. If that fails, the previous reading stays in use and advances with
+/// local time.
 async fn observe(clock: &Clock, postgres: &Postgres) {
     match postgres.now().await {
         Ok(DatabaseTime(micros)) => {
@@ -248,7 +258,8 @@ async fn observe(clock: &Clock, postgres: &Postgres) {
     }
 }
 
-/// Works until `shutdown`, then stops in order: intake, what is under way, offsets, group, dead letters.
+/// Works until `shutdown`, then stops in order: intake, batches under way, offsets, group, dead
+/// letters.
 async fn work(
     worker: Worker,
     kafka: Kafka,
@@ -305,11 +316,13 @@ async fn work(
 
     shutdown.cancelled().await;
     started.poller.stop().await;
-    // The group is left: what is still under way now waits for a service that is down, and is read again by others.
+    // The worker has left the group. A batch that is still under way waits for a service that is
+    // down; other workers read its records again.
     let batches = pipeline.abort_handle();
     if tokio::time::timeout(CLOSE, pipeline).await.is_err() {
         tracing::warn!("records were still under way; they will be read again");
-        // Or the end of the runtime would cancel a batch first, and the pipeline would take that for a panic and abort.
+        // Abort the pipeline before the runtime ends. The runtime could cancel a batch first; the
+        // pipeline would take that for a panic and abort the process.
         batches.abort();
     }
     repairing.await?;
@@ -319,12 +332,14 @@ async fn work(
     Ok(())
 }
 
-/// How long each part may take to close once the group is left; nothing depends on it any more.
+/// Time limit for closing each part after the worker has left the group. Nothing depends on these
+/// parts any more.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// What the probes answer from.
+/// The state that the probes report.
 struct Health {
-    /// For how long the poll thread may give no sign of life: a rebalance hook waits for the pipeline and the broker.
+    /// How long the poll thread may give no sign of life. A rebalance callback waits for the
+    /// pipeline and the broker.
     silence: Duration,
     schema: std::sync::atomic::AtomicBool,
     group: Arc<GroupState>,
@@ -356,9 +371,13 @@ impl Health {
         }
     }
 
-    /// Red when there is lag that can be read and, for 30 s, neither progress nor a known reason to wait; and when the poll
-    /// thread, which knows the lag, gives no sign of life. A partition whose fetches fail does not count: another process would
-    /// meet the same batch.
+    /// Reports the process as alive unless it is stalled. It is stalled in two cases:
+    ///
+    /// - For 30 s, there is lag that can be read but neither progress nor a known reason to wait.
+    /// - The poll thread, which measures the lag, gives no sign of life.
+    ///
+    /// A partition whose fetches fail does not count, because another process would fetch the same
+    /// batch.
     fn live(&self) -> Report {
         let stuck = self.group.lagging_for() > STALL && self.waits.idle_for() > STALL;
         let stalled = stuck || self.group.silent_for() > self.silence;
@@ -366,8 +385,8 @@ impl Health {
             .with("progress", if stalled { "stalled" } else { "ok" })
     }
 
-    /// Ready once the schema is right and the group has this worker as a member, with or without partitions, unless it
-    /// has stopped taking work.
+    /// Reports the process as ready if the schema is right, the worker is a member of the group,
+    /// with or without partitions, and it has not stopped processing records.
     fn ready(&self) -> Report {
         let schema = self.schema.load(std::sync::atomic::Ordering::Relaxed);
         let member = self.group.is_member();
@@ -398,7 +417,8 @@ impl Health {
     }
 }
 
-/// Such as `partition 3: BadCompression; partition 5: BadCompression`.
+/// Lists the partitions whose fetches fail, such as
+/// `partition 3: BadCompression; partition 5: BadCompression`.
 fn fetch_errors(group: &GroupState) -> String {
     let errors: Vec<String> = group
         .unreadable()

@@ -1,4 +1,4 @@
-//! The `worker` binary with the faults of `shared::fault` in it, for tests.
+//! The `worker` binary with the injected faults of `shared::fault`, for tests.
 
 use clap::Parser;
 use worker::cli::{self, Cli};

@@ -1,4 +1,4 @@
-//! The partitions that are ours, shared between the poll thread and the pipeline.
+//! The assigned partitions, shared between the poll thread and the pipeline.
 
 use std::{
     collections::HashMap,
@@ -20,14 +20,15 @@ use super::{
     topic_identity::TopicId,
 };
 
-/// The ledger, and the consumer at which its frontier is stored.
+/// The ledger, and the consumer that stores its frontiers.
 pub struct Assignment {
     topic: Arc<str>,
     ledger: Mutex<Ledger>,
-    /// The topic that the offsets of each partition belong to, where it is known.
+    /// The id of the topic that the offsets of each partition belong to, if known.
     ids: Mutex<HashMap<i32, TopicId>>,
     finished: Condvar,
-    /// Weak, for the consumer holds us by its context.
+    /// Weak, because the context of the consumer holds this struct: a strong reference would form a
+    /// cycle.
     consumer: Mutex<Weak<BaseConsumer<Context>>>,
 }
 
@@ -46,7 +47,7 @@ impl Assignment {
         *lock(&self.consumer) = Arc::downgrade(consumer);
     }
 
-    /// Begins an assignment of `partition`, whose offsets belong to the topic `id`.
+    /// Begins an assignment of `partition`. Its offsets belong to the topic with this `id`.
     pub(super) fn assign(&self, partition: i32, id: Option<TopicId>) {
         let mut ledger = lock(&self.ledger);
         ledger.assign(partition);
@@ -57,7 +58,7 @@ impl Assignment {
         };
     }
 
-    /// Ends the assignment of `partitions`: whatever is still under way for them is not stored any more.
+    /// Ends the assignment of `partitions`. Unfinished records of these no longer store an offset.
     pub(super) fn revoke(&self, partitions: &[i32]) {
         let mut ledger = lock(&self.ledger);
         partitions
@@ -66,7 +67,7 @@ impl Assignment {
         self.finished.notify_all();
     }
 
-    /// How many assignments of partitions there have been.
+    /// The number of partition assignments so far.
     pub(super) fn assignments(&self) -> u64 {
         lock(&self.ledger).epochs()
     }
@@ -79,7 +80,7 @@ impl Assignment {
         lock(&self.ledger).receive(partition, epoch, offset)
     }
 
-    /// Waits until everything taken in from `partitions` is finished; false when that took longer than `limit`.
+    /// Blocks until every received record of `partitions` is finished. Returns false after `limit`.
     pub(super) fn wait_until_drained(&self, partitions: &[i32], limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut ledger = lock(&self.ledger);
@@ -99,15 +100,17 @@ impl Assignment {
         true
     }
 
-    /// Notes that records are finished, and stores the frontiers that moved. Under one lock with the rebalance hooks, so
-    /// that nothing is stored for a partition that was given away in between.
-    /// Returns whether any frontier moved.
+    /// Marks records as finished and stores the frontiers that moved. Returns whether any frontier
+    /// moved.
+    ///
+    /// Holds the lock that the rebalance hooks take too, so that it never stores an offset for a
+    /// partition that was revoked meanwhile.
     pub fn finish(&self, tickets: &[Ticket]) -> bool {
         Moment::BeforeOffsetStored.pass();
         let mut ledger = lock(&self.ledger);
         let frontiers = ledger.finish(tickets);
-        // Behind the fence no frontier moves, so the poll thread, which drops the consumer, is never left with a second
-        // owner.
+        // After a revocation no frontier moves, so this thread holds no second reference when the
+        // poll thread drops the consumer.
         if !frontiers.is_empty()
             && let Some(consumer) = lock(&self.consumer).upgrade()
         {
@@ -118,9 +121,9 @@ impl Assignment {
         !frontiers.is_empty()
     }
 
-    /// Stores offsets for the next commit.
+    /// Stores offsets for the next commit. Logs an error and does not retry.
     pub(super) fn store(&self, consumer: &BaseConsumer<Context>, frontiers: &[(i32, i64)]) {
-        // In the smallest scope: a list that is alive when the consumer is dropped hangs the drop.
+        // Keep the scope small: dropping the consumer hangs while such a list is alive.
         let offsets = match self.offsets(frontiers) {
             Ok(offsets) => offsets,
             Err(error) => {
@@ -129,11 +132,12 @@ impl Assignment {
             }
         };
         let stored = match Rule::EpochFence.is_broken() {
-            // librdkafka has a fence of its own, which stores nothing for others' partitions and nothing that goes back.
+            // librdkafka has a fence of its own: it stores no offset for partitions of other
+            // members, and the timer commits no lower offset. An explicit commit bypasses both.
             true => consumer.commit(&offsets, CommitMode::Async),
             false => consumer.store_offsets(&offsets),
         };
-        // The call succeeds when any of them was stored.
+        // The call returns success if at least one offset was stored.
         let refused = offsets
             .elements()
             .iter()
@@ -160,8 +164,8 @@ impl Assignment {
         Ok(offsets)
     }
 
-    /// Of each assigned partition the frontier (none before the first record was finished) and the number of records that
-    /// are taken in and not finished.
+    /// For each assigned partition: its frontier (none before the first record is finished), and
+    /// the number of received records that are not finished.
     pub(super) fn progress(&self) -> Vec<(i32, Option<i64>, usize)> {
         let ledger = lock(&self.ledger);
         ledger

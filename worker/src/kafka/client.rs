@@ -1,4 +1,4 @@
-//! All properties of all Kafka clients, with the reason for each that is not obvious.
+//! The properties of all Kafka clients, each with its reason where that is not obvious.
 
 use std::{process, time::Duration};
 
@@ -16,33 +16,40 @@ use shared::{
 
 use super::complaints;
 
-/// The dead letter topic takes records of this size; what is larger goes there without its value.
+/// Largest record of the dead letter topic. A larger record is sent there without its value.
 pub(super) const DEAD_LETTER_MAX_BYTES: usize = 16 << 20;
-/// The topic takes records of this size, so that one that is too large for an order can be dead-lettered.
+/// Largest record of the topic. It exceeds the largest order, so that an oversized record can be
+/// dead-lettered.
 pub(super) const TOPIC_MAX_BYTES: usize = 8 << 20;
-/// How long librdkafka tries to deliver a dead letter before it says that it could not.
+/// How long librdkafka tries to deliver a record before it reports a failure.
 pub(super) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a client that lives long tells how it is.
+/// Interval of the statistics of a long-lived client.
 const STATISTICS_MS: &str = "1000";
 
-/// What a consumer reads ahead; the default of 64 MiB is memory for nothing.
+/// Prefetch limit of a consumer. The default of 64 MiB uses more memory without benefit.
 const QUEUED_KIB: &str = "16384";
 
-/// The unpacked size up to which a batch of records can be read whatever its codec, and a worker keeps its memory promise.
+/// The largest unpacked batch that is readable with every codec. A worker keeps its memory promise
+/// up to this size.
 const UNPACKED_MAX_BYTES: usize = 48 << 20;
 
-/// librdkafka unpacks zstd into a buffer of at most this size. Where the batch does not state its unpacked size it tries buffers
-/// that triple, and gives up beyond the limit ([librdkafka 5260]), so that only a third of the limit is sure to fit. Other codecs
-/// have no limit. An answer of this size is still accepted; 336 MiB is what a TLS alert looks like on a plaintext connection.
+/// The largest buffer into which librdkafka unpacks zstd. Other codecs have no limit.
+///
+/// If a batch does not state its unpacked size, librdkafka tries buffers that triple in size, and
+/// fails beyond the limit ([librdkafka 5260]). So only a third of the limit is certain to fit.
+///
+/// librdkafka also accepts a response of this size. The limit stays below 336 MiB: a TLS alert on a
+/// plaintext connection reads as a response of that size.
 ///
 /// [librdkafka 5260]: https://github.com/confluentinc/librdkafka/issues/5260
 const RECEIVE_MAX_BYTES: usize = 3 * UNPACKED_MAX_BYTES;
 
-/// How long a member may take to learn of a rebalance. The broker answers a heartbeat without touching its disk.
+/// Upper limit of the heartbeat interval. A member learns of a rebalance at its next heartbeat. The
+/// broker answers a heartbeat without disk access.
 const HEARTBEAT_MS: u128 = 250;
 
-/// The name of this process towards brokers and in dead letters: host name and process id.
+/// Returns the name of this process for brokers and dead letters: host name and process id.
 pub fn client_id() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
@@ -53,7 +60,7 @@ pub fn client_id() -> String {
     )
 }
 
-/// Which variable a property comes from.
+/// The environment variable that sets each property.
 const VARIABLES: [(&str, &str); 8] = [
     ("bootstrap.servers", "KAFKA_BROKERS"),
     ("group.id", "KAFKA_GROUP_ID"),
@@ -65,10 +72,10 @@ const VARIABLES: [(&str, &str); 8] = [
     ("ssl.ca.location", "KAFKA_SSL_CA_LOCATION"),
 ];
 
-/// Checks what can be known of a configuration without a broker.
+/// Checks the parts of a configuration that need no broker.
 ///
 /// # Errors
-/// Names the variable that can never work.
+/// Names the variable whose value can never work.
 pub fn check(config: &Kafka) -> Result<(), ConfigError> {
     let names = [
         ("KAFKA_BROKERS", &config.brokers),
@@ -94,11 +101,12 @@ pub fn check(config: &Kafka) -> Result<(), ConfigError> {
     }
 }
 
-/// Logs an error that librdkafka reports, once a minute while it lasts. The state of Kafka reports an outage, so errors of
-/// single connections are for debugging.
+/// Logs an error that librdkafka reports, at most once a minute per error code. Errors of single
+/// connections are logged at level DEBUG, because [`GroupState`](super::GroupState) reports an
+/// outage.
 pub(super) fn report(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
-        // Only who wants to know where a partition ends is told, and that by the poll, too.
+        // Only clients with `enable.partition.eof` get this code, and their poll returns it too.
         Some(RDKafkaErrorCode::PartitionEOF) => {}
         Some(code) if complaints::is_outage(code) => {
             tracing::debug!(%error, reason, "connection to a broker");
@@ -112,7 +120,7 @@ pub(super) fn report(error: &KafkaError, reason: &str) {
     }
 }
 
-/// The context of a client that is there for one question.
+/// The context of a short-lived client: logs lines and errors of librdkafka.
 pub(super) struct Reporting;
 
 impl ClientContext for Reporting {
@@ -127,15 +135,15 @@ impl ClientContext for Reporting {
 
 impl ConsumerContext for Reporting {}
 
-/// The brokers that every client begins with.
+/// Returns the brokers of `KAFKA_BROKERS`, with which every client begins.
 ///
 /// # Errors
-/// When there is a zero byte in `KAFKA_BROKERS`.
+/// When `KAFKA_BROKERS` contains a zero byte.
 pub(super) fn bootstrap(config: &Kafka) -> anyhow::Result<Bootstrap> {
     Bootstrap::new(&config.brokers).context("KAFKA_BROKERS")
 }
 
-/// What every client needs to reach the brokers.
+/// Returns the properties that every client needs to reach the brokers.
 pub(super) fn base(config: &Kafka) -> ClientConfig {
     let mut client = ClientConfig::new();
     for (name, value) in config.connection_properties() {
@@ -147,12 +155,12 @@ pub(super) fn base(config: &Kafka) -> ClientConfig {
     client
         .set("client.id", client_id())
         .set("socket.nagle.disable", "true")
-        // The default of 10 s would keep us away from a broker that is long back.
+        // With the default of 10 s the client would stay disconnected long after a broker is back.
         .set("reconnect.backoff.max.ms", "1000");
     client
 }
 
-/// The consumer of the workers' group.
+/// Returns the properties of the consumer in the workers' group.
 pub(super) fn consumer(config: &Kafka) -> ClientConfig {
     let session = config.session_timeout.as_millis();
     let mut client = base(config);
@@ -164,23 +172,26 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
             "heartbeat.interval.ms",
             (session / 5).clamp(1, HEARTBEAT_MS).to_string(),
         )
-        // We say which offsets are done (storing checks that the partition is ours), the timer commits them.
+        // The worker stores the frontier, and librdkafka checks that the partition is still
+        // assigned. The timer commits stored offsets.
         .set("enable.auto.offset.store", "false")
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
-        // librdkafka's default, `latest`, would skip what was sent before the group first met the partition.
+        // librdkafka's default, `latest`, would skip records sent before the group first read the
+        // partition.
         .set("auto.offset.reset", "earliest")
-        // Partitions that were added are found so soon; the default is five minutes.
+        // How soon the consumer finds added partitions. The default is five minutes.
         .set("topic.metadata.refresh.interval.ms", "30000")
         .set("queued.max.messages.kbytes", QUEUED_KIB)
         .set("receive.message.max.bytes", RECEIVE_MAX_BYTES.to_string())
-        // The default is a second's pause when so much is queued.
+        // The default pauses fetching for one second when the prefetch queue is full.
         .set("fetch.queue.backoff.ms", "50")
         .set("statistics.interval.ms", STATISTICS_MS);
     client
 }
 
-/// The producer of dead letters and of replayed records: acknowledged by all replicas, in order, without doubles of its own.
+/// Returns the properties of the producer of dead letters and replayed records: acknowledged by all
+/// replicas, in order, no duplicates from its own retries.
 pub(super) fn producer(config: &Kafka) -> ClientConfig {
     let mut client = base(config);
     client
@@ -191,7 +202,8 @@ pub(super) fn producer(config: &Kafka) -> ClientConfig {
             DELIVERY_TIMEOUT.as_millis().to_string(),
         )
         .set("message.max.bytes", DEAD_LETTER_MAX_BYTES.to_string())
-        // As Java's producers and ours, so that a replayed record goes to the partition of its key.
+        // The partitioner of Java producers and of our producer: a replayed record goes to the
+        // partition of its key.
         .set("partitioner", "murmur2_random")
         .set("compression.type", "lz4")
         .set("linger.ms", "0")
@@ -199,22 +211,24 @@ pub(super) fn producer(config: &Kafka) -> ClientConfig {
     client
 }
 
-/// A consumer outside any group, for looking at the dead letter topic.
+/// Returns the properties of a consumer outside any group that reads the dead letter topic.
 pub(super) fn reader(config: &Kafka) -> ClientConfig {
-    // librdkafka asks for a group even where none is joined and nothing is committed.
+    // librdkafka requires a group id even if the consumer joins no group and commits nothing.
     let mut client = outsider(config, &format!("{}-reader", config.group_id));
     client.set("fetch.message.max.bytes", DEAD_LETTER_MAX_BYTES.to_string());
     client
 }
 
-/// A consumer that looks at the offsets of the workers' group, or sets them, without joining it.
+/// Returns the properties of a consumer that reads or sets the offsets of the workers' group
+/// without joining it.
 pub(super) fn administrator(config: &Kafka) -> ClientConfig {
     let mut client = outsider(config, &config.group_id);
     client.set("fetch.message.max.bytes", TOPIC_MAX_BYTES.to_string());
     client
 }
 
-/// A consumer that joins no group and reads what it is told to, up to the end.
+/// Returns the properties of a consumer that joins no group, reads assigned ranges, and reports the
+/// end of a partition.
 fn outsider(config: &Kafka, group: &str) -> ClientConfig {
     let mut client = base(config);
     client
@@ -245,7 +259,7 @@ mod tests {
             });
             let heartbeat = number(&client, "heartbeat.interval.ms");
             assert!((1..=500).contains(&heartbeat), "{session}: {heartbeat}");
-            // The broker expects several heartbeats in a session.
+            // The broker expects several heartbeats per session.
             assert!(session < 3 || heartbeat * 3 < u128::from(session));
         }
     }
@@ -255,9 +269,10 @@ mod tests {
         let config = Kafka::default();
         for client in [consumer(&config), reader(&config), administrator(&config)] {
             let limit = number(&client, "receive.message.max.bytes");
-            // A buffer triples until it is large enough.
+            // librdkafka triples the buffer until the batch fits.
             assert!(limit >= 3 * UNPACKED_MAX_BYTES as u128);
-            // The size that the first bytes of a TLS alert or of an HTTP answer would stand for.
+            // The response size that librdkafka would read from the first bytes of a TLS alert or
+            // an HTTP response.
             assert!(limit < u128::from(u32::from_be_bytes([0x15, 3, 1, 0])));
             assert!(client.create_native_config().is_ok());
         }

@@ -1,4 +1,5 @@
-//! Limits how often what librdkafka repeats is logged: most errors come several times a second.
+//! Limits how often a recurring librdkafka error is logged. Most errors recur several times a
+//! second.
 
 use std::{
     collections::HashMap,
@@ -8,10 +9,10 @@ use std::{
 
 use rdkafka::{config::RDKafkaLogLevel, error::RDKafkaErrorCode};
 
-/// An error that lasts is logged once in this time.
+/// Minimum time between two log lines for the same error.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Shared by all clients of the process: they meet the same brokers.
+/// Shared by all clients of the process, because they connect to the same brokers.
 static COMPLAINTS: LazyLock<Mutex<Complaints>> = LazyLock::new(Mutex::default);
 
 /// When each error was last logged.
@@ -23,12 +24,13 @@ struct Complaints {
 #[derive(Debug)]
 struct Complaint {
     logged: Instant,
-    /// Occurrences since then.
+    /// Occurrences since `logged`.
     unlogged: u64,
 }
 
 impl Complaints {
-    /// Counts one occurrence; returns how many a line that is logged now stands for, or none if it is too early for one.
+    /// Counts one occurrence. Returns the number of occurrences to log now, or none if `code` was
+    /// logged less than [`EVERY`] ago.
     fn notice(&mut self, code: &str, now: Instant) -> Option<u64> {
         let Some(complaint) = self.errors.get_mut(code) else {
             let complaint = Complaint {
@@ -47,8 +49,8 @@ impl Complaints {
     }
 }
 
-/// Counts one occurrence of `code`; returns how many a line that is logged now stands for, or none if this error was logged
-/// less than a minute ago.
+/// Counts one occurrence of `code`. Returns the number of occurrences to log now, or none if `code`
+/// was logged less than a minute ago.
 pub(super) fn due(code: RDKafkaErrorCode) -> Option<u64> {
     notice(&name(code))
 }
@@ -58,12 +60,16 @@ fn notice(what: &str) -> Option<u64> {
     complaints.notice(what, Instant::now())
 }
 
-/// librdkafka's name for a connection that failed. Each client reports each of its connections to each broker.
+/// librdkafka's name for a failed connection. Each client reports each of its connections to each
+/// broker.
 const CONNECTION: &str = "FAIL";
-/// librdkafka's name for a producer that waits for its id, as from a broker that has just started.
+/// librdkafka's name for a producer that waits for its id, for example from a broker that just
+/// started.
 const PRODUCER_ID: &str = "GETPID";
 
-/// Logs a line of librdkafka itself. A failed connection is logged once a minute, as the reason for the state of Kafka.
+/// Logs a line of librdkafka itself. A failed connection is logged at most once a minute, to
+/// explain the state of Kafka. Warnings and errors about a missing producer id are logged at level
+/// DEBUG.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
     let occurrences = match facility {
@@ -85,7 +91,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     }
 }
 
-/// The name of `code` in logs, metrics and probes, such as `BadCompression`.
+/// Returns the name of `code` in logs, metrics and probes, such as `BadCompression`.
 pub(super) fn name(code: RDKafkaErrorCode) -> String {
     format!("{code:?}")
 }
@@ -100,7 +106,8 @@ pub(super) fn is_outage(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Whether the error passes by itself while the leaders of a topic's partitions are elected, as after its creation.
+/// Whether the error ends without action once partition leaders are elected, for example after the
+/// topic was created.
 pub(super) fn is_election(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

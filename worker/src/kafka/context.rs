@@ -1,4 +1,4 @@
-//! What librdkafka tells us: rebalances, statistics, errors. All of it runs on the poll thread.
+//! Callbacks of librdkafka: rebalances, statistics, errors. All of them run on the poll thread.
 
 use std::{
     collections::BTreeMap,
@@ -27,14 +27,14 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// What the rest of the process wants to know of the group and the brokers.
+/// State of the consumer group and the brokers, for the rest of the process.
 pub struct GroupState {
     member: AtomicBool,
-    /// Assignments so far, those without partitions included.
+    /// Assignments so far, including those without partitions.
     rounds: AtomicU64,
     lag: AtomicI64,
     lagging_since: Mutex<Option<Instant>>,
-    /// When the poll thread last gave a sign of life; none before it runs.
+    /// When the poll thread last reported that it is alive. None before the thread runs.
     heard: Mutex<Option<Instant>>,
     /// Partitions that cannot be read although brokers answer, with their errors.
     unreadable: Mutex<BTreeMap<i32, String>>,
@@ -42,7 +42,7 @@ pub struct GroupState {
 }
 
 impl GroupState {
-    /// Nothing is known yet.
+    /// Creates the state of a process that has no information yet.
     pub fn new() -> Self {
         Self {
             member: AtomicBool::new(false),
@@ -60,12 +60,12 @@ impl GroupState {
         self.member.load(Ordering::Relaxed)
     }
 
-    /// Records of the assigned partitions that are not finished, as of about a second ago.
+    /// Number of unfinished records in the assigned partitions, about one second old.
     pub fn lag(&self) -> i64 {
         self.lag.load(Ordering::Relaxed)
     }
 
-    /// For how long there has been lag that can be read, and a broker to read it from.
+    /// How long there has been readable lag while a broker was up.
     pub fn lagging_for(&self) -> Duration {
         let since = *self
             .lagging_since
@@ -74,18 +74,18 @@ impl GroupState {
         since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    /// How many assignments there were, those without partitions included.
+    /// The number of assignments so far, including those without partitions.
     pub(super) fn rounds(&self) -> u64 {
         self.rounds.load(Ordering::Relaxed)
     }
 
-    /// For how long the poll thread has given no sign of life.
+    /// Time since the poll thread last reported that it is alive. Zero before the thread runs.
     pub fn silent_for(&self) -> Duration {
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.map(|heard| heard.elapsed()).unwrap_or_default()
     }
 
-    /// The poll thread is alive.
+    /// Notes that the poll thread is alive.
     pub(super) fn heard(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
@@ -104,7 +104,8 @@ impl GroupState {
         *unreadable = partitions;
     }
 
-    /// `readable`: the part of `lag` that is not in partitions whose fetches fail. A restart would not help these.
+    /// Sets the lag. `readable` is the part of `lag` outside the partitions whose fetches fail.
+    /// Only that part counts as lagging, because a restart does not repair a failing fetch.
     fn set_lag(&self, lag: i64, readable: i64) {
         self.lag.store(lag, Ordering::Relaxed);
         let mut since = self
@@ -118,7 +119,8 @@ impl GroupState {
         };
     }
 
-    /// A rebalance is no end of the membership; being thrown out, or alone without a coordinator, is.
+    /// Updates the membership. A rebalance does not end it. Removal from the group or loss of the
+    /// coordinator does.
     fn set_membership(&self, group: &ConsumerGroup) {
         if group.state != "up" || group.join_state == "init" {
             self.member.store(false, Ordering::Relaxed);
@@ -127,7 +129,7 @@ impl GroupState {
         }
     }
 
-    /// Whether a broker answers.
+    /// State of the connection to the brokers.
     pub fn brokers(&self) -> &Dependency {
         &self.brokers
     }
@@ -144,7 +146,7 @@ pub(super) struct Context {
     pub(super) assignment: Arc<Assignment>,
     pub(super) group: Arc<GroupState>,
     pub(super) metrics: Metrics,
-    /// How long a partition that is taken away may be drained.
+    /// Limit for draining a revoked partition.
     pub(super) drain_limit: Duration,
     pub(super) gaps: Mutex<Gaps>,
     pub(super) logs: Mutex<Logs>,
@@ -152,11 +154,12 @@ pub(super) struct Context {
     pub(super) bootstrap: Bootstrap,
 }
 
-/// How long an assignment waits to learn what the group has committed: one round trip, unless the coordinator is away.
+/// Limit for fetching the committed offsets of an assignment. It takes one round trip unless the
+/// coordinator is down.
 const COMMITTED: Duration = Duration::from_secs(1);
 
 impl Context {
-    /// A record was handed out. Returns whether it may be taken in.
+    /// Notes the offset of a polled record. Returns whether the record may enter the pipeline.
     pub(super) fn received(&self, partition: i32, offset: i64) -> bool {
         let continues = self.logs().received(partition, offset);
         if continues {
@@ -165,7 +168,7 @@ impl Context {
         continues
     }
 
-    /// An attempt to read from Kafka failed.
+    /// Counts a failed fetch. Keeps its error code unless the code belongs to an outage.
     pub(super) fn fetch_failed(&self, code: RDKafkaErrorCode) {
         self.metrics.fetch_error(&complaints::name(code));
         if !complaints::is_outage(code) {
@@ -173,7 +176,7 @@ impl Context {
         }
     }
 
-    /// Finds the assigned partitions that cannot be read.
+    /// Finds the assigned partitions that cannot be read, and logs the changes.
     fn look_for_fetch_errors<'a>(&self, assigned: impl Iterator<Item = &'a Partition>) {
         let fetching = assigned.map(|partition| Fetching {
             partition: partition.partition,
@@ -209,7 +212,7 @@ impl Context {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks what the group has committed before the first record of the assignment moves it.
+    /// Fetches the committed offsets before the first record of the assignment moves them.
     fn watch_for_gaps(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         if list.count() == 0 {
             return;
@@ -232,7 +235,7 @@ impl Context {
 
     fn look_for_gaps(&self, statistics: &Partition) {
         let partition = statistics.partition;
-        // Negative until a fetch has succeeded, and after one that has not.
+        // Negative before the first successful fetch and after a failed one.
         let Some(log_start) = Some(statistics.lo_offset).filter(|offset| *offset >= 0) else {
             return;
         };
@@ -265,8 +268,9 @@ impl Context {
             .collect()
     }
 
-    /// What is under way is finished and stored, then the fence goes up. Nothing is taken in meanwhile, for this runs
-    /// inside the poll.
+    /// Drains and commits `partitions`, then raises the fence. No record is received meanwhile,
+    /// because this runs inside the poll. If the assignment is already lost, raises the fence at
+    /// once.
     fn give_away(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
         Moment::InsideRevoke.pass();
         if consumer.assignment_lost() {
@@ -299,15 +303,17 @@ impl Context {
         }
     }
 
-    /// Records between the frontier and the end of the partition.
+    /// Number of records between the frontier and the end of the partition.
     fn lag(&self, statistics: &Partition, frontier: Option<i64>, outstanding: usize) -> i64 {
-        // Up to the last stable offset: what belongs to an open transaction is not handed out.
+        // Up to the last stable offset: the consumer does not return records of an open
+        // transaction.
         let (low, high) = (statistics.lo_offset, statistics.ls_offset);
         if high < 0 {
             return 0;
         }
-        // Control records stand before the end but are never handed out: everything was fetched and finished, so there
-        // is no lag whatever the frontier says.
+        // Control records take offsets before the end, but the consumer never returns them. If
+        // every record was fetched and finished, there is no lag, even where the frontier is below
+        // the end.
         if outstanding == 0 && statistics.fetchq_cnt == 0 && statistics.next_offset >= high {
             return 0;
         }
@@ -350,7 +356,7 @@ impl ClientContext for Context {
                 continue;
             };
             self.look_for_gaps(of_partition);
-            // Negative until a fetch has succeeded, and after one that has not.
+            // Negative before the first successful fetch and after a failed one.
             if of_partition.hi_offset >= 0 {
                 self.logs().seems_to_end(partition, of_partition.hi_offset);
             }
@@ -388,7 +394,7 @@ impl ConsumerContext for Context {
                     self.assignment.assign(*partition, id);
                 }
                 self.fence();
-                // A rebalance that moves none of ours assigns none.
+                // A rebalance that moves none of our partitions assigns an empty list.
                 if !partitions.is_empty() {
                     tracing::info!(partitions = listed(&partitions), "partitions were assigned");
                 }
@@ -413,16 +419,18 @@ impl ConsumerContext for Context {
         if let Rebalance::Assign(_) = rebalance {
             self.group.member.store(true, Ordering::Relaxed);
             self.group.rounds.fetch_add(1, Ordering::Relaxed);
-            // The first statistics may come later than the end of a worker that stops at once, and must leave the group.
+            // An assignment proves that a broker answers. A worker that stops before its first
+            // statistics leaves the group only if this is set.
             self.group.brokers.set(Ok(()));
         }
     }
 }
 
-/// Commits what is stored; the timer would do so within a second, but by then the partitions are somebody else's.
+/// Commits the stored offsets. The timer would take up to a second, and by then another member owns
+/// the partitions. Returns success if there is nothing to commit.
 ///
 /// # Errors
-/// When the broker does not take it, as in the middle of a rebalance.
+/// When the broker rejects the commit, for example during a rebalance.
 pub(super) fn commit(consumer: &BaseConsumer<Context>) -> Result<(), KafkaError> {
     match consumer.commit_consumer_state(CommitMode::Sync) {
         Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),

@@ -1,26 +1,27 @@
-//! Partitions that cannot be read although brokers answer, such as one whose next batch cannot be unpacked. Pure.
+//! Partitions that cannot be read although brokers answer, for example because the next batch
+//! cannot be unpacked. Pure.
 //!
-//! librdkafka retries such a fetch twice a second, for ever, and reports its error without its partition. The statistics
-//! show which partition has records to fetch and does not move.
+//! librdkafka retries such a fetch twice a second without end, and reports the error without the
+//! partition. The statistics show which partition has records to fetch and does not move.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
 };
 
-/// A partition is unreadable after so many looks at which errors came and it did not move. One look is a second, so a single
-/// error that a retry overcomes does not count.
+/// Number of checks with an error after which a partition that does not move is unreadable. Checks
+/// run once a second, so a single error that a retry overcomes does not count.
 const LOOKS: u32 = 3;
 
 /// A partition as the statistics show it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fetching {
     pub(super) partition: i32,
-    /// The next offset to fetch.
+    /// The next offset to fetch. Negative before the first fetch.
     pub(super) next: i64,
-    /// The end of what can be fetched.
+    /// The offset after the last record that can be fetched.
     pub(super) end: i64,
-    /// Whether everything that was fetched has been handed out.
+    /// Whether the poll has returned every fetched record.
     pub(super) idle: bool,
 }
 
@@ -34,20 +35,20 @@ pub(super) enum Change {
     },
     Recovered {
         partition: i32,
-        /// The offset at which it could not be read.
+        /// The offset that could not be read.
         offset: i64,
     },
 }
 
-/// What is known of the assigned partitions.
+/// Fetch errors, and the position of each assigned partition.
 #[derive(Debug, Default)]
 pub(super) struct FetchErrors {
-    /// Codes of the errors since the last look.
+    /// Error codes since the last check.
     recent: BTreeSet<String>,
     partitions: BTreeMap<i32, Standstill>,
 }
 
-/// A partition with records to fetch that has not moved.
+/// The position of a partition, and the checks with errors since it last moved.
 #[derive(Debug)]
 struct Standstill {
     next: i64,
@@ -67,12 +68,12 @@ impl Standstill {
 }
 
 impl FetchErrors {
-    /// Notes an error that is not one of an outage.
+    /// Notes an error code that does not belong to an outage.
     pub(super) fn failed(&mut self, code: String) {
         self.recent.insert(code);
     }
 
-    /// Looks at all assigned partitions; returns what changed.
+    /// Checks all assigned partitions. Returns the changes since the last check.
     pub(super) fn look(&mut self, partitions: impl IntoIterator<Item = Fetching>) -> Vec<Change> {
         let codes = mem::take(&mut self.recent);
         let mut before = mem::take(&mut self.partitions);
@@ -107,7 +108,8 @@ impl FetchErrors {
                 }
             }
         };
-        // Records in the queue explain why nothing more is fetched. So may the error itself, which comes through that queue.
+        // While the queue holds records, a standstill is normal: librdkafka may not fetch more yet.
+        // The error itself also passes through that queue.
         if is_behind && now.idle && !codes.is_empty() {
             standstill.looks += 1;
             standstill.codes.extend(codes.iter().cloned());
@@ -122,7 +124,7 @@ impl FetchErrors {
         self.partitions.insert(partition, standstill);
     }
 
-    /// The partitions that cannot be read, each with its errors.
+    /// Returns the unreadable partitions, each with its error codes.
     pub(super) fn failing(&self) -> BTreeMap<i32, String> {
         let failing = self.partitions.iter().filter(|(_, held)| held.is_failing());
         failing
@@ -144,7 +146,7 @@ mod tests {
         }
     }
 
-    /// A look at a moving partition 0 and at partition 3, after an error.
+    /// Reports an error, then checks partition 0, which moves, and `stuck`.
     fn look(errors: &mut FetchErrors, second: i64, stuck: Fetching) -> Vec<Change> {
         errors.failed("BadCompression".to_owned());
         errors.look([at(0, second, second + 5), stuck])
@@ -190,7 +192,7 @@ mod tests {
             idle: false,
             ..at(3, 7, 55)
         };
-        // Before the first fetch nothing is known.
+        // The next offset is unknown before the first fetch.
         let unknown = at(3, -1001, 55);
         for fetching in [at(3, 55, 55), queued, unknown] {
             let mut errors = FetchErrors::default();

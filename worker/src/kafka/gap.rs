@@ -1,11 +1,11 @@
-//! Records that Kafka deleted before the group read them: retention, or an operator, was faster. Pure.
+//! Detects records that Kafka deleted (retention, or an operator) before the group read them. Pure.
 //!
-//! A jump in the offsets alone proves nothing: compaction and the marks of transactions leave some, too. What was jumped
-//! over counts as lost where it lies below the start of the log.
+//! A jump in the offsets alone proves nothing: compaction and transaction markers leave jumps too.
+//! Skipped offsets count as lost if they are below the start of the log.
 
 use std::{collections::HashMap, mem, ops::Range};
 
-/// What is expected next of each assigned partition, and what was jumped over.
+/// The next expected offset of each assigned partition, and the skipped ranges.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
     partitions: HashMap<i32, Position>,
@@ -13,14 +13,14 @@ pub(super) struct Gaps {
 
 #[derive(Debug)]
 struct Position {
-    /// None before the first record of a group that has committed nothing.
+    /// None before the first record, if the group has committed no offset.
     next: Option<i64>,
-    /// Jumped over since the last look.
+    /// Ranges skipped since the last check.
     jumps: Vec<Range<i64>>,
 }
 
 impl Gaps {
-    /// Begins an assignment of `partition`, of which the group has finished everything below `committed`.
+    /// Begins an assignment of `partition`. The group has finished every record below `committed`.
     pub(super) fn assign(&mut self, partition: i32, committed: Option<i64>) {
         let position = Position {
             next: committed,
@@ -34,8 +34,8 @@ impl Gaps {
         self.partitions.remove(&partition);
     }
 
-    /// Notes that the record at `offset` was handed out. An offset that goes back means that the partition was truncated
-    /// or made anew.
+    /// Notes a polled record. An offset below the expected one is no gap: the partition was
+    /// truncated or recreated.
     pub(super) fn received(&mut self, partition: i32, offset: i64) {
         if let Some(position) = self.partitions.get_mut(&partition) {
             if let Some(next) = position.next.filter(|next| *next < offset) {
@@ -45,8 +45,9 @@ impl Gaps {
         }
     }
 
-    /// The offsets that are lost since the last look, now that the log of `partition` begins at `log_start`. `idle`:
-    /// whatever was fetched has been handed out, so that nothing below `log_start` can come any more.
+    /// Returns the ranges lost since the last check, given that the log of `partition` starts at
+    /// `log_start`. `idle` means that the poll has returned every fetched record, so no record
+    /// below `log_start` can follow.
     pub(super) fn looked(&mut self, partition: i32, log_start: i64, idle: bool) -> Vec<Range<i64>> {
         let Some(position) = self.partitions.get_mut(&partition) else {
             return Vec::new();
@@ -74,7 +75,7 @@ mod tests {
         gaps
     }
 
-    /// From, and to.
+    /// Start and end of each lost range.
     fn lost(gaps: &mut Gaps, log_start: i64, idle: bool) -> Vec<(i64, i64)> {
         let lost = gaps.looked(0, log_start, idle).into_iter();
         lost.map(|gap| (gap.start, gap.end)).collect()
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn what_was_deleted_is_lost_also_where_no_record_is_left() {
         let mut gaps = assigned(Some(10));
-        // Something may be on its way to us.
+        // Fetched records may still be in the queue.
         assert!(lost(&mut gaps, 25, false).is_empty());
         assert_eq!(lost(&mut gaps, 25, true), [(10, 25)]);
         gaps.received(0, 25);
@@ -113,7 +114,7 @@ mod tests {
         let mut gaps = assigned(Some(0));
         gaps.received(0, 7);
         assert!(lost(&mut gaps, 0, true).is_empty());
-        // Not even when the log's start passes it later.
+        // Still no loss when the start of the log passes it later.
         assert!(lost(&mut gaps, 7, true).is_empty());
     }
 

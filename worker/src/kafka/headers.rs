@@ -1,5 +1,5 @@
-//! Headers, read from librdkafka itself: rust-rdkafka panics at a name that is not UTF-8, and a record that ends the process
-//! would end the next one, too.
+//! Copies record headers with librdkafka's C API. rust-rdkafka panics on a header name that is not
+//! UTF-8. Such a record would stop each worker that reads it.
 
 use std::{ffi::CStr, ptr, slice};
 
@@ -10,8 +10,8 @@ use rdkafka::{
 
 use super::record::Header;
 
-/// The headers of `message`. A name that is not UTF-8, which Kafka's protocol does not allow but brokers do not check, has
-/// U+FFFD where it is not.
+/// Returns the headers of `message`. Replaces each invalid UTF-8 sequence of a name with U+FFFD.
+/// Kafka's protocol requires UTF-8 names, but brokers do not check it.
 #[allow(
     unsafe_code,
     reason = "rust-rdkafka's own reader panics at a foreign header name"
@@ -19,14 +19,16 @@ use super::record::Header;
 pub(super) fn copy(message: &BorrowedMessage<'_>) -> Vec<Header> {
     const NO_ERROR: rd_kafka_resp_err_t = rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
     let mut headers = ptr::null_mut();
-    // SAFETY: the message is valid while it is borrowed, and so are the headers that it hands out and still owns.
+    // SAFETY: the message is valid while it is borrowed. It owns the headers, so they are valid as
+    // long.
     if unsafe { rd_kafka_message_headers(message.ptr(), &raw mut headers) } != NO_ERROR {
         return Vec::new();
     }
     let mut copies = Vec::new();
     loop {
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: the three are written only on success; behind the last header there is none.
+        // SAFETY: the call writes the three out-parameters only on success, and fails after the
+        // last header.
         let found = unsafe {
             rd_kafka_header_get_all(
                 headers,
@@ -39,7 +41,8 @@ pub(super) fn copy(message: &BorrowedMessage<'_>) -> Vec<Header> {
         if found != NO_ERROR {
             return copies;
         }
-        // SAFETY: a name ends with a zero byte, a value is null or `size` bytes long, and both live as long as the message.
+        // SAFETY: a name ends with a zero byte. A value is null or `size` bytes long. Both live as
+        // long as the message.
         let (name, value) = unsafe {
             let value = (!value.is_null()).then(|| slice::from_raw_parts(value.cast::<u8>(), size));
             (CStr::from_ptr(name), value)

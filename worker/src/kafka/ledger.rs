@@ -1,10 +1,11 @@
-//! Which offsets are finished: out-of-order completion becomes a contiguous frontier. Pure.
+//! Tracks finished offsets: out-of-order completion becomes a contiguous frontier. Pure.
 
 use std::collections::{HashMap, VecDeque};
 
 use shared::fault::Rule;
 
-/// The proof that a record was taken in under an assignment; it is worth nothing once the partition was given away.
+/// Proof that a record was received under an assignment. It has no effect once the partition is
+/// revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     pub(super) partition: i32,
@@ -12,7 +13,7 @@ pub struct Ticket {
     pub(super) offset: i64,
 }
 
-/// The records of each assigned partition that were taken in and are not finished, and how far the partition is done.
+/// The unfinished records and the frontier of each assigned partition.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     partitions: HashMap<i32, Partition>,
@@ -21,11 +22,11 @@ pub(super) struct Ledger {
 
 #[derive(Debug)]
 struct Partition {
-    /// Tells this assignment of the partition from earlier and later ones.
+    /// Distinguishes this assignment of the partition from earlier and later ones.
     epoch: u64,
-    /// Taken in, lowest offset first, with whether they are finished.
+    /// Offsets of received records, in ascending order, and whether each is finished.
     outstanding: VecDeque<(i64, bool)>,
-    /// The next offset to read after a restart; none before the first record was finished.
+    /// The next offset to read after a restart. None before the first record is finished.
     frontier: Option<i64>,
 }
 
@@ -44,26 +45,29 @@ impl Ledger {
         self.partitions.insert(partition, fresh);
     }
 
-    /// Ends the assignment of `partition`: tickets of it are worth nothing from now on.
+    /// Ends the assignment of `partition`. Its tickets have no effect from now on.
     pub(super) fn revoke(&mut self, partition: i32) {
         if !Rule::EpochFence.is_broken() {
             self.partitions.remove(&partition);
         }
     }
 
-    /// The assignment of `partition`, if it is ours.
+    /// Returns the epoch of the current assignment of `partition`. None if it is not assigned.
     pub(super) fn epoch(&self, partition: i32) -> Option<u64> {
         self.partitions.get(&partition).map(|held| held.epoch)
     }
 
-    /// How many assignments there have been.
+    /// The number of assignments so far.
     pub(super) fn epochs(&self) -> u64 {
         self.epochs
     }
 
-    /// Takes a record in that was read under the assignment `epoch`; none when that is over. Offsets come in rising
-    /// order, with gaps where a topic was compacted. Where one does not, the partition was truncated or made anew: what
-    /// is under way of the old one does not count any more.
+    /// Adds a record that was read under the assignment `epoch`. Returns none if that assignment
+    /// has ended.
+    ///
+    /// Offsets arrive in ascending order, with gaps in a compacted topic. An offset that does not
+    /// ascend means that the partition was truncated or recreated. The ledger then drops the
+    /// records that it holds at this offset and above.
     pub(super) fn receive(&mut self, partition: i32, epoch: u64, offset: i64) -> Option<Ticket> {
         let held = self
             .partitions
@@ -84,7 +88,7 @@ impl Ledger {
         })
     }
 
-    /// Notes that records are finished; returns the partitions whose frontier moved, with the frontier.
+    /// Marks records as finished. Returns each partition whose frontier moved, with its frontier.
     pub(super) fn finish(&mut self, tickets: &[Ticket]) -> Vec<(i32, i64)> {
         let mut moved = Vec::new();
         for ticket in tickets {
@@ -121,12 +125,13 @@ impl Ledger {
             .collect()
     }
 
-    /// The next offset of `partition` to read after a restart, once a record was finished.
+    /// Returns the next offset of `partition` to read after a restart. None before the first record
+    /// is finished.
     pub(super) fn frontier(&self, partition: i32) -> Option<i64> {
         self.partitions.get(&partition)?.frontier
     }
 
-    /// How many records of `partition` are taken in and not finished.
+    /// The number of received records of `partition` that are not finished.
     pub(super) fn outstanding(&self, partition: i32) -> usize {
         self.partitions.get(&partition).map_or(0, |held| {
             held.outstanding

@@ -1,4 +1,5 @@
-//! Mechanism: everything that knows librdkafka. What to do with a record is decided in [`pipeline`](crate::pipeline).
+//! Mechanism: the only code of the worker that knows librdkafka. The [`pipeline`](crate::pipeline)
+//! decides what to do with a record.
 
 mod assignment;
 mod client;
@@ -35,11 +36,12 @@ pub use poll::{DrainLimits, Poller, Started, start};
 pub use record::{Header, Intake, Received, Record, Timestamp};
 pub use topics::create_topics;
 
-/// What blocks until Kafka answers, on a thread of its own: one of the runtime's would hold up a shutdown while no broker
-/// answers.
+/// Runs a blocking Kafka call on its own thread. On a thread of the runtime, the call would delay
+/// shutdown while no broker answers. If the caller drops the future, the call continues in the
+/// background.
 ///
 /// # Errors
-/// That of the question, or when there can be no thread.
+/// The error of `question`, or a failure to start the thread.
 pub async fn ask<T: Send + 'static>(
     question: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -47,7 +49,7 @@ pub async fn ask<T: Send + 'static>(
     thread::Builder::new()
         .name("kafka-question".to_owned())
         .spawn(move || {
-            // Whoever wanted to know may be gone.
+            // The caller may have dropped the future.
             let _ = say.send(question());
         })
         .context("starting a thread")?;

@@ -1,4 +1,4 @@
-//! The group's committed offsets and what they stand for, as an operator looks at them and sets them. Joins no group.
+//! Reads and sets the committed offsets of the group, for operators. Joins no group.
 
 use std::{
     collections::HashMap,
@@ -27,24 +27,25 @@ pub struct Offsets {
     group: String,
 }
 
-/// Where a partition begins and ends, and how far the group is.
+/// The range of a partition, and the committed offset of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionOffsets {
-    /// Which partition.
+    /// The partition number.
     pub partition: i32,
-    /// Its first offset that can still be read.
+    /// The first offset that can still be read.
     pub log_start: i64,
-    /// The offset behind its last record.
+    /// The offset after the last record.
     pub end: i64,
-    /// The next offset that the group reads; none where it has committed none, or one of an earlier topic of this name.
+    /// The next offset that the group reads. None if the group has committed none, or one of an
+    /// earlier topic of this name.
     pub committed: Option<i64>,
 }
 
 impl Offsets {
-    /// Connects by itself, later.
+    /// Creates a client. It connects in the background.
     ///
     /// # Errors
-    /// When librdkafka refuses the configuration.
+    /// When librdkafka rejects the configuration.
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
         Ok(Self {
             consumer: client::administrator(config)
@@ -55,7 +56,7 @@ impl Offsets {
         })
     }
 
-    /// How many members the group has. One that was killed counts until its session times out.
+    /// Returns the number of group members. A killed member counts until its session times out.
     ///
     /// # Errors
     /// When a broker does not answer within ten seconds.
@@ -71,7 +72,7 @@ impl Offsets {
             .sum())
     }
 
-    /// The partitions of the topic, in their order.
+    /// Returns the partitions of the topic, in ascending order.
     ///
     /// # Errors
     /// When a broker does not answer within ten seconds, or the topic does not exist.
@@ -104,7 +105,10 @@ impl Offsets {
         Ok(partitions.collect())
     }
 
-    /// The id of the topic; none where the broker has no ids.
+    /// Returns the id of the topic. None if no broker answers, or the broker has no topic ids.
+    ///
+    /// # Errors
+    /// When the topic name contains a zero byte.
     fn topic_id(&self) -> anyhow::Result<Option<TopicId>> {
         let client = self.consumer.client();
         let mut request = IdRequests::new(client, &self.topic).context("KAFKA_TOPIC")?;
@@ -112,7 +116,8 @@ impl Offsets {
         Ok(request.receive(ANSWER))
     }
 
-    /// The offset of the first record at or after `time_ms` (since 1970) in each of `partitions` that has one.
+    /// Returns the offset of the first record at or after `time_ms` (ms since 1970), for each of
+    /// `partitions` that has one.
     ///
     /// # Errors
     /// When a broker does not answer within ten seconds.
@@ -129,10 +134,10 @@ impl Offsets {
         by_partition(&found)
     }
 
-    /// Makes `offsets` the next to be read in their partitions.
+    /// Commits `offsets`: the group continues from these offsets.
     ///
     /// # Errors
-    /// When a broker does not answer, or refuses because the group has members.
+    /// When a broker does not answer, or rejects the commit because the group has members.
     pub fn commit(&self, offsets: impl IntoIterator<Item = (i32, i64)>) -> anyhow::Result<()> {
         let list = self.list(offsets)?;
         let committed = self.consumer.commit(&list, CommitMode::Sync);
@@ -153,8 +158,8 @@ impl Offsets {
         Ok(list)
     }
 
-    /// Calls `each` with the records at these offsets, as far as there are any, lowest first in each partition; none of
-    /// them counts as read by the group.
+    /// Calls `each` with every record in `ranges`, in offset order within each partition. The
+    /// group's committed offsets do not change.
     ///
     /// # Errors
     /// When a broker stops answering for ten seconds.
@@ -171,7 +176,7 @@ impl Offsets {
     }
 }
 
-/// The partitions with an offset, and the offset.
+/// Returns the offset of each partition that has one.
 fn by_partition(list: &TopicPartitionList) -> anyhow::Result<HashMap<i32, i64>> {
     let mut offsets = HashMap::new();
     for element in list.elements() {

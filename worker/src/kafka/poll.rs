@@ -1,5 +1,5 @@
-//! The poll thread: it alone polls the consumer, and the rebalance hooks run on it. It may block on the pipeline, which
-//! runs on tokio's threads and never waits for it.
+//! The poll thread. Only this thread polls the consumer and runs the rebalance hooks. It may block
+//! on the pipeline. The pipeline runs on tokio's threads and never waits for this thread.
 
 use std::{
     collections::VecDeque,
@@ -38,56 +38,60 @@ use crate::metrics::Metrics;
 
 /// How long one poll waits for a record.
 const POLL: Duration = Duration::from_millis(100);
-/// How long the pipeline may have no room before the partitions are paused: pausing throws the prefetch away.
+/// How long the thread waits for memory before it pauses the partitions. A pause discards
+/// prefetched records.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Memory is counted in units of so many bytes, one more for each record's own structures.
+/// Bytes per unit of memory. Each record takes one extra unit for its own structures.
 const MEMORY_UNIT: usize = 1024;
 
-/// How long records that are under way may take to be finished.
+/// Limits for finishing the records in progress.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainLimits {
-    /// When partitions go to another member: the group waits for us.
+    /// Limit on revocation. The group waits for this worker meanwhile.
     pub revoked: Duration,
-    /// When the process ends: nobody takes our partitions before we leave.
+    /// Limit at shutdown. No other member takes over the partitions before this worker leaves.
     pub shutdown: Duration,
 }
 
-/// How long the last commit may be tried.
+/// Limit for retries of the last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
-/// How long the last commit and leaving may take together: both wait for the end of a rebalance, in which the others may
-/// still be finishing what they give away.
+/// Limit for the last commit and leaving the group together. Both wait for the end of a rebalance,
+/// in which other members may still be draining.
 const LEAVE: Duration = Duration::from_secs(5);
 
-/// The running poll thread.
+/// Handle of the running poll thread.
 pub struct Poller {
     stop: Arc<AtomicBool>,
     stopped: oneshot::Receiver<()>,
 }
 
 impl Poller {
-    /// Takes nothing more in, waits until the pipeline has finished what was taken in, commits, and leaves the group.
+    /// Stops intake, drains the pipeline, commits, and leaves the group.
     pub async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        // An error means that the thread is gone, which is what was asked for.
+        // An error means that the thread has already ended.
         let _ = self.stopped.await;
     }
 }
 
-/// What [`start`] sets going.
+/// The result of [`start`].
 pub struct Started {
-    /// To stop it.
+    /// Handle that stops the thread.
     pub poller: Poller,
-    /// Where records come out.
+    /// The receiver of polled records.
     pub intake: Intake,
-    /// Where they are reported as finished.
+    /// Takes the tickets of finished records.
     pub assignment: Arc<Assignment>,
 }
 
-/// Joins the group and starts polling. Records that are taken in and not finished take at most `memory` bytes (a single
-/// larger one goes alone).
+/// Joins the group and starts the poll thread. Unfinished records take at most `memory` bytes. A
+/// single larger record waits until it is the only one.
 ///
 /// # Errors
-/// When the configuration is refused by librdkafka or the thread cannot be started.
+/// When librdkafka rejects the configuration, or the thread cannot be started.
+///
+/// # Panics
+/// Outside a tokio runtime.
 pub fn start(
     config: &Kafka,
     memory: usize,
@@ -131,7 +135,7 @@ pub fn start(
         .name("kafka-poll".to_owned())
         .spawn(move || {
             polling.run(drain.shutdown);
-            // Whoever wanted to know may be gone.
+            // The caller of `stop` may be gone.
             let _ = say_stopped.send(());
         })
         .context("starting the poll thread")?;
@@ -142,7 +146,7 @@ pub fn start(
     })
 }
 
-/// What a consumer is made of.
+/// Everything needed to create a consumer.
 struct Client {
     config: Kafka,
     topic: Arc<str>,
@@ -153,7 +157,8 @@ struct Client {
 }
 
 impl Client {
-    /// Makes a consumer, at which offsets are stored from now on. It is not subscribed yet.
+    /// Creates a consumer and attaches it to the assignment, which stores offsets there from now
+    /// on. Does not subscribe.
     fn connect(&self) -> anyhow::Result<Arc<BaseConsumer<Context>>> {
         let context = Context {
             topic: Arc::clone(&self.topic),
@@ -186,7 +191,7 @@ struct Polling {
     memory: Arc<Semaphore>,
     stop: Arc<AtomicBool>,
     runtime: Handle,
-    /// Read, and not yet taken in for want of memory; with the assignment under which they were read.
+    /// Polled records that wait for memory, each with the epoch under which it was read.
     held: VecDeque<(Record, u64)>,
     promptness: Promptness,
 }
@@ -198,7 +203,8 @@ impl Polling {
             while let Some((record, epoch)) = self.held.pop_front() {
                 match self.wait_for_memory(&record) {
                     Some(memory) => self.take_in(record, epoch, memory),
-                    // Not taken in, so its offset is not stored, and it will be read again.
+                    // The record did not enter the pipeline, so its offset is not stored and it
+                    // will be read again.
                     None => break,
                 }
             }
@@ -206,7 +212,7 @@ impl Polling {
         self.leave(drain_limit);
     }
 
-    /// One poll; what it hands out is held.
+    /// Polls once, and holds the record that it returns.
     fn poll(&mut self, limit: Duration) {
         let context = self.consumer.context();
         context.group.heard();
@@ -235,10 +241,10 @@ impl Polling {
         }
     }
 
-    /// Replaces the consumer by a new one, which knows nothing of the old topic.
+    /// Replaces the consumer with a new one that has no state of the old topic.
     fn renew(&mut self) -> anyhow::Result<()> {
         tracing::warn!("topic was recreated; rejoining the group with a new Kafka client");
-        // Behind the fence nothing uses the old consumer any more, and records of the old log are dropped.
+        // The fence stops every other use of the old consumer. Records of the old log are dropped.
         self.assignment.revoke(&self.assigned());
         self.held.clear();
         let consumer = self.client.connect()?;
@@ -257,12 +263,12 @@ impl Polling {
     }
 
     fn take_in(&self, record: Record, epoch: u64, memory: OwnedSemaphorePermit) {
-        // The partition may have been given away while there was no room.
+        // The partition may have been revoked while the record waited for memory.
         if let Some(ticket) = self
             .assignment
             .receive(record.partition, epoch, record.offset)
         {
-            // The pipeline ends only after this thread.
+            // Cannot fail: the pipeline ends only after this thread.
             let _ = self.sender.send(Received {
                 record,
                 ticket,
@@ -271,8 +277,9 @@ impl Polling {
         }
     }
 
-    /// Waits for room in the pipeline: at first without polling, then with all partitions paused, for a consumer that
-    /// does not poll is thrown out of its group. None when the process is to stop.
+    /// Waits for memory. First waits without polling, then pauses all partitions and keeps polling,
+    /// because the group removes a consumer that does not poll. Returns none when the process
+    /// stops.
     fn wait_for_memory(&mut self, record: &Record) -> Option<OwnedSemaphorePermit> {
         let units = (record.size() / MEMORY_UNIT + 1).min(self.units) as u32;
         if let Ok(permit) = Arc::clone(&self.memory).try_acquire_many_owned(units) {
@@ -286,7 +293,7 @@ impl Polling {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            // A partition that is assigned meanwhile is not paused.
+            // Partitions assigned meanwhile are not paused yet.
             let assignments = self.assignment.assignments();
             if paused_at.replace(assignments) != Some(assignments) {
                 self.pause(true);
@@ -320,18 +327,19 @@ impl Polling {
         }
     }
 
-    /// Intake has stopped; what was taken in is finished and stored, then the group is left.
+    /// Drains and stores the records in progress, commits, then leaves the group. Intake has
+    /// already stopped.
     fn leave(self, drain_limit: Duration) {
         let partitions = self.assigned();
         drop(self.sender);
         if !self.assignment.wait_until_drained(&partitions, drain_limit) {
             tracing::warn!("records were still under way at shutdown; they will be read again");
         }
-        // The fence goes up before the last commit and before the group is left, so that a revocation in the middle of
-        // either does not wait a second time. What is stored can still be committed.
+        // The fence goes up before the last commit and before leaving, so that a revocation during
+        // either does not drain again. Stored offsets can still be committed.
         self.assignment.revoke(&partitions);
         drop(self.watch);
-        // Without a broker each of these would wait for as long as it may.
+        // Without a broker, each of these calls would wait until its time limit.
         if self.consumer.context().group.brokers().is_up() {
             let deadline = Instant::now() + LEAVE;
             self.consumer.context().commit_back(&self.consumer);
@@ -344,7 +352,8 @@ impl Polling {
     }
 }
 
-/// In the middle of a rebalance the broker takes no offsets, so that is waited for. What is read meanwhile is not taken in.
+/// Commits the stored offsets. Retries until [`LAST_COMMIT`], because the broker rejects commits
+/// during a rebalance. Records polled meanwhile are dropped.
 fn commit_last(consumer: &BaseConsumer<Context>) {
     let deadline = Instant::now() + LAST_COMMIT;
     while let Err(error) = commit(consumer) {
@@ -357,11 +366,11 @@ fn commit_last(consumer: &BaseConsumer<Context>) {
     }
 }
 
-/// The client's error callback has logged what recurs.
+/// Handles a poll error. The client's error callback has already logged recurring errors.
 fn complain(context: &Context, error: &KafkaError) {
     match error {
         KafkaError::MessageConsumptionFatal(code) => {
-            // It would come back at every poll.
+            // Every later poll would return the same error.
             tracing::error!(%code, "Kafka says this client cannot go on; ending the process");
             process::exit(1);
         }

@@ -1,4 +1,5 @@
-//! Keeps a member of the group prompt: heartbeats on time, and no pause between the two rounds of a rebalance.
+//! Keeps a group member prompt: heartbeats on time, and no pause between the two rounds of a
+//! rebalance.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +7,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::{context::Context, membership};
 
-/// librdkafka looks at its group when something wakes its main thread, else once a second. A heartbeat that is due waits for that.
+/// Interval at which librdkafka's main thread is woken. It checks the group when it wakes, or once
+/// a second. A due heartbeat waits for that check.
 const WAKE_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a rebalance may wait for metadata: one round trip, unless a broker is away.
+/// Limit for fetching metadata during a rebalance. It takes one round trip unless a broker is down.
 const METADATA: Duration = Duration::from_millis(200);
 
-/// What the poll thread does for its membership between two polls.
+/// Group maintenance that the poll thread does between two polls.
 #[derive(Debug)]
 pub(super) struct Promptness {
     woken: Instant,
@@ -28,7 +30,8 @@ impl Promptness {
         }
     }
 
-    /// To be called with each poll, after it. Blocks for one round trip to a broker after each round of a rebalance, else not.
+    /// Keeps the membership prompt; call it after each poll. Blocks only after each round of a
+    /// rebalance, for one round trip to a broker.
     pub(super) fn keep(&mut self, consumer: &BaseConsumer<Context>, topic: &str) {
         let rounds = consumer.context().group.rounds();
         if self.rounds != rounds {
@@ -37,14 +40,17 @@ impl Promptness {
         }
         if self.woken.elapsed() >= WAKE_EVERY {
             self.woken = Instant::now();
-            // It asks the main thread.
+            // This call wakes the main thread.
             membership::is_member(consumer);
         }
     }
 }
 
-/// A cooperative rebalance takes two rounds, and librdkafka joins at most once a second, unless it has got metadata since. So
-/// partitions would pause for that second. It does so after a round only, so that failed attempts to join keep their pause.
+/// Fetches metadata, so that librdkafka joins the next round at once.
+///
+/// A cooperative rebalance takes two rounds. librdkafka joins at most once a second, unless it has
+/// received metadata since. Partitions would pause for that second. Call this only after a round,
+/// so that failed attempts to join keep their pause.
 fn skip_join_pause(consumer: &BaseConsumer<Context>, topic: &str) {
     if let Err(error) = consumer.fetch_metadata(Some(topic), METADATA) {
         tracing::debug!(%error, "no metadata after an assignment; the next round of the rebalance may take a second");

@@ -1,4 +1,4 @@
-//! Reading a part of a topic as it stands, outside of any group.
+//! Reads a range of a topic, outside any group.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,14 @@ use rdkafka::{
 
 use super::{client::Reporting, complaints, record::Record};
 
-/// How long one question to the brokers may take.
+/// Limit for one request to the brokers.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
-/// Between two attempts while leaders are elected.
+/// Pause between two attempts while leaders are elected.
 const ELECTION: Duration = Duration::from_millis(50);
 
-/// The partitions of a topic, in their order, each with its first offset that can still be read and the one behind its last.
+/// Returns the partitions of a topic in ascending order. Each has the range from its first readable
+/// offset to the offset after its last record.
 ///
 /// # Errors
 /// When a broker does not answer within ten seconds, or the topic does not exist.
@@ -51,7 +52,8 @@ pub(super) fn of(
     partitions.into_iter().map(range).collect()
 }
 
-/// Asks again until `deadline` while the partition has no leader, as just after its topic was created.
+/// Calls `ask`, and retries until `deadline` while the partition has no leader, for example just
+/// after its topic was created.
 fn after_election<T>(deadline: Instant, ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     loop {
         let answer = ask();
@@ -66,8 +68,8 @@ fn after_election<T>(deadline: Instant, ask: impl Fn() -> KafkaResult<T>) -> Kaf
     }
 }
 
-/// Calls `each` with the records at these offsets, as far as there are any, lowest first in each partition, until it says to
-/// stop; returns whether it did.
+/// Calls `each` with every record in `ranges`, in offset order within each partition, until `each`
+/// returns `Break`. Returns `Break` in that case.
 ///
 /// # Errors
 /// When a broker stops answering for ten seconds, or `each` fails.
@@ -88,7 +90,8 @@ pub(super) fn read(
     while !open.is_empty() {
         let message = match consumer.poll(ANSWER) {
             Some(Ok(message)) => message,
-            // The last offsets may hold nothing that is handed out, such as control records.
+            // The last offsets may hold nothing that the consumer returns, for example control
+            // records.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 open.remove(&partition);
                 continue;
@@ -118,7 +121,8 @@ mod tests {
 
     use super::*;
 
-    /// How often it asks when the first two answers are `code`.
+    /// Returns the number of attempts, and the result, when the first two attempts fail with
+    /// `code`.
     fn attempts(code: RDKafkaErrorCode) -> (usize, KafkaResult<()>) {
         let asked = Cell::new(0);
         let answer = after_election(Instant::now() + ANSWER, || {

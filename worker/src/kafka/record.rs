@@ -1,4 +1,4 @@
-//! A record of ours: copied out of librdkafka's fetch buffer, which a borrowed message would pin.
+//! An owned copy of a record. A borrowed message would pin librdkafka's fetch buffer.
 
 use std::sync::Arc;
 
@@ -7,31 +7,31 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{headers, ledger::Ticket};
 
-/// What a header takes besides its bytes.
+/// Memory of a header besides its bytes.
 const HEADER_OVERHEAD: usize = size_of::<Header>() + 16;
 
-/// A header; the value may be null.
+/// A header. Its value may be null.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its value.
+    /// The value; none is Kafka's null.
     pub value: Option<Vec<u8>>,
 }
 
-/// When a record was made, in ms since 1970, and by whose clock.
+/// The timestamp of a record in ms since 1970, and the clock that set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timestamp {
-    /// The producer's.
+    /// Set by the producer's clock.
     Create(i64),
-    /// The broker's.
+    /// Set by the broker's clock.
     LogAppend(i64),
-    /// The record has none.
+    /// The record has no timestamp.
     Missing,
 }
 
 impl Timestamp {
-    /// The time in ms, 0 where it is missing.
+    /// Returns the time in ms. Returns 0 for a missing or negative timestamp.
     pub fn millis(self) -> i64 {
         match self {
             Self::Create(millis) | Self::LogAppend(millis) => millis.max(0),
@@ -40,22 +40,22 @@ impl Timestamp {
     }
 }
 
-/// A record that was read from Kafka.
+/// A record read from Kafka.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Its topic.
+    /// Source topic.
     pub topic: Arc<str>,
-    /// Its partition.
+    /// Partition of the topic.
     pub partition: i32,
-    /// Its offset.
+    /// Offset in the partition.
     pub offset: i64,
-    /// Its timestamp.
+    /// Timestamp and its clock.
     pub timestamp: Timestamp,
-    /// Its key, if it has one.
+    /// Key, if the record has one.
     pub key: Option<Vec<u8>>,
-    /// Its value; none is Kafka's null, the mark of an erasure.
+    /// Value; none is Kafka's null, which erases an order.
     pub value: Option<Vec<u8>>,
-    /// Its headers, in their order.
+    /// Headers in their original order.
     pub headers: Vec<Header>,
 }
 
@@ -77,7 +77,7 @@ impl Record {
         }
     }
 
-    /// The last value of the header `name`.
+    /// Returns the last value of the header `name`. A null value is empty.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers
             .iter()
@@ -86,7 +86,7 @@ impl Record {
             .map(|header| header.value.as_deref().unwrap_or_default())
     }
 
-    /// Bytes of key, value and headers, the headers' own structures included.
+    /// Returns the bytes of key, value and headers, including the memory of the header structures.
     pub fn size(&self) -> usize {
         let headers: usize = self
             .headers
@@ -103,11 +103,11 @@ impl Record {
 pub struct Received {
     /// The record.
     pub record: Record,
-    /// What finishing it is proved with.
+    /// Passed to `Assignment::finish` when the record is finished.
     pub ticket: Ticket,
-    /// Its share of the memory that unfinished records may take; given back when dropped.
+    /// Its share of the memory for unfinished records. Released on drop.
     pub memory: OwnedSemaphorePermit,
 }
 
-/// Where the pipeline takes records from.
+/// The receiver from which the pipeline takes records.
 pub type Intake = mpsc::UnboundedReceiver<Received>;

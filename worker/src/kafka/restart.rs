@@ -1,8 +1,9 @@
-//! Reads partitions that went back from their beginning, and moves their committed offset with them. Runs on the poll
-//! thread.
+//! Restarts partitions that went back: reads them from their beginning, and moves their committed
+//! offsets back. Runs on the poll thread.
 //!
-//! librdkafka commits only offsets that are greater than the committed one. So the first commit of the new log is an
-//! explicit one; it precedes everything else because the stored offset is set back first.
+//! librdkafka's timer commits a stored offset only if it is greater than the committed one. So the
+//! first commit of the new log is an explicit one. The stored offset moves back before that, so the
+//! timer commits nothing first.
 
 use std::time::{Duration, Instant};
 
@@ -19,14 +20,14 @@ use super::{
     went_back::{Committed, WentBack},
 };
 
-/// How often a broker is asked for the id of the topic.
+/// Interval between requests for the topic id.
 const IDENTIFY: Duration = Duration::from_secs(2);
-/// How long a failed restart waits before it is tried again.
+/// Pause before a failed restart is retried.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long one request to the brokers may take.
+/// Limit for one request to the brokers.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// What the poll thread does about its partitions between two polls.
+/// Detects partitions that went back and restarts them, between two polls.
 pub(super) struct Watch {
     requests: IdRequests,
     next_request: Instant,
@@ -34,10 +35,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches the partitions of `consumer`. To be dropped before it.
+    /// Watches the partitions of `consumer`. Drop it before `consumer`.
     ///
     /// # Errors
-    /// When there is a zero byte in the name of the topic.
+    /// When the topic name contains a zero byte.
     pub(super) fn new(consumer: &BaseConsumer<Context>) -> anyhow::Result<Self> {
         let topic = &consumer.context().topic;
         Ok(Self {
@@ -47,9 +48,11 @@ impl Watch {
         })
     }
 
-    /// Compares the id of the topic every two seconds, and restarts partitions that went back. Returns false when this
-    /// client is of no use any more because the topic was recreated: librdkafka keeps the leader epochs of the old topic
-    /// and ignores the lower ones of the new topic.
+    /// Requests the topic id every two seconds, and restarts partitions that went back.
+    ///
+    /// Returns false if the topic was recreated, because this client can no longer read it:
+    /// librdkafka keeps the leader epochs of the old topic and ignores the lower epochs of the new
+    /// topic.
     #[must_use]
     pub(super) fn tick(&mut self, consumer: &BaseConsumer<Context>) -> bool {
         let context = consumer.context();
@@ -79,8 +82,8 @@ impl Watch {
 }
 
 impl Context {
-    /// Compares the committed offsets of an assignment with the logs that they are for. `committed` holds them, or no
-    /// offsets where the broker did not return them.
+    /// Compares the committed offsets of an assignment with the topic id and the ends of the logs.
+    /// `committed` is a list without offsets if the broker did not return them.
     pub(super) fn compare(&self, consumer: &BaseConsumer<Self>, committed: &TopicPartitionList) {
         if let Some(id) = self.identify(consumer) {
             self.logs().identify(id);
@@ -120,8 +123,9 @@ impl Context {
         request.receive(ANSWER)
     }
 
-    /// The ends of the partitions that have a committed offset, in one request for each broker. The others have
-    /// no offset to compare with an end, and a topic that was just created has no leaders to return its ends.
+    /// Fetches the ends of the partitions that have a committed offset, in one request for each
+    /// broker. Other partitions have no offset to compare. A topic that was just created has no
+    /// leaders that could return its ends.
     fn ends(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -131,7 +135,7 @@ impl Context {
         let elements = committed.elements_for_topic(&self.topic);
         let is_committed = |offset| matches!(offset, Offset::Offset(_));
         for element in elements.iter().filter(|it| is_committed(it.offset())) {
-            // In the place of a time, it stands for the end.
+            // In place of a time, `End` requests the end of the log.
             list.add_partition_offset(&self.topic, element.partition(), Offset::End)
                 .ok()?;
         }
@@ -147,7 +151,8 @@ impl Context {
         }
     }
 
-    /// Ends the assignment of partitions that went back: records of the old log must not store offsets any more.
+    /// Ends the assignment of partitions that went back, so that records of the old log store no
+    /// offsets.
     pub(super) fn fence(&self) {
         let gone_back = self.logs().gone_back();
         for WentBack {
@@ -171,7 +176,7 @@ impl Context {
         }
     }
 
-    /// Statistics may be out of date: asks the brokers for ends that seem to be too low.
+    /// Asks the brokers to confirm ends that seem too low, because statistics may be out of date.
     fn confirm_ends(&self, consumer: &BaseConsumer<Self>) {
         let suspects = self.logs().suspects();
         for partition in suspects {
@@ -194,7 +199,8 @@ impl Context {
         }
     }
 
-    /// Moves the consumer to the beginning of the log, and begins an assignment of the partition from there.
+    /// Moves the consumer to the beginning of the log, and begins an assignment from there. Returns
+    /// the beginning and the end of the log.
     fn restart_one(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -206,12 +212,12 @@ impl Context {
         self.gaps().assign(partition, None);
         let id = self.logs().id(partition).cloned();
         self.assignment.assign(partition, id);
-        // Or the timer would commit the old one again after the commit below.
+        // Otherwise the timer would commit the old offset again after the explicit commit.
         self.assignment.store(consumer, &[(partition, start)]);
         Ok((start, end))
     }
 
-    /// Commits the offsets of restarted partitions in place of those of their old logs.
+    /// Commits the offsets of restarted partitions, in place of the offsets of their old logs.
     pub(super) fn commit_back(&self, consumer: &BaseConsumer<Self>) {
         let uncommitted = self.logs().uncommitted();
         if uncommitted.is_empty() {

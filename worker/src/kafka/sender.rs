@@ -14,13 +14,13 @@ use shared::{config::Kafka, kafka::Bootstrap};
 
 use super::{client, complaints};
 
-/// Sends single records and waits until each is acknowledged.
+/// Producer that sends single records and waits for each acknowledgement.
 pub(super) struct Sender {
     producer: FutureProducer<Listener>,
     bootstrap: Arc<Bootstrap>,
 }
 
-/// Hears what librdkafka says beside its delivery reports.
+/// Receives librdkafka's logs, statistics and errors. Delivery reports do not pass through it.
 struct Listener {
     bootstrap: Arc<Bootstrap>,
 }
@@ -40,10 +40,10 @@ impl ClientContext for Listener {
 }
 
 impl Sender {
-    /// Connects by itself.
+    /// Creates a producer. It connects in the background.
     ///
     /// # Errors
-    /// When librdkafka refuses the configuration.
+    /// When librdkafka rejects the configuration.
     pub(super) fn new(config: &Kafka) -> anyhow::Result<Self> {
         let bootstrap = Arc::new(client::bootstrap(config)?);
         let listener = Listener {
@@ -57,10 +57,11 @@ impl Sender {
         })
     }
 
-    /// Returns once the broker has acknowledged `record`.
+    /// Sends `record`. Returns once the broker has acknowledged it.
     ///
     /// # Errors
-    /// When it has not within [`client::DELIVERY_TIMEOUT`]; the record may stand in its topic all the same.
+    /// When the broker does not acknowledge it within [`client::DELIVERY_TIMEOUT`]. The topic may
+    /// hold the record nevertheless.
     pub(super) async fn send(
         &self,
         record: FutureRecord<'_, [u8], [u8]>,
@@ -73,12 +74,12 @@ impl Sender {
         delivered.map(drop).map_err(|(error, _)| error)
     }
 
-    /// After this, if there is one, no send succeeds any more.
+    /// Returns the fatal error of the producer, if there is one. Every later send then fails.
     pub(super) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.producer.client().fatal_error()
     }
 
-    /// Waits for what is on its way to the broker.
+    /// Blocks until the broker has acknowledged all sent records.
     ///
     /// # Errors
     /// When that takes longer than `limit`.

@@ -1,8 +1,8 @@
-//! The id of a topic. A topic that is deleted and created again keeps its name but gets another id, which is the only sign
-//! of it once the new log is as long as the old one.
+//! The id of a topic. A recreated topic keeps its name but gets another id. Once the new log is as
+//! long as the old one, only the id shows that the topic was recreated.
 //!
-//! The committed offset carries the id as its metadata, so that a worker which starts later knows which log the offset
-//! belongs to.
+//! Each committed offset carries the id as its metadata. A worker that starts later then knows
+//! which log the offset belongs to.
 
 use std::{
     ffi::{CStr, CString, NulError},
@@ -27,26 +27,27 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-/// How the metadata of a committed offset begins.
+/// Prefix of the metadata of a committed offset.
 const METADATA: &str = "topic-id=";
 
-/// How long the client tries to get an answer.
+/// Limit for one request.
 const TIMEOUT_MS: i32 = 5_000;
 
-/// What a broker without topic ids returns.
+/// The id that a broker without topic ids returns.
 const ZERO: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// The id of a topic, as Kafka's tools show it.
+/// The id of a topic, in the form that Kafka's tools show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TopicId(Arc<str>);
 
 impl TopicId {
-    /// Returns the id; none where the broker has none to give.
+    /// Returns the id. None if `text` is empty or the id of a broker without topic ids.
     pub(super) fn new(text: &str) -> Option<Self> {
         (!text.is_empty() && text != ZERO).then(|| Self(text.into()))
     }
 
-    /// Returns the id that a committed offset carries; none where it was committed by another program.
+    /// Returns the id in the metadata of a committed offset. None if another program committed the
+    /// offset.
     pub(super) fn from_metadata(metadata: &str) -> Option<Self> {
         Self::new(metadata.strip_prefix(METADATA)?)
     }
@@ -63,14 +64,15 @@ impl fmt::Display for TopicId {
     }
 }
 
-/// Requests for the id of one topic, over the connections of an existing client. To be dropped before that client.
+/// Requests for the id of one topic, over the connections of an existing client. Drop it before
+/// that client.
 pub(super) struct IdRequests {
     topic: CString,
     queue: NonNull<rd_kafka_queue_t>,
     is_waiting: bool,
 }
 
-// SAFETY: librdkafka locks its queues; any thread may use one.
+// SAFETY: librdkafka locks its queues, so any thread may use one.
 #[allow(
     unsafe_code,
     reason = "rust-rdkafka has no function of its own for this"
@@ -85,7 +87,7 @@ impl IdRequests {
     /// Prepares requests over `client`.
     ///
     /// # Errors
-    /// When there is a zero byte in the name of the topic.
+    /// When the topic name contains a zero byte.
     pub(super) fn new<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Self, NulError> {
         let topic = CString::new(topic)?;
         // SAFETY: the client lives as long as it is borrowed, and the function never returns null.
@@ -97,20 +99,20 @@ impl IdRequests {
         })
     }
 
-    /// Sends a request, unless one is on its way; does not block.
+    /// Sends a request, unless one is in progress. Does not block.
     pub(super) fn send<C: ClientContext>(&mut self, client: &Client<C>) {
         if self.is_waiting {
             return;
         }
         self.is_waiting = true;
         let mut names = [self.topic.as_ptr()];
-        // SAFETY: client, queue and names live through the call, which copies the names and the options; collection and options
-        // are ours, and are freed once.
+        // SAFETY: client, queue and names live through the call, which copies the names and the
+        // options. This function owns the collection and the options, and frees each once.
         unsafe {
             let topics = rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
             let kind = rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
             let options = rd_kafka_AdminOptions_new(client.native_ptr(), kind);
-            // Without an error text to write to, it is valid and cannot fail.
+            // A null error buffer is valid, and setting this value cannot fail.
             rd_kafka_AdminOptions_set_request_timeout(options, TIMEOUT_MS, ptr::null_mut(), 0);
             rd_kafka_DescribeTopics(client.native_ptr(), topics, options, self.queue.as_ptr());
             rd_kafka_AdminOptions_destroy(options);
@@ -118,13 +120,15 @@ impl IdRequests {
         }
     }
 
-    /// Waits up to `limit` for the answer. None without an answer, without a topic, or where the broker has no ids.
+    /// Waits up to `limit` for the response. Returns none without a response, without such a topic,
+    /// or if the broker has no topic ids.
     pub(super) fn receive(&mut self, limit: Duration) -> Option<TopicId> {
         if !self.is_waiting {
             return None;
         }
         let millis = limit.as_millis().try_into().unwrap_or(i32::MAX);
-        // SAFETY: the queue is ours. An event that comes out of it is ours, too, and is freed once, after its last use.
+        // SAFETY: we own the queue and each event that it returns. The event is freed once, after
+        // its last use.
         unsafe {
             let event = NonNull::new(rd_kafka_queue_poll(self.queue.as_ptr(), millis))?;
             self.is_waiting = false;
@@ -141,7 +145,8 @@ impl Drop for IdRequests {
         reason = "rust-rdkafka has no function of its own for this"
     )]
     fn drop(&mut self) {
-        // SAFETY: the queue is ours, and nothing uses it after this. An answer to it that is on its way is discarded.
+        // SAFETY: we own the queue, and nothing uses it after this call. librdkafka discards a
+        // response that arrives later.
         unsafe { rd_kafka_queue_destroy(self.queue.as_ptr()) };
     }
 }
@@ -149,14 +154,14 @@ impl Drop for IdRequests {
 /// Returns the id of the only topic that `event` describes.
 ///
 /// # Safety
-/// `event` is a live event of librdkafka.
+/// `event` must be a live event of librdkafka.
 #[allow(
     unsafe_code,
     reason = "rust-rdkafka has no function of its own for this"
 )]
 unsafe fn id_in(event: *mut rd_kafka_event_t) -> Option<TopicId> {
-    // SAFETY: all of these belong to the event, which is alive, and are looked at only here. The id is a text that ends
-    // with a zero byte; a topic that does not exist has an id of zeros.
+    // SAFETY: the event is alive and owns all of these, and they are read only here. The id is a
+    // text that ends with a zero byte. A topic that does not exist has an id of zeros.
     unsafe {
         if rd_kafka_event_error(event) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;

@@ -1,4 +1,4 @@
-//! Creating the topics where they are absent.
+//! Creates missing topics.
 
 use anyhow::Context;
 use rdkafka::{
@@ -9,13 +9,14 @@ use shared::config::Kafka;
 
 use super::client::{self, DEAD_LETTER_MAX_BYTES, Reporting, TOPIC_MAX_BYTES};
 
-/// Partitions of both topics: the most workers that can share the work.
+/// Partitions of each topic, and so the largest number of workers that can share the work.
 const PARTITIONS: i32 = 6;
 
-/// Creates the topic and the dead letter topic, unless they exist; returns the names of those that it created.
+/// Creates the topic and the dead letter topic if they do not exist. Returns the names of the
+/// created topics.
 ///
 /// # Errors
-/// When no broker answers within ten seconds, or the broker refuses.
+/// When no broker answers within ten seconds, or the broker rejects the request.
 pub async fn create_topics(config: &Kafka) -> anyhow::Result<Vec<String>> {
     let admin: AdminClient<Reporting> = client::base(config)
         .create_with_context(Reporting)
@@ -25,7 +26,8 @@ pub async fn create_topics(config: &Kafka) -> anyhow::Result<Vec<String>> {
         DEAD_LETTER_MAX_BYTES.to_string(),
     );
     let topics = [
-        // The broker's clock makes the versions: one clock a partition instead of one a producer.
+        // The broker's clock sets the timestamps of versions: one clock for each partition, not one
+        // for each producer.
         NewTopic::new(&config.topic, PARTITIONS, TopicReplication::Fixed(-1))
             .set("message.timestamp.type", "LogAppendTime")
             .set("max.message.bytes", &topic_max),

@@ -1,27 +1,29 @@
-//! Partitions whose log is not the one that the group has read: deleted and created again, truncated, restored, or with a
-//! committed offset that Kafka never gave out. Offsets of the old log mean nothing in the new one, so such a partition is
-//! read from its beginning; versions make records that were stored before harmless. Pure.
+//! Detects partitions whose log is not the one that the group has read: recreated, truncated,
+//! restored, or with a committed offset that the log never had. Pure.
+//!
+//! Offsets of the old log mean nothing in the new log, so the worker reads such a partition from
+//! its beginning. Versions make it harmless to read records again that are already stored.
 
 use std::{collections::HashMap, fmt};
 
 use super::topic_identity::TopicId;
 
-/// The sign by which a partition was found to have gone back.
+/// How the worker detected that a partition went back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The topic has another id than the one that the offsets belong to.
+    /// The topic id differs from the one that the offsets belong to.
     Recreated {
         /// The id that the offsets belong to.
         was: TopicId,
-        /// The id that the topic has now.
+        /// The current id of the topic.
         is: TopicId,
     },
-    /// The log ends below what was committed or read.
+    /// The log ends below an offset that was committed or read.
     EndsBelow {
-        /// The offset behind the last record.
+        /// The offset after the last record.
         end: i64,
     },
-    /// A record came whose offset is lower than one that was read before.
+    /// A record has a lower offset than one that was read before.
     Fell {
         /// The offset of that record.
         to: i64,
@@ -38,41 +40,41 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What the group has committed in a partition.
+/// The committed offset of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Committed {
     /// The next offset to read.
     pub(super) offset: i64,
-    /// The topic that it belongs to, where the commit says so.
+    /// The id of the topic that the offset belongs to, if the commit carries it.
     pub(super) id: Option<TopicId>,
 }
 
-/// A partition that has gone back.
+/// A partition that went back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WentBack {
-    /// Which partition.
+    /// The partition number.
     pub(super) partition: i32,
-    /// The next offset that was expected of its old log.
+    /// The next offset that was expected in the old log.
     pub(super) expected: Option<i64>,
-    /// How it was found.
+    /// How the worker detected it.
     pub(super) cause: Cause,
 }
 
 /// The logs of the assigned partitions.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
-    /// The newest id of the topic.
+    /// The current id of the topic.
     id: Option<TopicId>,
-    /// Ids that the topic had before. A broker whose metadata is old may still return one.
+    /// Former ids of the topic. A broker with old metadata may still return one.
     former: Vec<TopicId>,
     partitions: HashMap<i32, Log>,
 }
 
 #[derive(Debug, Default)]
 struct Log {
-    /// The topic that its offsets belong to, as soon as that is known.
+    /// The id of the topic that the offsets belong to, once known.
     id: Option<TopicId>,
-    /// The offset behind everything that was read or committed.
+    /// The offset after everything that was read or committed.
     next: Option<i64>,
     /// `next` at the last statistics, if these showed a lower end.
     doubted: Option<i64>,
@@ -83,16 +85,17 @@ struct Log {
 enum State {
     #[default]
     Continues,
-    /// Statistics show an end below `next`; the broker has to confirm it.
+    /// Statistics show an end below `next`. The broker has yet to confirm it.
     Suspect,
-    /// To be read from its beginning.
+    /// The partition must be read from its beginning.
     WentBack(Cause),
-    /// Read from its beginning, which is to replace the old committed offset.
+    /// The partition is read from its beginning, `start`. The commit that replaces the old offset
+    /// is pending.
     Restarted { start: i64 },
 }
 
 impl Logs {
-    /// Begins an assignment of `partition`. `end` is the end of its log, where the broker has returned it.
+    /// Begins an assignment of `partition`. `end` is the end of its log, if the broker returned it.
     pub(super) fn assign(
         &mut self,
         partition: i32,
@@ -103,7 +106,8 @@ impl Logs {
             Some(committed) => (Some(committed.offset), committed.id),
             None => (None, None),
         };
-        // Kafka deletes the offsets of a topic with it. Where this client knew the topic before, it is not a new one.
+        // Kafka deletes the offsets of a topic together with the topic. A former id shows that this
+        // client read an earlier topic, so a partition without a committed offset went back.
         let id = id.or_else(|| self.former.first().cloned());
         let log = Log {
             id,
@@ -123,7 +127,7 @@ impl Logs {
         self.partitions.remove(&partition);
     }
 
-    /// Takes note of the id that a broker returned for the topic.
+    /// Stores the topic id that a broker returned, and compares it with the ids of the offsets.
     pub(super) fn identify(&mut self, id: TopicId) {
         if self.former.contains(&id) || self.id.as_ref() == Some(&id) {
             return;
@@ -146,7 +150,8 @@ impl Logs {
         }
     }
 
-    /// Returns whether the record at `offset` continues the log; one that does not is not to be taken in.
+    /// Returns whether the record at `offset` continues the log. The caller must drop a record that
+    /// does not.
     pub(super) fn received(&mut self, partition: i32, offset: i64) -> bool {
         let Some(log) = self.partitions.get_mut(&partition) else {
             return false;
@@ -161,8 +166,9 @@ impl Logs {
         true
     }
 
-    /// Takes note of an end of the log that may be out of date: records may have come since. An end that is still below
-    /// what was read before the last statistics makes the partition suspect.
+    /// Notes an end of the log from statistics. It may be out of date, because records may have
+    /// arrived since. The partition becomes suspect if the end is below what was read before the
+    /// previous statistics.
     pub(super) fn seems_to_end(&mut self, partition: i32, end: i64) {
         let Some(log) = self.partitions.get_mut(&partition) else {
             return;
@@ -176,7 +182,7 @@ impl Logs {
         }
     }
 
-    /// Takes note of the end of the log that the broker has returned.
+    /// Notes the current end of the log, as returned by the broker.
     pub(super) fn ends(&mut self, partition: i32, end: i64) {
         let Some(log) = self.partitions.get_mut(&partition) else {
             return;
@@ -189,7 +195,7 @@ impl Logs {
         }
     }
 
-    /// Notes that `partition` is read from `start` on, the beginning of the log that there is now.
+    /// Notes that `partition` is read from `start`, the beginning of its current log.
     pub(super) fn restarted(&mut self, partition: i32, start: i64) {
         if let Some(log) = self.partitions.get_mut(&partition) {
             *log = Log {
@@ -201,7 +207,7 @@ impl Logs {
         }
     }
 
-    /// Notes that the committed offset of `partition` belongs to the log that there is now.
+    /// Notes that the committed offset of `partition` belongs to its current log.
     pub(super) fn committed(&mut self, partition: i32) {
         if let Some(log) = self.partitions.get_mut(&partition)
             && let State::Restarted { .. } = log.state
@@ -210,24 +216,24 @@ impl Logs {
         }
     }
 
-    /// Whether the topic was created again while this client had it in use.
+    /// Whether the topic was recreated while this client used it.
     pub(super) fn is_recreated(&self) -> bool {
         !self.former.is_empty()
     }
 
-    /// The topic that the offsets of `partition` belong to.
+    /// The id of the topic that the offsets of `partition` belong to.
     pub(super) fn id(&self, partition: i32) -> Option<&TopicId> {
         self.partitions.get(&partition)?.id.as_ref()
     }
 
-    /// Partitions whose end the broker has to confirm.
+    /// Partitions whose end the broker has yet to confirm.
     pub(super) fn suspects(&self) -> Vec<i32> {
         self.select(|_, log| matches!(log.state, State::Suspect).then_some(()))
             .map(|(partition, ())| partition)
             .collect()
     }
 
-    /// Partitions that are to be read from their beginning.
+    /// Partitions that must be read from their beginning.
     pub(super) fn gone_back(&self) -> Vec<WentBack> {
         let gone = self.select(|partition, log| match &log.state {
             State::WentBack(cause) => Some(WentBack {
@@ -240,7 +246,7 @@ impl Logs {
         gone.map(|(_, went_back)| went_back).collect()
     }
 
-    /// Partitions whose old committed offset is to be replaced, with the beginning of their log.
+    /// Partitions whose old committed offset must be replaced, each with the beginning of its log.
     pub(super) fn uncommitted(&self) -> Vec<(i32, i64)> {
         self.select(|_, log| match log.state {
             State::Restarted { start } => Some(start),
@@ -249,7 +255,7 @@ impl Logs {
         .collect()
     }
 
-    /// Whether every log continues and nothing is to be done.
+    /// Whether every log continues and no action is pending.
     pub(super) fn all_continue(&self) -> bool {
         self.partitions
             .values()
@@ -267,7 +273,7 @@ impl Logs {
 }
 
 impl Log {
-    /// The first sign stands.
+    /// Marks the log as gone back. Keeps the first cause.
     fn went_back(&mut self, cause: Cause) {
         if !matches!(self.state, State::WentBack(_)) {
             self.state = State::WentBack(cause);
@@ -290,7 +296,7 @@ mod tests {
         })
     }
 
-    /// Of the only partition.
+    /// Returns the cause for the only partition that went back.
     fn cause(logs: &Logs) -> Option<Cause> {
         logs.gone_back().pop().map(|gone| gone.cause)
     }
@@ -395,7 +401,7 @@ mod tests {
         assert!(logs.received(0, 2));
         logs.committed(0);
         assert!(logs.all_continue());
-        // Before the commit, it can go back once more.
+        // Before the commit, the partition can go back again.
         logs.restarted(0, 2);
         logs.identify(id("c"));
         assert_eq!(logs.gone_back().len(), 1);

@@ -27,7 +27,7 @@ use crate::{
     metrics::{Metrics, Outcome, Stage},
 };
 
-/// A record and what is to become of it.
+/// A record and its intent: store, erase or dead-letter.
 struct Entry {
     received: Received,
     intent: Intent,
@@ -75,24 +75,24 @@ impl Batch {
         self.entries.is_empty()
     }
 
-    /// Bytes of keys, values and headers.
+    /// Returns the size of all keys, values and headers, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Of its records.
+    /// Returns the tickets of its records.
     fn tickets(&self) -> Vec<Ticket> {
         let entries = self.entries.iter();
         entries.map(|entry| entry.received.ticket).collect()
     }
 
-    /// The orders that it writes, some of them more than once.
+    /// Returns the orders that it changes. An order may appear more than once.
     pub(super) fn uids(&self) -> impl Iterator<Item = &OrderUid> {
         self.changes.iter().map(|change| &change.uid)
     }
 }
 
-/// Finishes batches; shared by those that are under way at once.
+/// Finishes batches. All batches under way share it.
 pub(super) struct Processor {
     pub(super) persist: Persist,
     pub(super) write_through: WriteThrough,
@@ -103,9 +103,12 @@ pub(super) struct Processor {
 }
 
 impl Processor {
-    /// Finishes `batch`. The promise: what is stored reaches Redis (or is marked for repair), what can never be stored
-    /// reaches the dead letter topic, and only then do the offsets count. None of the three waits for another; `turn` is
-    /// given back as soon as Postgres is done, so that the next batch is written while this one goes to Redis.
+    /// Finishes `batch`. Every stored change reaches Redis or is marked for repair, and every
+    /// record that cannot be stored reaches the dead letter topic, before any offset of the batch
+    /// counts as finished.
+    ///
+    /// Postgres, Redis and the dead letter topic are written concurrently. `turn` is given back as
+    /// soon as Postgres is done, so that the next batch is written while this one goes to Redis.
     pub(super) async fn process(&self, mut batch: Batch, turn: Turn) {
         self.metrics.batch(batch.len());
         if Rule::OffsetAfterWrite.is_broken() {
@@ -146,7 +149,7 @@ impl Processor {
         (persisted, SystemTime::now())
     }
 
-    /// Takes what is stored to Redis, until nothing more comes.
+    /// Writes stored revisions through to Redis until `fresh` is closed; returns when that was.
     async fn write_through(&self, mut fresh: mpsc::Receiver<Fresh>) -> SystemTime {
         let mut spent = Duration::ZERO;
         while let Some(fresh) = fresh.recv().await {
@@ -188,10 +191,11 @@ impl Processor {
         self.metrics.stage(Stage::DeadLetter, started.elapsed());
     }
 
-    /// Sends one record to the dead letter topic; repeats that until the topic has it.
+    /// Sends one record to the dead letter topic; retries until the topic has it.
     async fn dead_letter(&self, record: &Record, refusal: &Refusal, waits: &BatchWaits<'_>) {
         let mut backoff = Backoff::default();
-        // From the first failure to the end, the attempts in between included.
+        // Held from the first failure to the last attempt, so that the wait is visible during
+        // attempts too.
         let mut waiting = None;
         while let Err(error) = self.dead_letters.send(record, refusal).await {
             waiting.get_or_insert_with(|| waits.begin_alone(Wait::DeadLetterTopic));
@@ -209,7 +213,7 @@ impl Processor {
         self.metrics.dead_lettered(refusal.reason, 1);
     }
 
-    /// What became of each entry; dead-letters what the database refused.
+    /// Returns the outcome of each entry; dead-letters the rows that Postgres rejected.
     async fn settle(
         &self,
         batch: &Batch,
@@ -229,7 +233,7 @@ impl Processor {
             };
             outcomes.push(match verdicts.get_mut(&(*uid, *version)) {
                 Some(verdict @ Verdict::Won) => {
-                    // A record that stands in the batch twice wins once.
+                    // A record that is in the batch twice counts as stored once.
                     *verdict = Verdict::Lost;
                     won
                 }
@@ -243,7 +247,7 @@ impl Processor {
                 }
                 Some(Verdict::Lost) => Outcome::Stale,
                 None => {
-                    // Neither stored nor refused: its offset must not be stored, whatever the reason.
+                    // The record is neither stored nor rejected, so its offset must not be stored.
                     tracing::error!(%uid, %version, "a record has no verdict; ending the process");
                     std::process::abort();
                 }

@@ -1,4 +1,4 @@
-//! Gathers records into batches and keeps enough of them under way.
+//! Gathers records into batches and runs several batches at once.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -31,38 +31,40 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Batches under way at once, those on their way to Redis included.
+/// Maximum batches under way at once, including those that are being written to Redis. Batches that
+/// are held up do not count.
 const UNDER_WAY: usize = 4;
 
-/// How often it is checked whether held records are still from the future.
+/// Interval at which the batcher checks whether held records are still from the future.
 const RECHECK: Duration = Duration::from_secs(1);
 
-/// Batches under way at once, those that are held up included: each of them makes its attempts. Those that wait for the
-/// breaker make none, and do not count.
+/// Maximum batches under way at once, including those that are held up, because each of them
+/// retries. Batches that wait for the breaker make no attempts and do not count.
 const UNDER_WAY_AT_MOST: usize = 64;
 
-/// What the pipeline works with.
+/// The pipeline and its dependencies.
 pub struct Pipeline {
-    /// Where orders are stored.
+    /// Stores orders.
     pub postgres: Postgres,
-    /// How they reach Redis.
+    /// Writes stored orders through to Redis.
     pub write_through: WriteThrough,
-    /// Where what can never be stored goes.
+    /// Takes records that can never be stored.
     pub dead_letters: DeadLetters,
-    /// Where finished records are reported.
+    /// Takes the tickets of finished records.
     pub assignment: Arc<Assignment>,
-    /// Stops when the database refuses too much.
+    /// Stops dead-lettering when Postgres rejects too many rows.
     pub breaker: Arc<Breaker>,
-    /// Stops when every record is from the future.
+    /// Holds records when every record is from the future.
     pub future: FutureGuard,
-    /// What is waited for.
+    /// The current waits.
     pub waits: Arc<Waits>,
-    /// What is counted.
+    /// The worker's metrics.
     pub metrics: Metrics,
 }
 
 impl Pipeline {
-    /// Takes records from `intake` until that ends, and returns when the last of them is finished.
+    /// Processes records from `intake` until it closes, and returns when the last batch is
+    /// finished. Records that are still held stay unfinished; a worker reads them again.
     pub async fn run(self, config: &config::Worker, intake: Intake) {
         let processor = Arc::new(Processor {
             persist: Persist {
@@ -97,7 +99,7 @@ impl Pipeline {
             processor: Arc::clone(&processor),
         };
         batcher.run(intake).await;
-        // Blocks, but nothing else is left to run.
+        // This blocks the thread, but no other task is left to run.
         processor.dead_letters.flush();
     }
 }
@@ -109,16 +111,16 @@ struct Batcher {
     fields: ForeignFields,
     metrics: Metrics,
     future: FutureGuard,
-    /// Records from the future that the guard keeps back; at most as many as may be under way.
+    /// Records from the future that the guard holds back. Their memory permits bound them.
     held: VecDeque<Received>,
     recheck_at: Instant,
     open: Batch,
     opened: Instant,
     turns: Turns,
-    /// Each hands back the orders that it wrote.
+    /// Each task returns the orders that its batch changed.
     under_way: JoinSet<Vec<OrderUid>>,
-    /// The orders of the batches under way. While none is held up there is never more than one batch per order, or two
-    /// connections would wait for each other's rows.
+    /// The orders of the batches under way. While no batch is held up, an order is in at most one
+    /// batch. Otherwise two connections would wait for each other's row locks.
     busy: HashSet<OrderUid>,
     processor: Arc<Processor>,
 }
@@ -151,7 +153,7 @@ impl Batcher {
         }
     }
 
-    /// Decodes a record into the open batch, unless it is held.
+    /// Decodes a record and adds it to the open batch, or holds it back.
     fn take(&mut self, received: Received) {
         let decoded = self.decode(&received);
         if self.future.admits(&decoded) {
@@ -184,7 +186,8 @@ impl Batcher {
         }
     }
 
-    /// Opens the guard if the oldest held record is not from the future any more: a clock was corrected.
+    /// Decodes the oldest held record again. If it is no longer from the future, a clock was
+    /// corrected and the guard opens.
     fn recheck(&mut self) {
         self.recheck_at = Instant::now() + RECHECK;
         if let Some(oldest) = self.held.front() {
@@ -193,7 +196,7 @@ impl Batcher {
         }
     }
 
-    /// Takes held records in once the guard is open.
+    /// Moves held records into the open batch while the guard is open.
     fn release_held(&mut self) {
         while !self.future.is_closed()
             && !self.is_full()
@@ -204,13 +207,14 @@ impl Batcher {
         }
     }
 
-    /// Whether nothing is left to do. Held records are not finished, so they are read again.
+    /// Returns whether no work is left. Records that stay held do not count: they are not finished,
+    /// so a worker reads them again.
     fn is_idle(&self) -> bool {
         let releases = !self.held.is_empty() && !self.future.is_closed();
         self.open.is_empty() && self.under_way.is_empty() && !releases
     }
 
-    /// Held records that are released go first.
+    /// Returns whether to receive a record. Held records that are released go first.
     fn may_take(&self) -> bool {
         !self.is_full() && (self.held.is_empty() || self.future.is_closed())
     }
@@ -223,7 +227,8 @@ impl Batcher {
         self.opened.elapsed() >= self.linger
     }
 
-    /// An idle worker does not wait for more; a busy one does, for larger batches are cheaper.
+    /// Returns whether to write the open batch. An idle worker writes it at once. A busy one waits
+    /// for more records, because larger batches cost less per record.
     fn is_due(&self, nothing_waits: bool) -> bool {
         if self.open.is_empty() {
             return false;
@@ -231,8 +236,11 @@ impl Batcher {
         self.is_full() || (nothing_waits && (self.under_way.is_empty() || self.lingered()))
     }
 
-    /// Batches that are held up, by rows of their own or by the dead letter topic, take no room: the rows behind them may
-    /// pass, and only then is a row that fails known to be at fault. What is taken in is bounded by its memory.
+    /// Returns whether another batch may start.
+    ///
+    /// Batches that are held up, by their own rows or by the dead letter topic, take no room. A row
+    /// that fails is known to be at fault only when rows behind it pass. Memory permits bound the
+    /// intake.
     fn has_room(&self) -> bool {
         let (waits, under_way) = (&self.processor.waits, self.under_way.len());
         let (held_up, for_breaker) = (waits.held_up(), waits.count(Wait::Breaker));
@@ -241,8 +249,8 @@ impl Batcher {
         {
             return false;
         }
-        // The orders of a batch that is held up must not hold up this one: two batches that write an order at once may wait
-        // for its row, and its version decides.
+        // A batch that is held up must not hold up this one, even if both change the same order.
+        // Then one waits for the other's row lock, and the version decides.
         held_up > 0 || !self.open.uids().any(|uid| self.busy.contains(uid))
     }
 
@@ -262,8 +270,9 @@ impl Batcher {
             Ok(uids) => uids.iter().for_each(|uid| {
                 self.busy.remove(uid);
             }),
-            // Its offsets were not stored, and nothing would ever store them: end, so that another worker reads the
-            // records again. (Release builds abort at the panic itself.)
+            // The offsets of this batch are not stored, and nothing would ever store them. End the
+            // process, so that another worker reads the records again. (Release builds abort at the
+            // panic itself.)
             Err(error) => {
                 tracing::error!(%error, "a batch panicked; ending the process");
                 std::process::abort();

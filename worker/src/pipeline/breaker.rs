@@ -1,5 +1,7 @@
-//! Stops before a bad deployment empties the topic into the dead letters: many rows that the database refuses are hardly
-//! the records' fault.
+//! Stops dead-lettering when Postgres rejects many rows.
+//!
+//! Many rejected rows point to a bad deployment, not to bad records. Without the breaker, a bad
+//! deployment would move the whole topic to the dead letter topic.
 
 use std::{
     collections::VecDeque,
@@ -12,22 +14,22 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-/// Once so many rows are known, the last of them count,
+/// Number of newest rows that the breaker looks at.
 const WINDOW: usize = 1000;
-/// and more than so many refused ones among them open the breaker;
+/// More rejected rows than this in a full window open the breaker.
 const MAX_IN_WINDOW: usize = WINDOW / 20;
-/// so do so many in a row, from the first.
+/// This many rejected rows in a row open the breaker, even before the window is full.
 const MAX_IN_A_ROW: usize = 100;
 
-/// How long an open breaker waits before it lets a row be tried.
+/// How long an open breaker waits between trials of one row.
 const TRIAL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Counts what the database accepts and refuses.
+/// Counts the rows that Postgres accepts and rejects.
 pub struct Breaker {
     state: Mutex<State>,
     stored: AtomicU64,
     trial_interval: Duration,
-    /// Batches that are held up try a row one after the other.
+    /// When the next trial may start. Batches that are held up try one row at a time.
     turn: tokio::sync::Mutex<Instant>,
 }
 
@@ -38,7 +40,7 @@ pub(super) struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// The row was refused with the code `sqlstate`: the next trial is a while away.
+    /// Delays the next trial, because Postgres rejected the row with the code `sqlstate`.
     pub(super) fn failed(mut self, sqlstate: &str) {
         tracing::warn!(sqlstate, "the database refuses the row that was tried, too");
         *self.turn = Instant::now() + self.interval;
@@ -47,20 +49,21 @@ impl Trial<'_> {
 
 struct State {
     open: bool,
-    /// True for refused.
+    /// The newest rows; true if Postgres rejected the row.
     window: VecDeque<bool>,
     refused: usize,
     in_a_row: usize,
 }
 
 impl Breaker {
-    /// A closed breaker, or, when the newest dead letters are rows that the database refused, one that is open until a
-    /// first trial succeeds: restarts must not empty the topic in steps.
+    /// Creates a breaker that is closed, or `open` until a first trial succeeds. A worker starts it
+    /// open if the newest dead letters are rows that Postgres rejected. Otherwise repeated restarts
+    /// would empty the topic in steps.
     pub fn new(open: bool) -> Self {
         Self::trying_every(TRIAL_INTERVAL, open)
     }
 
-    /// As [`Breaker::new`], with another pause between trials.
+    /// Creates a breaker as [`Breaker::new`] does, with another pause between trials.
     pub fn trying_every(trial_interval: Duration, open: bool) -> Self {
         let state = State {
             open,
@@ -76,8 +79,8 @@ impl Breaker {
         }
     }
 
-    /// Waits for the right to try one row; none once the breaker is closed. The first trial of a breaker that starts
-    /// open comes at once.
+    /// Waits for the right to try one row; returns none once the breaker is closed. If the breaker
+    /// starts open, the first trial is immediate.
     pub(super) async fn trial(&self) -> Option<Trial<'_>> {
         let turn = self.turn.lock().await;
         if !self.is_open() {
@@ -90,18 +93,21 @@ impl Breaker {
         })
     }
 
-    /// Whether nothing but single trials may be written, and nothing dead-lettered as refused.
+    /// Returns whether the breaker is open. Then the worker writes only single trials and
+    /// dead-letters no rejected row.
     pub fn is_open(&self) -> bool {
         self.lock().open
     }
 
-    /// How many orders were stored. While a row is rejected this shows whether others pass: what only loses to a newer
-    /// version, and an erasure, need less of the schema than an order does.
+    /// Returns how many orders were stored. While Postgres rejects a row, this number shows whether
+    /// it accepts others. Changes that lose to a newer version, and erasures, do not count: they
+    /// need less of the schema than an order.
     pub(super) fn stored(&self) -> u64 {
         self.stored.load(Relaxed)
     }
 
-    /// Counts `rows` that were accepted, `stored` of which are orders that were stored; closes the breaker.
+    /// Counts `rows` that Postgres accepted, `stored` of which are orders that were stored; closes
+    /// the breaker.
     pub fn accepted(&self, rows: usize, stored: usize) {
         self.stored.fetch_add(stored as u64, Relaxed);
         let mut state = self.lock();
@@ -114,8 +120,8 @@ impl Breaker {
         (0..rows.min(WINDOW)).for_each(|_| state.count(false));
     }
 
-    /// Counts a row that was refused with the code `sqlstate`. False when that opens the breaker, or it is open: then the row
-    /// is not to be dead-lettered.
+    /// Counts a row that Postgres rejected with the code `sqlstate`. Returns false if that opens
+    /// the breaker, or if it is already open; then the row must not be dead-lettered.
     pub fn refused(&self, sqlstate: &str) -> bool {
         let mut state = self.lock();
         if !state.open {
@@ -136,7 +142,7 @@ impl Breaker {
         !state.open
     }
 
-    /// Whoever holds the turn at this moment is about to try a row anyway.
+    /// Delays the first trial, unless a batch holds the turn: it is about to try a row anyway.
     fn delay_first_trial(&self) {
         if let Ok(mut turn) = self.turn.try_lock() {
             *turn = Instant::now() + self.trial_interval;

@@ -1,4 +1,4 @@
-//! From a record to a change, or to the reason why it never becomes one.
+//! Decodes a record into a change, or into the reason why it can never be stored.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ pub(super) struct Decoded {
     pub(super) foreign_fields: u64,
 }
 
-/// Reads `record` and checks it, in the order of [`Reason`].
+/// Decodes and checks `record`, in the order of [`Reason`].
 pub(super) fn decode_record(
     record: &Record,
     fields: ForeignFields,
@@ -68,7 +68,8 @@ pub(super) fn decode_record(
     }
 }
 
-/// Where the record stood, or, of a replayed dead letter, where the original stood.
+/// Returns the record's version: its position in Kafka, or, for a replayed dead letter, the
+/// position of the original record.
 fn version(record: &Record) -> Result<Version, Refusal> {
     match record.header(REPLAY_VERSION) {
         Some(header) => parse_replay_version(header)
@@ -81,8 +82,9 @@ fn version(record: &Record) -> Result<Version, Refusal> {
     }
 }
 
-/// The broker's own clock is never in the future; a producer's, or a replay's, may be. Without a readable `version` the
-/// record's own time is judged.
+/// Returns whether the record is too far in the future. A time from the broker's clock never is; a
+/// producer's or a replay's may be. If the replay's `version` cannot be read, the record's own time
+/// counts.
 fn lies_in_future(record: &Record, version: Option<&Version>, now: SystemTime) -> bool {
     let replayed = version.filter(|_| record.header(REPLAY_VERSION).is_some());
     let chosen = match (replayed, record.timestamp) {

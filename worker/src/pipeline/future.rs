@@ -1,8 +1,9 @@
-//! Records from the future: which clock decides, and when so many of them mean that the clock is wrong.
+//! Records from the future: which clock decides, and how many of them mean that the clock is wrong.
 //!
-//! A producer whose clock is ahead must not freeze an order, so its records are dead-lettered. But a worker whose own clock
-//! is behind sees such timestamps in every record. So a record is in the future only if the clocks of this worker and of
-//! Postgres agree on it, and the worker stops where that is all that it reads.
+//! A producer whose clock is ahead must not freeze an order, so its records are dead-lettered. But
+//! a worker whose own clock is behind sees every record in the future. So a record is from the
+//! future only if it is ahead of both this worker's clock and that of Postgres. If the worker reads
+//! only such records, it stops.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,19 +13,19 @@ use std::{
 use shared::order::{Reason, Refusal};
 use tokio::time::Instant;
 
-/// More records from the future than this, with no other record among them, stop the worker.
+/// More records from the future in a row than this stop the worker.
 const MAX_IN_A_ROW: usize = 20;
 
-/// A worker that is further behind Postgres logs it.
+/// A worker logs an error if its clock is further behind Postgres than this.
 const TOLERATED: Duration = Duration::from_secs(60);
 
-/// The later one of this worker's clock and that of Postgres.
+/// The later of this worker's clock and that of Postgres.
 #[derive(Debug, Default)]
 pub struct Clock {
     reference: Mutex<Option<Reference>>,
 }
 
-/// What Postgres returned, with a local time that no change of the clock moves.
+/// A time that Postgres returned, and the monotonic time at which the worker read it.
 #[derive(Clone, Copy, Debug)]
 struct Reference {
     time: SystemTime,
@@ -33,7 +34,7 @@ struct Reference {
 }
 
 impl Clock {
-    /// Takes note of the time that Postgres has just returned.
+    /// Stores the time that Postgres has just returned.
     pub fn observe(&self, time: SystemTime) {
         let behind = time.duration_since(SystemTime::now()).unwrap_or_default();
         let is_behind = behind > TOLERATED;
@@ -53,7 +54,7 @@ impl Clock {
         }
     }
 
-    /// Returns the time that timestamps of records are compared with.
+    /// Returns the time that record timestamps are compared with.
     pub fn now(&self) -> SystemTime {
         let own = SystemTime::now();
         match *self.lock() {
@@ -69,7 +70,7 @@ impl Clock {
     }
 }
 
-/// Stops the worker when it reads nothing but records from the future.
+/// Stops the worker when it reads only records from the future.
 #[derive(Debug)]
 pub struct FutureGuard {
     pub(super) clock: Arc<Clock>,
@@ -78,8 +79,9 @@ pub struct FutureGuard {
 }
 
 impl FutureGuard {
-    /// An open guard. `suspicious`: the newest dead letters are such records, so that the first one closes the guard;
-    /// restarts must not empty the topic in steps.
+    /// Creates an open guard. If it is `suspicious`, the first record from the future closes it. A
+    /// worker starts it so if the newest dead letters are such records. Otherwise repeated restarts
+    /// would empty the topic in steps.
     pub fn new(clock: Arc<Clock>, suspicious: bool) -> Self {
         Self {
             clock,
@@ -88,13 +90,14 @@ impl FutureGuard {
         }
     }
 
-    /// Whether records from the future are kept back. They are neither stored nor dead-lettered.
+    /// Returns whether records from the future are held. A held record is neither stored nor
+    /// dead-lettered.
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
     }
 
-    /// Returns whether a record that was decoded with this result goes on. The first record that is not from the future
-    /// opens the guard.
+    /// Returns whether a record with the result `decoded` goes on. The first record that is not
+    /// from the future opens the guard.
     pub(super) fn admits<T>(&mut self, decoded: &Result<T, Refusal>) -> bool {
         match decoded {
             Err(refusal) if refusal.reason == Reason::FutureTimestamp => {
@@ -110,7 +113,7 @@ impl FutureGuard {
                 }
                 !self.is_closed
             }
-            // Its time was not looked at.
+            // Decoding did not check its time.
             Err(refusal) if refusal.reason == Reason::TooLarge => true,
             _ => {
                 self.in_a_row = 0;

@@ -1,8 +1,8 @@
-//! Policy: what becomes of a record, and when it counts as finished.
+//! Policy: what happens to a record, and when it counts as finished.
 //!
-//! A record is decoded (`decode`), gathered into a batch ([`batcher`]), and finished with it (`batch`): stored (`persist`)
-//! and written through to Redis ([`write_through`]), or dead-lettered. Nothing here ends in failure: what
-//! cannot be done now is waited for ([`waits`]) and done again.
+//! A record is decoded (`decode`) and gathered into a batch ([`batcher`]). The batch is finished
+//! (`batch`): its records are stored (`persist`) and written through to Redis ([`write_through`]),
+//! or dead-lettered. No step fails for good: the pipeline waits ([`waits`]) and retries.
 
 mod batch;
 pub mod batcher;

@@ -1,24 +1,26 @@
-//! From Postgres to Redis in steps: many small orders at once, few large ones, for all of a step are in memory.
+//! Step sizes for copying orders from Postgres to Redis.
+//!
+//! A step has many small orders or few large ones, because all of its orders are in memory at once.
 
 use shared::order::Revision;
 
-/// How many orders are read and written at once.
+/// Number of orders that are read and written in one step.
 pub struct Pace {
     orders: usize,
 }
 
 impl Pace {
     const MAX_ORDERS: usize = 500;
-    /// Of documents; one has 1 MiB at most.
+    /// Target for the documents of a step. One document has at most 1 MiB.
     const BYTES: usize = 4 << 20;
 
-    /// Takes the next orders off `left`; none when nothing is left.
+    /// Takes the next orders off `left`; returns none if `left` is empty.
     pub fn step<'o, T>(&self, left: &mut &'o [T]) -> Option<&'o [T]> {
         left.split_off(..self.orders.min(left.len()))
             .filter(|step| !step.is_empty())
     }
 
-    /// Supposes that the next orders are about as large as these, but never more than twice as small.
+    /// Fits the next step to the size of these orders. A step grows at most twofold.
     pub fn adapt(&mut self, revisions: &[Revision]) {
         let documents = revisions.iter().flat_map(|revision| &revision.document);
         let bytes: usize = documents.map(|document| document.len()).sum();
@@ -29,7 +31,7 @@ impl Pace {
 }
 
 impl Default for Pace {
-    /// Nothing is known of the first ones.
+    /// Starts with small steps, because the size of the first orders is unknown.
     fn default() -> Self {
         Self { orders: 32 }
     }
@@ -57,7 +59,7 @@ mod tests {
         assert_eq!(pace.orders, 4);
         pace.adapt(&orders(pace.orders, 1200));
         assert_eq!(pace.orders, 8);
-        // Erased orders say nothing.
+        // Erased orders have no size, so the step stays the same.
         pace.adapt(&orders(pace.orders, 0));
         assert_eq!(pace.orders, 8);
         for _ in 0..8 {

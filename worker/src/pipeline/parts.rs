@@ -1,4 +1,4 @@
-//! The parts of a batch that are not stored yet, and what is done about one that Postgres rejects.
+//! The parts of a batch that are not stored yet, and the reaction when Postgres rejects one.
 
 use std::collections::VecDeque;
 
@@ -7,20 +7,20 @@ use tokio::time::Instant;
 
 use super::{retry::Retry, waits::BatchWaits};
 
-/// So many failures of a part while others pass are its own: then it is halved.
+/// After this many failures, a part that fails again while others pass is halved.
 const PATIENCE: u32 = 3;
 
 /// Changes that are written together.
 pub(super) struct Part {
     pub(super) set: ChangeSet,
     failures: u32,
-    /// How many orders were stored before its changes failed for the first time.
+    /// Number of stored orders when its changes first failed.
     stored_before: Option<u64>,
-    /// Nothing was split off yet.
+    /// Whether it has never been halved.
     is_whole: bool,
 }
 
-/// What to do about a part that failed.
+/// What to do with a part that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// Dead-letter its only change.
@@ -32,16 +32,19 @@ pub(super) enum Remedy {
 }
 
 impl Part {
-    /// Whether other orders were stored since it failed first, of `stored` ones in all.
+    /// Returns whether other orders were stored since it first failed. `stored` is the number of
+    /// stored orders.
     pub(super) fn fails_alone(&self, stored: u64) -> bool {
         self.stored_before.is_some_and(|before| stored > before)
     }
 
-    /// Decides about a failure that came when `stored` orders were stored.
+    /// Decides what to do after a failure. `stored` is the number of stored orders at that time.
     ///
-    /// A row that is certainly at fault is refused, one that may be is refused once Postgres has stored others. What may be
-    /// the fault of a row is halved to find a row that passes, and what fails alone so that it keeps none of the rest of its
-    /// batch.
+    /// - A row that is certainly at fault is rejected. A row that may be at fault is rejected once
+    ///   Postgres has stored other orders.
+    /// - A part with a row that may be at fault is halved, to find a row that passes.
+    /// - A part that fails while others pass is halved, so that it does not hold back the rest of
+    ///   its batch.
     pub(super) fn remedy(&self, class: Class, error: &StorageError, stored: u64) -> Remedy {
         let (single, alone) = (self.set.len() == 1, self.fails_alone(stored));
         let may_be_a_row = class == Class::Unknown || error.is_in_row();
@@ -69,13 +72,13 @@ impl Part {
 
 /// The parts of one batch.
 pub(super) struct Parts<'w> {
-    /// Have not failed; the last one is next.
+    /// Parts that have not failed; the last one is next.
     fresh: Vec<Part>,
-    /// Have failed; the first one is next.
+    /// Parts that have failed; the first one is next.
     failed: VecDeque<Part>,
     waits: &'w BatchWaits<'w>,
     retry: Retry<'w>,
-    /// When the next one that failed is tried: one at a time, however many there are.
+    /// When to retry the next failed part. Only one part is retried at a time.
     at: Instant,
 }
 
@@ -92,7 +95,7 @@ impl<'w> Parts<'w> {
         parts
     }
 
-    /// Adds changes of which nothing is known.
+    /// Adds changes as a new part, as if they had never been tried.
     pub(super) fn push_new(&mut self, set: ChangeSet) {
         if !set.is_empty() {
             self.fresh.push(Part {
@@ -104,17 +107,17 @@ impl<'w> Parts<'w> {
         }
     }
 
-    /// The part to try next: those that have not failed come first.
+    /// Returns the part to try next: first those that have not failed.
     pub(super) fn next(&mut self) -> Option<Part> {
         self.fresh.pop().or_else(|| self.failed.pop_front())
     }
 
-    /// When to try `part`, if it has failed before.
+    /// Returns when to retry `part`, or none if it has not failed.
     pub(super) fn not_before(&self, part: &Part) -> Option<Instant> {
         (part.failures > 0).then_some(self.at)
     }
 
-    /// A part was stored or refused: no other one that failed has to wait any longer.
+    /// Notes that a part was stored or rejected. The next failed part may be retried at once.
     pub(super) fn passed(&mut self) {
         let parts = self.fresh.iter().chain(&self.failed);
         let is_any_left = parts.into_iter().any(|part| part.stored_before.is_some());
@@ -122,20 +125,22 @@ impl<'w> Parts<'w> {
         self.at = Instant::now();
     }
 
-    /// Tries `part` again later.
+    /// Queues `part` for a retry.
     pub(super) fn wait(&mut self, mut part: Part, error: &StorageError, stored: u64) {
         part.stored_before.get_or_insert(stored);
         part.failures += 1;
         let alone = part.fails_alone(stored);
         self.at = Instant::now() + self.retry.part_failed(self.waits, error, alone);
-        // Halves of halves first: the smaller a part, the sooner it passes if any row does.
+        // Parts that can still be halved go first, the newest one in front: the smaller a part, the
+        // sooner it passes if any row does.
         match part.set.len() {
             1 => self.failed.push_back(part),
             _ => self.failed.push_front(part),
         }
     }
 
-    /// Tries both halves of `part` at once: one that cannot be stored never keeps the other from being tried.
+    /// Queues both halves of `part` to be tried at once. A half that cannot be stored does not
+    /// delay the other.
     pub(super) fn halve(&mut self, part: Part, stored: u64) {
         let stored_before = part.stored_before.or(Some(stored));
         let (left, right) = part.set.halve();
@@ -147,7 +152,7 @@ impl<'w> Parts<'w> {
         }));
     }
 
-    /// Takes every change out.
+    /// Removes and returns all changes.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
         let parts = self.fresh.drain(..).chain(self.failed.drain(..));
         let changes = parts.flat_map(|part| part.set.into_vec()).collect();
@@ -235,7 +240,7 @@ mod tests {
         assert!(parts.next().is_none());
     }
 
-    /// Where no row of either half of a batch passes with its half, one may pass with less.
+    /// If neither half of a batch passes, a smaller part may.
     #[test]
     fn every_row_is_tried_alone_while_none_passes_and_at_last_over_and_over() {
         for unknown in [error("XX000", false), error("57014", true)] {

@@ -1,4 +1,4 @@
-//! Writes batches to Postgres: retries transient errors, bisects a batch that holds a row that Postgres rejects.
+//! Writes batches to Postgres: retries transient errors, bisects a batch that holds a rejected row.
 
 use std::{collections::HashMap, sync::Arc, time};
 
@@ -20,22 +20,23 @@ use super::{
     write_through::Fresh,
 };
 
-/// What became of a change.
+/// The result of writing a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is the newest version now.
+    /// The change is now the newest version.
     Won,
-    /// It lost to the same or a newer version.
+    /// The change lost to the same or a newer version.
     Lost,
-    /// Postgres rejects it, with this detail.
+    /// Postgres rejects the change, with this detail.
     Refused(String),
 }
 
-/// What became of a batch.
+/// The result of writing a batch.
 pub(super) struct Persisted {
-    /// What became of each change.
+    /// The result of each change.
     pub(super) verdicts: HashMap<(OrderUid, Version), Verdict>,
-    /// Changes that lost to a lower offset of their own partition: a clock stepped back.
+    /// Number of changes that lost to a lower offset of their own partition, because a clock
+    /// stepped back.
     pub(super) clock_steps: u64,
 }
 
@@ -45,27 +46,27 @@ impl Persisted {
         if version.partition == winner.partition && version.offset > winner.offset {
             self.clock_steps += 1;
         }
-        // Of two copies of one record, one has won.
+        // If the batch holds a record twice, one copy may already have won.
         self.verdicts.entry(loser).or_insert(Verdict::Lost);
     }
 }
 
-/// Where [`Fresh`] goes as soon as it is known: whatever else the batch has to wait for, Redis does not. It takes little at
-/// once, for what is on its way is in memory.
+/// The channel for [`Fresh`]. Redis is written as soon as a part is stored, however long the rest
+/// of the batch waits. The channel is small, because its content is in memory.
 pub(super) type Sink = mpsc::Sender<Fresh>;
 
-/// What a batch is written with, and what came of it so far.
+/// The state of one batch while it is written.
 pub(super) struct Writing<'w> {
     pub(super) turn: Turn,
     pub(super) sink: Sink,
     pub(super) waits: &'w BatchWaits<'w>,
     persisted: Persisted,
-    /// What lost to a version that Postgres holds.
+    /// Changes that lost to a version that Postgres holds.
     outdated: Vec<(OrderUid, Version)>,
 }
 
 impl<'w> Writing<'w> {
-    /// Nothing is written yet.
+    /// Creates the state of a batch of which nothing is written.
     pub(super) fn new(turn: Turn, sink: Sink, waits: &'w BatchWaits<'w>) -> Self {
         Self {
             turn,
@@ -79,7 +80,7 @@ impl<'w> Writing<'w> {
         }
     }
 
-    /// Notes what an applied set did, and sends the winners on.
+    /// Notes the result of an applied set, and sends the winners on.
     async fn record(&mut self, set: ChangeSet, applied: &Applied) {
         let mut winners = Vec::with_capacity(set.len());
         for (change, won) in set.into_vec().into_iter().zip(&applied.won) {
@@ -100,7 +101,7 @@ impl<'w> Writing<'w> {
         self.send(winners, applied.as_of, applied.cache_write).await;
     }
 
-    /// Sends revisions on to Redis; without the turn where that has to wait.
+    /// Sends revisions on to Redis. Gives the turn back if the channel is full.
     async fn send(
         &mut self,
         revisions: Vec<Revision>,
@@ -115,7 +116,7 @@ impl<'w> Writing<'w> {
             read_at,
             cache_write,
         };
-        // The receiver lives as long as the batch.
+        // The receiver lives as long as the batch, so sending cannot fail.
         if let Err(mpsc::error::TrySendError::Full(fresh)) = self.sink.try_send(fresh) {
             self.turn.give_back();
             let _ = self.sink.send(fresh).await;
@@ -132,7 +133,7 @@ pub(super) struct Persist {
 }
 
 impl Persist {
-    /// Stores `changes`; returns when each is stored, found to be outdated, or rejected for what it says.
+    /// Stores `changes`; returns when each of them is stored, outdated or rejected for its content.
     pub(super) async fn persist(
         &self,
         changes: Vec<Change>,
@@ -159,7 +160,7 @@ impl Persist {
                             .persisted
                             .lose((change.uid, change.version), *winner);
                     }
-                    // What it lost to was refused, so it may be the newest after all.
+                    // The newer change was rejected, so this one may be the newest after all.
                     _ => pending.push(change),
                 }
             }
@@ -169,7 +170,7 @@ impl Persist {
         writing.persisted
     }
 
-    /// Applies `set`; returns the orders of which a change was refused.
+    /// Applies `set`; returns the orders with a rejected change.
     async fn apply(&self, set: ChangeSet, writing: &mut Writing<'_>) -> Vec<OrderUid> {
         let mut refused = Vec::new();
         let mut parts = Parts::of(set, writing.waits);
@@ -213,7 +214,8 @@ impl Persist {
         refused
     }
 
-    /// Waits for a turn to try `part`; if it has failed before, without a turn until its time has come.
+    /// Waits for a turn to try `part`. A part that failed before first waits for its retry time,
+    /// without a turn.
     async fn await_turn(&self, parts: &Parts<'_>, part: &Part, writing: &mut Writing<'_>) {
         let Some(at) = parts.not_before(part) else {
             return writing.turn.take().await;
@@ -232,8 +234,9 @@ impl Persist {
         self.breaker.accepted(set.len(), stored.count());
     }
 
-    /// While the breaker is open: waits for the trial, then tries one of `changes`, another one each time, for the first
-    /// may be the one that deserves to be refused. Returns what is left to do.
+    /// While the breaker is open: waits for the trial, then tries one of `changes`. Each trial
+    /// takes another row, because the first one may be a bad row. Returns the changes that are
+    /// left.
     async fn try_one(&self, changes: Vec<Change>, writing: &mut Writing<'_>) -> ChangeSet {
         let _waiting = writing.waits.begin_alone(Wait::Breaker);
         writing.turn.give_back();
@@ -272,7 +275,7 @@ impl Persist {
         ChangeSet::new(rows).0
     }
 
-    /// Ends sessions of frozen workers where `error` is that a lock was held for too long.
+    /// Ends sessions of frozen workers if `error` is a lock that was held for too long.
     async fn free_locks(&self, error: &StorageError) {
         if error.class() != Class::Locked {
             return;
@@ -284,8 +287,9 @@ impl Persist {
         }
     }
 
-    /// A record that lost never writes its own body to the cache: what Postgres holds is read back, in steps, for it may be far
-    /// larger than what lost to it.
+    /// Reads the orders of outdated changes from Postgres and sends them on to Redis. A record that
+    /// lost never writes its own document to Redis. The reads are done in steps, because the stored
+    /// orders may be far larger than the records that lost.
     async fn read_back(&self, writing: &mut Writing<'_>) {
         let outdated = std::mem::take(&mut writing.outdated);
         let (mut pace, mut left) = (Pace::default(), outdated.as_slice());
@@ -299,7 +303,7 @@ impl Persist {
                 .map(|revision| (&revision.uid, revision.version))
                 .collect();
             for loser in step {
-                // An order that was deleted by hand in between has no version to compare with.
+                // An order that an operator deleted meanwhile has no version to compare with.
                 let winner = held.get(&loser.0).copied().unwrap_or(loser.1);
                 writing.persisted.lose(*loser, winner);
             }

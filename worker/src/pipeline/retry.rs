@@ -1,4 +1,4 @@
-//! Calls to Postgres that are repeated until they succeed.
+//! Calls to Postgres that are retried until they succeed.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use shared::{
 
 use super::waits::{BatchWaits, Wait, Waiting, Waits};
 
-/// The failed attempts of one call. What it waits for is known from the first failure until the value is dropped, the
-/// attempts in between included.
+/// The failed attempts of one call. Its wait is visible from the first failure until the value is
+/// dropped, including during attempts.
 pub(super) struct Retry<'w> {
     call: &'static str,
     backoff: Backoff,
@@ -27,7 +27,7 @@ impl<'w> Retry<'w> {
         }
     }
 
-    /// Notes that the call succeeded for some of its values; the wait goes on for those that are left.
+    /// Notes that the call succeeded for some of its values. The wait goes on if any are left.
     pub(super) fn succeeded(&mut self, is_any_left: bool) {
         self.backoff = Backoff::default();
         if !is_any_left {
@@ -35,7 +35,7 @@ impl<'w> Retry<'w> {
         }
     }
 
-    /// Notes that a part of a batch failed, `alone` while others pass; returns for how long to wait.
+    /// Notes that a part of a batch failed, `alone` if others pass; returns how long to wait.
     pub(super) fn part_failed(
         &mut self,
         waits: &'w BatchWaits<'w>,
@@ -43,7 +43,7 @@ impl<'w> Retry<'w> {
         alone: bool,
     ) -> Duration {
         let wait = wait_of(error);
-        // The new one begins before the old one ends.
+        // The new wait begins before the old one ends, so that there is no gap.
         self.waiting = Some(match wait {
             Wait::Postgres if !alone && !error.is_in_row() => waits.begin(wait),
             _ => waits.begin_alone(wait),
@@ -51,7 +51,7 @@ impl<'w> Retry<'w> {
         self.failed(wait, error)
     }
 
-    /// Notes that the call failed, and waits.
+    /// Notes that the call failed, and waits before the next attempt.
     pub(super) async fn wait_out(&mut self, waits: &'w Waits, error: &StorageError) {
         let wait = wait_of(error);
         self.waiting = Some(waits.begin(wait));
@@ -84,7 +84,7 @@ fn wait_of(error: &StorageError) -> Wait {
     }
 }
 
-/// Reads orders; repeats that until it succeeds.
+/// Reads orders; retries until that succeeds.
 pub(super) async fn read_persistently(
     postgres: &Postgres,
     waits: &Waits,
@@ -99,7 +99,7 @@ pub(super) async fn read_persistently(
     }
 }
 
-/// Marks orders for repair; repeats that until it succeeds.
+/// Marks orders for repair; retries until that succeeds.
 pub(super) async fn mark_persistently(postgres: &Postgres, waits: &Waits, uids: &[OrderUid]) {
     let mut retry = Retry::new("mark_for_repair");
     while let Err(error) = postgres.mark_for_repair(uids).await {

@@ -1,5 +1,7 @@
-//! Spans of the records whose producer asked for a trace. They are made when the batch is done, from its times, so that
-//! a batch without traced records pays nothing.
+//! Spans of the records whose producer asked for a trace.
+//!
+//! The spans are created from recorded times when the batch is finished, so that a batch without
+//! traced records pays nothing.
 
 use std::time::SystemTime;
 
@@ -11,7 +13,7 @@ use shared::telemetry::traces;
 
 use crate::{kafka::Record, metrics::Outcome};
 
-/// The times of one batch, and who wants to know them.
+/// The times of one batch, and its traced records.
 pub(super) struct BatchTrace {
     traced: Vec<Traced>,
     records: usize,
@@ -19,20 +21,20 @@ pub(super) struct BatchTrace {
     times: Times,
 }
 
-/// When the parts of a batch were over; they run beside each other.
+/// When each part of a batch ended. The parts run concurrently.
 #[derive(Clone, Copy)]
 pub(super) struct Times {
-    /// Postgres had everything that it takes.
+    /// Postgres had stored or rejected every change.
     pub(super) persisted: SystemTime,
-    /// Redis had all of that.
+    /// Redis had every stored change, or it was marked for repair.
     pub(super) written_through: SystemTime,
-    /// The dead letter topic had what was refused before it came to Postgres.
+    /// The dead letter topic had the records that decoding rejected.
     pub(super) dead_lettered: SystemTime,
 }
 
 struct Traced {
     parent: Context,
-    /// Place of the record in the batch.
+    /// Index of the record in the batch.
     index: usize,
     attributes: Vec<KeyValue>,
     name: String,
@@ -81,13 +83,13 @@ impl BatchTrace {
         }
     }
 
-    /// When the parts were over.
+    /// Sets when the parts ended.
     pub(super) fn parts_are_over(&mut self, times: Times) {
         self.times = times;
     }
 
-    /// Hands the spans out: one for each traced record, and below it one for each place that the record went to. What the
-    /// batch did, it did for all its records at once, so they have the same times.
+    /// Exports the spans: one per traced record, with a child per place that the record was written
+    /// to. The records of a batch are written together, so they have the same times.
     pub(super) fn finished(self, outcomes: &[Outcome]) {
         let end = SystemTime::now();
         for mut traced in self.traced {
@@ -124,7 +126,7 @@ impl BatchTrace {
                 );
             }
             match outcome {
-                // Of an outdated record what Postgres holds instead goes to Redis.
+                // For an outdated record, Redis gets the version that Postgres holds.
                 Outcome::Stored | Outcome::Erased | Outcome::Stale => {
                     part(
                         "redis write",

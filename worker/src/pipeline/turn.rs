@@ -5,17 +5,17 @@ use std::sync::Arc;
 use shared::storage::BATCHES_AT_ONCE;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many batches may use Postgres at once.
+/// Limits how many batches use Postgres at once.
 #[derive(Clone)]
 pub(super) struct Turns {
     turns: Arc<Semaphore>,
-    /// Of batches whose rows fail while others pass, one at a time: each may wait for a lock until its deadline, and those
-    /// whose rows pass need a turn meanwhile.
+    /// Limits batches whose rows fail while others pass to one at a time. Each of their attempts
+    /// may wait for a lock until its deadline; batches whose rows pass need a turn meanwhile.
     repeats: Arc<Semaphore>,
 }
 
-/// A batch holds it during an attempt. It gives it back to wait, or two batches that Postgres rejects would keep out
-/// the one that it accepts.
+/// The right to make one attempt. A batch gives it back while it waits. Otherwise two batches that
+/// Postgres rejects would keep out a batch that it accepts.
 pub(super) struct Turn {
     turns: Turns,
     permit: Option<OwnedSemaphorePermit>,
@@ -30,7 +30,7 @@ impl Turns {
         }
     }
 
-    /// Waits for a turn. None when there are no more, which never happens.
+    /// Waits for a turn; returns none if the semaphore is closed, which never happens.
     pub(super) async fn next(self) -> Option<Turn> {
         let permit = Arc::clone(&self.turns).acquire_owned().await.ok()?;
         Some(Turn {
@@ -46,13 +46,13 @@ impl Turn {
         (self.permit, self.repeat) = (None, None);
     }
 
-    /// Waits for a turn, unless the batch holds it.
+    /// Waits for a turn, unless the batch already holds one.
     pub(super) async fn take(&mut self) {
         self.repeat = None;
         self.take_permit().await;
     }
 
-    /// As [`Turn::take`], for another attempt with rows that fail while others pass.
+    /// Waits for a turn as [`Turn::take`] does, to retry rows that fail while others pass.
     pub(super) async fn take_to_repeat(&mut self) {
         if self.repeat.is_none() {
             self.permit = None;
@@ -68,7 +68,8 @@ impl Turn {
     }
 }
 
-/// Never closed; and without a permit the batch would only be one too many.
+/// Acquires a permit. Returns none if the semaphore is closed, which never happens; the batch would
+/// then only exceed the limit by one.
 async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(semaphore).acquire_owned().await.ok()
 }
@@ -84,7 +85,7 @@ mod tests {
         repeating.take_to_repeat().await;
         let mut waiting = turns.clone().next().await.unwrap();
         let waiting = tokio::spawn(async move { waiting.take_to_repeat().await });
-        // The one that waits holds nothing.
+        // The waiting batch holds no turn.
         for _ in 0..10 {
             let healthy = turns.clone().next().await.unwrap();
             assert_eq!(turns.turns.available_permits(), 0);

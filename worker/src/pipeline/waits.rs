@@ -1,4 +1,4 @@
-//! What the pipeline waits for, and whether it makes progress otherwise.
+//! Known waits of the pipeline, and the time of its last progress.
 
 use std::{
     sync::{
@@ -15,18 +15,19 @@ pub enum Wait {
     Postgres,
     /// Another session holds a lock.
     Lock,
-    /// The deployment is wrong: no table, no right, no such database. Or a row is, which shows once another one is stored.
+    /// The deployment is wrong: a missing table, right or database. A row that is at fault looks
+    /// the same until Postgres stores another row.
     Deployment,
-    /// The dead letter topic does not take records.
+    /// The dead letter topic does not accept records.
     DeadLetterTopic,
-    /// So many rows were refused that the reason is hardly the records.
+    /// Postgres rejected so many rows that the records are unlikely to be the cause.
     Breaker,
     /// Every record is from the future, so a clock is wrong.
     Clock,
 }
 
 impl Wait {
-    /// Every reason.
+    /// Every reason to wait.
     pub const ALL: [Self; 6] = [
         Self::Postgres,
         Self::Lock,
@@ -36,7 +37,7 @@ impl Wait {
         Self::Clock,
     ];
 
-    /// Its name in a probe's answer.
+    /// Returns its name in the report of a probe.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
@@ -49,15 +50,15 @@ impl Wait {
     }
 }
 
-/// Who waits for what, and when something was last finished.
+/// The current waits, and the time of the last progress.
 pub struct Waits {
     counts: [AtomicUsize; Wait::ALL.len()],
-    /// Batches that wait for something that other batches may not need.
+    /// Number of batches that wait for something that other batches may not need.
     held_up: AtomicUsize,
     progress: Mutex<Instant>,
 }
 
-/// While it lives, something waits.
+/// A wait that goes on until this value is dropped.
 pub struct Waiting<'a> {
     waits: &'a Waits,
     wait: Wait,
@@ -71,7 +72,7 @@ pub(super) struct BatchWaits<'a> {
 }
 
 impl Waits {
-    /// Nothing waits.
+    /// Creates a value without waits.
     pub fn new() -> Self {
         Self {
             counts: Default::default(),
@@ -80,7 +81,7 @@ impl Waits {
         }
     }
 
-    /// Begins to wait.
+    /// Begins a wait.
     pub fn begin(&self, wait: Wait) -> Waiting<'_> {
         self.start(wait, None)
     }
@@ -99,7 +100,7 @@ impl Waits {
         }
     }
 
-    /// The waits of a batch that begins.
+    /// Creates the waits of a new batch.
     pub(super) fn batch(&self) -> BatchWaits<'_> {
         BatchWaits {
             waits: self,
@@ -107,32 +108,33 @@ impl Waits {
         }
     }
 
-    /// How many batches wait for something that other batches may not need.
+    /// Returns how many batches wait for something that other batches may not need.
     pub fn held_up(&self) -> usize {
         self.held_up.load(Ordering::Relaxed)
     }
 
-    /// How many wait for `wait`.
+    /// Returns the number of current waits of this kind.
     pub fn count(&self, wait: Wait) -> usize {
         self.counts[wait as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether anything waits for `wait`.
+    /// Returns whether there is a wait of this kind.
     pub fn waiting_for(&self, wait: Wait) -> bool {
         self.count(wait) > 0
     }
 
-    /// What is waited for.
+    /// Returns the reasons of the current waits.
     pub fn reasons(&self) -> impl Iterator<Item = Wait> {
         Wait::ALL.into_iter().filter(|wait| self.waiting_for(*wait))
     }
 
-    /// Something was finished.
+    /// Notes that records were finished.
     pub fn progressed(&self) {
         *self.last_progress() = Instant::now();
     }
 
-    /// For how long nothing was finished although nothing known was waited for.
+    /// Returns how long the pipeline has made no progress. Zero while it has a known reason to
+    /// wait.
     pub fn idle_for(&self) -> Duration {
         match self.reasons().next() {
             Some(_) => Duration::ZERO,
@@ -152,12 +154,12 @@ impl Default for Waits {
 }
 
 impl BatchWaits<'_> {
-    /// Begins to wait for something that keeps every batch waiting.
+    /// Begins a wait that concerns every batch.
     pub(super) fn begin(&self, wait: Wait) -> Waiting<'_> {
         self.waits.start(wait, None)
     }
 
-    /// Begins to wait for something that other batches may not need, so that they take the place of this one.
+    /// Begins a wait that other batches may not share, so that they take the place of this one.
     pub(super) fn begin_alone(&self, wait: Wait) -> Waiting<'_> {
         self.waits.start(wait, Some(self))
     }
@@ -171,7 +173,7 @@ impl Drop for Waiting<'_> {
         {
             self.waits.held_up.fetch_sub(1, Ordering::Relaxed);
         }
-        // Time spent waiting is not time without progress.
+        // Time spent waiting does not count as time without progress.
         self.waits.progressed();
     }
 }

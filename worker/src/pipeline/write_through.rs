@@ -1,4 +1,6 @@
-//! From Postgres to Redis. What cannot be written is marked for repair, durably, before its offset is stored.
+//! Writes orders from Postgres through to Redis.
+//!
+//! A write that fails is marked for repair in Postgres before the offset of its record is stored.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,26 +16,26 @@ use super::{
     waits::Waits,
 };
 
-/// A write that came too late to create an entry is read again and tried again, at least so often; then it is marked for
-/// repair.
+/// Minimum attempts of a write that comes too late to create an entry. Each attempt reads the order
+/// again; after the last one the order is marked for repair.
 const FRESH_ATTEMPTS: u32 = 3;
 
-/// What Postgres held at a moment, on its way to Redis.
+/// Revisions that Postgres held at a moment, to be written to Redis.
 pub struct Fresh {
-    /// What it held.
+    /// The revisions.
     pub revisions: Vec<Revision>,
-    /// The moment: they were read or committed no earlier.
+    /// The moment: the revisions were read or committed no earlier.
     pub read_at: Instant,
-    /// To be finished when they are there.
+    /// The note of this write in Postgres. It is deleted when the write is finished.
     pub cache_write: Option<CacheWrite>,
 }
 
-/// Orders that Redis does not have for certain.
+/// Orders that Redis may lack.
 #[derive(Default)]
 pub(crate) struct Unwritten {
-    /// Which.
+    /// The orders.
     pub(crate) uids: Vec<OrderUid>,
-    /// What the last of the calls that failed said; none where all of them only came too late.
+    /// The error of the last failed call; none if every write only came too late.
     pub(crate) error: Option<CacheError>,
 }
 
@@ -49,7 +51,7 @@ impl Unwritten {
     }
 }
 
-/// Writes revisions through.
+/// Writes revisions through to Redis.
 #[derive(Clone)]
 pub struct WriteThrough {
     cache: Cache,
@@ -58,7 +60,7 @@ pub struct WriteThrough {
 }
 
 impl WriteThrough {
-    /// From `postgres` to `cache`.
+    /// Creates a write-through from `postgres` to `cache`.
     pub fn new(cache: Cache, postgres: Postgres, waits: Arc<Waits>) -> Self {
         Self {
             cache,
@@ -67,7 +69,7 @@ impl WriteThrough {
         }
     }
 
-    /// Brings what is fresh to Redis; returns when all of it is there or marked for repair.
+    /// Writes `fresh` to Redis; returns when every revision is there or marked for repair.
     pub async fn write(&self, fresh: Fresh) {
         Moment::BeforeRedisWrite.pass();
         let failed = self.try_write(fresh.revisions, fresh.read_at).await;
@@ -77,12 +79,13 @@ impl WriteThrough {
         if let Some(write) = fresh.cache_write
             && let Err(error) = self.postgres.finish_cache_writes(&[write]).await
         {
-            // Before long it counts as abandoned, and is done once more.
+            // The note soon counts as abandoned, and a worker repeats the write.
             tracing::debug!(%error, "a finished write to Redis stays noted as under way");
         }
     }
 
-    /// Brings `revisions`, read or committed at `read_at`, to Redis; hands back the orders that Redis does not have for certain.
+    /// Writes `revisions`, read or committed at `read_at`, to Redis; returns the orders that Redis
+    /// may lack.
     pub(crate) async fn try_write(&self, revisions: Vec<Revision>, read_at: Instant) -> Unwritten {
         let mut failed = Unwritten::default();
         let mut parts = vec![self.write_once(revisions, read_at, &mut failed).await];
@@ -94,7 +97,8 @@ impl WriteThrough {
                     failed.uids.extend(part);
                     continue;
                 }
-                // Smaller and smaller parts: reading many large orders takes longer than what is read counts as fresh.
+                // Halve the parts: reading many large orders takes longer than a row counts as
+                // fresh.
                 for half in part.chunks(part.len().div_ceil(2).max(1)) {
                     let read_at = Instant::now();
                     let revisions = read_persistently(&self.postgres, &self.waits, half).await;
@@ -108,7 +112,8 @@ impl WriteThrough {
         failed
     }
 
-    /// Tries to write `revisions`; returns those that came too late, and adds to `failed` what could not be written.
+    /// Writes `revisions` once; returns those that came too late, and adds those that failed to
+    /// `failed`.
     async fn write_once(
         &self,
         revisions: Vec<Revision>,

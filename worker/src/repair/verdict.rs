@@ -1,4 +1,4 @@
-//! What a look at Redis asks for. Pure.
+//! Decides which repair Redis needs. Pure: no I/O.
 
 use std::time::Duration;
 
@@ -7,15 +7,16 @@ use shared::{
     storage::CompleteCache,
 };
 
-/// Workers record once a second how they see Redis: a younger record than this has an author that runs still.
+/// Every worker records the server of its Redis once a second. If the record is younger than this,
+/// its author still runs.
 const OTHERS_RUN: Duration = Duration::from_secs(10);
 
-/// Within this time every other worker has followed a server that changed, and has recorded that.
+/// Within this time after a server changed, every other worker has followed it and recorded that.
 const OTHERS_FOLLOW: Duration = Duration::from_secs(3);
 
-/// A Redis that was complete.
+/// A Redis as it was when this worker saw it complete.
 pub(super) struct Seen {
-    /// Up to this moment.
+    /// The moment up to which it was complete.
     pub(super) until: Watermark,
     /// As in [`CacheState`].
     pub(super) servers: Vec<String>,
@@ -25,24 +26,27 @@ pub(super) struct Seen {
     pub(super) evicted: u64,
 }
 
-/// What a look at Redis asks for.
+/// The state of Redis, which decides the repair.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It has lost nothing: the watermark may move on from here.
+    /// Redis has lost nothing; the watermark may move on from here.
     Complete(Watermark),
-    /// It has evicted the watermark and lost nothing else that matters. It was complete up to this moment.
+    /// Redis has evicted the watermark but lost nothing else that matters. It was complete up to
+    /// this moment.
     Evicted(Watermark),
-    /// It came back with older content, or that is unknown: everything since this moment is written again, or all is
-    /// deleted if there is none.
+    /// Redis returned with older content, or may have. Everything since this moment is written
+    /// again; if there is none, all entries are deleted.
     Lost(Option<Watermark>),
     /// Other workers write to another server.
     Misplaced,
 }
 
-/// Compares a look at Redis with what this worker has `seen` and with what a worker has `recorded` in Postgres.
+/// Compares the `state` of Redis with what this worker has `seen` and with what a worker has
+/// `recorded` in Postgres.
 ///
-/// The record stands in for what this worker has seen when it starts: if each start were a reason for a repair, a rolling
-/// restart would empty Redis wherever more orders come than can be written again.
+/// A worker that starts has seen nothing, so it relies on the record. If each start caused a
+/// repair, a rolling restart would empty Redis whenever more orders arrive than can be written
+/// again.
 pub(super) fn judge(
     seen: Option<&Seen>,
     recorded: Option<&CompleteCache>,
@@ -50,11 +54,11 @@ pub(super) fn judge(
 ) -> Verdict {
     let is_foreign = |recorded: &CompleteCache| recorded.servers != state.servers;
     let others_agree_until = match seen {
-        // This worker saw this server complete, and since then another worker saw another one.
+        // This worker saw this server complete; since then another worker recorded another server.
         Some(seen) if seen.servers == state.servers => OTHERS_RUN,
-        // This server has changed under this worker.
+        // The server has changed under this worker.
         Some(_) => Duration::ZERO,
-        // A worker that starts waits for the others to follow a server that has just changed.
+        // A worker that starts waits until the others have followed a server that has just changed.
         None => OTHERS_FOLLOW,
     };
     if recorded.is_some_and(|recorded| is_foreign(recorded) && recorded.age < others_agree_until) {
@@ -71,7 +75,8 @@ pub(super) fn judge(
         (Some(watermark), Some((until, _))) if is_same_server && until <= watermark => {
             Verdict::Complete(watermark)
         }
-        // While this worker was at another server, others may have moved the watermark of this one.
+        // While this worker used another server, other workers may have moved the watermark of this
+        // one.
         (Some(watermark), Some((until, _))) => Verdict::Lost(Some(watermark.min(until))),
         (Some(watermark), None) => Verdict::Lost(Some(watermark)),
         (None, _) => match seen.filter(|seen| was_evicted(seen, state)) {
@@ -84,9 +89,14 @@ pub(super) fn judge(
     }
 }
 
-/// Whether the watermark is missing only because Redis evicted it. The process is the one that this worker saw complete, so
-/// it was not restarted from a file; it has not taken its content from another server since, which changes the replication
-/// id; and it has evicted keys since. A flush leaves nothing that could be older than Postgres.
+/// Returns whether the watermark is missing only because Redis evicted it. All of these must hold:
+///
+/// - The process is the one that this worker saw complete, so it was not restarted from a file.
+/// - The replication id is the same, so it has not taken its content from another server since.
+/// - It has evicted keys since.
+///
+/// A flush may look the same. It is harmless, because it leaves nothing that could be older than
+/// Postgres.
 fn was_evicted(seen: &Seen, state: &CacheState) -> bool {
     !state.servers.is_empty()
         && !state.replication.is_empty()
@@ -140,7 +150,7 @@ mod tests {
         for (expected, seen, watermark) in [
             (Verdict::Complete(120), seen("a"), Some(120)),
             (Verdict::Lost(Some(99)), seen("a"), Some(99)),
-            // What others wrote while this worker was at another server is written again.
+            // What others wrote while this worker used another server is written again.
             (Verdict::Lost(Some(100)), seen("b"), Some(120)),
             (Verdict::Lost(None), seen("b"), None),
             // A worker that starts trusts the record.
@@ -203,9 +213,9 @@ mod tests {
         let here = state("a", Some(120));
         for (expected, seen, age) in [
             (Verdict::Misplaced, seen("a"), 1),
-            // The others are gone.
+            // The other workers no longer run.
             (Verdict::Complete(120), seen("a"), 11),
-            // The server was restarted; no other worker has seen that yet.
+            // The server was restarted; no other worker has noticed yet.
             (Verdict::Lost(Some(100)), seen("b"), 1),
             (Verdict::Misplaced, None, 1),
             (Verdict::Lost(Some(110)), None, 4),

@@ -1,4 +1,4 @@
-//! The way out of an open breaker, through the whole pipeline, with a real Kafka in front.
+//! An open breaker closes again: the whole pipeline, with a real Kafka.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use worker::{config::Worker, pipeline::breaker::Breaker};
 
 use crate::pipeline::TestPipeline;
 
-/// In production half a minute.
+/// 30 s in production.
 const TRIAL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// More batches than may be in Postgres, and more than may be under way.
+/// More batches than may use Postgres at once, and more than may be under way.
 const BAD_ROWS: usize = 6;
 
-/// Each bad row is a batch of its own and waits for its trial in vain. The row that closes the breaker is behind them all:
-/// waiting must keep neither the right to use Postgres nor the room for batches under way.
+/// Each bad row is a batch of its own and its trials fail. The row that closes the breaker comes
+/// last. So a waiting batch must hold neither a turn nor the room of a batch under way.
 #[tokio::test(flavor = "multi_thread")]
 async fn single_bad_rows_do_not_hold_the_breaker_open() {
     let database = TestDatabase::migrated().await;
@@ -39,7 +39,7 @@ async fn single_bad_rows_do_not_hold_the_breaker_open() {
         (!pipeline.breaker.is_open()).then_some(())
     })
     .await;
-    // Now that the database is known to accept rows, what it refuses is the records' fault.
+    // Postgres is now known to accept rows, so a rejected row is the record's fault.
     pipeline.await_dead_letters(BAD_ROWS).await;
     let stored: String = pipeline
         .database
@@ -49,7 +49,8 @@ async fn single_bad_rows_do_not_hold_the_breaker_open() {
     pipeline.stop().await;
 }
 
-/// The row that closes the breaker may be in any part of a batch, so each part is tried, not only the first one.
+/// The row that closes the breaker may be in any part of a batch, so each part is tried, not only
+/// the first one.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_of_a_batch_has_its_trial() {
     let database = TestDatabase::migrated().await;
@@ -58,7 +59,8 @@ async fn every_row_of_a_batch_has_its_trial() {
         .await;
     let mut orders: Vec<Order> = Generator::new(12, 1..=1).take(120).collect();
     orders.sort_by(|a, b| a.order_uid.cmp(&b.order_uid));
-    // Opens in the middle of the batch, by a hundred in a row; only the last row in the order of writing is good.
+    // The breaker opens in the middle of the batch, after a hundred rejected rows in a row. Only
+    // the last row in the order of writing is good.
     for order in &mut orders[..119] {
         order.payment.amount = 424_242;
     }

@@ -16,7 +16,7 @@ fn revisions(count: i64) -> Vec<Revision> {
         .collect()
 }
 
-/// Fills the Redis at `config`, removes all that is ours, and expects that to be heard.
+/// Fills the Redis at `config`, removes all our keys, and expects an announcement of that.
 async fn fill_and_remove(config: &config::Redis) {
     let cache = Cache::pooled(config).unwrap();
     let revisions = revisions(2500);
@@ -28,7 +28,7 @@ async fn fill_and_remove(config: &config::Redis) {
     assert_eq!(cache.count().await.unwrap(), 0);
     assert_eq!(cache.probe().await.unwrap().watermark, None);
     let end = loop {
-        // What was announced before may still be on its way.
+        // Earlier announcements may still be on their way.
         if let Err(end) = subscription.next().await {
             break end;
         }

@@ -1,4 +1,5 @@
-//! Timestamps from the future, through the whole pipeline: one producer's clock, or every clock but the worker's.
+//! Timestamps from the future, through the whole pipeline. One producer's clock is wrong, or every
+//! clock but the worker's is ahead.
 
 use std::{
     sync::Arc,
@@ -37,11 +38,11 @@ use worker::{
     },
 };
 
-/// Below the hour beyond which the broker rejects a timestamp.
+/// Less than the hour from which the broker rejects a timestamp.
 const AHEAD: Duration = Duration::from_secs(40 * 60);
 const PARTITIONS: i32 = 6;
 
-/// A topic whose timestamps are the producers'.
+/// A topic whose timestamps are set by its producers, and the services of its worker.
 struct World {
     kafka: Kafka,
     database: TestDatabase,
@@ -126,7 +127,7 @@ impl World {
         }
     }
 
-    /// Sends new orders to all partitions.
+    /// Sends new orders to all partitions, with timestamps that are `ahead` of now.
     async fn send(&mut self, count: usize, ahead: Duration) {
         let producer: FutureProducer = self.client().create().unwrap();
         let time = SystemTime::now() + ahead;
@@ -167,7 +168,7 @@ impl World {
             self.kafka.topic.as_str(),
             self.kafka.dead_letter_topic.as_str(),
         ];
-        // A client that is dropped never returns its answer.
+        // Keep the client until it answers; a dropped client never does.
         let admin = self.admin();
         let deleted = admin.delete_topics(&topics, &AdminOptions::new());
         deleted.await.unwrap();
@@ -188,7 +189,7 @@ impl Running {
     }
 }
 
-/// The worker's clock is 40 minutes behind those of the producers, the broker and Postgres.
+/// The worker's clock is 40 minutes behind the clocks of the producers, the broker and Postgres.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_clock_is_behind_stores_everything() {
     let mut world = World::new("behind", 31).await;
@@ -205,7 +206,7 @@ async fn a_worker_whose_clock_is_behind_stores_everything() {
     world.remove().await;
 }
 
-/// Postgres cannot correct it here, for its clock is the same.
+/// Postgres cannot correct the worker's clock here, because its own clock is the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_full_of_the_future_is_not_emptied_even_by_restarts() {
     let mut world = World::new("ahead", 32).await;
@@ -226,7 +227,7 @@ async fn a_topic_full_of_the_future_is_not_emptied_even_by_restarts() {
     }
     let worker = world.start(Arc::clone(&clock));
     worker.await_stop().await;
-    // The clock is set right.
+    // An operator corrects the clock.
     clock.observe(SystemTime::now() + AHEAD);
     eventually("the other orders", async || {
         (world.stored().await >= 280).then_some(())
@@ -259,7 +260,8 @@ async fn one_producer_whose_clock_is_ahead_is_dead_lettered_among_others() {
     world.remove().await;
 }
 
-/// Nothing but its records for a while stops the worker; a record of another producer shows that the clock is right.
+/// The worker stops if it reads only the records of one wrong producer. A record of another
+/// producer shows that the worker's clock is right.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_of_another_producer_ends_the_stop() {
     let mut world = World::new("alone", 34).await;

@@ -1,4 +1,4 @@
-//! The worker's parts against a real Postgres, a real Redis and a real Kafka.
+//! Tests of the worker's parts with a real Postgres, Redis and Kafka.
 
 #![allow(
     clippy::unwrap_used,

@@ -20,7 +20,7 @@ use worker::{
     metrics::Metrics,
 };
 
-/// Topics of one's own.
+/// The topics of one test.
 struct World {
     kafka: Kafka,
 }
@@ -102,7 +102,7 @@ async fn offsets_are_set_while_the_group_is_empty_and_only_then() {
         .unwrap();
     assert_eq!(read, [1, 2, 3]);
 
-    // The broker itself refuses where a member has come since it was looked.
+    // The broker rejects the commit if a member has joined since the check.
     let member: BaseConsumer = world.client().create().unwrap();
     member.subscribe(&[&world.kafka.topic]).unwrap();
     while member.assignment().unwrap().count() == 0 {
@@ -116,7 +116,8 @@ async fn offsets_are_set_while_the_group_is_empty_and_only_then() {
     world.remove().await;
 }
 
-/// The others take its place at once, and need not wait until its session times out.
+/// A member that ends leaves the group, so that the others take its partitions at once instead of
+/// after its session timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_have_left_the_group_when_they_end_with_partitions_or_without() {
     let world = World::new("leave").await;
@@ -129,7 +130,7 @@ async fn members_have_left_the_group_when_they_end_with_partitions_or_without() 
         let (group, metrics) = (Arc::clone(group), Metrics::new());
         kafka::start(&world.kafka, 1 << 20, drain, group, metrics).unwrap()
     };
-    // One more than there are partitions.
+    // One more member than there are partitions.
     let groups: Vec<Arc<GroupState>> = iter::repeat_with(Arc::default).take(7).collect();
     let members: Vec<Started> = groups.iter().map(join).collect();
     while !groups.iter().all(|group| group.is_member()) {
@@ -145,7 +146,7 @@ async fn members_have_left_the_group_when_they_end_with_partitions_or_without() 
     world.remove().await;
 }
 
-/// Every worker reads up to the end as it starts, and librdkafka tells of an end in the way it tells of errors.
+/// Every worker reads up to the end at its start, and librdkafka reports an end like an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_partition_is_no_error_in_the_log() {
     let world = World::new("end").await;
@@ -158,7 +159,8 @@ async fn the_end_of_a_partition_is_no_error_in_the_log() {
     let mut read = Vec::new();
     tracing::subscriber::with_default(subscriber, || {
         let offsets = Offsets::new(&world.kafka).unwrap();
-        // Beyond what there is, so that only the end ends it.
+        // The range ends beyond the last record, so that only the end of the partition ends the
+        // read.
         let range = [(4, 0..3)].into();
         offsets
             .read(&range, |record| read.push(record.offset))

@@ -1,4 +1,4 @@
-//! A whole pipeline with a Kafka, a Postgres and a Redis of its own topics and databases.
+//! A whole pipeline with a real Kafka, Postgres and Redis, with its own topics and database.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -26,7 +26,7 @@ use worker::{
     },
 };
 
-/// Both topics, which are deleted with it.
+/// Both topics; they are deleted when this value is dropped.
 struct Topics(Kafka);
 
 impl Topics {
@@ -61,7 +61,7 @@ impl Topics {
         }
     }
 
-    /// How many dead letters there are.
+    /// Returns the number of dead letters.
     fn dead_letters(&self) -> Option<i64> {
         let consumer: BaseConsumer = self.client().create().ok()?;
         (0..6)
@@ -80,7 +80,7 @@ impl Topics {
 impl Drop for Topics {
     fn drop(&mut self) {
         let (client, config) = (self.client(), self.0.clone());
-        // A runtime cannot be entered from within another one, hence the thread.
+        // A runtime cannot be entered from within another one, so use a thread.
         let deleting = thread::spawn(move || {
             let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
             let topics = [config.topic.as_str(), &config.dead_letter_topic];
@@ -98,11 +98,11 @@ impl Drop for Topics {
 
 /// A running pipeline.
 pub(crate) struct TestPipeline {
-    /// Where it stores orders.
+    /// The database in which it stores orders.
     pub(crate) database: TestDatabase,
-    /// What it waits for.
+    /// Its current waits.
     pub(crate) waits: Arc<Waits>,
-    /// Of its database.
+    /// The breaker for its database.
     pub(crate) breaker: Arc<Breaker>,
     topics: Topics,
     poller: Poller,
@@ -111,7 +111,7 @@ pub(crate) struct TestPipeline {
 }
 
 impl TestPipeline {
-    /// Starts it with `config`, behind `orders` in one partition.
+    /// Sends `orders` to one partition, then starts a pipeline with `config`.
     pub(crate) async fn start(
         database: TestDatabase,
         breaker: Breaker,
@@ -159,7 +159,7 @@ impl TestPipeline {
         self.topics.send(orders).await;
     }
 
-    /// Waits until so many orders are stored.
+    /// Waits until `count` orders are stored.
     pub(crate) async fn await_stored(&self, count: usize) {
         eventually(&format!("{count} stored orders"), async || {
             let stored: i64 = self.database.value("SELECT count(*) FROM orders").await;
@@ -168,7 +168,7 @@ impl TestPipeline {
         .await;
     }
 
-    /// Waits until there are so many dead letters.
+    /// Waits until there are `count` dead letters.
     pub(crate) async fn await_dead_letters(&self, count: usize) {
         eventually(&format!("{count} dead letters"), async || {
             (self.topics.dead_letters()? == count as i64).then_some(())
@@ -176,12 +176,12 @@ impl TestPipeline {
         .await;
     }
 
-    /// How many dead letters there are.
+    /// Returns the number of dead letters.
     pub(crate) fn dead_letters(&self) -> i64 {
         self.topics.dead_letters().unwrap()
     }
 
-    /// Ends it in order; everything must be finished.
+    /// Stops the pipeline in order. Every record must be finished.
     pub(crate) async fn stop(self) {
         self.poller.stop().await;
         self.running.await.unwrap();

@@ -1,4 +1,5 @@
-//! Rows that only the database rejects, through the whole pipeline: they cost only themselves.
+//! Rows that only Postgres rejects, through the whole pipeline. Such a row must not affect other
+//! rows.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const BAD_ROWS: usize = 7;
 const GOOD_ROWS: usize = 20;
 const CUSTOMER: &str = "rejected";
 
-/// Of the orders of `seed` the first ones are the customer's.
+/// Generates the orders of `seed`. The first `BAD_ROWS` belong to the customer that is rejected.
 fn orders(seed: u64) -> Vec<Order> {
     let mut orders: Vec<Order> = Generator::new(seed, 1..=2)
         .take(BAD_ROWS + GOOD_ROWS)
@@ -29,7 +30,7 @@ fn orders(seed: u64) -> Vec<Order> {
     orders
 }
 
-/// A database where a trigger does `what` with orders of the customer.
+/// Creates a database with a trigger that runs `what` for orders of the customer.
 async fn with_trigger(what: &str) -> TestDatabase {
     let database = TestDatabase::migrated().await;
     let function = format!(
@@ -56,7 +57,7 @@ fn one_by_one() -> Worker {
     }
 }
 
-/// Waits for all rows, so that there is a batch with good and bad ones.
+/// A configuration with a long linger, so that one batch holds good and bad rows.
 fn together() -> Worker {
     Worker {
         batch_linger: Duration::from_secs(2),
@@ -66,7 +67,7 @@ fn together() -> Worker {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_a_trigger_rejects_is_dead_lettered_and_the_others_are_stored() {
-    // Of the record, of nobody's list, of the deployment, of Postgres itself.
+    // Codes of a bad record, of an unknown cause, of the deployment and of Postgres itself.
     for (seed, code) in (0..).zip(["P0001", "UE042", "42501", "XX000"]) {
         for config in [one_by_one(), together()] {
             let database = with_trigger(&raise(code)).await;
@@ -84,7 +85,7 @@ async fn a_row_that_a_trigger_rejects_is_dead_lettered_and_the_others_are_stored
     }
 }
 
-/// Otherwise a right that is missing would empty the topic.
+/// A missing right must not empty the topic.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_row_that_passes_nothing_is_dead_lettered() {
     let database = with_trigger(&raise("42501")).await;
@@ -96,15 +97,15 @@ async fn without_a_row_that_passes_nothing_is_dead_lettered() {
     })
     .await;
     assert_eq!(pipeline.dead_letters(), 0);
-    // An erased or outdated order proves nothing, a stored one does.
+    // An erased or outdated order proves nothing; a stored one proves that Postgres accepts rows.
     pipeline.send(&orders[BAD_ROWS..]).await;
     pipeline.await_stored(GOOD_ROWS).await;
     pipeline.await_dead_letters(BAD_ROWS).await;
     pipeline.stop().await;
 }
 
-/// A row that the database neither takes nor rejects is waited for by name, and nothing else waits with it: neither the rest
-/// of its batch, nor later batches, nor another version of the same order.
+/// A row that Postgres neither accepts nor rejects has a known wait. It delays nothing else:
+/// neither the rest of its batch, nor later batches, nor another version of the same order.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_never_pass_keep_no_other_from_being_stored() {
     for config in [one_by_one(), together()] {
@@ -128,7 +129,7 @@ async fn rows_that_never_pass_keep_no_other_from_being_stored() {
     }
 }
 
-/// Probes and alerts look at any moment, and an attempt may take as long as its deadline.
+/// A probe or an alert may look at any moment, and an attempt may take as long as its deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_waited_for_is_known_during_the_attempts_too() {
     let database = TestDatabase::migrated().await;

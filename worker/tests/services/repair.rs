@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) postgres: Postgres,
     cache: Cache,
     write_through: WriteThrough,
-    /// How the worker reports Redis.
+    /// The state of Redis as the worker reports it.
     pub(crate) health: Dependency,
 }
 
@@ -41,7 +41,7 @@ impl World {
         Self::with(redis, config).await
     }
 
-    /// Over `redis`, by way of `config`.
+    /// Creates a world with `redis`, which is reached through `config`.
     pub(crate) async fn with(redis: TestRedis, config: config::Redis) -> Self {
         let database = TestDatabase::migrated().await;
         let postgres = database.connect(Role::Worker);
@@ -66,7 +66,7 @@ impl World {
         .await;
     }
 
-    /// A worker's look after Redis, until the guard is dropped.
+    /// Runs a worker's repair until the guard is dropped.
     pub(crate) fn look_after(&self) -> (DropGuard, JoinHandle<()>) {
         let repair = Repair {
             postgres: self.postgres.clone(),
@@ -92,7 +92,7 @@ impl World {
         self.write_through.write(fresh).await;
     }
 
-    /// Stores `count` orders at the given offset, without telling Redis.
+    /// Stores `count` orders at `offset` in Postgres, without writing them to Redis.
     pub(crate) async fn store(&self, count: u64, offset: i64) -> Vec<Revision> {
         let changes = Generator::new(7, 1..=2)
             .take(count as usize)
@@ -111,7 +111,8 @@ impl World {
         self.postgres.read_many(&uids).await.unwrap()
     }
 
-    /// Redis is full, and evicts nothing.
+    /// Makes Redis reject writes, as a full Redis with the policy `noeviction` does, or accept them
+    /// again.
     async fn refuse_writes(&self, refuse: bool) {
         let mut connection = self.redis.connect().await;
         let limit = if refuse { "1" } else { "0" };
@@ -138,7 +139,7 @@ impl World {
         self.cache.probe().await.ok()?.watermark
     }
 
-    /// Leaves a Redis behind that holds some orders and is known to be complete, and nobody who looks after it.
+    /// Waits until Redis is known to be complete, writes some orders to it, then stops the repair.
     async fn be_complete_with_orders(&self) -> Vec<Revision> {
         let (stop, running) = self.look_after();
         eventually("a Redis that is complete", async || {
@@ -181,12 +182,12 @@ async fn marks_are_repaired_and_cleared() {
 async fn what_a_worker_that_died_left_behind_is_written() {
     let world = World::new().await;
     let _looking = world.look_after();
-    // Its first look finds no watermark, and deletes whatever Redis holds.
+    // The first look finds no watermark and deletes all entries in Redis.
     eventually("a watermark", async || world.watermark().await).await;
     let old = world.store(40, 1).await;
     world.write(old.clone()).await;
     assert!(world.holds(&old).await);
-    // Nobody tells Redis of the update.
+    // The update is not written to Redis.
     let new = world.store(40, 2).await;
     eventually("the update in Redis", async || {
         world.holds(&new).await.then_some(())
@@ -219,7 +220,7 @@ async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it
     assert!(world.holds(&orders).await);
 }
 
-/// A look ends where Redis takes nothing; the later ones come to every mark all the same.
+/// A look ends at marks that Redis rejects, but later looks reach every mark.
 #[tokio::test]
 async fn marks_that_redis_refused_are_repaired_wherever_the_last_look_ended() {
     let world = World::new().await;
@@ -229,7 +230,7 @@ async fn marks_that_redis_refused_are_repaired_wherever_the_last_look_ended() {
     world.postgres.mark_for_repair(&uids).await.unwrap();
     world.refuse_writes(true).await;
     let _looking = world.look_after();
-    // Long enough for a look or two.
+    // Long enough for one or two looks.
     tokio::time::sleep(Duration::from_secs(2)).await;
     world.refuse_writes(false).await;
     world.no_mark_is_left().await;
@@ -248,14 +249,14 @@ async fn a_redis_that_comes_back_with_older_content_is_brought_up_to_date() {
     })
     .await;
 
-    // What a dump of this moment holds,
+    // Save what a dump of this moment would hold.
     let mut connection = world.redis.connect().await;
     let mut dump: Vec<(String, HashMap<String, Vec<u8>>)> = Vec::new();
     for key in connection.keys::<_, Vec<String>>("*").await.unwrap() {
         let fields = connection.hgetall(&key).await.unwrap();
         dump.push((key, fields));
     }
-    // what happens after it,
+    // Write new versions after the dump.
     let new = world.store(50, 2).await;
     world.write(new.clone()).await;
     assert!(world.holds(&new).await);
@@ -264,7 +265,7 @@ async fn a_redis_that_comes_back_with_older_content_is_brought_up_to_date() {
         world.watermark().await.filter(|now| *now > after)
     })
     .await;
-    // and a Redis that is restored from it, in one step.
+    // Restore Redis from the dump, in one step.
     let mut restore = redis::pipe();
     restore.atomic().flushall();
     for (key, fields) in &dump {
@@ -277,7 +278,7 @@ async fn a_redis_that_comes_back_with_older_content_is_brought_up_to_date() {
     .await;
 }
 
-/// A crash that loses less than a tick of the watermark.
+/// Redis crashes and loses less than one step of the watermark.
 #[tokio::test]
 async fn another_redis_process_is_not_trusted_even_with_the_same_watermark() {
     let mut world = World::new().await;
@@ -287,7 +288,7 @@ async fn another_redis_process_is_not_trusted_even_with_the_same_watermark() {
     world.write(new.clone()).await;
     let lost = world.watermark().await.unwrap();
     world.redis.restart();
-    // What its last snapshot held: the watermark, but not the orders.
+    // Its last snapshot held the watermark, but not the orders.
     let mut connection = world.redis.connect().await;
     let _: () = connection
         .hset("order-cache", "watermark", lost)
@@ -299,7 +300,7 @@ async fn another_redis_process_is_not_trusted_even_with_the_same_watermark() {
     .await;
 }
 
-/// Writing anew whatever changed in the last half minute would be too much, at a high rate of orders, for each start of a worker.
+/// At a high rate of orders, each start of a worker must not rewrite the changes of the last 30 s.
 #[tokio::test]
 async fn a_worker_that_starts_repairs_nothing_in_a_redis_that_lost_nothing() {
     let world = World::new().await;
@@ -339,7 +340,7 @@ async fn an_empty_redis_gets_a_watermark_and_loses_what_was_written_before_it() 
     let world = World::new().await;
     let orders = world.store(5, 1).await;
     world.write(orders.clone()).await;
-    // Entries without a watermark: nobody knows how old they are.
+    // The entries have no watermark, so their age is unknown.
     let _looking = world.look_after();
     eventually("a watermark", async || world.watermark().await).await;
     let mut connection = world.redis.connect().await;

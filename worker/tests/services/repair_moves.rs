@@ -1,11 +1,12 @@
-//! A Redis that evicts its watermark, moves to another server, or rejects what a write needs.
+//! A Redis that evicts its watermark, moves to another server, or rejects commands that a write
+//! needs.
 
 use redis::{AsyncCommands, Pipeline, aio::MultiplexedConnection};
 use shared::testing::{MovingRedis, TestRedis, eventually};
 
 use super::repair::World;
 
-/// An entry that is not in Postgres: it stays until our entries are deleted.
+/// An entry that is not in Postgres. It stays until a worker deletes our entries.
 const CANARY: &str = "order:canary";
 
 async fn put_canary(connection: &mut MultiplexedConnection) {
@@ -15,7 +16,7 @@ async fn put_canary(connection: &mut MultiplexedConnection) {
         .unwrap();
 }
 
-/// Evicts the keys that expire, as a Redis does that is full.
+/// Evicts the keys that expire, as a full Redis does.
 fn evict_what_expires(pipeline: &mut Pipeline) {
     for (setting, value) in [
         ("maxmemory-policy", "volatile-lru"),
@@ -35,7 +36,7 @@ async fn a_watermark_that_was_evicted_is_written_again_and_no_entry_is_deleted()
     for _ in 0..3 {
         let before = eventually("a watermark", async || world.watermark().await).await;
         put_canary(&mut connection).await;
-        // So that the worker has seen it.
+        // Wait until the worker has seen the watermark.
         eventually("a watermark that moves", async || {
             world.watermark().await.filter(|now| *now > before)
         })
@@ -55,7 +56,7 @@ async fn a_watermark_that_was_evicted_is_written_again_and_no_entry_is_deleted()
     }
 }
 
-/// The process is the same and has evicted keys, but its content is that of another server.
+/// The process is the same and has evicted keys, but its content comes from another server.
 #[tokio::test]
 async fn what_was_taken_from_another_server_is_deleted_without_a_watermark() {
     let (world, other) = (World::new().await, TestRedis::start());
@@ -75,14 +76,15 @@ async fn what_was_taken_from_another_server_is_deleted_without_a_watermark() {
     assert!(!connection.exists::<_, bool>(CANARY).await.unwrap());
 }
 
-/// A flush leaves nothing that is older than Postgres, and is no reason to delete what was written after it.
+/// `worker cache clear` removes the watermark on purpose. A worker that finds it missing deletes
+/// the remaining entries.
 #[tokio::test]
 async fn what_is_removed_on_purpose_is_not_taken_for_an_eviction() {
     let world = World::new().await;
     let _looking = world.look_after();
     eventually("a watermark", async || world.watermark().await).await;
     let mut connection = world.redis.connect().await;
-    // As `worker cache clear` does that ends half-way.
+    // The state after a `worker cache clear` that was interrupted.
     let mut removal = redis::pipe();
     removal.set_ex("expires", 1, 3600);
     evict_what_expires(&mut removal);
@@ -96,7 +98,7 @@ async fn what_is_removed_on_purpose_is_not_taken_for_an_eviction() {
     assert!(!connection.exists::<_, bool>(CANARY).await.unwrap());
 }
 
-/// No command fails: the old server accepts writes, and its connections stay open.
+/// No command fails, because the old server accepts writes and its connections stay open.
 #[tokio::test]
 async fn a_worker_follows_a_name_that_moves_while_the_old_server_accepts_writes() {
     let (old, new) = (TestRedis::start(), TestRedis::start());
@@ -121,7 +123,8 @@ async fn a_worker_follows_a_name_that_moves_while_the_old_server_accepts_writes(
     assert!(world.holds(&orders).await);
 }
 
-/// It stays away from there although its connections work, and has others write instead.
+/// The worker does not write to that server although its connections work. It marks the orders, so
+/// that other workers write them.
 #[tokio::test]
 async fn a_worker_at_a_server_that_others_left_marks_what_it_cannot_write() {
     let world = World::new().await;
@@ -142,7 +145,7 @@ async fn a_worker_at_a_server_that_others_left_marks_what_it_cannot_write() {
     assert!(!world.holds(&orders).await);
     let marks = world.postgres.repair_marks(None, 10).await.unwrap();
     assert_eq!(marks.len(), 3);
-    // The others end; somebody has to go on.
+    // The other workers end, so this one must continue.
     others.abort();
     world.no_mark_is_left().await;
     assert!(world.holds(&orders).await);

@@ -1,6 +1,7 @@
 use shared::{storage::Role, testing::TestDatabase};
 
-/// A pooler drops what a session asks for at its start; then it has to come from the database.
+/// A pooler drops the settings that a session requests at its start. Then the database must set
+/// them.
 #[tokio::test]
 async fn it_is_seen_whether_sessions_give_up_locks() {
     let database = TestDatabase::empty().await;
@@ -11,7 +12,7 @@ async fn it_is_seen_whether_sessions_give_up_locks() {
             .await
             .unwrap()
     );
-    // A role that asks for nothing, as all are behind a pooler.
+    // A role that requests no settings, as all sessions behind a pooler.
     let asks_for_nothing = || database.connect(Role::Api);
     assert!(!asks_for_nothing().gives_up_locks().await.unwrap());
     for setting in ["lock_timeout", "idle_in_transaction_session_timeout"] {

@@ -1,5 +1,5 @@
-//! A partition whose log is not the one that the group has read: every record that is there is stored, and the committed
-//! offset follows.
+//! A partition whose log is not the one that the group has read. Every record of the new log is
+//! stored, and the committed offset follows.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use worker::{
 
 const PARTITION: i32 = 1;
 
-/// A topic that is deleted and created again, and what its workers write to.
+/// A topic that is recreated, and the services of its worker.
 struct World {
     kafka: Kafka,
     database: TestDatabase,
@@ -132,7 +132,8 @@ impl World {
         .await;
     }
 
-    /// As a tool that copies a group's offsets does, or an operator. `topic_id`: as a worker commits them.
+    /// Commits an offset, as an operator or a tool that copies a group's offsets does. With
+    /// `topic_id`, commits the same metadata as a worker.
     fn commit(&self, offset: i64, topic_id: Option<&str>) {
         let consumer: BaseConsumer = self.client().create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -144,7 +145,7 @@ impl World {
         consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 
-    /// The next offset that the group reads, and the metadata of its commit.
+    /// Returns the next offset that the group reads, and the metadata of its commit.
     fn committed(&self) -> (Option<i64>, String) {
         let consumer: BaseConsumer = self.client().create().unwrap();
         let mut list = TopicPartitionList::new();
@@ -160,8 +161,8 @@ impl World {
         (offset, element.metadata().to_owned())
     }
 
-    /// Waits until every record that was ever sent is stored, and the group has committed `offset`. Returns the metadata
-    /// of that commit.
+    /// Waits until every record that was ever sent is stored and the group has committed `offset`.
+    /// Returns the metadata of that commit.
     async fn settle(&self, offset: i64) -> String {
         eventually("every order in Postgres", async || {
             let stored: i64 = self.database.value("SELECT count(*) FROM orders").await;
@@ -180,7 +181,7 @@ impl World {
             self.kafka.topic.as_str(),
             self.kafka.dead_letter_topic.as_str(),
         ];
-        // A client that is dropped never returns its answer.
+        // Keep the client until it answers; a dropped client never does.
         let admin = self.admin();
         let deleted = admin.delete_topics(&topics, &AdminOptions::new());
         deleted.await.unwrap();
@@ -194,7 +195,7 @@ impl Running {
     }
 }
 
-/// The topic is created again while a worker reads it.
+/// Recreates the topic while a worker reads it.
 async fn recreated_while_running(name: &str, seed: u64, count: usize) {
     let mut world = World::new(name, seed).await;
     let worker = world.start();
@@ -220,7 +221,7 @@ async fn a_topic_recreated_under_a_worker_with_more_records_is_read_from_its_beg
     recreated_while_running("more", 22, 47).await;
 }
 
-/// The new log is still empty when it is noticed.
+/// The new log is still empty when the worker detects it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_committed_offset_follows_a_topic_that_is_recreated_empty() {
     let mut world = World::new("empty", 23).await;
@@ -235,7 +236,7 @@ async fn the_committed_offset_follows_a_topic_that_is_recreated_empty() {
     world.remove().await;
 }
 
-/// No worker runs when the topic is created again, and a tool restores the offsets of the old one.
+/// Recreates the topic while no worker runs; a tool then restores the offsets of the old topic.
 async fn recreated_while_stopped(name: &str, seed: u64, count: usize) {
     let mut world = World::new(name, seed).await;
     world.send(30).await;
@@ -245,20 +246,21 @@ async fn recreated_while_stopped(name: &str, seed: u64, count: usize) {
     world.recreate().await;
     world.send(count).await;
     let id = metadata.strip_prefix("topic-id=").unwrap();
-    // The broker drops the offsets of a topic that was deleted, and does so later.
+    // The broker drops the offsets of a deleted topic some time after the deletion.
     eventually("no committed offset", async || {
         world.committed().0.is_none().then_some(())
     })
     .await;
     world.commit(30, Some(id));
-    // Nothing of the new log is finished: neither is Postgres expected to hold it, nor does `worker rewind` start there.
+    // No record of the new log is finished. So Postgres is not expected to hold it, and the command
+    // `worker rewind` does not start there.
     let offsets = Offsets::new(&world.kafka).unwrap().partitions().unwrap();
     assert_eq!(offsets[PARTITION as usize].committed, None);
     let worker = world.start();
     let after = world.settle(count as i64).await;
     assert_ne!(metadata, after);
     worker.stop().await;
-    // The next one goes on from there.
+    // The next worker continues from there.
     let worker = world.start();
     world.send(2).await;
     world.settle(count as i64 + 2).await;
@@ -276,7 +278,8 @@ async fn a_topic_recreated_between_two_workers_with_more_records_is_read_from_it
     recreated_while_stopped("more-later", 25, 61).await;
 }
 
-/// The log ends below the committed offset: it was truncated, or somebody committed what Kafka never gave out.
+/// The log ends below the committed offset: it was truncated, or an offset was committed that Kafka
+/// never assigned.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offset_committed_beyond_the_end_hides_no_record() {
     let mut world = World::new("beyond", 26).await;

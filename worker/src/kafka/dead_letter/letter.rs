@@ -1,4 +1,4 @@
-//! One dead letter, and what it says of the record that it was.
+//! One dead letter, and the headers that describe its original record.
 
 use shared::order::Version;
 
@@ -8,7 +8,7 @@ use crate::kafka::record::{Header, Record};
 /// A record of the dead letter topic.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// The record as it stands there.
+    /// The record as read from the dead letter topic.
     pub record: Record,
 }
 
@@ -17,22 +17,24 @@ impl DeadLetter {
         std::str::from_utf8(self.record.header(name)?).ok()
     }
 
-    /// Why it is there: one of the codes of [`Reason`](shared::order::Reason).
+    /// Returns a code of [`Reason`](shared::order::Reason), or `unknown` without a valid
+    /// `dlq-reason` header.
     pub fn reason(&self) -> &str {
         self.text("dlq-reason").unwrap_or("unknown")
     }
 
-    /// Which rule or SQLSTATE.
+    /// Returns the broken rule or the SQLSTATE. Empty without a valid `dlq-detail` header.
     pub fn detail(&self) -> &str {
         self.text("dlq-detail").unwrap_or_default()
     }
 
-    /// The topic that the record came from.
+    /// Returns the topic of the original record.
     pub fn source_topic(&self) -> Option<&str> {
         self.text("dlq-topic")
     }
 
-    /// Where the record stood: its version.
+    /// Returns the version of the original record: its timestamp, offset and partition. None if one
+    /// of these headers is missing or malformed.
     pub fn source_version(&self) -> Option<Version> {
         let number = |name| self.text(name)?.parse::<i64>().ok();
         let partition = i32::try_from(number("dlq-partition")?).ok()?;
@@ -43,13 +45,13 @@ impl DeadLetter {
         ))
     }
 
-    /// Whether it is sent back with the version that it had.
+    /// Whether a replay can send the record with its original version.
     pub(super) fn keeps_version(&self) -> bool {
         self.source_version().is_some() || self.record.header(REPLAY_VERSION).is_some()
     }
 
-    /// The headers to send it back with: those that it came with, and its version, unless it came with one or is to be
-    /// taken `as_new`.
+    /// Returns the headers for a replay: the original headers plus [`REPLAY_VERSION`], unless the
+    /// original has that header. `as_new` omits the version, including one that the original has.
     pub fn replay_headers(&self, as_new: bool) -> Vec<Header> {
         let mut headers = self.record.headers.clone();
         let ours = headers.len().saturating_sub(OURS.len());

@@ -1,4 +1,4 @@
-//! The dead letter topic: what can never be stored, byte for byte, with the reason.
+//! The dead letter topic: records that cannot be stored, byte for byte, with the reason.
 
 mod letter;
 mod reader;
@@ -24,10 +24,11 @@ use super::{
     sender::Sender,
 };
 
-/// Header with a replayed record's version: `TIMESTAMP/OFFSET/PARTITION`.
+/// Header that holds the version of a replayed record: `TIMESTAMP/OFFSET/PARTITION`.
 pub const REPLAY_VERSION: &str = "replay-version";
 
-/// The headers that we add, in their order. They come last: an original header of such a name stays in front of ours.
+/// The headers that we add, in this order. They come last: an original header of the same name
+/// stays in front of ours.
 const OURS: [&str; 7] = [
     "dlq-reason",
     "dlq-detail",
@@ -38,10 +39,10 @@ const OURS: [&str; 7] = [
     "dlq-worker",
 ];
 
-/// How long closing waits for what is still on its way.
+/// Limit for [`DeadLetters::flush`].
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// Writes dead letters.
+/// Producer of dead letters.
 pub struct DeadLetters {
     sender: Sender,
     topic: String,
@@ -49,10 +50,10 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// A producer for the dead letter topic; connects by itself.
+    /// Creates a producer for the dead letter topic. It connects in the background.
     ///
     /// # Errors
-    /// When librdkafka refuses the configuration.
+    /// When librdkafka rejects the configuration.
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
         Ok(Self {
             sender: Sender::new(config)?,
@@ -61,12 +62,15 @@ impl DeadLetters {
         })
     }
 
-    /// Sends `record` with the reason; returns once the broker has acknowledged it. A record that the topic refuses for
-    /// its size goes without its value, whose length and SHA-256 the detail tells instead; if need be without its key and
-    /// headers, too.
+    /// Sends `record` with the reason. Returns once the broker has acknowledged it.
+    ///
+    /// If the record is too large for the topic, sends it again with an empty value. The detail
+    /// then holds the length and the SHA-256 of the value. If that is still too large, omits key
+    /// and headers too.
     ///
     /// # Errors
-    /// When it was not acknowledged within ten seconds; it may stand in the topic all the same.
+    /// When the broker does not acknowledge the record within ten seconds. The topic may hold it
+    /// nevertheless.
     pub async fn send(&self, record: &Record, refusal: &Refusal) -> Result<(), KafkaError> {
         let whole = self.deliver(record, refusal).await;
         if !is_too_large(&whole) {
@@ -130,14 +134,15 @@ impl DeadLetters {
         message.payload = record.value.as_deref();
         let delivered = self.sender.send(message).await;
         if let Some((code, reason)) = self.sender.fatal_error() {
-            // No later send would succeed either.
+            // Every later send would fail too.
             tracing::error!(%code, reason, "the producer of dead letters cannot go on; ending the process");
             process::exit(1);
         }
         delivered
     }
 
-    /// Waits for what is on its way to the broker.
+    /// Blocks until the broker has acknowledged all sent dead letters, for at most five seconds.
+    /// Logs a warning if some are left.
     pub fn flush(&self) {
         if let Err(error) = self.sender.flush(FLUSH) {
             tracing::warn!(%error, "dead letters were still on their way; their records will be read again");

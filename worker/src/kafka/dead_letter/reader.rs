@@ -1,4 +1,4 @@
-//! The dead letter topic as it stands at a moment.
+//! Reads the dead letter topic up to its current end.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use crate::kafka::{
     ranges,
 };
 
-/// Reads the dead letter topic as it stands now.
+/// Reader of the dead letters that the topic holds when the reader opens.
 pub struct Reader {
     consumer: BaseConsumer<Reporting>,
     topic: String,
@@ -23,7 +23,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Looks up what the topic holds at this moment.
+    /// Connects and fetches the current offset range of each partition.
     ///
     /// # Errors
     /// When no broker answers within ten seconds, or the topic does not exist.
@@ -40,7 +40,8 @@ impl Reader {
         })
     }
 
-    /// Calls `each` with every dead letter, partition by partition, oldest first, until it says to stop.
+    /// Calls `each` with every dead letter, partition by partition, oldest first, until `each`
+    /// returns `Break`.
     ///
     /// # Errors
     /// When a broker stops answering, or `each` fails.
@@ -57,7 +58,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether at least `count` of the newest `among` dead letters of each partition have this reason.
+    /// Whether at least `count` dead letters have this reason. Reads the newest `among` offsets of
+    /// each partition and counts over all partitions together.
     ///
     /// # Errors
     /// When a broker stops answering.

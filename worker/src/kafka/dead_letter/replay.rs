@@ -1,4 +1,4 @@
-//! Back to where they came from.
+//! Replays dead letters to their source topics.
 
 use anyhow::Context;
 use rdkafka::{message::OwnedHeaders, producer::FutureRecord};
@@ -7,31 +7,34 @@ use shared::config::Kafka;
 use super::DeadLetter;
 use crate::kafka::sender::Sender;
 
-/// Sends dead letters back to where they came from.
+/// Producer that replays dead letters to their source topics.
 pub struct Replay {
     sender: Sender,
 }
 
 impl Replay {
-    /// A producer for the topics that dead letters came from.
+    /// Creates a producer for the source topics of dead letters.
     ///
     /// # Errors
-    /// When librdkafka refuses the configuration.
+    /// When librdkafka rejects the configuration.
     pub fn new(config: &Kafka) -> anyhow::Result<Self> {
         Ok(Self {
             sender: Sender::new(config)?,
         })
     }
 
-    /// Sends `letter` back to the topic that it came from, with its key, value and headers.
+    /// Sends `letter` to its source topic with its original key, value and headers. Adds the
+    /// original version, or with `as_new` no version.
     ///
     /// # Errors
-    /// When it is not a dead letter of ours or was not acknowledged within ten seconds.
+    /// - When the record is not a dead letter of ours.
+    /// - When its headers hold no version and `as_new` is false.
+    /// - When the broker does not acknowledge it within ten seconds.
     pub async fn send(&self, letter: &DeadLetter, as_new: bool) -> anyhow::Result<()> {
         let topic = letter
             .source_topic()
             .context("no dlq-topic header: not a dead letter of ours")?;
-        // Without a version it would be taken for something new, and win over what came later.
+        // Without a version the record would count as new and win over later records.
         anyhow::ensure!(
             as_new || letter.keeps_version(),
             "its dlq-* headers tell no version; --as-new sends it as a new record"
