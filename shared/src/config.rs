@@ -1,14 +1,16 @@
-//! Configuration from the environment: one flat struct per prefix, every field with a default.
+//! Configuration from environment variables: one flat struct per prefix, and a default for every
+//! field.
 //!
-//! Flat, because envy cannot parse numbers inside `#[serde(flatten)]`. A value that cannot be read names its variable and
-//! stops the start; an unknown variable is left alone, for orchestrators inject their own beside ours.
+//! The structs are flat because envy cannot parse numbers inside `#[serde(flatten)]`. An invalid
+//! value stops the start, and the error names the variable. Unknown variables are ignored, because
+//! orchestrators add their own.
 
 use std::{env, fs, io, path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-/// Variables that may also come from the file that `NAME_FILE` names.
+/// Variables whose value may also come from a file: `NAME_FILE` holds the path.
 const SECRETS: [&str; 5] = [
     "DATABASE_URL",
     "DATABASE_READ_URL",
@@ -17,10 +19,10 @@ const SECRETS: [&str; 5] = [
     "KAFKA_SASL_PASSWORD",
 ];
 
-/// A variable that stops the start.
+/// An invalid environment variable. The process does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The value cannot be read as what the variable holds. Never quotes the value of a secret.
+    /// The value has the wrong type or format. The error never quotes the value of a secret.
     #[error("{variable}: {problem}")]
     Malformed {
         /// Name of the environment variable.
@@ -31,9 +33,9 @@ pub enum ConfigError {
     /// The file that a `NAME_FILE` variable points at cannot be read.
     #[error("{variable}: cannot read {path}: {source}")]
     SecretFile {
-        /// Name of the environment variable, `_FILE` included.
+        /// Name of the environment variable, including `_FILE`.
         variable: String,
-        /// The path it holds.
+        /// Value of the variable: the path of the file.
         path: String,
         /// Why the file could not be read.
         source: std::io::Error,
@@ -41,7 +43,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// A complaint about `variable`, for checks that go beyond one value's type.
+    /// An error about `variable`, for checks that go beyond the type of one value.
     pub fn malformed(variable: &str, problem: impl Into<String>) -> Self {
         Self::Malformed {
             variable: variable.to_owned(),
@@ -50,10 +52,10 @@ impl ConfigError {
     }
 }
 
-/// Reads the struct `T` from the variables of the process whose names begin with `prefix`.
+/// Reads the struct `T` from the environment variables of the process that begin with `prefix`.
 ///
 /// # Errors
-/// Names the first variable that cannot be read.
+/// If a variable is invalid. The error names the first such variable.
 pub fn load<T: DeserializeOwned>(prefix: &str) -> Result<T, ConfigError> {
     load_from(
         prefix,
@@ -63,10 +65,10 @@ pub fn load<T: DeserializeOwned>(prefix: &str) -> Result<T, ConfigError> {
     )
 }
 
-/// As [`load`], from the given variables.
+/// Like [`load`], but reads the given variables.
 ///
 /// # Errors
-/// Names the first variable that cannot be read.
+/// If a variable is invalid. The error names the first such variable.
 pub fn load_from<T: DeserializeOwned>(
     prefix: &str,
     variables: impl IntoIterator<Item = (String, String)>,
@@ -84,8 +86,8 @@ pub fn load_from<T: DeserializeOwned>(
             None => ours.push((name, value)),
         }
     }
-    // Every field has a default, so each variable can be read on its own: that is how an error finds its variable, which
-    // envy does not tell for all types.
+    // Parse each variable alone first, so that the error can name it: envy does not do that for all
+    // types. This works because every field has a default.
     for (variable, value) in &ours {
         if let Err(error) =
             envy::prefixed(prefix).from_iter::<_, T>([(variable.clone(), value.clone())])
@@ -108,7 +110,7 @@ fn problem(variable: &str, error: &envy::Error) -> String {
     }
 }
 
-/// Reads a text file without the byte order mark that some editors write in front of UTF-8.
+/// Reads a text file and removes the byte order mark that some editors write before UTF-8.
 ///
 /// # Errors
 /// If the file cannot be read or is not UTF-8.
@@ -135,14 +137,14 @@ fn read_secret(variable: &str, path: &str) -> Result<String, ConfigError> {
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Database {
-    /// Where the truth is: a `postgres://` URL.
+    /// `postgres://` URL of the primary database.
     pub url: String,
-    /// A read replica for `GET /orders` (api only).
+    /// URL of a read replica for `GET /orders` (api only).
     pub read_url: Option<String>,
-    /// Connections that one process may hold.
+    /// Maximum number of connections per process.
     pub max_connections: u32,
-    /// Deadline of one call, waiting for a connection included; by default [`Database::WORKER_TIMEOUT`] or
-    /// [`Database::API_TIMEOUT`].
+    /// Deadline of one call, including the wait for a connection. The default is
+    /// [`Database::WORKER_TIMEOUT`] or [`Database::API_TIMEOUT`].
     #[serde(with = "humantime_serde")]
     pub timeout: Option<Duration>,
 }
@@ -165,16 +167,16 @@ impl Default for Database {
     }
 }
 
-/// `REDIS_*`: the cache that the replicas share.
+/// `REDIS_*`: the shared cache.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Redis {
-    /// One node, or several (separated by commas) for a cluster.
+    /// URL of one node, or several URLs separated by commas for a cluster.
     pub url: String,
     /// Deadline of one command or pipeline.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// How long an entry lives; each write adds up to 10 % of jitter.
+    /// Time to live of an entry. Each write adds up to 10 % of jitter.
     #[serde(with = "humantime_serde")]
     pub order_ttl: Duration,
 }
@@ -195,15 +197,15 @@ impl Default for Redis {
 pub struct Kafka {
     /// Bootstrap brokers, separated by commas.
     pub brokers: String,
-    /// Topic that orders arrive on.
+    /// Topic from which workers read orders.
     pub topic: String,
-    /// Topic for what can never be stored.
+    /// Topic for records that cannot be stored.
     pub dead_letter_topic: String,
     /// Consumer group of the workers.
     pub group_id: String,
-    /// Whether the worker creates the two topics where they are absent.
+    /// Whether the worker creates the two topics if they are missing.
     pub create_topics: bool,
-    /// After how long without a heartbeat the group gives a worker's partitions to others.
+    /// Time without a heartbeat after which the group reassigns the partitions of a worker.
     #[serde(with = "humantime_serde")]
     pub session_timeout: Duration,
     /// librdkafka's `security.protocol`: `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`.
@@ -214,7 +216,7 @@ pub struct Kafka {
     pub sasl_username: Option<String>,
     /// SASL password.
     pub sasl_password: Option<String>,
-    /// File or folder with the certificates of the authorities that brokers are checked against.
+    /// File or folder with the CA certificates that verify the brokers.
     pub ssl_ca_location: Option<String>,
 }
 
@@ -237,7 +239,7 @@ impl Default for Kafka {
 }
 
 impl Kafka {
-    /// The librdkafka properties that every client of ours needs to reach the brokers.
+    /// Returns the librdkafka properties that every client needs to connect to the brokers.
     pub fn connection_properties(&self) -> Vec<(&'static str, String)> {
         let mut properties = vec![("bootstrap.servers", self.brokers.clone())];
         let optional = [
@@ -256,7 +258,7 @@ impl Kafka {
     }
 }
 
-/// `ADMIN_*`: the port for health and metrics.
+/// `ADMIN_*`: the port for health checks and metrics.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Admin {
@@ -272,21 +274,22 @@ impl Default for Admin {
     }
 }
 
-/// `LOG_*`: how logs are written.
+/// `LOG_*`: the format of the logs.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Log {
-    /// `json` (one object a line) or `pretty` (for people); by default `pretty` on a terminal, else `json`.
+    /// `json` (one object per line) or `pretty` (for people). The default is `pretty` on a terminal
+    /// and `json` elsewhere.
     pub format: Option<LogFormat>,
 }
 
-/// A way to write log lines.
+/// Format of the log lines.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Pretty,
 }
 
@@ -294,16 +297,17 @@ pub enum LogFormat {
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Otel {
-    /// Where spans are sent, such as `http://localhost:4317`; unset: no traces.
+    /// Endpoint that receives the spans, such as `http://localhost:4317`. Without it, traces are
+    /// off.
     pub exporter_otlp_endpoint: Option<String>,
-    /// Name of the service in its spans; by default the name of the process.
+    /// Name of the service in its spans. The default is the name of the process.
     pub service_name: Option<String>,
 }
 
-/// Reads a size such as `8MiB` or a plain number of bytes.
+/// Reads a size such as `8MiB`, or a plain number of bytes.
 ///
 /// # Errors
-/// When the text is not a size.
+/// If the text is not a size.
 pub fn byte_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let size = ByteSize::deserialize(deserializer)?;
     usize::try_from(size.as_u64()).map_err(serde::de::Error::custom)

@@ -1,14 +1,18 @@
-//! Faults on purpose, for the tests that show that other tests can fail. With the feature `faults`, which a release build
-//! cannot have, [`BREAK`] names the rule that a process breaks, [`CRASH_AT`] the moment at which it dies and [`STALL_AT`] the
-//! moment at which it stands still; without it nothing of this is left in a program.
+//! Deliberate faults, for the tests that prove that other tests can fail.
+//!
+//! With the feature `faults`, which a release build cannot have, [`BREAK`] names the rule that a
+//! process breaks. [`CRASH_AT`] names the moment at which it crashes, and [`STALL_AT`] the moment
+//! at which it hangs. Without the feature, a program contains no fault.
 
-/// The variable that names the rule to break, such as `compare_and_set`.
+/// The environment variable that names the rule to break, such as `compare_and_set`.
 pub const BREAK: &str = "FAULT_BREAK";
 
-/// The variable that names the moment at which to stand still for ever, in the form of [`CRASH_AT`].
+/// The environment variable that names the moment at which to hang forever, in the form of
+/// [`CRASH_AT`].
 pub const STALL_AT: &str = "FAULT_STALL_AT";
 
-/// The variable that names the moment at which to die and at which pass of it, such as `after_commit:3`.
+/// The environment variable that names the moment at which to crash, and at which pass of it, such
+/// as `after_commit:3`.
 pub const CRASH_AT: &str = "FAULT_CRASH_AT";
 
 #[cfg(all(feature = "faults", not(debug_assertions)))]
@@ -16,29 +20,30 @@ compile_error!(
     "the feature `faults` breaks what the system promises: it is for builds with debug assertions only"
 );
 
-/// A rule without which the system would lose orders or answer old ones.
+/// A rule without which the system would lose orders or return old ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// An offset is stored only after what it stands for.
+    /// The worker stores an offset only after every write of its record: Postgres, Redis or a
+    /// repair mark, dead letter.
     OffsetAfterWrite,
-    /// The offset that is stored is the lowest unfinished one, not the one behind the highest finished one.
+    /// The stored offset is the lowest unfinished one, not the one behind the highest finished one.
     ContiguousOffset,
     /// A record of an earlier assignment of its partition moves no offset.
     EpochFence,
-    /// An error that will pass is no verdict on a record.
+    /// A transient error is never treated as an error of the record.
     TransientIsNoVerdict,
-    /// The children of an order are replaced only together with a row that was.
+    /// The children of an order are replaced only together with its row in `orders`.
     ChildrenFollowTheRow,
-    /// Redis takes no version that is older than its own.
+    /// Redis accepts no version that is older than the one it holds.
     CompareAndSet,
-    /// A missing entry of Redis is created only by what was read a moment ago.
+    /// A missing entry in Redis is created only from a row that was read or committed a moment ago.
     FreshFill,
-    /// The local cache keeps nothing that was loaded before an announcement of something newer.
+    /// The local cache keeps nothing that was loaded before the announcement of a newer version.
     FillFence,
 }
 
 impl Rule {
-    /// All of them.
+    /// All rules.
     pub const ALL: [Self; 8] = [
         Self::OffsetAfterWrite,
         Self::ContiguousOffset,
@@ -50,7 +55,7 @@ impl Rule {
         Self::FillFence,
     ];
 
-    /// Its name in [`BREAK`].
+    /// Returns the name of the rule in [`BREAK`].
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OffsetAfterWrite => "offset_after_write",
@@ -64,7 +69,7 @@ impl Rule {
         }
     }
 
-    /// Whether this process breaks it.
+    /// Returns whether this process breaks the rule.
     #[cfg(feature = "faults")]
     pub fn is_broken(self) -> bool {
         static BROKEN: std::sync::LazyLock<Option<String>> =
@@ -72,34 +77,34 @@ impl Rule {
         BROKEN.as_deref() == Some(self.as_str())
     }
 
-    /// Whether this process breaks it: never.
+    /// Returns false: without the feature `faults`, a process breaks no rule.
     #[cfg(not(feature = "faults"))]
     pub const fn is_broken(self) -> bool {
         false
     }
 }
 
-/// A moment at which the death of a worker does the most harm.
+/// A moment at which the crash of a worker does the most harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// Before BEGIN.
     BeforeBegin,
-    /// When `orders` is written and its children are not.
+    /// After the write of `orders`, before the write of its children.
     AfterUpsert,
     /// Just before COMMIT.
     BeforeCommit,
-    /// Just after COMMIT's answer.
+    /// Just after the answer to COMMIT.
     AfterCommit,
-    /// Before what was committed goes to Redis.
+    /// After COMMIT, before the write to Redis.
     BeforeRedisWrite,
-    /// When all is written and the offset is not stored.
+    /// After all writes, before the offset is stored.
     BeforeOffsetStored,
-    /// When partitions are taken away.
+    /// While partitions are being revoked.
     InsideRevoke,
 }
 
 impl Moment {
-    /// All of them.
+    /// All moments.
     pub const ALL: [Self; 7] = [
         Self::BeforeBegin,
         Self::AfterUpsert,
@@ -110,7 +115,7 @@ impl Moment {
         Self::InsideRevoke,
     ];
 
-    /// Its name in [`CRASH_AT`].
+    /// Returns the name of the moment in [`CRASH_AT`].
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BeforeBegin => "before_begin",
@@ -123,7 +128,7 @@ impl Moment {
         }
     }
 
-    /// Passes the moment, dies of it, or stands still.
+    /// Passes the moment. Crashes or hangs if the environment names this pass.
     #[cfg(feature = "faults")]
     pub fn pass(self) {
         static CRASH: std::sync::LazyLock<Option<Chosen>> =
@@ -134,7 +139,7 @@ impl Moment {
             std::process::abort();
         }
         if STALL.as_ref().is_some_and(|chosen| chosen.is_reached(self)) {
-            // The other tasks of the runtime go on.
+            // Lets the other tasks of the runtime continue.
             tokio::task::block_in_place(|| {
                 loop {
                     std::thread::park();
@@ -143,12 +148,12 @@ impl Moment {
         }
     }
 
-    /// Passes the moment.
+    /// Does nothing: without the feature `faults`, every moment passes.
     #[cfg(not(feature = "faults"))]
     pub const fn pass(self) {}
 }
 
-/// A moment, and how often it is passed before something happens.
+/// A moment, and how many passes are left until its fault.
 #[cfg(feature = "faults")]
 struct Chosen {
     moment: String,
@@ -166,10 +171,10 @@ impl Chosen {
         })
     }
 
-    /// Whether this pass of `moment` is the one.
+    /// Returns whether this pass of `moment` is the chosen one.
     fn is_reached(&self, moment: Moment) -> bool {
         use std::sync::atomic::Ordering;
-        // What passes later than that wraps around, and is never 1 again.
+        // Later passes wrap around and never reach 1 again.
         self.moment == moment.as_str() && self.left.fetch_sub(1, Ordering::Relaxed) == 1
     }
 }

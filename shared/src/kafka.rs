@@ -1,4 +1,5 @@
-//! What every client of Kafka shares: limits of a silent connection, and the way back to brokers that a client has forgotten.
+//! Code that all Kafka clients share: timeouts for silent connections, and recovery of the broker
+//! list.
 
 use std::{
     ffi::{CString, NulError},
@@ -7,23 +8,26 @@ use std::{
 
 use rdkafka::{ClientContext, Statistics, bindings::rd_kafka_brokers_add, client::Client};
 
-/// Limits after which librdkafka closes a connection that does not answer and opens another one.
+/// Timeouts after which librdkafka closes a silent connection and opens another one.
 ///
-/// The defaults are 60 s for a request and 30 s for connecting. A connection that a middlebox has forgotten would stop its
-/// partitions for that long, and outlast the time that a producer gives a record.
+/// librdkafka's defaults are 60 s for a request and 30 s for a connection attempt. If a middlebox
+/// has dropped a connection, its partitions stop for that long. That exceeds the time that a
+/// producer gives a record.
 pub const LIMITS: [(&str, &str); 2] = [
     ("socket.timeout.ms", "10000"),
     ("socket.connection.setup.timeout.ms", "10000"),
 ];
 
-/// The brokers that a client begins with, and whether it has to begin again.
+/// The bootstrap brokers, and whether the client has lost its list of brokers.
 ///
-/// A broker that is about to end may answer that there are no brokers. librdkafka from 2.10 on then forgets all that it
-/// knows, those of `bootstrap.servers` too, and sets a timer to take these up again; but another answer at that moment stops
-/// the timer, and nothing ever sets it again ([librdkafka 5301]). Such a client would stay away until its process ends.
+/// A broker that shuts down may answer that there are no brokers. librdkafka 2.10 and later then
+/// drops every known broker, including those of `bootstrap.servers`, and sets a timer to add these
+/// again. If another answer arrives at that moment, it stops the timer, and librdkafka never
+/// restarts it ([librdkafka 5301]). Without a workaround, such a client stays disconnected until
+/// its process ends.
 ///
-/// So whoever has a client looks at its statistics, which need `statistics.interval.ms`, and names the brokers again
-/// when it knows none.
+/// The owner of a client therefore passes its statistics to [`Bootstrap::look`] and calls
+/// [`Bootstrap::restore`] regularly. The client must set `statistics.interval.ms`.
 ///
 /// [librdkafka 5301]: https://github.com/confluentinc/librdkafka/issues/5301
 #[derive(Debug)]
@@ -33,10 +37,10 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// `servers` as in `bootstrap.servers`.
+    /// Creates the state for `servers`, in the format of `bootstrap.servers`.
     ///
     /// # Errors
-    /// When there is a zero byte in them.
+    /// If `servers` contains a zero byte.
     pub fn new(servers: &str) -> Result<Self, NulError> {
         Ok(Self {
             servers: CString::new(servers)?,
@@ -44,9 +48,11 @@ impl Bootstrap {
         })
     }
 
-    /// To be called with each statistics of the client.
+    /// Checks whether the client still knows a broker. Call it with each statistics event of the
+    /// client.
     pub fn look(&self, statistics: &Statistics) {
-        // The others are librdkafka's own, such as one that stands for whoever coordinates the group.
+        // Other sources are internal to librdkafka, such as the logical broker of the group
+        // coordinator.
         let is_broker = |source: &str| ["configured", "learned"].contains(&source);
         let knows_one = statistics
             .brokers
@@ -55,7 +61,8 @@ impl Bootstrap {
         self.forgotten.store(!knows_one, Ordering::Relaxed);
     }
 
-    /// To be called now and then by whoever has the client: names the brokers to it again if it knew none at the last look.
+    /// Adds the bootstrap brokers again if the client knew none at the last [`look`](Self::look).
+    /// Call it regularly.
     #[allow(
         unsafe_code,
         reason = "rust-rdkafka has no function of its own for this"
@@ -63,8 +70,8 @@ impl Bootstrap {
     pub fn restore<C: ClientContext>(&self, client: &Client<C>) {
         if self.forgotten.swap(false, Ordering::Relaxed) {
             tracing::warn!("librdkafka has forgotten all brokers; naming them again");
-            // SAFETY: the client lives as long as it is borrowed, any thread may call this, and the text, which ends with a
-            // zero byte, is copied.
+            // SAFETY: the client outlives this borrow, any thread may call this function, and
+            // librdkafka copies the text, which ends with a zero byte.
             unsafe { rd_kafka_brokers_add(client.native_ptr(), self.servers.as_ptr()) };
         }
     }
@@ -94,7 +101,8 @@ mod tests {
     const LEADER_NOT_AVAILABLE: i16 = 5;
     const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 
-    /// As much of a broker as it takes to tell a client that there is none: a real one does that for a few milliseconds only.
+    /// A minimal broker that can answer that there are no brokers. A real broker does that for a
+    /// few milliseconds only.
     #[derive(Clone)]
     struct Broker {
         port: u16,
@@ -114,7 +122,7 @@ mod tests {
             thread::spawn(move || {
                 for client in listener.incoming() {
                     let broker = serving.clone();
-                    // It ends with the client's connection.
+                    // The thread ends when the client closes the connection.
                     thread::spawn(move || broker.serve(client.unwrap()));
                 }
             });
@@ -135,7 +143,7 @@ mod tests {
             }
         }
 
-        /// All in version 0.
+        /// Builds the answer to a request. All answers have version 0.
         fn answer(&self, api: i16, version: i16) -> Vec<u8> {
             let mut body = Vec::new();
             match api {
@@ -159,7 +167,8 @@ mod tests {
                         body.extend(text("127.0.0.1"));
                         body.extend(i32::from(self.port).to_be_bytes());
                     }
-                    // One topic, without an error, with one partition that has neither leader nor replicas.
+                    // One topic, without an error, with one partition that has neither leader nor
+                    // replicas.
                     body.extend(1_i32.to_be_bytes());
                     body.extend(0_i16.to_be_bytes());
                     body.extend(text("orders"));
@@ -193,7 +202,7 @@ mod tests {
 
     impl ConsumerContext for Watched {}
 
-    /// Polls until it is so.
+    /// Polls the consumer until `is_so` returns true. Panics after a minute.
     fn until(consumer: &BaseConsumer<Watched>, what: &str, mut is_so: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !is_so() {
@@ -209,7 +218,7 @@ mod tests {
         let consumer: BaseConsumer<Watched> = ClientConfig::new()
             .set("bootstrap.servers", &servers)
             .set("group.id", "orders")
-            // As when the timer has been stopped, every time.
+            // Has the same effect as the stopped timer, in every run.
             .set("metadata.recovery.strategy", "none")
             .set("topic.metadata.refresh.interval.ms", "100")
             .set("statistics.interval.ms", "50")

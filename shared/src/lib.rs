@@ -1,7 +1,11 @@
-//! What the order-service processes share: the order, its storage, its cache, and the harness that every process runs in.
+//! Shared code of the order-service processes: the order, its storage, its cache and the process
+//! harness.
 //!
-//! `order` is pure and knows nobody; `storage` and `cache` know `order` but not each other; `config`, `telemetry` and
-//! `runtime` are the process harness; `kafka` is for whoever has a client of it; `fault` is nothing but names in a release build.
+//! - `order` is pure and imports no other module.
+//! - `storage` and `cache` import `order`, but not each other.
+//! - `config`, `telemetry` and `runtime` are the process harness.
+//! - `kafka` is for processes that have a Kafka client.
+//! - `fault` injects faults for tests. In a release build it does nothing.
 
 pub mod cache;
 pub mod config;

@@ -1,7 +1,8 @@
-//! Real services for tests: a database of one's own on the Postgres that `DATABASE_URL` names, and a Redis process of
-//! one's own, for its keys and channels have fixed names.
+//! Real services for tests: a new database on the Postgres of `DATABASE_URL`, and a new Redis
+//! process.
 //!
-//! Everything panics with what is missing: a test that cannot reach its services must fail.
+//! Each test needs its own Redis because the names of keys and channels are fixed. If a service is
+//! missing, everything here panics: a test that cannot reach its services must fail.
 
 use std::{
     cell::RefCell,
@@ -26,15 +27,18 @@ use crate::{
     storage::{Postgres, Role, schema},
 };
 
-/// How long a test waits for anything.
+/// Maximum time that a test waits for a condition.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The value of an environment variable that `make test` sets.
+/// Returns the value of an environment variable that `make test` sets.
+///
+/// # Panics
+/// If the variable is not set.
 pub fn required(variable: &str) -> String {
     env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`, or `eval \"$(scripts/services env)\"` first"))
 }
 
-/// The variables that `.env.example` sets, those that are commented out left out.
+/// Returns the variables that `.env.example` sets, without those that are commented out.
 pub fn example_variables() -> Vec<(String, String)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../.env.example");
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -45,9 +49,10 @@ pub fn example_variables() -> Vec<(String, String)> {
         .collect()
 }
 
-/// A database of one's own; it is dropped with the value, and gone when the thread that did so has ended.
+/// A database for one test. Dropping the value drops the database in the background. When the
+/// thread that dropped the value ends, the database is gone.
 pub struct TestDatabase {
-    /// Its address.
+    /// URL of the database.
     pub url: String,
     server: String,
     name: String,
@@ -76,14 +81,14 @@ impl TestDatabase {
         database
     }
 
-    /// Brings it to the newest schema.
+    /// Migrates the database to the newest schema.
     pub async fn migrate(&self) {
         schema::migrate(&self.url)
             .await
             .unwrap_or_else(|error| panic!("migrating: {error}"));
     }
 
-    /// Access to it, with a deadline that also a busy machine keeps.
+    /// Connects to the database, with a deadline that is long enough for a busy machine.
     pub fn connect(&self, role: Role) -> Postgres {
         let config = config::Database {
             timeout: Some(Duration::from_secs(10)),
@@ -92,12 +97,12 @@ impl TestDatabase {
         Postgres::new(&self.url, &config, role).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Runs a statement of the test's own in it.
+    /// Runs a statement in the database.
     pub async fn execute(&self, statement: &str) {
         execute(&self.url, statement.to_owned()).await;
     }
 
-    /// The single value that a query of the test's own answers.
+    /// Returns the single value that `query` selects.
     pub async fn value<T>(&self, query: &str) -> T
     where
         T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
@@ -109,7 +114,7 @@ impl TestDatabase {
             .unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
-    /// Makes whoever reads or writes `table` wait, until the connection that holds the lock is dropped.
+    /// Locks `table` against reads and writes until the returned connection is dropped.
     pub async fn lock(&self, table: &str) -> PgConnection {
         let mut connection = connect(&self.url).await;
         run(&mut connection, "BEGIN".to_owned()).await;
@@ -118,7 +123,7 @@ impl TestDatabase {
         connection
     }
 
-    /// Cuts every connection to it and lets none in.
+    /// Closes every connection to the database and rejects new ones.
     pub async fn shut(&self) {
         self.allow_connections(false).await;
         let cut = format!(
@@ -128,7 +133,7 @@ impl TestDatabase {
         execute(&self.server, cut).await;
     }
 
-    /// Lets connections in again.
+    /// Accepts new connections again.
     pub async fn open(&self) {
         self.allow_connections(true).await;
     }
@@ -148,7 +153,7 @@ impl Drop for TestDatabase {
             self.server.clone(),
             format!("DROP DATABASE {} WITH (FORCE)", self.name),
         );
-        // A runtime cannot be entered from within another one, hence the thread.
+        // A runtime cannot be entered from within another one, so this needs a thread.
         let dropping = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -157,7 +162,8 @@ impl Drop for TestDatabase {
                 runtime.block_on(execute(&server, statement));
             }
         });
-        // Without the list, at the very end of its thread, nobody waits; the statement runs all the same.
+        // When the thread is ending, the list may be gone. Then the statement still runs, but the
+        // thread does not wait for it.
         let _ = DROPPING.try_with(|list| list.0.borrow_mut().push(dropping));
     }
 }
@@ -166,15 +172,19 @@ thread_local! {
     static DROPPING: Dropping = const { Dropping(RefCell::new(Vec::new())) };
 }
 
-/// Databases on their way out, waited for when the test's thread ends and its runtime is gone. Waiting in the drop of
-/// [`TestDatabase`] would stop that runtime, and with it any connection half-way through its log-in, which `DROP
-/// DATABASE` waits for: until `authentication_timeout`, a minute, for every test on that server.
+/// Threads that drop databases. The test's thread joins them when it ends, after its runtime is
+/// gone.
+///
+/// If the drop of [`TestDatabase`] joined the thread, it would block that runtime, and with it any
+/// connection that is still logging in. `DROP DATABASE` waits for such a connection until
+/// `authentication_timeout` (one minute), and so would every test on that server.
 struct Dropping(RefCell<Vec<JoinHandle<()>>>);
 
 impl Drop for Dropping {
     fn drop(&mut self) {
         for dropping in self.0.take() {
-            // The server may be gone already, and a panic while unwinding would hide the first one.
+            // Ignore errors: the server may be gone already, and a panic while unwinding would hide
+            // the first one.
             let _ = dropping.join();
         }
     }
@@ -197,22 +207,22 @@ async fn run(connection: &mut PgConnection, statement: String) {
         .unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
-/// A Redis process of one's own, ended with the value.
+/// A Redis process for one test. Dropping the value ends the process.
 pub struct TestRedis {
     port: u16,
     process: Child,
 }
 
 impl TestRedis {
-    /// Starts an empty Redis that keeps nothing on disk.
+    /// Starts an empty Redis without persistence.
     pub fn start() -> Self {
-        // Somebody else may take the port between finding it free and listening on it.
+        // Another process may take the port between `free_port` and the start of Redis.
         (0..10)
             .find_map(|_| Self::start_on(free_port()))
             .unwrap_or_else(|| panic!("redis-server does not start"))
     }
 
-    /// None when the port is taken.
+    /// Starts Redis on `port`. Returns `None` if the port is taken.
     fn start_on(port: u16) -> Option<Self> {
         Self::start_with(port, &[])
     }
@@ -248,7 +258,7 @@ impl TestRedis {
                 "--enable-debug-command",
                 "yes",
             ])
-            // A replica that keeps a file would leave it in the folder of the tests.
+            // Without these, a replica would write a file into the folder of the tests.
             .args(["--repl-diskless-sync", "yes"])
             .args(["--repl-diskless-sync-delay", "0"])
             .args(["--repl-diskless-load", "swapdb"])
@@ -270,7 +280,7 @@ impl TestRedis {
         panic!("{program} does not answer on port {port}");
     }
 
-    /// The process that answers on the port.
+    /// Returns the id of the process that answers on the port.
     fn process_id(&self) -> Option<u32> {
         let mut connection = redis::Client::open(self.url())
             .ok()?
@@ -284,7 +294,8 @@ impl TestRedis {
             .find_map(|line| line.strip_prefix("process_id:")?.trim().parse().ok())
     }
 
-    /// Makes it a replica of `master`, or a master again, and waits until it has the content of that one.
+    /// Makes this server a replica of `master`, or a master again if `master` is `None`. Waits
+    /// until a replica has the content of its master.
     pub async fn replicate(&self, master: Option<&TestRedis>) {
         let mut connection = self.connect().await;
         let mut command = redis::cmd("REPLICAOF");
@@ -305,12 +316,12 @@ impl TestRedis {
         .await;
     }
 
-    /// Its address.
+    /// URL of the server.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The configuration that leads to it.
+    /// Configuration for a client of this server.
     pub fn config(&self) -> config::Redis {
         config::Redis {
             url: self.url(),
@@ -319,7 +330,7 @@ impl TestRedis {
         }
     }
 
-    /// A connection of the test's own.
+    /// Opens a new connection.
     pub async fn connect(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap_or_else(|error| panic!("{error}"));
         client
@@ -328,14 +339,15 @@ impl TestRedis {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Ends the process as `kill -9` does.
+    /// Kills the process, like `kill -9`.
     pub fn kill(&mut self) {
-        // An error means that it is gone already.
+        // An error means that the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
-    /// Starts an empty Redis at the same address, where one may run still; blocks the thread until it answers.
+    /// Starts an empty Redis at the same address and kills the old process if it still runs. Blocks
+    /// the thread until Redis answers.
     pub fn restart(&mut self) {
         self.kill();
         *self = Self::start_on(self.port).unwrap_or_else(|| panic!("port {} was taken", self.port));
@@ -349,8 +361,8 @@ impl Drop for TestRedis {
 }
 
 impl TestRedis {
-    /// Creates the user `name` with the password `secret` and the rights `rules`, separated by spaces; returns the
-    /// configuration that uses it.
+    /// Creates the user `name` with the password `secret` and the ACL rules `rules`, separated by
+    /// spaces. Returns a configuration that uses it.
     pub async fn user(&self, name: &str, rules: &str) -> config::Redis {
         let mut command = redis::cmd("ACL");
         command.arg("SETUSER").arg(name).arg("on").arg(">secret");
@@ -364,14 +376,15 @@ impl TestRedis {
     }
 }
 
-/// A name of one Redis that a test moves to another one. Connections that are open stay with the old one.
+/// An address that a test can move from one Redis to another. Open connections stay with the old
+/// server.
 pub struct MovingRedis {
     port: u16,
     target: Arc<AtomicU16>,
 }
 
 impl MovingRedis {
-    /// A name of `redis`.
+    /// Creates an address that leads to `redis`.
     pub fn to(redis: &TestRedis) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .unwrap_or_else(|error| panic!("no free port: {error}"));
@@ -380,7 +393,7 @@ impl MovingRedis {
         let to = Arc::clone(&target);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // A server that is down is met as such: the connection of the client ends.
+                // If the server is down, the client's connection closes.
                 if let Ok(server) = TcpStream::connect(("127.0.0.1", to.load(Ordering::SeqCst))) {
                     forward(&client, &server);
                     forward(&server, &client);
@@ -390,12 +403,12 @@ impl MovingRedis {
         Self { port, target }
     }
 
-    /// From now on new connections lead to `redis`.
+    /// Routes new connections to `redis`.
     pub fn move_to(&self, redis: &TestRedis) {
         self.target.store(redis.port, Ordering::SeqCst);
     }
 
-    /// `config` with this name.
+    /// Returns `config` with this address.
     pub fn config(&self, config: config::Redis) -> config::Redis {
         let (before, _) = config.url.rsplit_once(':').unwrap_or_default();
         config::Redis {
@@ -405,9 +418,9 @@ impl MovingRedis {
     }
 }
 
-/// Copies from one to the other on a thread of its own, until either ends.
+/// Copies bytes from `from` to `to` on a new thread until either side closes.
 fn forward(from: &TcpStream, to: &TcpStream) {
-    // A socket that cannot be cloned shows as a connection that hangs, and the test fails.
+    // If a socket cannot be cloned, the connection hangs, and the test fails.
     let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else {
         return;
     };
@@ -417,7 +430,7 @@ fn forward(from: &TcpStream, to: &TcpStream) {
     });
 }
 
-/// A port that nobody listens on at this moment.
+/// Returns a port on which no process listens at this moment.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
@@ -425,7 +438,10 @@ pub fn free_port() -> u16 {
         .unwrap_or_else(|error| panic!("no free port: {error}"))
 }
 
-/// Asks `state` until it answers; panics after [`PATIENCE`] with what was waited for, also when an answer hangs.
+/// Calls `state` until it returns a value.
+///
+/// # Panics
+/// After [`PATIENCE`], with `what` in the message, even if `state` hangs.
 pub async fn eventually<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {
@@ -440,8 +456,10 @@ pub async fn eventually<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
-/// Writes `revisions` until every one of them is in Redis. The nodes of a cluster that has just been made hear of each other
-/// one by one; and while connecting takes longer than a row is fresh, writes come too late.
+/// Writes `revisions` until Redis has accepted every one.
+///
+/// The nodes of a new cluster discover each other one by one. A write is too late if connecting
+/// takes longer than a row stays fresh.
 pub async fn write_until_taken(cache: &Cache, revisions: &[Revision]) {
     eventually("a Redis that takes writes", async || {
         let results = cache.write_batch(revisions, Instant::now()).await;
@@ -453,14 +471,14 @@ pub async fn write_until_taken(cache: &Cache, revisions: &[Revision]) {
     .await;
 }
 
-/// A Redis Cluster of three masters of one's own, ended with the value.
+/// A Redis Cluster of three masters for one test. Dropping the value ends it.
 pub struct TestCluster {
     nodes: Vec<TestRedis>,
     folder: std::path::PathBuf,
 }
 
 impl TestCluster {
-    /// Starts three empty servers and makes them a cluster.
+    /// Starts three empty servers and creates a cluster of them.
     pub fn start() -> Self {
         let folder = env::temp_dir().join(format!("order-service-cluster-{}", Uuid::new_v4()));
         std::fs::create_dir(&folder)
@@ -482,7 +500,7 @@ impl TestCluster {
         Self { nodes, folder }
     }
 
-    /// The configuration that leads to it.
+    /// Configuration for a client of the cluster.
     pub fn config(&self) -> config::Redis {
         let urls: Vec<String> = self.nodes.iter().map(TestRedis::url).collect();
         config::Redis {
@@ -491,7 +509,7 @@ impl TestCluster {
         }
     }
 
-    /// Its servers.
+    /// The servers of the cluster.
     pub fn nodes(&self) -> &[TestRedis] {
         &self.nodes
     }
@@ -500,7 +518,7 @@ impl TestCluster {
 impl Drop for TestCluster {
     fn drop(&mut self) {
         self.nodes.clear();
-        // A folder that is left behind in the temporary one harms nobody.
+        // A leftover folder in the temporary directory does no harm.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -1,25 +1,26 @@
-//! What writers tell the replicas' local caches: which order now has which version.
+//! Announcements (invalidation messages): which orders changed, and to which version.
 
 use std::fmt::Write;
 
 use crate::order::{OrderUid, Revision, Version};
 
-/// The channel of announcements.
+/// The Redis channel of announcements.
 pub const CHANNEL: &str = "order-changes";
 
-/// The message that everything was removed. It is no line of an announcement: who does not know it passes it over.
+/// The message that every entry was removed. It is not a valid line of an announcement, so a reader
+/// that does not know it skips it.
 pub(super) const CLEARED: &str = "cleared";
 
-/// One order changed.
+/// One changed order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// Which order.
+    /// The uid of the order.
     pub uid: OrderUid,
-    /// The version that was written; whatever is older is to be dropped.
+    /// The version that was written. Readers drop older versions.
     pub version: Version,
 }
 
-/// A message for any number of revisions: a line `UID VERSION` for each.
+/// Encodes a message with one line `UID VERSION` for each revision.
 pub(super) fn encode<'a>(revisions: impl IntoIterator<Item = &'a Revision>) -> String {
     let mut message = String::new();
     for revision in revisions {
@@ -29,7 +30,7 @@ pub(super) fn encode<'a>(revisions: impl IntoIterator<Item = &'a Revision>) -> S
     message
 }
 
-/// The announcements of a message; a line that cannot be read is passed over.
+/// Returns the announcements of a message. Skips lines that it cannot parse.
 pub(super) fn decode(message: &[u8]) -> Vec<Announcement> {
     let line = |line: &str| {
         let (uid, version) = line.split_once(' ')?;

@@ -1,8 +1,9 @@
-//! Commands that are given at the same time go to Redis in one pipeline.
+//! Sends commands that are issued at the same time to Redis in one pipeline.
 //!
-//! The task of a connection is woken by every command that it is given, and writes it at once: a system call each, for us
-//! and for Redis. So the first command waits until every task that is ready has run, and goes with those that came
-//! meanwhile: one write, one deadline. A quarter of a read's CPU went into what this spares.
+//! The task of a connection wakes up for each command and writes it immediately. That costs one
+//! system call per command, here and in Redis. So the first command waits until every ready task
+//! has run. It is sent together with the commands that came meanwhile: one write, one deadline.
+//! This saves a quarter of the CPU time of a read.
 
 use std::{
     mem,
@@ -15,10 +16,11 @@ use tokio::{sync::oneshot, task::yield_now, time::timeout};
 
 use super::{CacheError, link::Node};
 
-/// So many commands go without waiting for more: Redis is to be at work while further requests are read.
+/// Number of commands that are sent without waiting for more, so that Redis works while the api
+/// reads further requests.
 const FULL: usize = 16;
 
-/// Puts commands for one connection together; clones share everything.
+/// Groups commands for one connection into pipelines. Clones share all state.
 #[derive(Clone)]
 pub(super) struct Batcher {
     node: Arc<Node>,
@@ -26,14 +28,14 @@ pub(super) struct Batcher {
     waiting: Arc<Mutex<Vec<Call>>>,
 }
 
-/// A command, and whoever waits for its reply.
+/// A command, and the channel for its reply.
 struct Call {
     command: Cmd,
     reply: oneshot::Sender<Result<Value, CacheError>>,
 }
 
 impl Batcher {
-    /// A batch must be answered within `timeout`.
+    /// Creates a batcher. Redis must answer each batch within `timeout`.
     pub(super) fn new(node: Arc<Node>, timeout: Duration) -> Self {
         Self {
             node,
@@ -42,22 +44,23 @@ impl Batcher {
         }
     }
 
-    /// What Redis replies to `command`.
+    /// Returns the reply of Redis to `command`.
     ///
     /// # Errors
-    /// When Redis does not answer in time, or refuses this command.
+    /// When Redis does not answer in time, or rejects this command.
     pub(super) async fn call(&self, command: Cmd) -> Result<Value, CacheError> {
         let (sender, reply) = oneshot::channel();
         self.enqueue(Call {
             command,
             reply: sender,
         });
-        // The sender is lost only with the task that has it, when the process ends.
+        // The task drops the sender without a reply only when the process ends.
         let lost = || Err(CacheError::Connection("no reply".to_owned()));
         reply.await.unwrap_or_else(|_| lost())
     }
 
-    /// The batch is a task of its own: a caller that goes away takes nobody else's command along.
+    /// Queues `call`. Each batch runs in its own task, so a cancelled caller does not cancel the
+    /// commands of other callers.
     fn enqueue(&self, call: Call) {
         let mut waiting = self.waiting();
         waiting.push(call);
@@ -74,7 +77,7 @@ impl Batcher {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<Call>> {
-        // Nothing that is done with the list can panic half-way.
+        // A poisoned lock is safe to use: no operation on the list can panic halfway.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,7 +104,7 @@ impl Batcher {
             Ok(replies) => replies.map_err(CacheError::from),
             Err(_) => Err(CacheError::Deadline(self.timeout)),
         };
-        // A caller may have gone away meanwhile.
+        // A caller may have been cancelled meanwhile.
         match replies {
             Ok(values) => senders.into_iter().zip(values).for_each(|(sender, value)| {
                 let _ = sender.send(value.extract_error().map_err(CacheError::from));

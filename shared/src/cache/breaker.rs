@@ -1,19 +1,20 @@
-//! Leaves a Redis that does not answer alone, so that callers do not wait for one timeout after the other.
+//! Circuit breaker: skips a Redis that does not answer, so that callers do not wait for one timeout
+//! after another.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-/// So many outages in a row open the breaker; fewer may be one connection that broke.
+/// Failures in a row that open the breaker. Fewer may be a single broken connection.
 const FAILURES: u32 = 3;
-/// How long it stays open before one caller may try again.
+/// How long the breaker stays open before it admits one caller.
 const OPEN: Duration = Duration::from_secs(1);
 
 pub(super) struct Breaker {
     epoch: Instant,
     failures: AtomicU32,
-    /// Microseconds after `epoch` from which a caller is admitted.
+    /// Microseconds after `epoch` from which the open breaker admits a caller.
     closed_from: AtomicU64,
 }
 
@@ -28,7 +29,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// Whether a call may be made now. After the open time one caller is admitted at a time, each second.
+    /// Returns whether a call may be made now. An open breaker admits one caller per second.
     pub(super) fn admits(&self) -> bool {
         if self.failures.load(Ordering::Relaxed) < FAILURES {
             return true;

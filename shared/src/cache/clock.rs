@@ -1,28 +1,30 @@
-//! What time it is at Redis.
+//! The clock of Redis.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// A reading whose answer took longer is used once and not kept: all that is written by it would count as that much older,
-/// and nothing would be fresh enough to make an entry until the next reading.
+/// Maximum round trip of a reading that is kept. A slower reading is used only once: it would make
+/// rows look that much older, so none would be fresh enough to create an entry until the next
+/// reading.
 const PRECISE: Duration = Duration::from_millis(100);
 
-/// A kept reading serves for so long: the clock of Redis may be set, or another server may take over.
+/// How long a kept reading is used. The clock of Redis may be set, or another server may take over.
 const KEPT: Duration = Duration::from_secs(5);
 
-/// What the clock of Redis said, and when it was heard.
+/// A reading of the Redis clock, and when it arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     /// Milliseconds since 1970.
     pub(super) redis_ms: i64,
-    /// No earlier than it was said.
+    /// When the reading arrived, which is not before Redis took it.
     pub(super) heard: Instant,
 }
 
 impl Reading {
-    /// The time at Redis at the moment `then`, or an earlier one: Redis said its time before it was heard.
+    /// Returns the time at Redis at the moment `then`, or an earlier time: Redis took the reading
+    /// before it arrived.
     pub(super) fn at(self, then: Instant) -> i64 {
         let passed = match then.checked_duration_since(self.heard) {
             Some(later) => later.as_millis() as i64,
@@ -32,19 +34,19 @@ impl Reading {
     }
 }
 
-/// The last reading that is worth keeping.
+/// The last reading that was precise enough to keep.
 #[derive(Debug, Default)]
 pub(super) struct Clock(Mutex<Option<Reading>>);
 
 impl Clock {
-    /// Takes a reading in that was asked for at `asked`.
+    /// Keeps `reading` if it arrived soon enough after the request at `asked`.
     pub(super) fn hear(&self, reading: Reading, asked: Instant) {
         if reading.heard.duration_since(asked) <= PRECISE {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
         }
     }
 
-    /// A reading that serves at the moment `now`.
+    /// Returns the kept reading if it is still valid at `now`.
     pub(super) fn reading(&self, now: Instant) -> Option<Reading> {
         let kept = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.filter(|kept| now.saturating_duration_since(kept.heard) < KEPT)
@@ -67,7 +69,7 @@ mod tests {
         let reading = reading(1000, heard);
         assert_eq!(reading.at(heard), 1000);
         assert_eq!(reading.at(heard + 7 * MS), 1007);
-        // Rather too early than too late.
+        // Rounds towards an earlier time, which is the safe side.
         assert_eq!(reading.at(heard - 7 * MS), 992);
     }
 

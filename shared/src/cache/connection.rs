@@ -1,4 +1,4 @@
-//! Where connections to Redis come from: one node or a cluster, multiplexed or pooled.
+//! Connections to Redis: one node or a cluster, multiplexed or pooled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,10 +22,11 @@ use super::{
 };
 use crate::config::{self, ConfigError};
 
-/// Connections that the worker's pool may hold: one for each batch that may be in its Redis stage, and one for repairs.
+/// Maximum connections of the worker's pool: one for each batch that may be in its Redis stage, and
+/// one for repairs.
 const POOL_SIZE: usize = 8;
 
-/// For how long what was sent may stay unacknowledged by the server's kernel.
+/// How long sent data may stay unacknowledged by the server's kernel.
 const SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) enum Source {
@@ -69,7 +70,7 @@ impl Source {
         ))))
     }
 
-    /// A batcher over the one connection that all share, where there is one.
+    /// Returns a batcher for the connection that all callers share; none for a pool or a cluster.
     pub(super) fn batcher(&self, timeout: Duration) -> Option<Batcher> {
         match self {
             Self::Shared(node) => Some(Batcher::new(Arc::clone(node), timeout)),
@@ -80,25 +81,28 @@ impl Source {
     pub(super) async fn connection(&self) -> Result<Connection, CacheError> {
         match self {
             Self::Shared(node) => Ok(Connection::Shared(node.connection())),
-            // Boxed: every read of the api would carry the room for what connecting takes, 14 kB.
+            // Boxed: otherwise every read of the api would reserve 14 kB for the state of
+            // connecting.
             Self::Pooled(pooled) => Box::pin(pooled.connection()).await,
             Self::Cluster(cluster) => Box::pin(clustered(cluster)).await,
         }
     }
 
-    /// Replaces connections that do not answer. Call it after a call that missed its deadline or lost its connection.
+    /// Replaces connections that do not answer. Call it after a call that missed its deadline or
+    /// lost its connection.
     pub(super) fn suspect(&self) {
         match self {
             Self::Shared(node) => node.suspect(),
-            // What killed one connection has often killed the idle ones too. Trying each costs a deadline, connecting
-            // again costs little.
+            // A failure that killed one connection has often killed the idle ones too. Trying each
+            // of them costs a deadline; connecting again costs little.
             Self::Pooled(pooled) => drop(pooled.current.load().retain(|_, _| false)),
             Self::Cluster(cluster) => cluster.suspect(),
         }
     }
 
-    /// Replaces every connection, also those that answer. The next call connects again and resolves the name of the server
-    /// again. A connection in use closes with its last call.
+    /// Replaces every connection, also those that answer. The next call connects again and resolves
+    /// the name of the server again. A connection in use closes after its last call. A cluster
+    /// reconnects in the background and keeps the old connections until the new ones answer.
     pub(super) fn renew(&self) {
         match self {
             Self::Shared(node) => node.renew(),
@@ -112,7 +116,7 @@ impl Source {
     }
 }
 
-/// A pool, and what a new one is made from.
+/// A pool, and the settings that create a new one.
 pub(super) struct Pooled {
     client: Client,
     timeout: Duration,
@@ -133,7 +137,7 @@ impl Pooled {
     }
 
     fn renew(&self) {
-        // The settings were good when the first pool was made.
+        // The first pool was created with the same settings, so this does not fail.
         if let Ok(pool) = pool(&self.client, self.timeout) {
             self.current.store(Arc::new(pool));
         }
@@ -160,7 +164,7 @@ async fn clustered(cluster: &Cluster) -> Result<Connection, CacheError> {
     Ok(Connection::Cluster(cluster.connection().await?))
 }
 
-/// The addresses of `REDIS_URL`.
+/// Returns the addresses of `REDIS_URL`.
 pub(super) fn urls(config: &config::Redis) -> Vec<&str> {
     config
         .url
@@ -170,14 +174,14 @@ pub(super) fn urls(config: &config::Redis) -> Vec<&str> {
         .collect()
 }
 
-/// A client for the node at `url`.
+/// Creates a client for the node at `url`.
 pub(super) fn client(url: &str) -> Result<Client, redis::RedisError> {
     let info = url.into_connection_info()?;
     Client::open(info.set_tcp_settings(tcp_settings()))
 }
 
-/// Without Nagle's delay. The kernel ends a connection whose server no longer acknowledges anything; its own default is a
-/// quarter of an hour.
+/// TCP settings without Nagle's delay. On Linux, the kernel ends a connection when the server
+/// acknowledges nothing for `SILENCE`. The default of the kernel is a quarter of an hour.
 fn tcp_settings() -> TcpSettings {
     let settings = TcpSettings::default().set_nodelay(true);
     #[cfg(target_os = "linux")]
@@ -185,7 +189,7 @@ fn tcp_settings() -> TcpSettings {
     settings
 }
 
-/// The client of the one node, or none for a cluster.
+/// Creates the client of the only node; returns none for a cluster.
 fn single_client(config: &config::Redis) -> Result<Option<Client>, ConfigError> {
     if config.timeout.is_zero() {
         return Err(ConfigError::malformed(
@@ -204,21 +208,21 @@ fn malformed(error: &redis::RedisError) -> ConfigError {
     ConfigError::malformed("REDIS_URL", error.category())
 }
 
-/// One connection, of whatever kind.
+/// One connection of any kind.
 pub(super) enum Connection {
     Shared(ConnectionManager),
     Pooled(deadpool_redis::Connection),
     Cluster(ClusterConnection),
 }
 
-/// A server that holds keys: the one there is, or a master of a cluster.
+/// A server that holds keys: the only node, or a master of a cluster.
 pub(super) enum Node {
     Only,
     Master { host: String, port: u16 },
 }
 
 impl Connection {
-    /// The servers that hold keys.
+    /// Returns the servers that hold keys.
     pub(super) async fn nodes(&mut self) -> RedisResult<Vec<Node>> {
         let Self::Cluster(cluster) = self else {
             return Ok(vec![Node::Only]);
@@ -230,7 +234,7 @@ impl Connection {
         Ok(nodes.lines().filter_map(master).collect())
     }
 
-    /// Asks one server, for what it holds itself.
+    /// Runs `command` on `node` alone, so that the reply covers only the keys of that server.
     pub(super) async fn query_at<T: FromRedisValue>(
         &mut self,
         node: &Node,
@@ -251,7 +255,8 @@ impl Connection {
         }
     }
 
-    /// Deletes keys; returns how many there were. One command each, for they may lie in different slots.
+    /// Deletes keys and returns how many existed. Sends one command per key, because keys may be in
+    /// different slots.
     pub(super) async fn unlink(&mut self, keys: &[String]) -> RedisResult<u64> {
         let commands = keys.iter().map(|key| {
             let mut command = redis::cmd("UNLINK");
@@ -275,7 +280,8 @@ impl Connection {
     }
 }
 
-/// The address of a master in a line of CLUSTER NODES, as in `ID HOST:PORT@BUS[,NAME] FLAGS ...`.
+/// Parses a line of CLUSTER NODES, such as `ID HOST:PORT@BUS[,NAME] FLAGS ...`. Returns the address
+/// of a master, or none for a replica.
 fn master(line: &str) -> Option<Node> {
     let mut words = line.split(' ').skip(1);
     let (address, flags) = (words.next()?, words.next()?);

@@ -1,4 +1,4 @@
-//! How long Redis takes.
+//! Durations of Redis operations.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use opentelemetry::{
 
 use crate::telemetry::metrics::{LATENCY_SECONDS, meter};
 
-/// The operation that every read of the api makes.
+/// Name of the operation that every read of the api runs.
 pub(super) const GET: &str = "get";
 
-/// `cache_operation_duration_seconds` of Redis.
+/// The histogram `cache_operation_duration_seconds` for the tier `redis`.
 pub(super) struct Durations {
     all: Histogram<f64>,
-    /// Its labels are looked up once and not at every read.
+    /// The series of `get`, whose labels are looked up once instead of at every read.
     get: BoundHistogram<f64>,
 }
 
@@ -32,7 +32,7 @@ impl Durations {
         }
     }
 
-    /// Records that `operation` took so long, whether it succeeded or not.
+    /// Records how long `operation` took, whether it succeeded or not.
     pub(super) fn record(&self, operation: &'static str, took: Duration) {
         let seconds = took.as_secs_f64();
         match operation {

@@ -1,4 +1,4 @@
-//! Entries: reading them, and writing them by compare-and-set.
+//! Entries of the Redis cache: reads, and writes by compare-and-set.
 
 use std::{
     sync::{LazyLock, atomic::Ordering},
@@ -19,15 +19,15 @@ use crate::{
     runtime::backoff::random_fraction,
 };
 
-/// How long after its row was read or committed a write may create an entry: by then a newer version may have come and
-/// gone (evicted, expired, flushed).
+/// How long after its row was read or committed a write may create an entry. Later, a newer version
+/// may have come and gone (evicted, expired, flushed).
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A pipeline is cut here, so that none comes near the deadline of one command: Redis needs about 30 ms for 1000
-/// documents of 1.2 kB.
+/// Size at which a pipeline is cut, so that none comes near the deadline of one command. Redis
+/// needs about 30 ms for 1000 documents of 1.2 kB.
 const PIPELINE_BYTES: usize = 256 * 1024;
 
-/// Commands under way at once in a cluster, where a pipeline cannot span nodes.
+/// Concurrent commands in a cluster, where a pipeline cannot span nodes.
 const CLUSTER_CONCURRENCY: usize = 64;
 
 static COMPARE_AND_SET: LazyLock<Script> = LazyLock::new(|| {
@@ -38,7 +38,7 @@ static COMPARE_AND_SET: LazyLock<Script> = LazyLock::new(|| {
     }
 });
 
-/// The prefix of our entries' keys.
+/// The key prefix of our entries.
 pub(super) const PREFIX: &str = "order:";
 
 fn key(uid: &OrderUid) -> String {
@@ -48,7 +48,8 @@ fn key(uid: &OrderUid) -> String {
     key
 }
 
-/// The command that reads an entry, put together without a detour: every read of the api does that.
+/// Builds the command that reads an entry. Every read of the api does this, so the key is formatted
+/// in place.
 fn get(uid: &OrderUid) -> Cmd {
     let mut command = Cmd::with_capacity(4, 128);
     command.arg("HMGET");
@@ -57,16 +58,16 @@ fn get(uid: &OrderUid) -> Cmd {
     command
 }
 
-/// What Redis holds of an order.
+/// The entry of an order in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cached {
-    /// Its version.
+    /// The version of the order.
     pub version: Version,
-    /// The bytes that the api answers; none for an erased order.
+    /// The bytes that the api returns; none for an erased order.
     pub document: Option<Bytes>,
 }
 
-/// The reply to `HMGET key version json`, taken apart without a copy of the document.
+/// The reply to `HMGET key version json`, parsed without copying the document.
 struct Reply(Option<(Vec<u8>, Option<Vec<u8>>)>);
 
 impl FromRedisValue for Reply {
@@ -86,16 +87,16 @@ impl FromRedisValue for Reply {
     }
 }
 
-/// What a write did.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// The entry holds this version now.
+    /// The entry now holds this version.
     Written,
-    /// The entry held this version already.
+    /// The entry already held this version.
     Unchanged,
     /// The entry holds a newer version.
     KeptNewer,
-    /// There is no entry, and the row was read too long ago to make one: read it again.
+    /// There is no entry, and the row was read too long ago to create one. Read the row again.
     Late,
 }
 
@@ -112,10 +113,10 @@ impl WriteOutcome {
 }
 
 impl Cache {
-    /// What Redis holds of the order `uid`.
+    /// Returns the entry of the order `uid`; none if Redis has no entry.
     ///
     /// # Errors
-    /// When Redis does not answer, or holds something that is not an entry of ours.
+    /// When Redis does not answer, or the key holds something other than an order entry.
     pub async fn get(&self, uid: &OrderUid) -> Result<Option<Cached>, CacheError> {
         let command = get(uid);
         let reply: Reply = match &self.inner.batcher {
@@ -123,7 +124,7 @@ impl Cache {
                 let reply = self.attempt(GET, batcher.call(command)).await?;
                 Reply::from_redis_value(reply).map_err(|_| CacheError::Corrupt)?
             }
-            // Boxed: every read would carry the room for it.
+            // Boxed: otherwise every read would reserve the memory for this branch.
             None => {
                 Box::pin(self.run(GET, async {
                     let mut connection = self.connection().await?;
@@ -148,7 +149,7 @@ impl Cache {
     /// Writes one revision, read from Postgres at `read_at`, and announces it if it was written.
     ///
     /// # Errors
-    /// When Redis does not answer or refuses; the write may have happened all the same.
+    /// When Redis does not answer, or rejects the write. The write may have happened nevertheless.
     pub async fn fill(
         &self,
         revision: &Revision,
@@ -167,8 +168,9 @@ impl Cache {
         WriteOutcome::from_script(code)
     }
 
-    /// Writes revisions that were read or committed at `read_at`, and announces them all, in as few messages as there
-    /// are pipelines. One result each, in their order; on an error the write may have happened all the same.
+    /// Writes revisions that were read or committed at `read_at`, and announces all of them, with
+    /// one message per pipeline. Returns one result for each revision, in their order. If a result
+    /// is an error, the write may have happened nevertheless.
     pub async fn write_batch(
         &self,
         revisions: &[Revision],
@@ -210,8 +212,8 @@ impl Cache {
         .await
     }
 
-    /// The announcement stands behind the writes in the same pipeline. What was refused is announced too: a replica that
-    /// drops it reads what Redis or Postgres hold.
+    /// Writes revisions in one pipeline that ends with their announcement. Rejected revisions are
+    /// announced too: a replica that drops such an entry then reads Redis or Postgres.
     async fn write_pipeline(
         &self,
         connection: &mut Connection,
@@ -229,7 +231,7 @@ impl Cache {
         pipeline.publish(announcement::CHANNEL, announcement::encode(revisions));
         let mut codes: Vec<RedisResult<i64>> = pipeline.query_async(connection).await?;
         match codes.pop() {
-            // Replicas live on their time to live then.
+            // Without announcements, replicas keep entries until their time to live ends.
             Some(Err(error)) if self.inner.announcements.failed() => {
                 tracing::warn!(code = error.code(), "Redis rejects announcements");
             }
@@ -282,8 +284,9 @@ impl Cache {
         invocation
     }
 
-    /// Until when, by the clock of Redis in ms, a row read at `read_at` may create an entry. Never later than one second
-    /// after that moment, however long the reading of the clock took: Redis said its time before we heard it.
+    /// Returns the time of the Redis clock, in ms, until which a row read at `read_at` may create
+    /// an entry. It is at most one second after `read_at`, even if reading the clock took long:
+    /// Redis took the reading before it arrived.
     async fn fresh_until(&self, read_at: Instant) -> Result<i64, CacheError> {
         let reading = match self.inner.clock.reading(Instant::now()) {
             Some(reading) => reading,
@@ -303,7 +306,8 @@ async fn write_one(
     WriteOutcome::from_script(invocation.invoke_async(&mut connection).await?)
 }
 
-/// Consecutive runs of at most [`PIPELINE_BYTES`] of documents, at least one revision each.
+/// Splits `revisions` into consecutive chunks of at most [`PIPELINE_BYTES`] of documents, but at
+/// least one revision each.
 fn chunks(revisions: &[Revision]) -> Vec<&[Revision]> {
     let mut chunks = Vec::new();
     let (mut start, mut bytes) = (0, 0);

@@ -1,10 +1,12 @@
 //! Connections that all callers share, and their replacement when they stop answering.
 //!
-//! A middlebox may acknowledge every packet of a connection that it no longer forwards. The kernel then sees a live peer, so
-//! neither keep-alive nor `TCP_USER_TIMEOUT` ends the connection. Only an answer that stays away reveals it.
+//! A middlebox may acknowledge every packet of a connection that it no longer forwards. The kernel
+//! then sees a live peer, so neither keep-alive nor `TCP_USER_TIMEOUT` ends the connection. Only a
+//! missing answer reveals it.
 //!
-//! So a missed deadline starts one check: a PING with a deadline of its own. A connection that answers was only slow and
-//! stays. A silent one is replaced, and its socket is closed when the last call on it ends.
+//! So a missed deadline starts one check: a PING with its own deadline. A connection that answers
+//! was only slow and stays. A silent connection is replaced, and its socket closes when the last
+//! call on it ends.
 
 use std::{
     sync::{
@@ -27,14 +29,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// The limit of connecting to every node of a cluster again.
+/// Time limit for reconnecting to every node of a cluster.
 const CONNECT_CLUSTER: Duration = Duration::from_secs(5);
 
-/// The pause between two checks of a cluster. A node that is down misses deadlines all the time, and a new connection to
-/// the other nodes does not help.
+/// Pause between two checks of a cluster. A node that is down misses deadlines all the time, and
+/// new connections to the other nodes do not help.
 const CLUSTER_PAUSE: Duration = Duration::from_secs(1);
 
-/// One multiplexed connection to one server. It connects at its first use and reconnects when it breaks.
+/// One multiplexed connection to one server. It connects at first use and reconnects when it
+/// breaks.
 pub(super) struct Node {
     client: Client,
     timeout: Duration,
@@ -52,7 +55,8 @@ impl Node {
         })
     }
 
-    /// The connection to use for the next call. Keep it no longer than that: a kept clone keeps a dead socket open.
+    /// Returns the connection for the next call. Keep it no longer than that: a kept clone keeps a
+    /// dead socket open.
     pub(super) fn connection(&self) -> ConnectionManager {
         ConnectionManager::clone(&self.current.load())
     }
@@ -68,7 +72,8 @@ impl Node {
         }
     }
 
-    /// Checks the connection in the background, unless a check runs already. Call it after a missed deadline.
+    /// Checks the connection in the background, unless a check is already running. Call it after a
+    /// missed deadline.
     pub(super) fn suspect(self: &Arc<Self>) {
         if !self.checking.swap(true, Ordering::AcqRel) {
             tokio::spawn(Arc::clone(self).check());
@@ -77,7 +82,8 @@ impl Node {
 
     async fn check(self: Arc<Self>) {
         let (ping, mut connection) = (redis::cmd("PING"), self.connection());
-        // An error is an answer too, or a broken connection, which the manager replaces by itself.
+        // An error is an answer too. If it is a broken connection, the manager replaces it by
+        // itself.
         let answer = timeout(
             self.timeout,
             ping.query_async::<redis::Value>(&mut connection),
@@ -94,14 +100,14 @@ impl Node {
 fn manager(client: &Client, timeout: Duration) -> RedisResult<ConnectionManager> {
     let settings = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(timeout))
-        // Each call has a deadline of its own; a second timer would be set and cancelled at every read.
+        // Each call has its own deadline. A second timer would be set and cancelled at every read.
         .set_response_timeout(None)
         .set_number_of_retries(1)
         .set_min_delay(Duration::from_millis(10));
     ConnectionManager::new_lazy_with_config(client.clone(), settings)
 }
 
-/// The connections to the nodes of a cluster. They are made at the first use and then follow the cluster.
+/// The connections to the nodes of a cluster. They open at first use and then follow the cluster.
 pub(super) struct Cluster {
     client: ClusterClient,
     timeout: Duration,
@@ -119,7 +125,7 @@ impl Cluster {
         }
     }
 
-    /// The connection to use for the next call.
+    /// Returns the connection for the next call.
     pub(super) async fn connection(&self) -> RedisResult<ClusterConnection> {
         let connect = || async {
             let connection = self.client.get_async_connection().await?;
@@ -139,7 +145,8 @@ impl Cluster {
         });
     }
 
-    /// Checks the connections in the background, unless a check runs already. Call it after a missed deadline.
+    /// Checks the connections in the background, unless a check is already running. Call it after a
+    /// missed deadline.
     pub(super) fn suspect(self: &Arc<Self>) {
         if !self.checking.swap(true, Ordering::AcqRel) {
             tokio::spawn(Arc::clone(self).check());
@@ -157,8 +164,8 @@ impl Cluster {
         self.checking.store(false, Ordering::Release);
     }
 
-    /// The new connections take over only when every master answers on them. While a master is down, the old ones serve the
-    /// others just as well.
+    /// Replaces the connections if every master answers on the new ones. While a master is down,
+    /// the old connections serve the other masters just as well.
     async fn replace(&self, current: &ArcSwap<ClusterConnection>) {
         let connected = timeout(CONNECT_CLUSTER, self.client.get_async_connection()).await;
         let Ok(Ok(connection)) = connected else {

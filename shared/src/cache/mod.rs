@@ -1,8 +1,9 @@
 //! Redis: the cache that all replicas share.
 //!
-//! An entry is `order:{uid}`, a hash of `version` and `json`; an erased order has no `json`. It is written only by
-//! compare-and-set on the version, and a write that meets no entry (nothing to compare with) only within a second of the
-//! moment at which its row was read or committed. Whoever writes announces what it wrote.
+//! An entry is the hash `order:{uid}` with the fields `version` and `json`; an erased order has no
+//! `json`. Entries are written only by compare-and-set on the version. A missing entry has no
+//! version to compare with, so a write creates an entry only within a second of the moment at which
+//! its row was read or committed. Each writer announces what it wrote.
 
 mod announcement;
 mod batcher;
@@ -40,40 +41,41 @@ use clock::Clock;
 use connection::{Connection, Source};
 use durations::Durations;
 
-/// The shortest time between two renewals: thousands of calls may be rejected in it.
+/// Minimum time between two renewals, because thousands of calls may be rejected at once.
 const RENEWAL: Duration = Duration::from_millis(500);
 
-/// A call to Redis that failed. Its text holds no value of an entry.
+/// A failed call to Redis. Its text contains no value of an entry.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CacheError {
-    /// Redis failed a moment ago and is left alone for a second.
+    /// The breaker is open: Redis failed a moment ago, so no call is made for a second.
     #[error("Redis failed a moment ago and is left alone")]
     Open,
-    /// No answer in time.
+    /// Redis did not answer in time.
     #[error("no answer from Redis within {0:?}")]
     Deadline(Duration),
-    /// The connection could not be made or broke.
+    /// The connection could not be opened, or it broke.
     #[error("connection to Redis: {0}")]
     Connection(String),
-    /// Redis refused the command, with a code such as `READONLY` or `OOM`.
+    /// Redis rejected the command, with a code such as `READONLY` or `OOM`.
     #[error("Redis refused: {0}")]
     Refused(String),
-    /// Other workers write to another server: a write to this one would not be seen.
+    /// Other workers write to another server, so readers would not see a write to this one.
     #[error("this Redis is not the one that other workers write to")]
     Misplaced,
-    /// What Redis holds under the key is not an entry of ours.
+    /// The key holds something other than an order entry.
     #[error("not an entry of ours")]
     Corrupt,
 }
 
 impl CacheError {
-    /// Whether Redis itself is out of reach, as opposed to refusing a command.
+    /// Returns whether Redis cannot be reached, as opposed to rejecting a command.
     fn is_outage(&self) -> bool {
         matches!(self, Self::Deadline(_) | Self::Connection(_))
     }
 
-    /// Whether another server is the one to ask: this one is a replica, still loads its content, or has lost its cluster
-    /// or its replicas. Other codes, such as `OOM`, `MISCONF` and `NOPERM`, come from the right server.
+    /// Returns whether the call reached the wrong server: a replica, a server that still loads its
+    /// content, or one that lost its cluster or its replicas. Other codes, such as `OOM`, `MISCONF`
+    /// and `NOPERM`, come from the right server.
     fn is_misdirected(&self) -> bool {
         const CODES: [&str; 6] = [
             "READONLY",
@@ -86,8 +88,8 @@ impl CacheError {
         matches!(self, Self::Refused(text) if CODES.contains(&text.split(' ').next().unwrap_or_default()))
     }
 
-    /// As [`CacheError::from`], with the text of the server. Only for commands whose arguments are constants: the text may
-    /// quote them.
+    /// Converts like [`CacheError::from`], and adds the text of the server. Use it only for
+    /// commands whose arguments are constants, because the text may quote them.
     fn with_text(error: RedisError) -> Self {
         let text = error.detail().map(str::to_owned);
         match (Self::from(error), text) {
@@ -114,7 +116,7 @@ impl From<RedisError> for CacheError {
     }
 }
 
-/// Access to the cache; clones share connections, breaker and clock.
+/// The cache in Redis. Clones share connections, breaker and clock.
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
@@ -122,13 +124,13 @@ pub struct Cache {
 
 struct Inner {
     source: Source,
-    /// For reads, where one connection serves them all.
+    /// Batches reads if one connection serves them all.
     batcher: Option<Batcher>,
     /// When all connections were last replaced.
     renewed: Mutex<Option<Instant>>,
     /// Whether writes are rejected because other workers write to another server.
     misplaced: AtomicBool,
-    /// Announcements that Redis rejects.
+    /// Tracks whether Redis rejects announcements.
     announcements: OutageLog,
     timeout: Duration,
     ttl: Duration,
@@ -138,18 +140,20 @@ struct Inner {
 }
 
 impl Cache {
-    /// A cache over one multiplexed connection that reconnects by itself: right for many small concurrent calls.
+    /// Creates a cache over one multiplexed connection that reconnects by itself. It suits many
+    /// small concurrent calls.
     ///
     /// # Errors
-    /// When `REDIS_URL` is not one or several `redis://` or `rediss://` URLs.
+    /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, or the timeout is zero.
     pub fn shared(config: &config::Redis) -> Result<Self, ConfigError> {
         Ok(Self::new(Source::shared(config)?, config))
     }
 
-    /// A cache over a pool, for a few large pipelines at a time (a cluster is always multiplexed).
+    /// Creates a cache over a pool, for a few large pipelines at a time. A cluster is always
+    /// multiplexed.
     ///
     /// # Errors
-    /// When `REDIS_URL` is not one or several `redis://` or `rediss://` URLs.
+    /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, or the timeout is zero.
     pub fn pooled(config: &config::Redis) -> Result<Self, ConfigError> {
         Ok(Self::new(Source::pooled(config)?, config))
     }
@@ -171,8 +175,8 @@ impl Cache {
         }
     }
 
-    /// Closes every connection, at most twice a second. The next call connects again and resolves the name of the server
-    /// again.
+    /// Replaces every connection, at most twice a second. The next call connects again and resolves
+    /// the name of the server again.
     pub fn renew(&self) {
         let now = Instant::now();
         let mut renewed = self
@@ -186,16 +190,17 @@ impl Cache {
         }
     }
 
-    /// Closes the connections to a single server, to find out whether its name leads to another one by now. Connections to a
-    /// cluster stay: they follow it.
+    /// Replaces the connections to a single server, in case its name now resolves to another
+    /// server. Keeps connections to a cluster, because they follow it.
     pub fn resolve_again(&self) {
         if !self.inner.source.is_cluster() {
             self.renew();
         }
     }
 
-    /// Rejects batches from now on, or accepts them again. Other workers write to another server, and what is written here
-    /// would not be seen; a rejected write is marked for repair, so that another worker does it.
+    /// Starts or stops rejecting batches. While other workers write to another server, readers
+    /// would not see what this worker writes. A rejected write gets a repair mark, and another
+    /// worker repairs it.
     pub fn set_misplaced(&self, misplaced: bool) {
         self.inner.misplaced.store(misplaced, Ordering::Relaxed);
     }
@@ -204,7 +209,7 @@ impl Cache {
         self.inner.source.connection().await
     }
 
-    /// Does `work` under the deadline of one command, unless the breaker is open.
+    /// Runs `work` with the deadline of one command, unless the breaker is open.
     async fn run<T>(
         &self,
         operation: &'static str,
@@ -219,7 +224,7 @@ impl Cache {
         self.attempt(operation, work).await
     }
 
-    /// Does `work`, which has a deadline of its own, unless the breaker is open.
+    /// Runs `work`, which has its own deadline, unless the breaker is open.
     async fn attempt<T>(
         &self,
         operation: &'static str,
@@ -242,7 +247,7 @@ impl Cache {
         result
     }
 
-    /// Leaves a server that is not the one to ask.
+    /// Replaces the connections if `error` shows that they lead to the wrong server.
     fn note(&self, error: &CacheError) {
         if error.is_misdirected() {
             self.renew();
@@ -255,7 +260,8 @@ mod tests {
     use super::*;
     use crate::order::OrderUid;
 
-    /// Every call must be able to run in a spawned task; a mistake would only show far away from here.
+    /// Checks that every call can run in a spawned task. Otherwise the compiler would report the
+    /// mistake far from its cause.
     #[tokio::test]
     async fn calls_can_be_spawned() {
         fn spawnable<F: Future + Send>(_: F) {}

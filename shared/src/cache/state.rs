@@ -1,4 +1,4 @@
-//! What is known of the cache as a whole: its clock, and the watermark that tells whether Redis came back with older
+//! The state of the cache as a whole: its clock, and the watermark that reveals a Redis with older
 //! content.
 
 use std::{sync::LazyLock, time::Instant};
@@ -10,17 +10,17 @@ use super::{Cache, CacheError, announcement, clock::Reading, connection::Node, e
 /// The hash that holds the state.
 const KEY: &str = "order-cache";
 
-/// Keys that one step of a walk looks at.
+/// Approximate number of keys that one SCAN step examines.
 const SCAN_COUNT: usize = 1000;
 
-/// What a walk does with our entries.
+/// What a walk over all entries does with them.
 #[derive(Clone, Copy)]
 enum Visit {
     Count,
     Delete,
 }
 
-/// A key that no order has: a uid has no `~`.
+/// A key that no order can have: a uid never contains `~`.
 const PROBE_KEY: &str = "order:~";
 
 static PROBE_WRITE: LazyLock<Script> =
@@ -29,31 +29,34 @@ static PROBE_WRITE: LazyLock<Script> =
 static MOVE_WATERMARK: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("move_watermark.lua")));
 
-/// A moment by the clock of Postgres, in microseconds since 1970, up to which every write reached Redis.
+/// A moment by the Postgres clock, in microseconds since 1970. Redis has every write up to it.
 pub type Watermark = i64;
 
 /// The state of the cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheState {
-    /// The server processes that answer, sorted. Another process may hold older content, even if it has the same watermark.
-    /// Empty if Redis does not name them.
+    /// The server processes that answer, sorted; empty if Redis does not report them. Another
+    /// process may hold older content, even if it has the same watermark.
     pub servers: Vec<String>,
-    /// The role and replication id of each of them, sorted. They change when a server takes its content from another one.
+    /// The replication ids of these servers, sorted, and then their roles, sorted. They change when
+    /// a server takes its content from another one.
     pub replication: Vec<String>,
     /// Keys that these servers have evicted since they started.
     pub evicted: u64,
-    /// Up to when Redis is known to be complete; none after a flush, an eviction, or when Redis came back empty.
+    /// Moment up to which Redis is known to be complete. None after a flush, after an eviction, or
+    /// if Redis returned empty.
     pub watermark: Option<Watermark>,
-    /// More has to be repaired than can be done at once: pass Redis by until then.
+    /// Whether the api must bypass Redis: more has to be repaired than can be done at once.
     pub bypass: bool,
-    /// `worker cache clear` removed the watermark and may not have deleted every entry yet.
+    /// Whether `worker cache clear` removed the watermark and may not have deleted every entry yet.
     pub cleared: bool,
     /// Why Redis rejects the commands that write an entry; none if it accepts them.
     pub rejects_writes: Option<String>,
 }
 
 impl Cache {
-    /// Reads the clock and the state, and tries the commands that write an entry. Call it about once a second.
+    /// Reads the clock and the state, and tries the commands that write an entry. Call it about
+    /// once a second.
     ///
     /// # Errors
     /// When Redis does not answer, or rejects a command that reads.
@@ -94,7 +97,8 @@ impl Cache {
         })
     }
 
-    /// Runs what writing an entry runs, on a key that no order has. Of a cluster it tries the master of that key.
+    /// Tries the commands that write an entry, on a key that no order has. In a cluster, it tries
+    /// only the master of that key.
     async fn try_write(&self) -> Result<(), CacheError> {
         self.run("probe_write", async {
             let mut connection = self.connection().await?;
@@ -128,11 +132,11 @@ impl Cache {
         Ok(reading)
     }
 
-    /// Moves the watermark from `from` (none: it is missing) to `to`, and ends a bypass; false when it was not (any more) at
-    /// `from`.
+    /// Moves the watermark from `from` (none if it is missing) to `to`. Ends a bypass, and removes
+    /// the field `cleared`. Returns false and changes nothing if the watermark is no longer `from`.
     ///
     /// # Errors
-    /// When Redis does not answer or refuses.
+    /// When Redis does not answer or rejects the command.
     pub async fn move_watermark(
         &self,
         from: Option<Watermark>,
@@ -154,10 +158,10 @@ impl Cache {
         .await
     }
 
-    /// Tells every api replica to pass Redis by until the watermark moves.
+    /// Makes every api replica bypass Redis until the watermark moves.
     ///
     /// # Errors
-    /// When Redis does not answer or refuses.
+    /// When Redis does not answer or rejects the command.
     pub async fn begin_bypass(&self) -> Result<(), CacheError> {
         self.change_state(&["HSET", KEY, "bypass", "1"]).await
     }
@@ -172,27 +176,30 @@ impl Cache {
         .await
     }
 
-    /// Deletes all our entries, step by step; returns how many.
+    /// Deletes all our entries step by step; returns how many it deleted.
     ///
     /// # Errors
-    /// When Redis does not answer or refuses; some entries may be gone then.
+    /// When Redis does not answer or rejects a command. Some entries may be deleted by then.
     pub async fn clear(&self) -> Result<u64, CacheError> {
         self.walk(Visit::Delete).await
     }
 
-    /// How many entries there are, about: one that moves meanwhile may be counted twice.
+    /// Counts our entries, approximately: an entry that moves meanwhile may be counted twice.
     ///
     /// # Errors
-    /// When Redis does not answer or refuses.
+    /// When Redis does not answer or rejects a command.
     pub async fn count(&self) -> Result<u64, CacheError> {
         self.walk(Visit::Count).await
     }
 
-    /// Removes every key of ours and announces it; returns how many entries there were.
+    /// Removes all our keys and announces it; returns how many entries it deleted.
+    ///
+    /// The watermark is removed before the entries: if this call fails, the next repair of any
+    /// worker deletes the rest. The field `cleared` shows that the watermark was not evicted,
+    /// because a worker restores an evicted watermark.
     ///
     /// # Errors
-    /// When Redis does not answer or refuses. The watermark goes first: the next worker that looks deletes what is left. `cleared`
-    /// takes its place, because a worker writes an evicted watermark again.
+    /// When Redis does not answer or rejects a command. Some entries may be left then.
     pub async fn remove_all(&self) -> Result<u64, CacheError> {
         self.change_state(&["HSET", KEY, "cleared", "1"]).await?;
         self.change_state(&["HDEL", KEY, "watermark", "bypass"])
@@ -254,10 +261,10 @@ impl Cache {
         }
     }
 
-    /// The eviction policy, such as `allkeys-lru`, where Redis tells it.
+    /// Returns the eviction policy, such as `allkeys-lru`, if Redis reports it.
     ///
     /// # Errors
-    /// When Redis does not answer or refuses.
+    /// When Redis does not answer or rejects the command.
     pub async fn eviction_policy(&self) -> Result<Option<String>, CacheError> {
         let info: Value = self
             .run("info", async {
@@ -272,8 +279,8 @@ impl Cache {
     }
 }
 
-/// The values of the field `name` in an answer to INFO, sorted: one of a single server, one of each of a cluster, whose
-/// answer is a map by address.
+/// Returns the values of the field `name` in a reply to INFO, sorted. A single server has one
+/// value. The reply of a cluster is a map by address, with one value per server.
 fn fields(info: &Value, name: &str) -> Vec<String> {
     let mut values: Vec<String> = match info {
         Value::Map(servers) => servers

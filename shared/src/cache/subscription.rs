@@ -1,4 +1,4 @@
-//! Listening to announcements, on a connection that notices its own death.
+//! Subscription to announcements, on a connection that detects its own loss.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use tokio::{
 use super::{Announcement, CacheError, announcement, connection};
 use crate::config;
 
-/// How often the link is tried.
+/// Interval between pings.
 const PING: Duration = Duration::from_millis(500);
-/// The link counts as lost when it was silent for so long.
+/// Silence after which the connection counts as lost.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// One subscription to [`CHANNEL`](super::CHANNEL). What is announced while there is none is lost: whoever listens drops
-/// what it holds when the subscription ends.
+/// One subscription to [`CHANNEL`](super::CHANNEL). Announcements that are published without a
+/// subscription are lost, so the subscriber must drop its entries when the subscription ends.
 pub struct Subscription {
     messages: PubSubStream,
     lost: oneshot::Receiver<CacheError>,
@@ -27,7 +27,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes at the first node that answers (a cluster passes announcements on to every node).
+    /// Subscribes at the first node that answers. A cluster forwards announcements to every node.
     ///
     /// # Errors
     /// When no node answers.
@@ -49,7 +49,7 @@ impl Subscription {
         let (sink, messages) = pubsub.split();
         let (lose, lost) = oneshot::channel();
         let pings = tokio::spawn(async move {
-            // Whoever listens may be gone by now.
+            // The subscriber may be gone by now.
             let _ = lose.send(ping_until_lost(sink).await);
         });
         Ok(Self {
@@ -62,8 +62,8 @@ impl Subscription {
     /// Waits for the next announcements.
     ///
     /// # Errors
-    /// When the link is lost, or silent for two seconds, or somebody has removed everything from Redis; then this
-    /// subscription is over.
+    /// When the connection is lost or silent for two seconds, or when all entries were removed from
+    /// Redis. The subscription has then ended.
     pub async fn next(&mut self) -> Result<Vec<Announcement>, CacheError> {
         tokio::select! {
             message = self.messages.next() => match message {

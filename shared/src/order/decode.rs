@@ -1,4 +1,4 @@
-//! From the value of a record to an order, or to the reason why it never becomes one.
+//! Decodes the value of a record to an order, or to the reason for its rejection.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,15 +12,15 @@ use super::model::Order;
 use super::refusal::{Reason, Refusal};
 use super::rule::Entity;
 
-/// A refusal names at most so many broken rules.
+/// Maximum number of broken rules that a rejection names.
 const MAX_BROKEN_RULES: usize = 8;
 
-/// What becomes of fields that the order does not have.
+/// How to treat fields that an order does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForeignFields {
-    /// They are left out, and counted.
+    /// Ignores and counts them.
     Ignore,
-    /// They are refused as [`Reason::UnknownField`] (strict mode).
+    /// Rejects the record with [`Reason::UnknownField`] (strict mode).
     Refuse,
 }
 
@@ -29,11 +29,14 @@ pub enum ForeignFields {
 pub struct Decoded {
     /// The order, normalised.
     pub order: Order,
-    /// How many foreign fields were left out; what stands inside a foreign object does not count.
+    /// Number of ignored foreign fields. Fields inside a foreign object do not count.
     pub foreign_fields: u64,
 }
 
-/// Reads the value of a record and checks every rule.
+/// Decodes the value of a record and checks every rule.
+///
+/// # Errors
+/// If the record cannot be stored. The error names the reason.
 pub fn decode(value: &[u8], fields: ForeignFields) -> Result<Decoded, Refusal> {
     if value.len() > MAX_VALUE_BYTES {
         return Err(refusal(
@@ -63,7 +66,7 @@ pub fn decode(value: &[u8], fields: ForeignFields) -> Result<Decoded, Refusal> {
     })
 }
 
-/// The order that `value` spells, whether it keeps to the rules or not.
+/// Reads the order that `value` contains, without checking its rules.
 fn read(value: &[u8], reading: &mut Reading) -> Result<Order, Refusal> {
     let text = str::from_utf8(value).map_err(|error| {
         refusal(
@@ -85,10 +88,12 @@ fn read_text(text: &str, reading: &mut Reading) -> Result<Order, Refusal> {
         .map_err(|error| refusal(Reason::MalformedJson, reading.describe(&error)))
 }
 
-/// `text` with every integer `-0` written as ` 0`, which has the same length; `None` if there is no such integer.
+/// Returns `text` with every integer `-0` replaced by ` 0`, which has the same length, or `None` if
+/// there is no such integer.
 ///
-/// JSON's grammar has the integer `-0`, but `serde_json` reads it as a float, like `-0.0`, which is no integer of ours. Only
-/// texts that could not be read get here, so that others do not pay for it.
+/// `-0` is an integer in JSON's grammar, but `serde_json` reads it as a float, like `-0.0`, which
+/// is not a valid integer here. Only texts that failed to parse are checked, so other texts pay
+/// nothing.
 fn without_negative_zeros(text: &str) -> Option<String> {
     let mut bytes = text.as_bytes().to_vec();
     let (mut in_string, mut found, mut at) = (false, false, 0);
@@ -107,7 +112,8 @@ fn without_negative_zeros(text: &str) -> Option<String> {
     found.then(|| String::from_utf8(bytes).ok())?
 }
 
-/// Whether the `-0` after the first byte of `text` is a whole number, and not part of `1e-0`, `-0.5` or `-01`.
+/// Whether the `-0` after the first byte of `text` is a whole number, and not part of `1e-0`,
+/// `-0.5` or `-01`.
 fn is_integer_zero(text: &[u8]) -> bool {
     let blank = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     match text {
@@ -123,7 +129,7 @@ fn refusal(reason: Reason, detail: String) -> Refusal {
     Refusal { reason, detail }
 }
 
-/// What is wrong with the shape of a document.
+/// A fault in the shape of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     NotJson,
@@ -145,13 +151,14 @@ impl Fault {
     }
 }
 
-/// What a reader keeps beside the order. Only a failure costs something: its path is built on the way out.
+/// State of a reader besides the order. It costs time only after a failure: the path is built while
+/// the error returns.
 #[derive(Default)]
 pub(super) struct Reading {
     foreign_fields: u64,
     first_foreign: Option<&'static str>,
     fault: Option<Fault>,
-    /// The path to the fault, innermost step first.
+    /// Path to the fault, innermost step first.
     path: Vec<Step>,
 }
 
@@ -167,24 +174,26 @@ impl Reading {
         self.first_foreign.get_or_insert(entity);
     }
 
-    /// The error for a `fault` of `field`.
+    /// Returns the error for a `fault` of `field`.
     pub(super) fn fault<E: serde::de::Error>(&mut self, field: &'static str, fault: Fault) -> E {
         self.fault = Some(fault);
         self.inside(field, E::custom(fault.as_str()))
     }
 
-    /// Passes on an error that arose in the value of `field`.
+    /// Adds `field` to the path of an error in its value and returns the error.
     pub(super) fn inside<E>(&mut self, field: &'static str, error: E) -> E {
         self.path.push(Step::Field(field));
         error
     }
 
-    /// Where and what; built from our own words and names, because serde's messages quote the input.
+    /// Describes the position and the kind of the fault. Contains only our own words and names,
+    /// because serde's messages quote the input.
     fn describe(&self, error: &serde_json::Error) -> String {
         use fmt::Write as _;
 
         let fault = self.fault.unwrap_or_else(|| {
-            // An integer beyond 64 bits is a type error, one that a float cannot hold either a syntax error.
+            // serde_json reports an integer beyond 64 bits as a type error, and one that even a
+            // float cannot hold as a syntax error.
             if error.is_data() || error.to_string().starts_with("number out of range") {
                 Fault::WrongType
             } else {
@@ -303,7 +312,7 @@ impl<'de, T: FieldType> Visitor<'de> for Elements<'_, T> {
     }
 }
 
-/// The broken rules as `path: code`, in the order of the document.
+/// Returns the broken rules as `path: code`, in the order of the document.
 fn broken_rules(errors: &ValidationErrors) -> String {
     let mut broken = Vec::new();
     collect(errors, Order::ENTITY, "", &mut broken);

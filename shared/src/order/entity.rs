@@ -1,4 +1,4 @@
-//! One table per object of the document, from which everything about it is made.
+//! A macro that generates all code for an object of the document from one table.
 
 use std::collections::BTreeMap;
 
@@ -11,24 +11,28 @@ use super::decode::{Elements, Reading};
 use super::rule::{Entity, List, Range, Text, Years};
 use super::timestamp::{self, Rfc3339};
 
-/// A type that a field can have: how a value of it is read, checked and written.
+/// The type of a field: reads, checks and writes its values.
 pub(super) trait FieldType: Sized {
-    /// What a rule says about values of this type.
+    /// The parameters of a rule for this type.
     type Limits;
 
-    /// Reads a value; wrong types are errors, broken rules are not.
+    /// Reads a value. A wrong type is an error. A broken rule is not.
     fn read<'de, D: Deserializer<'de>>(source: D, reading: &mut Reading) -> Result<Self, D::Error>;
 
-    /// The broken rules of a value.
+    /// Checks the value against `limits`. The error contains the broken rules.
     fn check(&self, limits: &Self::Limits) -> Result<(), ValidationErrorsKind>;
 
-    /// The value as it stands in JSON.
+    /// Returns the value as it appears in JSON.
     fn written(&self) -> impl Serialize;
 }
 
-/// Makes of one table of fields: the struct, its reader (from a JSON object alone, never from an array), its writer (in
-/// the order of the table), its checks, its [`Entity`], and a `Debug` that shows only the fields named in brackets, for
-/// most are personal data.
+/// Generates, from one table of fields:
+///
+/// - the struct
+/// - its reader, which accepts a JSON object and rejects an array
+/// - its writer, in the order of the table
+/// - its checks and its [`Entity`]
+/// - a `Debug` that shows only the fields in brackets, because most fields are personal data
 macro_rules! entity {
     (
         $(#[doc = $about:literal])+
@@ -128,7 +132,7 @@ macro_rules! entity {
                     }
                 }
 
-                // Not `deserialize_struct`: that takes an array of the values, too.
+                // Not `deserialize_struct`: it also accepts an array of the values.
                 source.deserialize_map(Fields(reading))
             }
 
@@ -173,7 +177,8 @@ macro_rules! entity {
 }
 pub(super) use entity;
 
-/// The error of a broken rule: its code alone. The `validator` derive would add the value as a parameter.
+/// Creates the error of a broken rule: only its code. The `validator` derive would add the value as
+/// a parameter.
 fn broken(code: &'static str) -> ValidationErrorsKind {
     ValidationErrorsKind::Field(vec![ValidationError::new(code)])
 }
@@ -198,7 +203,7 @@ impl FieldType for SmolStr {
     }
 }
 
-/// Integers differ in their width alone.
+/// The implementations for integers differ only in width.
 macro_rules! integer {
     ($($type:ty),+) => {$(
         impl FieldType for $type {
@@ -223,7 +228,8 @@ integer!(i32, i64);
 impl FieldType for DateTime<Utc> {
     type Limits = Years;
 
-    /// A string that is not RFC 3339 has the right type and breaks a rule: it is read as a time that no rule allows.
+    /// Reads a string that is not RFC 3339 as a time that no rule allows: its type is right, but it
+    /// breaks a rule.
     fn read<'de, D: Deserializer<'de>>(source: D, _: &mut Reading) -> Result<Self, D::Error> {
         source
             .deserialize_str(timestamp::TextVisitor)

@@ -1,4 +1,4 @@
-//! Values of fields that the order does not have: kept out of memory, yet held to the same standard as the rest.
+//! Values of unknown fields: checked like the other values, but not kept in memory.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,13 +10,15 @@ use super::decode::Fault;
 /// How deep a foreign value may nest.
 const MAX_DEPTH: usize = 100;
 
-/// Finds duplicated keys, broken escapes and too deep nesting in a value whose grammar serde_json has checked.
+/// Finds duplicate keys, invalid escapes and excessive nesting in a value whose grammar serde_json
+/// has already checked.
 ///
-/// serde_json alone would not do: what it skips, it does not look into, and what it reads, it wants to hold, so that a
-/// number of 400 digits, which is fine in a field that nobody reads, would be an error.
+/// serde_json alone is not enough. It does not check the content of values that it skips, and it
+/// must be able to represent values that it reads. A number of 400 digits would then be an error,
+/// even in a field that is not used.
 pub(super) fn check(value: &RawValue) -> Result<(), Fault> {
     let json = value.get();
-    // The keys of each open object, none for an array.
+    // The keys of each open object, or `None` for an array.
     let mut open: Vec<Option<HashSet<Cow<'_, str>>>> = Vec::new();
     let mut key_is_next = false;
     let mut at = 0;
@@ -56,7 +58,7 @@ pub(super) fn check(value: &RawValue) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The string literal, quotes included, with which `json` begins.
+/// Returns the string literal at the beginning of `json`, including its quotes.
 fn string_literal(json: &str) -> &str {
     let mut escaped = true; // the opening quote
     for (at, byte) in json.bytes().enumerate() {
@@ -70,7 +72,7 @@ fn string_literal(json: &str) -> &str {
     json
 }
 
-/// What a string literal spells; a lone surrogate spells nothing.
+/// Decodes a string literal. A lone surrogate is an error.
 fn unescape(literal: &str) -> Result<Cow<'_, str>, Fault> {
     if literal.contains('\\') {
         serde_json::from_str(literal)

@@ -1,17 +1,19 @@
-//! What an order *is*: its shape, its rules, its one JSON form, its version and the reasons to refuse it.
+//! The definition of an order: its shape, rules, JSON form, version, and the reasons to reject a
+//! record.
 //!
 //! Pure: no I/O, no async, no clock.
 //!
 //! | module | responsibility |
 //! |---|---|
-//! | [`model`](Order) | the four structs, each field with its type, rule and documentation, once |
-//! | `entity` | the macro that makes struct, reader, writer, checks and schema of them |
-//! | [`rule`](Rule) | the rules a field can have |
-//! | `registry` | the currencies and language subtags that exist |
+//! | [`model`](Order) | the four structs: the type, rule and documentation of each field |
+//! | `entity` | the macro that generates struct, reader, writer, checks and schema from them |
+//! | [`rule`](Rule) | the rules that a field can have |
+//! | `registry` | the registered currencies and language subtags |
 //! | `decode` | bytes to [`Order`], or a [`Refusal`] |
-//! | `foreign` | the values of fields that we do not know |
-//! | `timestamp` | RFC 3339 in and out |
-//! | `version`, `uid`, `revision`, `refusal` | [`Version`], [`OrderUid`], [`Revision`], [`Refusal`] |
+//! | `foreign` | the values of unknown fields |
+//! | `timestamp` | RFC 3339 parsing and formatting |
+//! | `version`, `uid` | [`Version`], [`OrderUid`] |
+//! | `revision`, `refusal` | [`Revision`], [`Refusal`] |
 //! | `sample` (feature `sample`) | valid and invalid orders for the producer and for tests |
 
 mod decode;
@@ -40,8 +42,9 @@ pub use rule::{Entity, Field, List, Range, Rule, Text, Years};
 pub use uid::{InvalidUid, OrderUid};
 pub use version::{Version, VersionError, parse_replay_version};
 
-/// The longest value of a record that is taken for an order, in bytes.
+/// Maximum length of a record's value in bytes. The worker rejects longer values.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 
-/// How far in the future a timestamp that a producer chose may lie: a skewed clock must not freeze an order.
+/// How far in the future a record's timestamp may be. The limit prevents a skewed producer clock
+/// from blocking updates of an order.
 pub const MAX_FUTURE: Duration = Duration::from_secs(5 * 60);

@@ -1,6 +1,8 @@
-//! The order: every field with its type, rule, documentation and an example. The names are those of the wire.
+//! The order: every field with its type, rule, documentation and an example. The names are those of
+//! the JSON document.
 //!
-//! Texts are [`SmolStr`]s: most are shorter than its 24 bytes and take no block of their own, and an order has some forty.
+//! Texts are [`SmolStr`]s. Most are shorter than its 24 bytes and need no heap allocation. An order
+//! has about forty texts.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -125,10 +127,13 @@ entity! {
 }
 
 impl Order {
-    /// The canonical bytes: compact JSON, fields in the order of the document, the time with `Z` and 0, 3 or 6
-    /// decimals. It is the only form in which orders are cached and answered, so that every tier gives the same bytes.
+    /// Returns the canonical bytes: compact JSON, fields in the order of the document, times with
+    /// `Z` and 0, 3 or 6 decimals.
+    ///
+    /// Every tier caches and returns orders in this form only, so every tier returns the same
+    /// bytes.
     pub fn to_json(&self) -> Vec<u8> {
-        // Around 600 bytes of frame and texts, 250 for each line.
+        // About 600 bytes for the order itself, and 250 for each line.
         let mut json = Vec::with_capacity(1024 + 256 * self.items.len());
         serde_json::to_writer(&mut json, self)
             .expect("writing strings and integers to memory cannot fail");

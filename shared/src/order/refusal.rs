@@ -1,26 +1,26 @@
-//! Why a record can never be stored.
+//! Reasons why a record cannot be stored.
 
 use thiserror::Error;
 
-/// Why a record goes to the dead letter topic; the variants stand in the order in which they are checked.
+/// Why a record goes to the dead letter topic. The variants are in the order of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The value is longer than [`MAX_VALUE_BYTES`](super::MAX_VALUE_BYTES).
     TooLarge,
-    /// The timestamp lies further in the future than [`MAX_FUTURE`](super::MAX_FUTURE).
+    /// The timestamp is further in the future than [`MAX_FUTURE`](super::MAX_FUTURE).
     FutureTimestamp,
-    /// The value is not one JSON text of the order's shape.
+    /// The value is not a single JSON text with the shape of an order.
     MalformedJson,
-    /// Strict mode: the value has a field that the order does not have.
+    /// Strict mode: the value has an unknown field.
     UnknownField,
-    /// The value has the order's shape but breaks a rule.
+    /// The value has the shape of an order but breaks a rule.
     InvalidOrder,
-    /// The database refuses the row for what it says.
+    /// Postgres rejects the row because of its content.
     RejectedByDatabase,
 }
 
 impl Reason {
-    /// Every reason, in the order in which they are checked.
+    /// All reasons, in the order of the checks.
     pub const ALL: [Self; 6] = [
         Self::TooLarge,
         Self::FutureTimestamp,
@@ -30,7 +30,7 @@ impl Reason {
         Self::RejectedByDatabase,
     ];
 
-    /// The stable code: value of the header `dlq-reason` and of the metrics' label `reason`.
+    /// Returns the stable code, used in the header `dlq-reason` and in the metric label `reason`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => "too_large",
@@ -49,13 +49,14 @@ impl std::fmt::Display for Reason {
     }
 }
 
-/// A record that can never be stored, with the reason for it.
+/// The reason why a record cannot be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{reason}: {detail}")]
 pub struct Refusal {
     /// The stable code.
     pub reason: Reason,
-    /// Which rule, which field and where; never a byte of the input, which may be personal data.
+    /// The rule, the field and its position. Contains no byte of the input, which may be personal
+    /// data.
     pub detail: String,
 }
 

@@ -1,16 +1,17 @@
-//! One version of an order as every tier holds it.
+//! One version of an order, as every tier stores it.
 
 use bytes::Bytes;
 
 use super::{OrderUid, Version};
 
-/// One version of an order: what Postgres holds, what Redis caches, what the api answers.
+/// One version of an order: Postgres stores it, Redis caches it, the api returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// Which order.
+    /// The uid of the order.
     pub uid: OrderUid,
-    /// Which version of it.
+    /// The version.
     pub version: Version,
-    /// The canonical bytes of the order ([`Order::to_json`](super::Order::to_json)); none when it is erased.
+    /// The canonical bytes of the order ([`Order::to_json`](super::Order::to_json)), or `None` if
+    /// it is erased.
     pub document: Option<Bytes>,
 }

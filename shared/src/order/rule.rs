@@ -1,4 +1,5 @@
-//! The rules that a field of the order can have, as data: the checks run on them, and the OpenAPI document shows them.
+//! The rules that a field of the order can have, as data: for the checks and for the OpenAPI
+//! document.
 
 use std::ops::RangeInclusive;
 
@@ -12,14 +13,14 @@ use super::registry::{is_currency, is_language_tag};
 pub struct Entity {
     /// Name of the Rust type, such as `Payment`.
     pub name: &'static str,
-    /// What the object stands for.
+    /// What the object represents.
     pub doc: &'static str,
-    /// Its fields in the order of the document. All of them are required, and none may be null.
+    /// Its fields in the order of the document. All are required, and none may be null.
     pub fields: &'static [Field],
 }
 
 impl Entity {
-    /// An object of this kind in which every field keeps its rule.
+    /// Returns an object of this kind in which every field satisfies its rule.
     pub fn example(&self) -> Value {
         self.fields
             .iter()
@@ -35,14 +36,15 @@ pub struct Field {
     pub name: &'static str,
     /// What the field means.
     pub doc: &'static str,
-    /// What a value must keep to.
+    /// The rule for values.
     pub rule: Rule,
-    /// JSON text of a value that keeps to the rule; none for a nested object, which has those of its own fields.
+    /// JSON text of a valid value, or `None` for a nested object, whose fields have their own
+    /// examples.
     pub(super) example: Option<&'static str>,
 }
 
 impl Field {
-    /// A value that keeps to the rule.
+    /// Returns a valid value.
     pub fn example(&self) -> Value {
         match (&self.rule, self.example) {
             (Rule::Object(entity), _) => entity.example(),
@@ -53,7 +55,7 @@ impl Field {
     }
 }
 
-/// What a value must keep to, by JSON type.
+/// A rule for values, by JSON type.
 #[derive(Debug)]
 pub enum Rule {
     /// A string.
@@ -71,7 +73,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// The JSON type: `string`, `integer`, `object` or `array`.
+    /// Returns the JSON type: `string`, `integer`, `object` or `array`.
     pub const fn json_type(&self) -> &'static str {
         match self {
             Self::Text(_) | Self::DateTime(_) => "string",
@@ -81,7 +83,7 @@ impl Rule {
         }
     }
 
-    /// The OpenAPI format: `int32`, `int64`, `date-time` or `email`.
+    /// Returns the OpenAPI format: `int32`, `int64`, `date-time` or `email`.
     pub const fn format(&self) -> Option<&'static str> {
         match self {
             Self::Text(text) => text.format,
@@ -92,7 +94,7 @@ impl Rule {
         }
     }
 
-    /// The fewest characters of a string.
+    /// Minimum length of a string in characters.
     pub const fn min_length(&self) -> Option<usize> {
         match self {
             Self::Text(text) => Some(text.min_length),
@@ -100,7 +102,7 @@ impl Rule {
         }
     }
 
-    /// The most characters of a string.
+    /// Maximum length of a string in characters.
     pub const fn max_length(&self) -> Option<usize> {
         match self {
             Self::Text(text) => Some(text.max_length),
@@ -108,7 +110,7 @@ impl Rule {
         }
     }
 
-    /// The ECMA 262 pattern of a string.
+    /// ECMA 262 pattern of a string.
     pub const fn pattern(&self) -> Option<&'static str> {
         match self {
             Self::Text(text) => text.pattern,
@@ -116,7 +118,7 @@ impl Rule {
         }
     }
 
-    /// The least integer; none where that is the least of its format.
+    /// Minimum of an integer, or `None` if it equals the minimum of the format.
     pub fn minimum(&self) -> Option<i64> {
         match self {
             Self::Int32(range) => (range.min > i32::MIN).then_some(range.min.into()),
@@ -125,7 +127,7 @@ impl Rule {
         }
     }
 
-    /// The greatest integer; none where that is the greatest of its format.
+    /// Maximum of an integer, or `None` if it equals the maximum of the format.
     pub fn maximum(&self) -> Option<i64> {
         match self {
             Self::Int32(range) => (range.max < i32::MAX).then_some(range.max.into()),
@@ -134,7 +136,7 @@ impl Rule {
         }
     }
 
-    /// The fewest elements of an array.
+    /// Minimum number of elements of an array.
     pub const fn min_items(&self) -> Option<usize> {
         match self {
             Self::Objects(list) => Some(list.min_items),
@@ -142,7 +144,7 @@ impl Rule {
         }
     }
 
-    /// The most elements of an array.
+    /// Maximum number of elements of an array.
     pub const fn max_items(&self) -> Option<usize> {
         match self {
             Self::Objects(list) => Some(list.max_items),
@@ -150,7 +152,7 @@ impl Rule {
         }
     }
 
-    /// The nested object, or that of an array's elements.
+    /// The nested object, or the object type of the elements of an array.
     pub const fn entity(&self) -> Option<&'static Entity> {
         match self {
             Self::Object(entity) => Some(entity),
@@ -163,30 +165,31 @@ impl Rule {
 /// A rule for strings. Lengths are counted in characters.
 #[derive(Debug)]
 pub struct Text {
-    /// Names the rule in a refusal.
+    /// Code of the rule in a rejection.
     pub code: &'static str,
-    /// The fewest characters.
+    /// Minimum length in characters.
     pub min_length: usize,
-    /// The most characters.
+    /// Maximum length in characters.
     pub max_length: usize,
-    /// The shape as an ECMA 262 pattern, where one can say it. Documentation only: the check never runs it.
+    /// ECMA 262 pattern of the shape, if a pattern can describe it. Documentation only: the check
+    /// does not use it.
     pub pattern: Option<&'static str>,
-    /// The OpenAPI format, where there is one.
+    /// OpenAPI format, if there is one.
     pub format: Option<&'static str>,
-    /// Whether a string of allowed length has the right shape.
+    /// Checks the shape of a string that has a valid length.
     shape: fn(&str) -> bool,
 }
 
 impl Text {
-    /// An identifier: 1 to 64 of `A-Z a-z 0-9 _ -`.
+    /// An identifier: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
     pub const CODE: Self = Self {
         code: "code",
         min_length: 1,
         max_length: 64,
         pattern: Some("^[A-Za-z0-9_-]{1,64}$"),
         format: None,
-        // Looks at every byte: to stop at the first bad one would take branches, which no processor guesses right in a mix of
-        // letters and digits.
+        // Checks every byte. Stopping at the first invalid byte would need a branch per byte, which
+        // processors cannot predict in a mix of letters and digits.
         shape: |text| {
             text.bytes().fold(true, |fit, byte| {
                 fit & (byte.is_ascii_alphanumeric() | matches!(byte, b'_' | b'-'))
@@ -194,13 +197,14 @@ impl Text {
         },
     };
 
-    /// A text to read: not blank, at most 256 characters, no control character.
+    /// A readable text: not blank, at most 256 characters, no control characters.
     pub const NAME: Self = Self::readable(256);
 
-    /// As [`Text::NAME`], at most 512 characters.
+    /// Like [`Text::NAME`], but at most 512 characters.
     pub const ADDRESS: Self = Self::readable(512);
 
-    /// Anything up to 256 characters, also nothing, but for U+0000: Postgres cannot hold that one in a text.
+    /// A text of up to 256 characters, which may be empty. U+0000 is not allowed: Postgres cannot
+    /// store it in a text.
     pub const OPTIONAL: Self = Self {
         code: "text",
         min_length: 0,
@@ -210,7 +214,7 @@ impl Text {
         shape: |text| !text.as_bytes().contains(&0),
     };
 
-    /// The number of a shard: 1 to 20 digits.
+    /// A shard number: 1 to 20 digits.
     pub const DIGITS: Self = Self {
         code: "digits",
         min_length: 1,
@@ -240,7 +244,7 @@ impl Text {
         shape: is_currency,
     };
 
-    /// An E.164 number: `+` and 2 to 15 digits, the first of them not 0.
+    /// An E.164 number: `+` and 2 to 15 digits, of which the first is not 0.
     pub const PHONE: Self = Self {
         code: "e164",
         min_length: 3,
@@ -266,7 +270,7 @@ impl Text {
         },
     };
 
-    /// An e-mail address as HTML 5 defines it: at most 64 characters, `@`, at most 255 characters.
+    /// An e-mail address as HTML 5 defines it: up to 64 characters, `@`, up to 255 characters.
     pub const EMAIL: Self = Self {
         code: "email",
         min_length: 3,
@@ -289,7 +293,7 @@ impl Text {
         }
     }
 
-    /// Whether `text` keeps to the rule.
+    /// Whether `text` satisfies the rule.
     pub fn holds(&self, text: &str) -> bool {
         self.has_length(text) && (self.shape)(text)
     }
@@ -310,9 +314,9 @@ impl Text {
 /// A closed range of integers.
 #[derive(Debug)]
 pub struct Range<N> {
-    /// The least value.
+    /// Smallest value.
     pub min: N,
-    /// The greatest value.
+    /// Largest value.
     pub max: N,
 }
 
@@ -321,7 +325,7 @@ impl Range<i32> {
     pub const ANY: Self = Self::of(i32::MIN..=i32::MAX);
     /// Greater than 0.
     pub const POSITIVE: Self = Self::of(1..=i32::MAX);
-    /// A share of a hundred.
+    /// A percentage: 0 to 100.
     pub const PERCENT: Self = Self::of(0..=100);
 
     const fn of(range: RangeInclusive<i32>) -> Self {
@@ -346,18 +350,18 @@ impl Range<i64> {
 }
 
 impl<N> Range<N> {
-    /// Names the rule in a refusal.
+    /// Code of the rule in a rejection.
     pub const CODE: &'static str = "range";
 }
 
 impl<N: PartialOrd> Range<N> {
-    /// Whether `number` lies in the range.
+    /// Whether `number` is in the range.
     pub fn holds(&self, number: &N) -> bool {
         self.min <= *number && *number <= self.max
     }
 }
 
-/// A range of calendar years (UTC), its ends included.
+/// A range of calendar years (UTC), including both ends.
 #[derive(Debug)]
 pub struct Years {
     /// The first year.
@@ -367,26 +371,27 @@ pub struct Years {
 }
 
 impl Years {
-    /// Names the rule in a refusal.
+    /// Code of the rule in a rejection.
     pub const CODE: &'static str = "rfc3339";
 
-    /// The years that both RFC 3339 and Postgres can write: the one has four digits, the other no year 0.
+    /// The years that both RFC 3339 and Postgres can represent: RFC 3339 has four digits, and
+    /// Postgres has no year 0.
     pub const COMMON_ERA: Self = Self { min: 1, max: 9999 };
 }
 
 /// An array of objects.
 #[derive(Debug)]
 pub struct List {
-    /// The fewest elements.
+    /// Minimum number of elements.
     pub min_items: usize,
-    /// The most elements.
+    /// Maximum number of elements.
     pub max_items: usize,
-    /// What each element is.
+    /// Type of each element.
     pub entity: &'static Entity,
 }
 
 impl List {
-    /// Names the rule in a refusal.
+    /// Code of the rule in a rejection.
     pub const CODE: &'static str = "count";
 
     /// 1 to 1000 objects.
@@ -399,17 +404,20 @@ impl List {
     }
 }
 
-/// Whether a text is an address as HTML 5 defines it, or one with an internationalised domain or an address literal.
+/// Whether `text` is an address as HTML 5 defines it, or one with an internationalised domain or an
+/// address literal.
 fn is_email(text: &str) -> bool {
     let Some((user, domain)) = text.rsplit_once('@') else {
         return false;
     };
-    // The crate looks for a literal such as `[127.0.0.1]` at the end of the domain, and lets anything precede it.
+    // The crate looks for a literal such as `[127.0.0.1]` at the end of the domain and accepts any
+    // text before it.
     let literal_alone = domain.starts_with('[') == domain.ends_with(']');
     is_plain_address(user, domain) || (literal_alone && text.validate_email())
 }
 
-/// Most of what the crate takes, without its two regular expressions: they cost as much as all other rules together.
+/// Accepts most of the addresses that the crate accepts, without its two regular expressions. They
+/// cost as much as all other rules together.
 fn is_plain_address(user: &str, domain: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())

@@ -1,4 +1,4 @@
-//! Points in time as RFC 3339 text.
+//! RFC 3339 timestamps.
 
 use std::fmt;
 
@@ -6,10 +6,11 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::Visitor;
 use serde::ser::{Serialize, Serializer};
 
-/// The point in time that an RFC 3339 text names: in UTC, cut to microseconds; a leap second is the first of the next
-/// minute.
+/// Parses an RFC 3339 text. Returns the time in UTC, truncated to microseconds. A leap second
+/// becomes the first second of the next minute.
 pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
-    // chrono also takes a blank for the `T` and U+2212 for the minus of an offset; RFC 3339 has neither.
+    // chrono also accepts a blank instead of `T`, and U+2212 as the minus of an offset. RFC 3339
+    // allows neither.
     let strict = text.is_ascii() && matches!(text.as_bytes().get(10), Some(b'T' | b't'));
     if !strict {
         return None;
@@ -18,7 +19,8 @@ pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros(time.timestamp_micros())
 }
 
-/// Reads a string, and from it a point in time where it names one.
+/// Reads a string and parses it as a point in time. The value is `None` if the string is not RFC
+/// 3339.
 pub(super) struct TextVisitor;
 
 impl Visitor<'_> for TextVisitor {
@@ -33,7 +35,7 @@ impl Visitor<'_> for TextVisitor {
     }
 }
 
-/// Writes a point in time with `Z` and 0, 3 or 6 decimals, as many as it needs.
+/// Writes a point in time with `Z` and 0, 3 or 6 decimals, as many as needed.
 pub(super) struct Rfc3339(pub(super) DateTime<Utc>);
 
 impl Serialize for Rfc3339 {

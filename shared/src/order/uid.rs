@@ -9,20 +9,21 @@ use thiserror::Error;
 
 use super::rule::Text;
 
-/// The uid of an order: 1 to 64 of `A-Z a-z 0-9 _ -`.
+/// The uid of an order: 1 to 64 characters of `A-Z a-z 0-9 _ -`.
 ///
-/// Whoever holds one need not check it again: it is safe in a Redis key, a URL path and a log line. It is kept in place, without
-/// a block of memory of its own: to compare the keys of a map then takes no further step through memory.
+/// The type guarantees the format. A uid is safe in a Redis key, a URL path and a log line. The
+/// text is stored inline, without a heap allocation, so comparing the keys of a map follows no
+/// pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderUid(ArrayString<{ Text::CODE.max_length }>);
 
-/// A text that is no [`OrderUid`]. It does not say which: the text may be anything.
+/// A text that is not an [`OrderUid`]. The error does not quote the text, which may be anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not an order uid: 1 to 64 of A-Z a-z 0-9 _ - are expected")]
 pub struct InvalidUid;
 
 impl OrderUid {
-    /// Takes `text` for a uid.
+    /// Parses `text` as a uid.
     pub fn parse(text: &str) -> Result<Self, InvalidUid> {
         if !Text::CODE.holds(text) {
             return Err(InvalidUid);
@@ -31,12 +32,12 @@ impl OrderUid {
         Ok(Self(text))
     }
 
-    /// Takes `bytes`, such as the key of a record, for a uid.
+    /// Parses `bytes`, such as the key of a record, as a uid.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidUid> {
         Self::parse(str::from_utf8(bytes).map_err(|_| InvalidUid)?)
     }
 
-    /// The uid as text.
+    /// Returns the uid as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

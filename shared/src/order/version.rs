@@ -1,16 +1,18 @@
-//! The version of an order: which of two records is the newer one.
+//! The version of an order: defines which of two records is newer.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The version of an order: timestamp (ms), offset and partition of its record, compared in that order.
+/// The version of an order: timestamp (ms), offset and partition of its record, compared in this
+/// order.
 ///
-/// Two records never share a version, so any set of records has one winner, whatever the order of arrival.
+/// Two records never share a version. So any set of records has exactly one newest record, and the
+/// order of arrival does not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// Timestamp of the record in milliseconds since 1970, 0 when the record has none.
+    /// Timestamp of the record in milliseconds since 1970, or 0 if the record has none.
     pub timestamp_ms: i64,
     /// Offset of the record in its partition.
     pub offset: i64,
@@ -18,16 +20,17 @@ pub struct Version {
     pub partition: i32,
 }
 
-/// A text that is no [`Version`].
+/// A text that is not a [`Version`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a version: three decimal numbers within their widths are expected")]
 pub struct VersionError;
 
 impl Version {
-    /// Length of the text of a version in bytes.
+    /// Length in bytes of a version as text.
     pub const WIDTH: usize = 50;
 
-    /// The version of the record at `offset` of `partition`; a missing (negative) timestamp counts as 0.
+    /// Creates the version of the record at `offset` of `partition`. A missing (negative) timestamp
+    /// becomes 0.
     pub const fn new(timestamp_ms: i64, offset: i64, partition: i32) -> Self {
         let timestamp_ms = if timestamp_ms < 0 { 0 } else { timestamp_ms };
         Self {
@@ -38,11 +41,14 @@ impl Version {
     }
 }
 
-/// 19 digits, `-`, 19 digits, `-`, 10 digits: texts of equal length that sort like the versions, so that Redis can
-/// compare them as strings. (Lua's numbers are doubles and would take versions above 2^53 for equal.)
+/// Writes 19 digits, `-`, 19 digits, `-`, 10 digits.
+///
+/// All texts have the same length and sort like the versions, so Redis can compare them as strings.
+/// Lua's numbers are doubles, which lose precision above 2^53.
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Written at every read of the api; the formatter's own padding takes several times as long.
+        // The api formats a version at every read. The formatter's own padding takes several times
+        // as long.
         let mut text = [b'-'; Self::WIDTH];
         write_digits(&mut text[..19], self.timestamp_ms.unsigned_abs());
         write_digits(&mut text[20..39], self.offset.unsigned_abs());
@@ -51,7 +57,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The last digits of `number`, as many as there is room for.
+/// Writes the last digits of `number`, as many as `text` has room for.
 fn write_digits(text: &mut [u8], mut number: u64) {
     for digit in text.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
@@ -75,8 +81,12 @@ impl FromStr for Version {
     }
 }
 
-/// Reads the header `replay-version` of a replayed dead letter: `<timestamp ms>/<offset>/<partition>`, decimal digits
-/// only, no sign and no blanks.
+/// Parses the header `replay-version` of a replayed dead letter.
+///
+/// The format is `<timestamp ms>/<offset>/<partition>`: decimal digits only, no signs, no blanks.
+///
+/// # Errors
+/// If the header does not have this format, or a number does not fit its type.
 pub fn parse_replay_version(header: &[u8]) -> Result<Version, VersionError> {
     let mut parts = header.split(|byte| *byte == b'/');
     let mut part = || parts.next().ok_or(VersionError);
@@ -91,7 +101,7 @@ pub fn parse_replay_version(header: &[u8]) -> Result<Version, VersionError> {
     }
 }
 
-/// A number in decimal digits; `FromStr` of the integers alone would take a sign, too.
+/// Parses decimal digits. `FromStr` of the integers would also accept a sign.
 fn digits<N: FromStr>(text: &[u8]) -> Result<N, VersionError> {
     if !text.iter().all(u8::is_ascii_digit) {
         return Err(VersionError);

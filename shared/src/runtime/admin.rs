@@ -20,22 +20,23 @@ use crate::telemetry::metrics;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
-/// What the admin port answers from.
+/// Data behind the admin port.
 #[derive(Clone)]
 pub struct Admin {
-    /// Whether the process makes progress.
+    /// Reports whether the process makes progress.
     pub live: Probe,
-    /// Whether the process wants work.
+    /// Reports whether the process is ready for work.
     pub ready: Probe,
-    /// The metrics.
+    /// Registry behind `/metrics`.
     pub registry: Registry,
 }
 
 impl Admin {
-    /// Listens on `addr` and answers until `shutdown`; returns the port that is really open (`addr` may ask for port 0).
+    /// Listens on `addr` and answers requests until `shutdown`. Returns the port that is open
+    /// (`addr` may ask for port 0).
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// If the process cannot listen on the address.
     pub async fn serve(self, addr: &str, shutdown: CancellationToken) -> anyhow::Result<u16> {
         let acceptor = TcpListener::bind(addr.to_owned())
             .into_acceptor()
@@ -68,7 +69,7 @@ impl Admin {
     }
 }
 
-/// Rejects malformed requests, answers OPTIONS, and adds `Allow` where a method is not allowed.
+/// Rejects malformed requests, answers `OPTIONS`, and adds `Allow` if the method is not allowed.
 async fn guard(endpoint: Arc<impl Endpoint>, request: Request) -> poem::Result<Response> {
     let checked = request::check(
         request.method(),

@@ -1,4 +1,4 @@
-//! Exponential back-off with full jitter.
+//! Exponential backoff with full jitter.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -9,28 +9,29 @@ use std::{
 const FIRST: Duration = Duration::from_millis(50);
 /// Longest upper bound of a delay.
 const LONGEST: Duration = Duration::from_secs(5);
-/// Of the failed attempts the first and then every so many'th is logged.
+/// The first failed attempt is logged, then every 12th.
 const LOG_EVERY: u32 = 12;
 
-/// Delays drawn evenly from 0 to a bound that doubles from 50 ms to 5 s, so that replicas that failed together do not
-/// come back together.
+/// Random delays between 0 and a bound that doubles from 50 ms to 5 s.
+///
+/// The jitter keeps replicas that failed together from retrying together.
 #[derive(Debug, Default)]
 pub struct Backoff {
     attempts: u32,
 }
 
 impl Backoff {
-    /// How many delays were handed out.
+    /// Number of delays returned so far.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Whether to log the failed attempt that the next delay follows: the first, then every 12th.
+    /// Whether to log the failed attempt before the next delay: the first, then every 12th.
     pub fn is_to_log(&self) -> bool {
         self.attempts.is_multiple_of(LOG_EVERY)
     }
 
-    /// The next delay.
+    /// Returns the next delay.
     pub fn next_delay(&mut self) -> Duration {
         let bound = FIRST.saturating_mul(1 << self.attempts.min(7)).min(LONGEST);
         self.attempts = self.attempts.saturating_add(1);
@@ -43,7 +44,8 @@ impl Backoff {
     }
 }
 
-/// A fraction in `0.0..1.0`: a fresh `RandomState` is randomly keyed, which is all the randomness that jitter needs.
+/// Returns a random fraction in `0.0..1.0`. The random key of a new `RandomState` is random enough
+/// for jitter.
 pub fn random_fraction() -> f64 {
     let bits = RandomState::new().build_hasher().finish() >> 11;
     bits as f64 / (1_u64 << 53) as f64

@@ -1,4 +1,5 @@
-//! Liveness ("it makes progress"), readiness ("send me work") and the state of what a process depends on.
+//! Liveness (the process makes progress), readiness (the process accepts work) and the state of
+//! dependencies.
 
 use std::{
     sync::{
@@ -13,26 +14,26 @@ use serde::Serialize;
 
 use crate::telemetry::metrics::meter;
 
-/// What a probe answers.
+/// The result of a probe.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Whether the answer is 200 (or 503).
+    /// Whether the probe answers 200 (otherwise 503).
     pub ok: bool,
-    /// What was looked at, and its state in a word or two.
+    /// The checks and their states.
     pub checks: Vec<Check>,
 }
 
-/// One thing that a probe looked at.
+/// One check of a probe.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// Its name, such as `postgres`.
+    /// Name of the check, such as `postgres`.
     pub name: &'static str,
-    /// Its state, such as `up`.
+    /// State in a word or two, such as `up`.
     pub state: String,
 }
 
 impl Report {
-    /// A report without checks.
+    /// Creates a report without checks.
     pub fn new(ok: bool) -> Self {
         Self {
             ok,
@@ -40,7 +41,7 @@ impl Report {
         }
     }
 
-    /// Adds the state of one thing.
+    /// Adds a check and its state.
     #[must_use]
     pub fn with(mut self, name: &'static str, state: impl Into<String>) -> Self {
         self.checks.push(Check {
@@ -51,7 +52,7 @@ impl Report {
     }
 }
 
-/// Answers a probe at the moment it is asked; must not block.
+/// A function that returns the current report. It must not block.
 pub type Probe = Arc<dyn Fn() -> Report + Send + Sync>;
 
 const UNKNOWN: u8 = 0;
@@ -60,16 +61,16 @@ const DOWN: u8 = 2;
 const READ_ONLY: u8 = 3;
 const OTHER_SERVER: u8 = 4;
 
-/// Why a service that answers is of limited or no use.
+/// Why a service that answers cannot be used fully.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Impairment {
-    /// It answers reads and rejects writes.
+    /// The service answers reads and rejects writes.
     ReadOnly,
-    /// It is not the server that the other processes use.
+    /// The service is not the server that the other processes use.
     OtherServer,
 }
 
-/// Whether a service that this process depends on answers: the `*_up` gauge, and a log line when it changes.
+/// The state of a service that this process depends on. Sets the `*_up` gauge and logs each change.
 #[derive(Clone)]
 pub struct Dependency {
     name: &'static str,
@@ -78,7 +79,8 @@ pub struct Dependency {
 }
 
 impl Dependency {
-    /// A dependency of which nothing is known yet; `metric` is the name of its gauge, 0 until it answers.
+    /// Creates a dependency in an unknown state. `metric` is the name of its gauge, which is 0
+    /// until the service answers.
     pub fn new(name: &'static str, metric: &'static str) -> Self {
         let gauge = meter()
             .u64_gauge(metric)
@@ -92,7 +94,7 @@ impl Dependency {
         }
     }
 
-    /// Records that it answers, or that it does not and why (never with personal data).
+    /// Records that the service answers, or the error. The error must not contain personal data.
     pub fn set(&self, result: Result<(), &dyn std::fmt::Display>) {
         let now = if result.is_ok() { UP } else { DOWN };
         let before = self.state.swap(now, Ordering::Relaxed);
@@ -111,7 +113,8 @@ impl Dependency {
         }
     }
 
-    /// Records that it answers and cannot be used as it should be, and why (never with personal data). Its gauge is 0.
+    /// Records that the service answers but is impaired, and why. Sets the gauge to 0. `why` must
+    /// not contain personal data.
     pub fn set_impaired(&self, impairment: Impairment, why: &str) {
         let now = match impairment {
             Impairment::ReadOnly => READ_ONLY,
@@ -125,17 +128,17 @@ impl Dependency {
         tracing::warn!(service, state, error = why, "{service} cannot be used");
     }
 
-    /// Whether it answered when it was last asked, and accepted what this process needs.
+    /// Whether the last call was answered and the service accepted what this process needs.
     pub fn is_up(&self) -> bool {
         self.state.load(Ordering::Relaxed) == UP
     }
 
-    /// Whether it answered reads when it was last asked.
+    /// Whether the service answered reads at the last call.
     pub fn answers(&self) -> bool {
         matches!(self.state.load(Ordering::Relaxed), UP | READ_ONLY)
     }
 
-    /// `up`, `read-only`, `another server`, `down` or `unknown`.
+    /// Returns `up`, `read-only`, `another server`, `down` or `unknown`.
     pub fn state(&self) -> &'static str {
         match self.state.load(Ordering::Relaxed) {
             UP => "up",
@@ -147,13 +150,15 @@ impl Dependency {
     }
 }
 
-/// Asks `/readyz` (or with `live` `/livez`) of the admin port at `addr`, for container health checks.
+/// Requests `/readyz` (or `/livez` if `live`) from the admin port at `addr`. Used by container
+/// health checks.
 ///
 /// # Errors
-/// When nothing answers within three seconds, or the answer is not 200; the error has the answer's body.
+/// If nothing answers within three seconds, or if the status is not 200. The error then contains
+/// the response body.
 pub fn ask(addr: &str, live: bool) -> anyhow::Result<String> {
     let path = if live { "livez" } else { "readyz" };
-    // A wildcard address is one to listen on, not one to connect to.
+    // A process can listen on a wildcard address, but a client cannot connect to it.
     let addr = addr
         .replacen("0.0.0.0", "127.0.0.1", 1)
         .replacen("[::]", "[::1]", 1);

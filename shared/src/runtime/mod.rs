@@ -1,5 +1,5 @@
-//! The harness that every process runs in: shutdown, health, the admin port, checks of HTTP requests, back-off, which
-//! failures are logged.
+//! The process harness: shutdown, health, the admin port, checks of HTTP requests, backoff, and the
+//! selection of failures to log.
 
 pub mod admin;
 pub mod backoff;

@@ -1,19 +1,19 @@
-//! Which failures of an outage are logged.
+//! Selects which failures of an outage are logged.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// How often an outage that goes on is logged again.
+/// Interval between log lines during one outage.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Selects the failures that are worth a log line: the first of an outage, then one a minute.
+/// Selects the failures to log: the first of an outage, then one a minute.
 #[derive(Debug, Default)]
 pub struct OutageLog(Mutex<Option<Instant>>);
 
 impl OutageLog {
-    /// Records a failure; returns whether to log it.
+    /// Records a failure. Returns whether to log it.
     pub fn failed(&self) -> bool {
         self.failed_at(Instant::now())
     }
@@ -27,7 +27,7 @@ impl OutageLog {
         is_due
     }
 
-    /// Records a success; returns whether it ends an outage.
+    /// Records a success. Returns whether it ends an outage.
     pub fn ended(&self) -> bool {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         logged.take().is_some()

@@ -1,4 +1,5 @@
-//! What HTTP/1.1 demands of the head of a request and hyper leaves to the server: RFC 9112, section 3.2.
+//! Checks of the request head that HTTP/1.1 requires and hyper leaves to the server (RFC 9112,
+//! section 3.2).
 
 use std::net::Ipv6Addr;
 
@@ -7,14 +8,14 @@ use poem::http::{HeaderMap, Method, Uri, Version, header, uri::Scheme};
 /// A request that the server must answer with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedRequest {
-    /// No `Host`, more than one, or one that is not `host` or `host:port`.
+    /// `Host` is missing, repeated, or not `host` or `host:port`.
     Host,
-    /// A request target that its method does not allow.
+    /// The method does not allow this request target.
     Target,
 }
 
 impl MalformedRequest {
-    /// What is expected, for the client.
+    /// Returns what is expected, as text for the client.
     pub const fn detail(self) -> &'static str {
         match self {
             Self::Host => "A request has one Host header with host or host:port.",
@@ -26,7 +27,7 @@ impl MalformedRequest {
 /// Checks `Host` and the form of the request target.
 ///
 /// # Errors
-/// If the request is malformed. A request of HTTP/1.0 needs no `Host`.
+/// If the request is malformed. HTTP/1.0 requests need no `Host`.
 pub fn check(
     method: &Method,
     target: &Uri,
@@ -40,7 +41,7 @@ pub fn check(
         _ => return Err(MalformedRequest::Host),
     }
     let fits = match (target.scheme(), target.authority()) {
-        // `http::Uri` takes any text without a slash for an authority.
+        // `http::Uri` parses any text without a slash as an authority.
         (None, Some(_)) => *method == Method::CONNECT,
         (Some(scheme), Some(authority)) => {
             let authority = authority.as_str().as_bytes();
@@ -58,7 +59,8 @@ pub fn check(
     }
 }
 
-/// Whether `text` is `host` or `host:port`, where both may be empty, without user information (RFC 3986, section 3.2).
+/// Whether `text` is `host` or `host:port` without user information (RFC 3986, section 3.2). Both
+/// parts may be empty.
 fn is_authority(text: &[u8]) -> bool {
     let port = if let [b'[', rest @ ..] = text {
         let Some(end) = rest.iter().position(|byte| *byte == b']') else {
@@ -79,7 +81,7 @@ fn is_authority(text: &[u8]) -> bool {
     }
 }
 
-/// What follows the registered name or IPv4 address at the beginning of `text`.
+/// Returns the rest of `text` after the registered name or IPv4 address at its beginning.
 fn after_name(mut text: &[u8]) -> &[u8] {
     loop {
         let end = text.iter().position(|byte| !NAME_BYTES[usize::from(*byte)]);
@@ -93,7 +95,8 @@ fn after_name(mut text: &[u8]) -> &[u8] {
     }
 }
 
-/// Which bytes are `unreserved` or `sub-delims` of RFC 3986. A table, because every request is checked.
+/// The bytes that are `unreserved` or `sub-delims` in RFC 3986. A table is fast, and every request
+/// is checked.
 static NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -1,15 +1,18 @@
-//! Orderly shutdown: one token that everything watches, and a watchdog that ends the process when something hangs.
+//! Orderly shutdown: one cancellation token for all tasks, and a watchdog for tasks that hang.
 
 use std::{process, thread, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancelled by the first SIGTERM or SIGINT; `limit` after that a watchdog ends the process with exit code 1, whatever
-/// hangs (librdkafka's close blocks for the session timeout when no broker answers).
+/// Returns a token that the first SIGTERM or SIGINT cancels.
+///
+/// A watchdog ends the process with exit code 1 if it still runs `limit` after the signal. This
+/// covers any hang: librdkafka's close, for example, blocks for the session timeout when no broker
+/// answers.
 ///
 /// # Errors
-/// When the signal handlers cannot be installed.
+/// If the signal handlers cannot be installed.
 pub fn on_signal(limit: Duration) -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let (mut terminate, mut interrupt) = (
@@ -31,7 +34,8 @@ pub fn on_signal(limit: Duration) -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Ends the process with exit code 1 after `limit`, on a thread of its own so that a blocked runtime does not stop it.
+/// Ends the process with exit code 1 after `limit`. Runs on its own thread, so a blocked runtime
+/// does not stop it.
 pub fn arm_watchdog(limit: Duration) {
     thread::spawn(move || {
         thread::sleep(limit);

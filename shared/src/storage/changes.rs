@@ -1,15 +1,15 @@
-//! What is to be written.
+//! Changes to write to Postgres.
 
 use crate::order::{Order, OrderUid, Version};
 
-/// A version of an order that wants to be the newest.
+/// A version of an order, to be stored if it is the newest.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Which order.
+    /// The uid of the order.
     pub uid: OrderUid,
-    /// Where its record stood in Kafka.
+    /// The version: timestamp and position of its record in Kafka.
     pub version: Version,
-    /// The order, or none to erase it.
+    /// The order; none erases the stored order.
     pub order: Option<Box<Order>>,
 }
 
@@ -19,13 +19,14 @@ impl Change {
     }
 }
 
-/// Changes sorted by uid, so that two statements lock rows in one order, with one change per uid, for a statement that
-/// touches a row twice is refused (21000).
+/// Changes sorted by uid, one per uid. The sorting makes all statements lock rows in the same
+/// order. One change per uid is required because Postgres rejects a statement that touches a row
+/// twice (21000).
 #[derive(Clone, Debug, Default)]
 pub struct ChangeSet(Vec<Change>);
 
 impl ChangeSet {
-    /// Keeps of each uid the change with the greatest version; second comes what lost.
+    /// Keeps the change with the greatest version of each uid. Returns the superseded changes, too.
     pub fn new(mut changes: Vec<Change>) -> (Self, Vec<Change>) {
         changes.sort_unstable_by(|a, b| a.uid.cmp(&b.uid).then(b.version.cmp(&a.version)));
         let (mut kept, mut superseded): (Vec<Change>, Vec<Change>) =
@@ -39,28 +40,28 @@ impl ChangeSet {
         (Self(kept), superseded)
     }
 
-    /// The changes, sorted by uid.
+    /// Returns the changes, sorted by uid.
     pub fn as_slice(&self) -> &[Change] {
         &self.0
     }
 
-    /// How many.
+    /// Returns the number of changes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no changes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Two halves, to find the one that Postgres refuses.
+    /// Splits the changes into halves, to find the one that Postgres rejects.
     pub fn halve(mut self) -> (Self, Self) {
         let right = self.0.split_off(self.0.len() / 2);
         (self, Self(right))
     }
 
-    /// The changes themselves.
+    /// Returns the changes themselves.
     pub fn into_vec(self) -> Vec<Change> {
         self.0
     }

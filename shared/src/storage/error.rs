@@ -1,25 +1,30 @@
-//! Errors of Postgres, classified once by what is to be done about them.
+//! Errors of Postgres, each classified once by how the caller must react.
 
 use std::time::Duration;
 
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
-/// What to do about an error.
+/// How to react to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// The service is down, busy or chose us as a deadlock's victim: the same call succeeds later.
+    /// Postgres is down or busy, or ended our transaction in a deadlock. The same call succeeds
+    /// later.
     Transient,
-    /// Somebody holds a lock that we waited for too long; retry, after ending sessions of ours that are frozen.
+    /// The wait for a lock timed out. Retry, after ending our own sessions that are frozen.
     Locked,
-    /// The connection's prepared statements are older than the schema: retry on another connection.
+    /// The prepared statements of the connection are older than the schema. Retry on another
+    /// connection.
     StalePlan,
-    /// Wrong password, missing table, missing right: no retry helps until the deployment is repaired.
+    /// Wrong password, missing table or missing privilege. Retries fail until the deployment is
+    /// fixed.
     Deployment,
-    /// Postgres rejects the data: bisect, then dead-letter the one record.
+    /// Postgres rejects the data. Bisect, then dead-letter the one record.
     Record,
-    /// A unique or foreign key of ours: another writer was faster. Retry.
+    /// A unique or foreign key of ours was violated: another writer was faster, or a sequence is
+    /// behind. Retry.
     Rival,
-    /// The row or the deployment is at fault: it is the row where Postgres stores other rows meanwhile.
+    /// The row or the deployment is at fault. It is the row if Postgres stores other rows
+    /// meanwhile.
     Unknown,
 }
 
@@ -35,7 +40,7 @@ impl Class {
         Self::Unknown,
     ];
 
-    /// The value of the label `class` of `db_errors_total`.
+    /// Returns the value of the label `class` of `db_errors_total`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Transient => "transient",
@@ -49,11 +54,11 @@ impl Class {
     }
 }
 
-/// A call to Postgres that failed. Its text holds no personal data: of a database error only SQLSTATE and constraint are
-/// told, for message and detail may quote values.
+/// A failed call to Postgres. Its text contains no personal data. Of a database error it contains
+/// only SQLSTATE and constraint, because message and detail may quote values.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// No answer within the deadline.
+    /// Postgres did not answer within the deadline.
     #[error("no answer from Postgres within {0:?}")]
     Deadline(Duration),
     /// Postgres answered with an error.
@@ -61,21 +66,22 @@ pub enum StorageError {
     Database {
         /// SQLSTATE, five characters.
         code: String,
-        /// The constraint that was broken, where Postgres names one.
+        /// The constraint that was violated, if Postgres names one.
         constraint: Option<String>,
-        /// Raised inside a trigger, a function or a row-level security policy, so it may depend on the row.
+        /// Whether Postgres raised the error inside a trigger, a function or a row-level security
+        /// policy, so that it may depend on the row.
         in_row: bool,
     },
-    /// The connection could not be made or broke.
+    /// The connection could not be opened, or it broke.
     #[error("connection to Postgres: {0}")]
     Connection(String),
-    /// The answer was not what the statement asks for.
+    /// The answer does not fit the statement.
     #[error("unexpected answer from Postgres: {0}")]
     Unexpected(String),
 }
 
 impl StorageError {
-    /// What to do about it.
+    /// Returns how to react to this error.
     pub fn class(&self) -> Class {
         match self {
             Self::Deadline(_) | Self::Connection(_) => Class::Transient,
@@ -88,7 +94,7 @@ impl StorageError {
         }
     }
 
-    /// SQLSTATE, where Postgres gave one.
+    /// Returns the SQLSTATE, if Postgres gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Database { code, .. } => Some(code),
@@ -96,7 +102,8 @@ impl StorageError {
         }
     }
 
-    /// Whether the connection was silent or ended, so that others to the same server may be dead too.
+    /// Returns whether the connection was silent or ended, so that other connections to the same
+    /// server may be dead too.
     pub(super) fn is_outage(&self) -> bool {
         match self {
             Self::Deadline(_) | Self::Connection(_) => true,
@@ -106,12 +113,13 @@ impl StorageError {
         }
     }
 
-    /// Whether it was raised inside code that Postgres runs for a row, so that it may concern that row alone.
+    /// Returns whether Postgres raised the error in code that it runs for a row. The error may then
+    /// concern that row alone.
     pub fn is_in_row(&self) -> bool {
         matches!(self, Self::Database { in_row: true, .. })
     }
 
-    /// What a dead letter says about the error: its SQLSTATE, where Postgres gave one.
+    /// Returns the text for a dead letter: the SQLSTATE if Postgres gave one, else the whole error.
     pub fn detail(&self) -> String {
         match self {
             Self::Database { code, .. } => format!("SQLSTATE {code}"),
@@ -119,7 +127,7 @@ impl StorageError {
         }
     }
 
-    /// The constraint that the data breaks, where Postgres names one.
+    /// Returns the constraint that the data violates, if Postgres names one.
     pub(super) fn constraint(&self) -> Option<&str> {
         match self {
             Self::Database { constraint, .. } => constraint.as_deref(),
@@ -127,7 +135,7 @@ impl StorageError {
         }
     }
 
-    /// Whether the connection that the error came over must not be used again.
+    /// Returns whether the connection must not be used again after this error.
     pub(super) fn spoils_connection(&self) -> bool {
         match self.class() {
             Class::Transient | Class::StalePlan | Class::Unknown => true,
@@ -136,7 +144,8 @@ impl StorageError {
     }
 }
 
-/// The keys of our own tables: a duplicate means that two writers met or a sequence is behind, never that the data is bad.
+/// The keys of our own tables. A duplicate means that two writers met or that a sequence is behind,
+/// never that the data is bad.
 const OWN_KEYS: [&str; 12] = [
     "orders_pkey",
     "idx_orders_order_uid",
@@ -152,8 +161,9 @@ const OWN_KEYS: [&str; 12] = [
     "complete_cache_pkey",
 ];
 
-/// Classes of SQLSTATE that Postgres raises for reasons other than a row. A code of any other class is about the row:
-/// Postgres checked its data, or a trigger raised a code of its own (`RAISE` accepts every one).
+/// Classes of SQLSTATE that Postgres raises for reasons other than a row. A code of any other class
+/// is about the row: Postgres checked its data, or a trigger raised a code of its own (`RAISE`
+/// accepts every code).
 const NOT_OF_A_ROW: [&str; 21] = [
     "00", "01", "02", "03", "0A", "0B", "0F", "0L", "0P", "24", "25", "26", "2B", "2D", "34", "3B",
     "55", "72", "F0", "HV", "XX",
@@ -165,7 +175,7 @@ fn classify(code: &str, constraint: Option<&str>, in_row: bool) -> Class {
         "25006" | "25P03" | "25P04" | "55006" => Class::Transient,
         "55P03" => Class::Locked,
         "0A000" | "26000" if !in_row => Class::StalePlan,
-        // Such as `currval` in a trigger before `nextval`.
+        // In a row, the cause is unclear: a trigger may call `currval` before `nextval`.
         "55000" if !in_row => Class::Transient,
         "23505" | "23503" if constraint.is_some_and(|name| OWN_KEYS.contains(&name)) => {
             Class::Rival
@@ -181,12 +191,13 @@ fn classify(code: &str, constraint: Option<&str>, in_row: bool) -> Class {
     }
 }
 
-/// Whether Postgres raised the error while it ran code for a row: the context names a function, or a policy rejects the row.
+/// Returns whether Postgres raised the error while it ran code for a row: the context names a
+/// function, or a policy rejects the row.
 fn is_in_row(error: &dyn DatabaseError) -> bool {
     let Some(error) = error.try_downcast_ref::<PgDatabaseError>() else {
         return false;
     };
-    // `COPY` adds the place of the row in its data to whatever happens meanwhile.
+    // During `COPY`, Postgres adds a line with the position of the row to every error.
     let in_function = error
         .r#where()
         .is_some_and(|context| context.lines().any(|line| !line.starts_with("COPY ")));
@@ -210,7 +221,7 @@ impl From<sqlx::Error> for StorageError {
             sqlx::Error::WorkerCrashed | sqlx::Error::BeginFailed => {
                 Self::Connection("the connection broke".to_owned())
             }
-            // What sqlx says of these names columns and types, not values.
+            // The texts of these sqlx errors name columns and types, not values.
             other => Self::Unexpected(other.to_string()),
         }
     }
@@ -280,7 +291,7 @@ mod tests {
             assert_ne!(classify(code, None, false), Class::Unknown, "{code}");
             assert_eq!(classify(code, None, true), Class::Unknown, "{code}");
         }
-        // What passes by itself passes there, too.
+        // Transient errors stay transient inside a row.
         for code in ["40001", "53300", "57014"] {
             assert_eq!(classify(code, None, true), Class::Transient, "{code}");
         }

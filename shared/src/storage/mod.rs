@@ -1,7 +1,7 @@
-//! Postgres: the truth.
+//! Postgres: the source of truth.
 //!
-//! A [`Postgres`] hands out no connection: every call is one method with one deadline, and its error says what to do about
-//! it ([`Class`]).
+//! [`Postgres`] hands out no connection. Every call is one method with one deadline, and its error
+//! states how to react ([`Class`]).
 
 mod changes;
 mod error;

@@ -1,8 +1,9 @@
 //! TCP_NODELAY for the connections to Postgres.
 //!
-//! sqlx 0.9 neither sets it nor hands out its socket. Without it the small last segment of a large statement waits for
-//! the peer's delayed ACK, some 40 ms, again and again. So the open descriptors of this process are searched for sockets
-//! that lead to the database, and the option is set there.
+//! sqlx 0.9 neither sets the option nor exposes its socket. Without it, the small last segment of a
+//! large statement waits some 40 ms for the peer's delayed ACK, again and again. So this module
+//! searches the open descriptors of this process for sockets that lead to the database, and sets
+//! the option there.
 
 use std::{
     fs,
@@ -12,8 +13,8 @@ use std::{
 
 use socket2::SockRef;
 
-/// Sets TCP_NODELAY on every socket of this process whose peer is `host:port`. Quietly does nothing where there is no
-/// `/proc` or where the peer is a Unix socket: the option only makes things faster.
+/// Sets TCP_NODELAY on every socket of this process whose peer is `host:port`. Does nothing if
+/// there is no `/proc` or if the peer is a Unix socket: the option only makes calls faster.
 pub(super) fn set(host: &str, port: u16) {
     each_socket_to(host, port, |socket| {
         if let Err(error) = socket.set_tcp_nodelay(true) {
@@ -48,9 +49,9 @@ fn each_socket_to(host: &str, port: u16, mut action: impl FnMut(&SockRef<'_>)) {
     reason = "sqlx hands out no socket, so its descriptor is borrowed by number"
 )]
 fn on_socket_to(descriptor: RawFd, peers: &[SocketAddr], action: &mut impl FnMut(&SockRef<'_>)) {
-    // SAFETY: the number was open a moment ago and is borrowed for a few system calls only. Were it closed and reused in
-    // between, the calls would fail or set the option on another socket, which is harmless; nothing is read, written or
-    // closed through it.
+    // SAFETY: the descriptor was open a moment ago and is borrowed for a few system calls only. If
+    // it is closed and reused in between, the calls fail or set the option on another socket, which
+    // is harmless. Nothing is read, written or closed through it.
     let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
     let socket = SockRef::from(&borrowed);
     let peer = socket.peer_addr().ok().and_then(|peer| peer.as_socket());
@@ -67,7 +68,7 @@ mod tests {
         testing::TestDatabase,
     };
 
-    /// Told by the option itself, not by a clock.
+    /// Checks the option itself instead of measuring time.
     #[tokio::test]
     async fn every_connection_of_the_pool_has_it() {
         let database = TestDatabase::migrated().await;
@@ -80,7 +81,7 @@ mod tests {
         each_socket_to(&host, port, |socket| {
             options.push(socket.tcp_nodelay().unwrap())
         });
-        // Other tests of this process have connections to the same server, opened by themselves.
+        // Other tests of this process open their own connections to the same server.
         assert!(
             options.iter().filter(|nodelay| **nodelay).count() >= 2,
             "{options:?}"

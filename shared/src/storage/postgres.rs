@@ -1,4 +1,5 @@
-//! The pool, and the one way in which every statement runs: a connection, a deadline, an error that was classified.
+//! The connection pool, and the one way in which every statement runs: a connection, a deadline, a
+//! classified error.
 
 use std::{
     sync::Arc,
@@ -27,20 +28,21 @@ use crate::{
     telemetry::metrics::{LATENCY_SECONDS, meter},
 };
 
-/// How long a worker's statement waits for a lock, and how long its session may idle inside a transaction, so that a
-/// frozen worker blocks nobody longer.
+/// How long a worker's statement waits for a lock, and how long its session may idle inside a
+/// transaction. A frozen worker blocks other sessions no longer than this, except during a `COPY`
+/// (see [`Postgres::end_frozen_sessions`]).
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Batches that a worker writes at once: the second hides the round trips and the commit of the first; a third was measured
-/// to cost CPU in Postgres and gain nothing.
+/// Batches that a worker writes at once. The second batch hides the round trips and the commit of
+/// the first. In measurements, a third batch cost CPU in Postgres and gained nothing.
 pub const BATCHES_AT_ONCE: u32 = 2;
 
-/// Who asks: decides the session's name and settings.
+/// The role of a process, which decides the name and the settings of its sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Writes; its sessions give up locks.
+    /// Writes orders. Its sessions limit how long they wait for locks and hold them.
     Worker,
-    /// Reads.
+    /// Reads orders.
     Api,
 }
 
@@ -60,13 +62,15 @@ impl Role {
     }
 }
 
-/// Access to the orders in Postgres; clones share its connections.
+/// Access to the orders in Postgres. Clones share its connections.
 #[derive(Clone)]
 pub struct Postgres {
     pool: PgPool,
-    /// For batches. A pool opens one more where a connection is still on its way back, and hands out in turn whatever it has
-    /// opened; each is a process of Postgres with caches of its own. A backlog went around five, and is faster over two
-    /// (bench/results/HISTORY.md). The same pool as the other for an api, and where no connection would be left over.
+    /// The pool for batches. A pool opens one more connection while another one is still being
+    /// returned, and uses all open connections in turn. Each connection is a Postgres process with
+    /// its own caches. A backlog used five connections of a shared pool, and is faster over two
+    /// (bench/results/HISTORY.md). It is the same pool as `pool` for an api, and for a worker with
+    /// at most [`BATCHES_AT_ONCE`] connections.
     batches: PgPool,
     pub(super) role: Role,
     timeout: Duration,
@@ -102,10 +106,10 @@ impl Metrics {
 }
 
 impl Postgres {
-    /// Connects when it is first used, to `url` with the other settings of `config`.
+    /// Creates the pools for `url` with the other settings of `config`. They connect at first use.
     ///
     /// # Errors
-    /// When the URL is not one.
+    /// When the URL is not a Postgres URL, or the number of connections or the deadline is zero.
     pub fn new(url: &str, config: &Database, role: Role) -> Result<Self, ConfigError> {
         let timeout = config.timeout.unwrap_or(role.default_timeout());
         if config.max_connections == 0 {
@@ -120,7 +124,7 @@ impl Postgres {
                 "must be longer than nothing",
             ));
         }
-        // sqlx itself does not look at the scheme.
+        // sqlx does not check the scheme.
         let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
         let mut options: PgConnectOptions = url
             .parse()
@@ -154,20 +158,21 @@ impl Postgres {
         })
     }
 
-    /// Host and port of the server.
+    /// Returns host and port of the server.
     #[cfg(test)]
     pub(super) fn peer(&self) -> (String, u16) {
         let options = self.pool.connect_options();
         (options.get_host().to_owned(), options.get_port())
     }
 
-    /// Deadline of one call.
+    /// Returns the deadline of one call.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Whether this role's sessions give up waiting for locks and holding them, as a worker's are to: a pooler in between
-    /// drops the settings that a session asks for at its start.
+    /// Returns whether the sessions of this role limit how long they wait for locks and hold them,
+    /// as a worker's sessions must. A pooler in between drops the settings that a session requests
+    /// at its start.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -181,18 +186,18 @@ impl Postgres {
         lease.finish(answer)
     }
 
-    /// How many connections there may be for calls other than batches.
+    /// Returns the maximum number of connections for calls other than batches.
     pub fn connections(&self) -> u32 {
         self.pool.options().get_max_connections()
     }
 
-    /// A connection for one call, whose deadline begins now.
+    /// Returns a connection for one call, whose deadline begins now.
     pub(super) async fn lease(&self, query: &'static str) -> Result<Lease<'_>, StorageError> {
         let deadline = Deadline::after(self.timeout);
         self.lease_from(&self.pool, query, deadline).await
     }
 
-    /// A connection for a batch.
+    /// Returns a connection for a batch.
     pub(super) async fn lease_for_batch(
         &self,
         query: &'static str,
@@ -201,7 +206,8 @@ impl Postgres {
         self.lease_from(&self.batches, query, deadline).await
     }
 
-    /// The deadline of work that begins now and may have to wait for a lock: Postgres is to say so before we lose patience.
+    /// Returns the deadline for work that begins now and may wait for a lock. It includes the lock
+    /// timeout, so that Postgres reports that timeout before the deadline passes.
     pub(super) fn deadline_to_lock(&self) -> Deadline {
         Deadline::after(self.timeout + LOCK_TIMEOUT)
     }
@@ -232,24 +238,25 @@ impl Postgres {
         }
     }
 
-    /// Closes all connections; waits for calls that are under way.
+    /// Closes all connections, and waits for calls in progress.
     pub async fn close(&self) {
         self.batches.close().await;
         self.pool.close().await;
     }
 }
 
-/// What a session asks for at its start.
+/// The settings that a session requests at its start.
 fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
     let milliseconds = |limit: Duration| {
         let limit = limit.as_millis().min(i32::MAX as u128);
         format!("{limit}ms")
     };
-    // While Postgres has no statistics of the tables, such as after they were filled or restored, it expects so many lines
-    // of each order that it compiled the statement that reads 500 orders, each time anew (bench/results/HISTORY.md).
+    // Without statistics of the tables, such as after they were filled or restored, Postgres
+    // expects too many lines per order, and compiles the statement that reads 500 orders at each
+    // call (bench/results/HISTORY.md).
     let jit = ("jit", "off".to_owned());
-    // Whoever misses a deadline closes the connection. Postgres would find that out when it has an answer, and meanwhile a
-    // new connection takes the place of the old one.
+    // A caller that misses a deadline closes the connection. Without this limit, Postgres would
+    // notice that only when it has an answer, while a new connection already replaces the old one.
     let statements = |limit| ("statement_timeout", milliseconds(limit));
     match role {
         Role::Api => vec![jit, statements(timeout)],
@@ -265,7 +272,7 @@ fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
     }
 }
 
-/// A pool that connects when it is first used.
+/// Creates a pool that connects at first use.
 fn lazy_pool(
     options: &PgConnectOptions,
     connections: u32,
@@ -277,7 +284,7 @@ fn lazy_pool(
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(timeout)
-        // A round trip before each call would cost too much; only suspects are tested.
+        // A round trip before each call would cost too much. Only suspect connections are tested.
         .test_before_acquire(false)
         .before_acquire(move |connection, metadata| {
             let silence = silence.clone();
@@ -288,7 +295,7 @@ fn lazy_pool(
             Box::pin(async move {
                 // Resolving a name blocks.
                 let set = tokio::task::spawn_blocking(move || nodelay::set(&peer.0, peer.1));
-                // Only a runtime that ends cancels it, and then nobody needs it.
+                // Only the end of the runtime cancels this task, and then no call needs the option.
                 let _ = set.await;
                 Ok(())
             })
@@ -296,7 +303,7 @@ fn lazy_pool(
         .connect_lazy_with(options.clone())
 }
 
-/// When work has to be done, and how long that was from its begin.
+/// The moment by which work must be done, and the time that it had from its start.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline {
     at: tokio::time::Instant,
@@ -312,11 +319,12 @@ impl Deadline {
     }
 }
 
-/// A connection that is closed when dropped: on a missed deadline, or when the caller goes away in the middle, a statement
-/// may still be running on it. [`Lease::finish`] returns it to the pool where it is fit to be used again.
+/// A connection that closes when it is dropped: after a missed deadline or a cancelled call, a
+/// statement may still be running on it. [`Lease::finish`] returns it to the pool if it is fit to
+/// be used again.
 pub(super) struct Lease<'p> {
     call: Call<'p>,
-    /// When the call has to be done.
+    /// When the call must be done.
     pub(super) deadline: tokio::time::Instant,
     /// The connection itself.
     pub(super) connection: ScopeGuard<PoolConnection<Driver>, fn(PoolConnection<Driver>)>,
@@ -330,7 +338,7 @@ struct Call<'p> {
 }
 
 impl Lease<'_> {
-    /// Ends the call with what its statements answered before the deadline.
+    /// Ends the call with the answer to its statements, or with an error if the deadline passed.
     pub(super) fn finish<T>(
         self,
         answer: Result<Result<T, sqlx::Error>, Elapsed>,
@@ -374,7 +382,8 @@ mod tests {
     use super::*;
     use crate::{order::OrderUid, storage::ChangeSet, testing::TestDatabase};
 
-    /// Every call must be able to run in a spawned task; a mistake would only show far away from here.
+    /// Checks that every call can run in a spawned task. Otherwise the compiler would report the
+    /// mistake far from its cause.
     #[tokio::test]
     async fn calls_can_be_spawned() {
         fn spawnable<F: Future + Send>(_: F) {}

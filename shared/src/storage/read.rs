@@ -1,4 +1,4 @@
-//! Orders out of Postgres.
+//! Reads orders from Postgres.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -9,11 +9,11 @@ use tokio::time::timeout_at;
 use super::{Postgres, StorageError};
 use crate::order::{Delivery, Item, Order, OrderUid, Payment, Revision, Version};
 
-/// Whole orders in one statement, hence one snapshot: an order and its lines always belong together. The lines come as
-/// one array a column, in the order of the lines.
+/// Selects whole orders in one statement and hence in one snapshot: an order and its lines always
+/// match. The lines come as one array per column, in the order of the lines.
 ///
-/// Each column is cast to the type that it is read as, so that a migration may widen it. Where it already has that type,
-/// Postgres drops the cast when it parses the statement.
+/// Each column is cast to the type that it is read as, so that a migration may widen it. If it
+/// already has that type, Postgres drops the cast when it parses the statement.
 macro_rules! select_revisions {
     ($condition:literal) => {
         concat!(
@@ -45,7 +45,7 @@ macro_rules! select_revisions {
     };
 }
 
-/// Where a list page ends: the next one starts behind it.
+/// The end of a list page; the next page starts behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// When the order was first stored.
@@ -54,40 +54,40 @@ pub struct Position {
     pub id: i64,
 }
 
-/// Which orders to list.
+/// The filter of a list of orders.
 #[derive(Clone, Debug, Default)]
 pub struct ListFilter {
-    /// Only this customer's.
+    /// Lists only orders of this customer.
     pub customer_id: Option<String>,
-    /// Only with this track number.
+    /// Lists only orders with this track number.
     pub track_number: Option<String>,
-    /// Only those behind this position.
+    /// Lists only orders behind this position.
     pub after: Option<Position>,
 }
 
-/// One line of a list.
+/// One line of a list of orders.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// Where it stands in the list.
+    /// The position of the order in the list.
     pub position: Position,
     /// The order's uid.
     pub order_uid: String,
     /// Its track number.
     pub track_number: String,
-    /// Its customer.
+    /// The id of its customer.
     pub customer_id: String,
-    /// When the customer made it.
+    /// When the customer placed the order.
     pub date_created: DateTime<Utc>,
     /// Currency of the payment, ISO 4217.
     pub currency: String,
     /// Amount of the payment in minor units.
     pub amount: i64,
-    /// How many items it has.
+    /// The number of its items.
     pub item_count: i64,
 }
 
 impl Postgres {
-    /// The order `uid` as Postgres holds it now.
+    /// Returns the order `uid` as Postgres holds it now; none if Postgres does not have it.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -102,7 +102,7 @@ impl Postgres {
         lease.finish(answer)?.map(|row| revision(&row)).transpose()
     }
 
-    /// Of the orders `uids` those that Postgres holds, in any order.
+    /// Returns those of the orders `uids` that Postgres holds, in any order.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -114,7 +114,7 @@ impl Postgres {
         lease.finish(answer)?.iter().map(revision).collect()
     }
 
-    /// As [`Postgres::read_many`], by the ids that [`Postgres::changed_since`] tells.
+    /// Returns orders like [`Postgres::read_many`], by the ids from [`Postgres::changed_since`].
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -125,7 +125,7 @@ impl Postgres {
         lease.finish(answer)?.iter().map(revision).collect()
     }
 
-    /// The newest `limit` orders that are not erased, newest first.
+    /// Returns the newest `limit` orders that are not erased, newest first.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -139,8 +139,8 @@ impl Postgres {
         lease.finish(answer)?.iter().map(revision).collect()
     }
 
-    /// At most `limit` orders that pass `filter`, newest first by the time they were first stored, then by id. Erased
-    /// orders are in no list.
+    /// Returns at most `limit` orders that match `filter`, newest first: by the time when they were
+    /// first stored, then by id. Erased orders are in no list.
     ///
     /// # Errors
     /// When Postgres does not answer.

@@ -1,5 +1,5 @@
-//! What Redis still has to learn: writes under way, marks for those that failed, and which orders changed since a moment; and
-//! up to which moment it was complete.
+//! What Redis may lack: writes in progress, marks for failed writes, and orders that changed since
+//! a moment. Also the moment up to which Redis was complete.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 use super::{Postgres, StorageError, write::Sequence};
 use crate::order::OrderUid;
 
-/// A moment by the clock of Postgres, in microseconds since 1970.
+/// A moment by the Postgres clock, in microseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatabaseTime(pub i64);
 
@@ -23,37 +23,38 @@ impl DatabaseTime {
 /// An order whose entry in Redis may be older than Postgres.
 #[derive(Clone, Debug)]
 pub struct RepairMark {
-    /// Which order.
+    /// The uid of the order.
     pub uid: OrderUid,
-    /// Which mark: it changes when the order is marked again.
+    /// The number of the mark. It changes when the order is marked again.
     mark: i64,
 }
 
-/// A write to Redis that is under way. It is noted where and when the orders are replaced, and so outlives the process.
+/// The note of a write to Redis that is in progress. The transaction that replaces the orders
+/// stores the note, so it outlives the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheWrite(pub(super) i64);
 
-/// How Redis was seen when it was complete.
+/// The last time that a worker saw Redis complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompleteCache {
-    /// Every write up to this moment had reached it.
+    /// Redis had every write up to this moment.
     pub until: DatabaseTime,
     /// The server processes that answered.
     pub servers: Vec<String>,
-    /// How long ago that moment was, by the clock of Postgres.
+    /// The age of that moment by the Postgres clock.
     pub age: Duration,
 }
 
-/// What Postgres knows about Redis.
+/// What Postgres records about Redis.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheKnowledge {
     /// How long Redis may have lacked a change; zero if it lacks none.
     pub oldest_repair: Duration,
-    /// How a worker last saw Redis when it was complete; none before any has.
+    /// When a worker last saw Redis complete; none if never.
     pub complete: Option<CompleteCache>,
 }
 
-/// Since when Redis may lack a change; null where it lacks none.
+/// Subquery: the time since which Redis may lack a change; null if it lacks none.
 macro_rules! oldest {
     () => {
         "(SELECT min(since) FROM (SELECT min(marked_at) AS since FROM cache_repairs \
@@ -75,7 +76,8 @@ const MARK: &str = "\
     INSERT INTO cache_repairs (order_uid) SELECT unnest($1::text[]) \
     ON CONFLICT (order_uid) DO UPDATE SET mark = DEFAULT";
 
-/// Removing in the order of the uids locks in the order in which [`Postgres::mark_for_repair`] does.
+/// Deletes in the order of the uids, and so locks rows in the same order as
+/// [`Postgres::mark_for_repair`].
 const CLEAR: &str = "\
     DELETE FROM cache_repairs USING ( \
         SELECT r.order_uid FROM cache_repairs r \
@@ -84,10 +86,10 @@ const CLEAR: &str = "\
     WHERE cache_repairs.order_uid = repaired.order_uid";
 
 impl Postgres {
-    /// Notes durably that the entries of `uids` in Redis may be older than Postgres.
+    /// Stores a repair mark for each of `uids`: its entry in Redis may be older than Postgres.
     ///
     /// # Errors
-    /// When nothing was noted.
+    /// When the marks may not be stored.
     pub async fn mark_for_repair(&self, uids: &[OrderUid]) -> Result<(), StorageError> {
         let mut uids: Vec<&str> = uids.iter().map(OrderUid::as_str).collect();
         uids.sort_unstable();
@@ -111,7 +113,7 @@ impl Postgres {
         lease.finish(answer).map(drop)
     }
 
-    /// The oldest `limit` marks behind `after`, or from the first.
+    /// Returns the oldest `limit` marks behind `after`, or from the first one on.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -138,10 +140,10 @@ impl Postgres {
             .collect()
     }
 
-    /// Removes `marks`, except those that were set anew since they were read.
+    /// Removes `marks`, except those that were set again after they were read.
     ///
     /// # Errors
-    /// When they may still stand.
+    /// When the marks may still exist.
     pub async fn clear_repair_marks(&self, marks: &[RepairMark]) -> Result<(), StorageError> {
         let (uids, numbers): (Vec<&str>, Vec<i64>) = marks
             .iter()
@@ -153,8 +155,8 @@ impl Postgres {
         lease.finish(answer).map(drop)
     }
 
-    /// The oldest `limit` writes that have been under way for longer than `patience`, each with its orders: whoever began
-    /// them has died, or stands still.
+    /// Returns the oldest `limit` writes that have been in progress for longer than `patience`,
+    /// each with its orders. The workers that began them have died or hang.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -183,10 +185,11 @@ impl Postgres {
             .collect()
     }
 
-    /// Notes that Redis has learnt of `writes`, or that what it has not is marked.
+    /// Removes the notes of `writes`. Call it once Redis has them, or a repair mark covers what it
+    /// lacks.
     ///
     /// # Errors
-    /// When they may still stand; then they count as abandoned before long.
+    /// When the notes may still exist. The writes then soon count as abandoned.
     pub async fn finish_cache_writes(&self, writes: &[CacheWrite]) -> Result<(), StorageError> {
         let ids: Vec<i64> = writes.iter().map(|write| write.0).collect();
         let mut lease = self.lease("finish_cache_writes").await?;
@@ -195,7 +198,7 @@ impl Postgres {
         lease.finish(answer).map(drop)
     }
 
-    /// What Postgres knows about Redis.
+    /// Returns what Postgres records about Redis.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -216,7 +219,8 @@ impl Postgres {
         })
     }
 
-    /// The moment up to which every write may have reached Redis: now, or the oldest one that has not.
+    /// Returns the moment up to which no write to Redis is unfinished: now, or the time of the
+    /// oldest mark or note.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -227,7 +231,7 @@ impl Postgres {
     /// Records that the cache on `servers` is complete up to `until`.
     ///
     /// # Errors
-    /// When Postgres may not have taken it.
+    /// When the record may not be stored.
     pub async fn remember_complete_cache(
         &self,
         until: DatabaseTime,
@@ -245,7 +249,7 @@ impl Postgres {
         lease.finish(answer).map(drop)
     }
 
-    /// The clock of Postgres.
+    /// Returns the time of the Postgres clock.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -264,7 +268,7 @@ impl Postgres {
         Ok(DatabaseTime(time.timestamp_micros()))
     }
 
-    /// The ids of at most `limit` orders whose row was written at or after `since`.
+    /// Returns the ids of at most `limit` orders whose row was written at or after `since`.
     ///
     /// # Errors
     /// When Postgres does not answer.
@@ -284,7 +288,8 @@ impl Postgres {
     }
 }
 
-/// A time that passed; zero if it was noted after the transaction of the statement began.
+/// Converts elapsed seconds. Returns zero if the mark or note is newer than the transaction of the
+/// statement.
 fn seconds(passed: f64) -> Duration {
     Duration::try_from_secs_f64(passed).unwrap_or_default()
 }

@@ -1,14 +1,15 @@
-//! The schema: its migrations, and whether it is new enough for this version.
+//! The database schema: its migrations, and whether it is new enough for this version of the
+//! program.
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 use tokio::time::timeout_at;
 
 use super::{Postgres, StorageError};
 
-/// The migrations of this version, embedded.
+/// The embedded migrations of this version.
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
-/// The schema version that this version of the program needs at least.
+/// Returns the lowest schema version that this version of the program works with.
 pub fn required_version() -> i64 {
     MIGRATOR
         .iter()
@@ -17,19 +18,20 @@ pub fn required_version() -> i64 {
         .unwrap_or(0)
 }
 
-/// What migrations did.
+/// The result of migrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migrated {
-    /// Schema version before, 0 for an empty database.
+    /// The schema version before, 0 for an empty database.
     pub from: i64,
-    /// Schema version now.
+    /// The schema version now.
     pub to: i64,
 }
 
-/// Applies the migrations that are missing. A schema newer than this version is left alone.
+/// Applies the missing migrations. Leaves a schema that is newer than this version unchanged.
 ///
 /// # Errors
-/// When the database cannot be reached or a migration fails (each runs in a transaction of its own).
+/// When the database cannot be reached or a migration fails. Each migration runs in its own
+/// transaction.
 pub async fn migrate(url: &str) -> Result<Migrated, sqlx::Error> {
     let mut connection = connect(url).await?;
     let from = version_on(&mut connection).await?;
@@ -43,11 +45,11 @@ pub async fn migrate(url: &str) -> Result<Migrated, sqlx::Error> {
     Ok(Migrated { from, to })
 }
 
-/// Undoes the newest `steps` migrations that are applied.
+/// Reverts the newest `steps` applied migrations.
 ///
 /// # Errors
-/// When the database cannot be reached, is newer than this version (which then lacks the down files), or a down file
-/// fails.
+/// When the database cannot be reached, a down file fails, or the schema is newer than this
+/// version, which then lacks the down files.
 pub async fn migrate_down(url: &str, steps: usize) -> Result<Migrated, sqlx::Error> {
     let mut connection = connect(url).await?;
     let from = version_on(&mut connection).await?;
@@ -69,7 +71,7 @@ pub async fn migrate_down(url: &str, steps: usize) -> Result<Migrated, sqlx::Err
     Ok(Migrated { from, to })
 }
 
-/// A session whose statements may take as long as they need, whatever the database or the role sets for those of others.
+/// Opens a session without a statement timeout, even if the database or the role sets one.
 async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::query("SET statement_timeout = 0")
@@ -79,8 +81,8 @@ async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
 }
 
 async fn version_on(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    // The table is absent before the first migration; asked for in a statement of its own, for a statement that names a
-    // missing table fails as a whole.
+    // The table does not exist before the first migration. A separate statement checks this,
+    // because a statement that names a missing table fails as a whole.
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await?;
@@ -93,7 +95,8 @@ async fn version_on(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
 }
 
 impl Postgres {
-    /// The schema version of the database, 0 where no migration was applied yet. Compare with [`required_version`].
+    /// Returns the schema version of the database, 0 before the first migration. Compare it with
+    /// [`required_version`].
     ///
     /// # Errors
     /// When Postgres does not answer.

@@ -1,10 +1,11 @@
-//! Idle connections that may be dead, and the test that finds out.
+//! Idle connections that may be dead, and the test that detects them.
 //!
-//! A middlebox that forgets connections often forgets many at once, and may go on acknowledging what is sent on them. A pool
-//! would try such connections one by one, each for a whole deadline.
+//! A middlebox that forgets connections often forgets many at once, and may still acknowledge what
+//! is sent on them. A pool would try such connections one by one, each for a whole deadline.
 //!
-//! So a connection is tested before use when a call failed after the connection was last used, or when it was idle for
-//! long. A test is one round trip with a short limit, and no connection is tested twice for the same failure.
+//! So the pool tests a connection before use if a call failed after the connection was last used,
+//! or if it was idle for long. A test is one round trip with a short limit. No connection is tested
+//! twice for the same failure.
 
 use std::{
     sync::{
@@ -20,13 +21,15 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-/// An idle connection this old is tested. Firewalls and load balancers drop idle connections after some minutes.
+/// Idle time after which a connection is tested. Firewalls and load balancers drop idle connections
+/// after some minutes.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The limit of a test, as a share of a call's deadline: a call must have time to connect and to run after it.
+/// The deadline of a call divided by the limit of a test. After a test, the call must have time to
+/// connect and to run.
 const SHARE: u32 = 5;
 
-/// The last failure on any connection to one server; clones share it.
+/// The last failure on any connection to one server. Clones share it.
 #[derive(Clone)]
 pub(super) struct Silence {
     epoch: Instant,
@@ -36,7 +39,7 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// For calls that have `timeout` to run.
+    /// Creates the state for calls with the deadline `timeout`.
     pub(super) fn new(timeout: Duration) -> Self {
         Self {
             epoch: Instant::now(),
@@ -50,7 +53,8 @@ impl Silence {
         self.failed_at.fetch_max(self.now(), Ordering::Relaxed);
     }
 
-    /// Whether the pool may hand out `connection`, which was idle.
+    /// Returns whether the pool may hand out `connection`, which was idle. Tests it if it is
+    /// suspect.
     pub(super) async fn is_fit(
         &self,
         connection: &mut PgConnection,
@@ -66,8 +70,8 @@ impl Silence {
         fit
     }
 
-    /// Returns `connection` to its pool, which tests it by a round trip first. Without a limit a connection that died at this
-    /// moment would occupy its place in the pool for good.
+    /// Returns `connection` to its pool, which tests it with a round trip first. Without a limit, a
+    /// connection that dies at this moment would occupy its place in the pool forever.
     pub(super) fn release(&self, mut connection: PoolConnection<Driver>) {
         let (silence, returned) = (self.clone(), connection.return_to_pool());
         tokio::spawn(async move {
@@ -84,7 +88,7 @@ impl Silence {
     }
 
     fn now(&self) -> u64 {
-        // Never in practice: half a million years.
+        // Overflows only after half a million years.
         u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
@@ -121,7 +125,7 @@ mod tests {
         assert!(!silence.is_suspect(Duration::ZERO), "used afterwards");
     }
 
-    /// Passes everything on but such tests.
+    /// Forwards everything except the messages that test a connection.
     async fn pass_on(mut client: tcp::OwnedReadHalf, mut server: tcp::OwnedWriteHalf) {
         let mut buffer = [0; 4096];
         while let Ok(length @ 1..) = client.read(&mut buffer).await {
@@ -131,7 +135,8 @@ mod tests {
         }
     }
 
-    /// The URL of the server at `url`, on a way on which connections die when they return to their pool.
+    /// Returns a URL of the server at `url` behind a proxy. Through it, connections die when they
+    /// return to their pool.
     async fn forgetful(url: &str) -> String {
         let address = url.rsplit_once('@').unwrap().1.split('/').next().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

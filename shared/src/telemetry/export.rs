@@ -1,4 +1,4 @@
-//! The way of spans to their receiver: counts those that are lost, logs each outage once, and replaces a silent connection.
+//! Export of spans: counts lost spans, logs each outage once, and replaces a silent connection.
 
 use std::{
     env,
@@ -21,17 +21,19 @@ use tokio::runtime::Handle;
 use super::metrics::meter;
 use crate::runtime::health::Dependency;
 
-/// Spans that wait, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise; the SDK's own default.
+/// Default queue size in spans. It is the SDK's own default; `OTEL_BSP_MAX_QUEUE_SIZE` overrides
+/// it.
 const QUEUE: usize = 2048;
 
-/// Why a span was lost.
+/// Reasons why a span was lost.
 const QUEUE_FULL: &str = "queue_full";
 const EXPORT_FAILED: &str = "export_failed";
 
-/// A processor that sends spans in batches to `endpoint`, by OTLP over gRPC. Call it inside the tokio runtime.
+/// Creates a processor that sends spans in batches to `endpoint`, by OTLP over gRPC. Call it inside
+/// the tokio runtime.
 ///
 /// # Errors
-/// When `endpoint` is not a URL.
+/// If `endpoint` is not a URL.
 pub(super) fn processor(
     endpoint: &str,
 ) -> Result<impl SpanProcessor + 'static, ExporterBuildError> {
@@ -48,7 +50,8 @@ pub(super) fn processor(
     Ok(Bounded { batches, queue })
 }
 
-/// The bound of the queue, and the count of what was lost. The SDK has the same bound but does not report what it drops.
+/// The bound of the queue, and the counter of lost spans. The SDK has the same bound but does not
+/// report dropped spans.
 #[derive(Debug)]
 struct Queue {
     capacity: usize,
@@ -77,7 +80,7 @@ impl Queue {
         self.dropped.add(spans as u64, &reason);
     }
 
-    /// Whether one more span has room.
+    /// Reserves room for one span. Returns false and counts the span as lost if the queue is full.
     fn admits(&self) -> bool {
         let admitted = self.waiting.fetch_add(1, Ordering::Relaxed) < self.capacity;
         if !admitted {
@@ -126,7 +129,8 @@ struct Exporter {
     endpoint: String,
     runtime: Handle,
     resource: Option<Resource>,
-    /// Replaced after a failure: a connection whose packets are still acknowledged would otherwise be kept for good.
+    /// Replaced after a failure. Otherwise the exporter would keep a connection whose packets are
+    /// acknowledged but never answered.
     otlp: Mutex<Arc<Otlp>>,
     queue: Arc<Queue>,
     collector: Dependency,
@@ -150,7 +154,7 @@ impl Exporter {
     }
 
     fn reconnect(&self) {
-        // The SDK exports on a thread of its own, and the connection needs the runtime.
+        // The SDK exports on its own thread, and the connection needs the tokio runtime.
         let _runtime = self.runtime.enter();
         if let Ok(mut otlp) = connect(&self.endpoint) {
             if let Some(resource) = &self.resource {
@@ -161,7 +165,7 @@ impl Exporter {
     }
 }
 
-/// Connects when it is first used.
+/// Creates an exporter that connects at its first use.
 fn connect(endpoint: &str) -> Result<Otlp, ExporterBuildError> {
     Otlp::builder().with_tonic().with_endpoint(endpoint).build()
 }

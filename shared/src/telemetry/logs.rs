@@ -1,4 +1,4 @@
-//! Log lines on standard error: one JSON object a line, or text for people.
+//! Log lines on standard error: one JSON object per line, or text for people.
 
 use std::io::{self, IsTerminal};
 
@@ -6,8 +6,11 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::config::{ConfigError, LogFormat};
 
-/// Libraries repeat what our own messages say, and librdkafka reports each broker that is down once a second: where `RUST_LOG`
-/// asks for more than warnings of everything, they only warn, unless it names them.
+/// Directives that limit libraries to warnings if `RUST_LOG` asks for more than warnings of
+/// everything. A directive of `RUST_LOG` that names a library overrides this.
+///
+/// Libraries repeat our own messages, and librdkafka reports each broker that is down once a
+/// second.
 const LIBRARIES: &str = "sqlx=warn,librdkafka=warn,rdkafka=warn,opentelemetry=warn,poem=warn";
 
 pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
@@ -20,7 +23,7 @@ pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
-    // A second call (tests share one process) keeps the first subscriber.
+    // Tests share one process: a second call keeps the first subscriber.
     let _already_set = match format {
         LogFormat::Json => lines
             .json()
@@ -41,7 +44,7 @@ fn filter(directives: &str) -> Result<EnvFilter, ConfigError> {
         let level: Result<LevelFilter, _> = directive.parse();
         level.is_ok_and(|level| level > LevelFilter::WARN)
     };
-    // Of two directives for one target the later counts.
+    // If two directives have the same target, the last one wins.
     let filter = match directives.split(',').any(asks_for_more) {
         true => EnvFilter::try_new(format!("{LIBRARIES},{directives}")),
         false => EnvFilter::try_new(directives),

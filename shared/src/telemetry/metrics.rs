@@ -1,7 +1,7 @@
 //! Metrics: OpenTelemetry instruments behind a Prometheus registry.
 //!
-//! Instruments carry their full Prometheus name, unit and `_total` included, so that a name found on a dashboard is found
-//! in the code.
+//! Each instrument has its full Prometheus name, including unit and `_total`. A name on a dashboard
+//! can therefore be found in the code.
 
 use opentelemetry::{KeyValue, global, metrics::Meter};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -13,7 +13,7 @@ pub const LATENCY_SECONDS: [f64; 16] = [
     5.0, 10.0,
 ];
 
-/// The meter of all instruments of ours.
+/// Returns the meter of all our instruments.
 pub fn meter() -> Meter {
     global::meter("order-service")
 }
@@ -39,10 +39,10 @@ pub(super) fn init(version: &'static str) -> Result<Registry, Box<dyn std::error
     Ok(registry)
 }
 
-/// All metrics of the registry in Prometheus' text format.
+/// Renders all metrics of the registry in the Prometheus text format.
 ///
 /// # Errors
-/// When a collector hands out something that the format cannot hold.
+/// If a collector returns a value that the format cannot hold.
 pub fn render(registry: &Registry) -> prometheus::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(64 * 1024);
     TextEncoder::new().encode(&registry.gather(), &mut text)?;

@@ -9,19 +9,19 @@ pub use prometheus::Registry;
 
 use crate::config::{self, ConfigError};
 
-/// What a process keeps for as long as it wants to be observed.
+/// The telemetry of a process. Keep it until the process ends.
 pub struct Telemetry {
     registry: Registry,
     traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
 impl Telemetry {
-    /// The registry behind `/metrics`.
+    /// Returns the registry behind `/metrics`.
     pub fn registry(&self) -> Registry {
         self.registry.clone()
     }
 
-    /// Sends the spans that are still buffered, waiting at most two seconds.
+    /// Sends the buffered spans. Waits at most two seconds.
     pub fn flush(&self) {
         let Some(provider) = &self.traces else { return };
         if let Err(error) = provider.shutdown_with_timeout(std::time::Duration::from_secs(2)) {
@@ -30,7 +30,7 @@ impl Telemetry {
     }
 }
 
-/// A list as one field of a log line, in ascending order, such as `0,1,5`.
+/// Formats a list as one log field, in ascending order, such as `0,1,5`.
 pub fn listed<T: Copy + Ord + ToString>(values: &[T]) -> String {
     let mut values = values.to_vec();
     values.sort_unstable();
@@ -38,11 +38,11 @@ pub fn listed<T: Copy + Ord + ToString>(values: &[T]) -> String {
     values.join(",")
 }
 
-/// Sets up logs (`LOG_FORMAT`, `RUST_LOG`), metrics, and traces where `OTEL_EXPORTER_OTLP_ENDPOINT` is set. Call it inside
-/// the tokio runtime, once per process.
+/// Sets up logs (`LOG_FORMAT`, `RUST_LOG`), metrics, and traces if `OTEL_EXPORTER_OTLP_ENDPOINT` is
+/// set. Call it inside the tokio runtime, once per process.
 ///
 /// # Errors
-/// Names the variable that cannot be read.
+/// If a variable is invalid. The error names the variable.
 pub fn init(process: &'static str, version: &'static str) -> Result<Telemetry, ConfigError> {
     logs::init(config::load::<config::Log>("LOG_")?.format)?;
     let registry = metrics::init(version)

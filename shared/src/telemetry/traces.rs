@@ -1,5 +1,7 @@
-//! Traces: W3C trace context in, OTLP out. Spans are made by hand where they are wanted, for a tracing layer on every call
-//! costs a quarter of a look-up's CPU even when nothing is sampled.
+//! Traces: reads W3C trace context, sends OTLP.
+//!
+//! Spans are created by hand where they are useful. A tracing layer on every call costs a quarter
+//! of a lookup's CPU, even when nothing is sampled.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,13 +16,16 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use super::export;
 use crate::config::{ConfigError, Otel};
 
-/// Header (HTTP and Kafka) that carries the trace context.
+/// HTTP and Kafka header that carries the trace context.
 pub const TRACEPARENT: &str = "traceparent";
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
 
-/// The SDK itself reads the other variables of OpenTelemetry: `OTEL_TRACES_SAMPLER` (by default a root is always sampled and
-/// a child follows its parent), `OTEL_BSP_*`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS` and the like.
+/// Sets up the export of spans. Returns `None` if no endpoint is set.
+///
+/// The SDK itself reads the other OpenTelemetry variables: `OTEL_BSP_*`,
+/// `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER` and so on. By
+/// default a root span is always sampled, and a child follows its parent.
 pub(super) fn init(
     process: &'static str,
     version: &'static str,
@@ -35,7 +40,7 @@ pub(super) fn init(
     };
     let malformed =
         |problem: String| ConfigError::malformed("OTEL_EXPORTER_OTLP_ENDPOINT", problem);
-    // The exporter takes an address without a scheme for https, and complains in words that only a programmer understands.
+    // The exporter reads an address without a scheme as https and fails with an unclear message.
     if !endpoint.starts_with("http://") {
         return Err(malformed(
             "a URL such as http://localhost:4317 is expected; what is to go further by TLS goes through a collector".to_owned(),
@@ -62,17 +67,18 @@ pub(super) fn init(
     Ok(Some(provider))
 }
 
-/// Whether spans go anywhere; where not, none should be made.
+/// Whether spans are exported. If not, create no spans.
 pub fn enabled() -> bool {
     ENABLED.load(Ordering::Relaxed)
 }
 
-/// The tracer of all spans of ours.
+/// Returns the tracer of all our spans.
 pub fn tracer() -> BoxedTracer {
     global::tracer("order-service")
 }
 
-/// The context that a `traceparent` value names, if it is well formed and its trace is sampled.
+/// Returns the context that a `traceparent` value names, if it is well formed and its trace is
+/// sampled.
 pub fn sampled_parent(traceparent: &str) -> Option<Context> {
     struct One<'a>(&'a str);
     impl Extractor for One<'_> {
@@ -89,7 +95,7 @@ pub fn sampled_parent(traceparent: &str) -> Option<Context> {
     sampled.then_some(context)
 }
 
-/// The `traceparent` value that names the span of `context`, if it has one.
+/// Returns the `traceparent` value of the span of `context`, if it has one.
 pub fn traceparent(context: &Context) -> Option<String> {
     struct One(Option<String>);
     impl Injector for One {

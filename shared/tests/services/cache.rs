@@ -65,7 +65,7 @@ async fn only_a_newer_version_is_written() {
     let (first, second) = (revision(&order("u", 1), 5), revision(&order("u", 2), 6));
     assert_eq!(write(&cache, &second).await, WriteOutcome::Written);
     assert_eq!(write(&cache, &first).await, WriteOutcome::KeptNewer);
-    // An equal version leaves the entry as it is, its time to live included.
+    // An equal version leaves the entry and its time to live unchanged.
     let mut connection = redis.connect().await;
     let _: bool = connection.pexpire("order:u", 1_000_000).await.unwrap();
     assert_eq!(write(&cache, &second).await, WriteOutcome::Unchanged);
@@ -239,7 +239,7 @@ async fn a_subscription_ends_when_redis_dies_or_falls_silent() {
         .unwrap();
     assert_eq!(receivers, 1);
     assert_eq!(subscription.next().await.unwrap(), []);
-    // A Redis that answers nobody for a while, as a frozen one does.
+    // A Redis that does not answer for a while, like a frozen process.
     let sleeping = tokio::spawn(async move {
         let _: Result<(), _> = redis::cmd("DEBUG")
             .arg("SLEEP")
@@ -306,7 +306,7 @@ async fn refused_writes_are_reported_one_by_one() {
             "{result:?}"
         );
     }
-    // It refuses, but it is there: reading goes on.
+    // Redis rejects writes but still answers reads.
     assert_eq!(cache.get(&uid("a")).await.unwrap(), None);
 }
 
@@ -366,7 +366,7 @@ async fn a_cluster_is_written_announced_and_cleared_like_a_single_server() {
             .iter()
             .all(|result| matches!(result, Ok(WriteOutcome::Written)))
     );
-    // What was announced before may still be on its way between the nodes.
+    // Announcements of the earlier versions may still be on their way between the nodes.
     let mut announced = 0;
     while announced < newer.len() {
         let changes = subscription.next().await.unwrap();
@@ -445,7 +445,7 @@ async fn whoever_goes_away_leaves_nobody_behind() {
     let redis = TestRedis::start();
     let cache = Cache::shared(&redis.config()).unwrap();
     let (gone, left) = (uid("gone"), uid("left"));
-    // The first to ask is the one who sees to it that all go.
+    // The first caller sends the commands of all callers.
     let mut first = Box::pin(cache.get(&gone));
     assert!(poll!(first.as_mut()).is_pending());
     let mut second = Box::pin(cache.get(&left));
@@ -454,7 +454,7 @@ async fn whoever_goes_away_leaves_nobody_behind() {
     assert_eq!(second.await.unwrap(), None);
 }
 
-/// The connections that are open at a Redis, by the numbers that it gives them.
+/// Returns the ids of the open connections of a Redis.
 async fn clients(redis: &TestRedis) -> HashSet<String> {
     let list: String = redis::cmd("CLIENT")
         .arg("LIST")

@@ -1,4 +1,4 @@
-//! A Redis whose name moves to another server, and one that rejects what a write needs.
+//! A Redis whose address moves to another server, and a Redis that rejects commands of a write.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use shared::{
 
 use super::{order, revision, uid};
 
-/// The old server becomes a replica of the new one and keeps its connections, as after most failovers.
+/// The old server becomes a replica of the new one and keeps its connections, as in most failovers.
 #[tokio::test]
 async fn a_rejection_by_a_replica_closes_the_connection() {
     let (old, new) = (TestRedis::start(), TestRedis::start());
@@ -42,7 +42,7 @@ async fn a_rejection_by_a_replica_closes_the_connection() {
     }
 }
 
-/// A replica that has lost its master, and was told not to answer from what it holds.
+/// A replica that has lost its master and is configured to reject reads of stale data.
 #[tokio::test]
 async fn a_rejected_read_closes_the_connection_too() {
     let (mut master, old, new) = (TestRedis::start(), TestRedis::start(), TestRedis::start());
@@ -147,7 +147,7 @@ async fn a_probe_names_the_right_that_a_write_lacks() {
     assert_eq!(left, Vec::<String>::new());
 }
 
-/// The rights that docs/operations.md lists.
+/// The ACL rules that `docs/operations.md` lists.
 #[tokio::test]
 async fn the_documented_rights_are_enough() {
     let redis = TestRedis::start();

@@ -1,4 +1,4 @@
-//! Storage and cache against a real Postgres and a real Redis.
+//! Tests of storage and cache against a real Postgres and a real Redis.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use shared::{
     storage::Change,
 };
 
-/// A valid order with the uid `uid`; `seed` makes the rest.
+/// Returns a valid order with the uid `uid`. `seed` generates the other fields.
 fn order(uid: &str, seed: u64) -> Order {
     let mut order = Generator::new(seed, 1..=4).next().unwrap();
     order.order_uid = uid.into();

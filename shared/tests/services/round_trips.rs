@@ -1,8 +1,12 @@
-//! What a batch asks of Postgres, counted on the wire: work is the same on every machine, time is not.
+//! The work of a batch in Postgres, counted on the wire. Unlike time, work is the same on every
+//! machine.
 //!
-//! A statement is a `Query` or an `Execute`. A round trip is a message that the client waits after: `Query`, the `Sync` behind
-//! an `Execute`, and `CopyDone`; so a `COPY` is one statement and two round trips. A `Sync` alone is how the pool tests a
-//! connection that was given back to it; whoever gave it back has his answer by then, so it is counted apart.
+//! A statement is a `Query` or an `Execute`. A round trip is a message after which the client
+//! waits: `Query`, the `Sync` after an `Execute`, and `CopyDone`. So a `COPY` is one statement and
+//! two round trips.
+//!
+//! The pool sends a `Sync` alone to test a returned connection. The caller has its answer by then,
+//! so these are counted separately.
 
 use std::{
     io,
@@ -31,22 +35,22 @@ use super::{change, erasure, order, uid};
 
 /// `BEGIN` and `COMMIT`, which every batch needs.
 const TRANSACTION: Work = work(2, 2);
-/// Which of the uids are known, asked for by batches that are worth a `COPY`.
+/// The lookup of known uids, for batches that are large enough for a `COPY`.
 const LOOKUP: Work = work(1, 1);
-/// Of the four tables.
+/// The `COPY` of the four tables.
 const COPY: Work = work(4, 8);
-/// Of the first table alone: `BEGIN`, a `COPY` that a key refuses, `ROLLBACK`.
+/// A failed attempt: `BEGIN`, a `COPY` of the first table that a unique key rejects, `ROLLBACK`.
 const FAILED_COPY: Work = work(3, 4);
 /// The statement that compares versions.
 const UPSERT_ORDERS: Work = work(1, 1);
-/// The children of orders that were replaced go, and Redis is noted to have them.
+/// Deletes the children of replaced orders and notes the write for Redis.
 const REPLACE: Work = work(1, 1);
-/// Those of orders that were upserted.
+/// Inserts the children of upserted orders.
 const INSERT_CHILDREN: Work = work(3, 3);
-/// A thousand ids, asked for when those of the last block do not reach.
+/// Reserves a block of 1000 ids when the last block is too small.
 const ID_BLOCK: Work = work(1, 1);
 
-/// Of a batch with new orders, updates and stale records.
+/// A batch with new orders, updates and stale records.
 const MIXED: [Work; 6] = [
     LOOKUP,
     TRANSACTION,
@@ -86,7 +90,7 @@ struct Counters {
 }
 
 impl Counters {
-    /// Counts a message of the client by its type and that of the one before:
+    /// Counts a message of the client by its type and the type of the previous message:
     /// <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
     fn count(&self, kind: u8, previous: u8) {
         let counters: &[&AtomicUsize] = match (kind, previous) {
@@ -109,7 +113,7 @@ impl Counters {
     }
 }
 
-/// Passes everything on between its clients and a Postgres, message by message, and counts.
+/// Forwards all messages between its clients and Postgres, and counts them.
 struct CountingProxy {
     url: String,
     counters: Arc<Counters>,
@@ -140,7 +144,7 @@ impl CountingProxy {
     }
 }
 
-/// What the client sends; the first message has no type.
+/// Forwards and counts the messages of the client. The first message has no type.
 async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -165,7 +169,7 @@ async fn pass_on_body(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> io::
     to.write_all(&body).await
 }
 
-/// A Postgres whose statements are prepared, and who counts what it is asked.
+/// A Postgres with prepared statements and counters of its work.
 struct Counted {
     postgres: Postgres,
     counters: Arc<Counters>,
@@ -176,7 +180,7 @@ impl Counted {
     async fn new() -> Self {
         let database = TestDatabase::migrated().await;
         let proxy = CountingProxy::to(&database.url).await;
-        // One connection, for each prepares its statements anew.
+        // One connection only, because each connection prepares its statements again.
         let config = Database {
             max_connections: 1,
             ..Database::default()
@@ -186,7 +190,8 @@ impl Counted {
             counters: proxy.counters,
             _database: database,
         };
-        // Copied, then replaced: 250 ids of the first block are left.
+        // The first batch is copied, and the second one replaces half of it. 250 ids of the first
+        // block are left.
         counted.apply(orders("warm", 0..500, 1)).await;
         counted.apply(orders("warm", 0..250, 2)).await;
         let uid = uid("warm-0");
@@ -196,7 +201,7 @@ impl Counted {
         counted
     }
 
-    /// How many of the changes won, and what that took.
+    /// Returns how many changes won, and the work of the batch.
     async fn apply(&self, changes: Vec<Change>) -> (usize, Work) {
         let (set, _) = ChangeSet::new(changes);
         let applied = self.postgres.apply(&set).await.unwrap();
@@ -205,7 +210,7 @@ impl Counted {
     }
 }
 
-/// Orders of these numbers, all of one version.
+/// Returns orders with these numbers, all with one version.
 fn orders(name: &str, numbers: Range<u64>, offset: i64) -> Vec<Change> {
     numbers
         .map(|number| change(&order(&format!("{name}-{number}"), number), offset))
@@ -224,7 +229,8 @@ async fn new_orders_are_looked_up_and_copied_and_nothing_else() {
     assert_eq!(new, work(7, 11));
 }
 
-/// Sixteen batches of new orders alone are trusted; one known order brings the question back.
+/// After sixteen batches of new orders only, the worker skips the lookup. One known order restores
+/// it.
 #[tokio::test]
 async fn after_many_new_batches_nothing_is_looked_up_until_an_order_is_known() {
     let counted = Counted::new().await;
@@ -249,7 +255,7 @@ async fn after_many_new_batches_nothing_is_looked_up_until_an_order_is_known() {
     assert_eq!((won, asks(work)), (50, true));
 }
 
-/// Whether a batch of new orders was looked up; ids may have been asked for or not.
+/// Whether a batch of new orders was looked up, with or without a new block of ids.
 fn asks(work: Work) -> bool {
     let new = sum(&[LOOKUP, TRANSACTION, COPY]);
     work == new || work == sum(&[ID_BLOCK, new])
@@ -297,7 +303,7 @@ async fn stale_records_cost_one_comparison() {
     let refuse = sum(&[LOOKUP, TRANSACTION, UPSERT_ORDERS]);
     assert_eq!(counted.apply(orders("warm", 0..250, 1)).await, (0, refuse));
     assert_eq!(refuse, work(4, 4));
-    // The worker then reads what Postgres holds, for Redis.
+    // The worker then reads what Postgres holds, to update Redis.
     let uids: Vec<OrderUid> = (0..250)
         .map(|number| uid(&format!("warm-{number}")))
         .collect();
@@ -324,7 +330,7 @@ async fn a_cold_read_is_one_round_trip() {
         assert!(counted.postgres.read(&uid).await.unwrap().is_some());
         assert_eq!(counted.counters.take(), work(1, 1));
     }
-    // The four calls that warmed up, and these.
+    // The four calls of the warm-up, and these twenty.
     eventually("the pool's tests", async || {
         (counted.counters.tests_of_the_pool.load(SeqCst) == 24).then_some(())
     })

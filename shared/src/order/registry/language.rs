@@ -1,8 +1,9 @@
 //! Validity of a language tag: RFC 5646, section 2.2.9.
 //!
-//! A valid tag is well-formed, and its language, extended language, script, region and variants are registered. The extended
-//! language follows its prefix. No variant and no extension occurs twice. Extensions and private use subtags only need to be
-//! well-formed, because the registry does not contain them.
+//! A valid tag is well-formed, and its language, extended language, script, region and variants are
+//! registered. The extended language follows its prefix. No variant and no extension occurs twice.
+//! Extensions and private use subtags only need to be well-formed, because the registry does not
+//! contain them.
 
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
@@ -10,7 +11,7 @@ use std::sync::LazyLock;
 
 use super::{Code, Codes, SUBTAGS_FILE, section};
 
-/// The registry, in lower case: a tag means the same in any case.
+/// The registry in lower case. Tags are case-insensitive.
 struct Subtags {
     languages: Codes,
     /// Extended languages, each with its prefix: the only language that it may follow.
@@ -18,7 +19,7 @@ struct Subtags {
     scripts: Codes,
     regions: Codes,
     variants: Codes,
-    /// Whole tags that predate the registry; most do not follow the grammar.
+    /// Whole tags that predate the registry. Most do not follow the grammar.
     grandfathered: Vec<&'static str>,
 }
 
@@ -43,7 +44,8 @@ static SUBTAGS: LazyLock<Subtags> = LazyLock::new(|| {
 
 /// Whether `tag` is a valid language tag.
 pub(in crate::order) fn is_language_tag(tag: &str) -> bool {
-    // Most orders have one of these. The registry holds them too, but a lookup takes ten times as long.
+    // Most orders have one of these. The registry contains them too, but that lookup takes ten
+    // times as long.
     if matches!(tag, "de" | "en" | "es" | "fr" | "ru" | "tr" | "zh") {
         return true;
     }
@@ -78,7 +80,7 @@ impl Subtags {
             }
             variants.push(variant);
         }
-        // What is left must be extensions: a subtag that is not registered, or in the wrong place, does not begin one.
+        // The rest must be extensions. An unregistered or misplaced subtag does not begin one.
         are_extensions(&mut subtags)
     }
 
@@ -88,7 +90,8 @@ impl Subtags {
     }
 }
 
-/// Whether `subtags` are any number of extensions, each a singleton and its subtags, and then optional private use.
+/// Whether `subtags` are zero or more extensions (each a singleton and its subtags), followed by
+/// optional private use.
 fn are_extensions<'a>(subtags: &mut Peekable<impl Iterator<Item = &'a str>>) -> bool {
     let mut singletons = Vec::new();
     while let Some(subtag) = subtags.peek() {
@@ -108,13 +111,13 @@ fn are_extensions<'a>(subtags: &mut Peekable<impl Iterator<Item = &'a str>>) -> 
     true
 }
 
-/// Whether `subtags` are `x` and at least one more, each of 1 to 8 letters and digits.
+/// Whether `subtags` are `x` and at least one more subtag, each of 1 to 8 letters and digits.
 fn is_private_use<'a>(subtags: &mut Peekable<impl Iterator<Item = &'a str>>) -> bool {
     let begins = subtags.next_if(|subtag| subtag.eq_ignore_ascii_case("x"));
     begins.is_some() && skip(subtags, 1..=8) && subtags.peek().is_none()
 }
 
-/// Skips subtags of such a length; false if there is none.
+/// Skips subtags of this length. Returns false if there is none.
 fn skip<'a>(
     subtags: &mut Peekable<impl Iterator<Item = &'a str>>,
     length: RangeInclusive<usize>,

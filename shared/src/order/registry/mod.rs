@@ -1,7 +1,7 @@
-//! The registries of codes: ISO 4217 for currencies, IANA's subtags for BCP 47 language tags.
+//! Registries of codes: ISO 4217 for currencies, IANA's subtags for BCP 47 language tags.
 //!
-//! Both are data files with a date, which `scripts/update-registries` writes. A code stays valid after its withdrawal:
-//! historic currencies and deprecated subtags are in the files.
+//! Both are data files with a date. `scripts/update-registries` writes them. A code stays valid
+//! after its withdrawal: the files contain historic currencies and deprecated subtags.
 //!
 //! | file | content |
 //! |---|---|
@@ -28,7 +28,8 @@ pub(super) fn is_currency(text: &str) -> bool {
     CURRENCIES.contains(Code::exact(text))
 }
 
-/// The lines of a section of a data file: those between its header, such as `[script]`, and the next one.
+/// Returns the lines of one section of a data file: those between its header, such as `[script]`,
+/// and the next header.
 pub(super) fn section(file: &'static str, name: &str) -> impl Iterator<Item = &'static str> {
     let header = format!("[{name}]");
     file.lines()
@@ -38,17 +39,18 @@ pub(super) fn section(file: &'static str, name: &str) -> impl Iterator<Item = &'
         .filter(|line| !line.is_empty())
 }
 
-/// A code of 1 to 8 ASCII letters and digits as a number, which compares faster than text.
+/// A code of 1 to 8 ASCII letters and digits, stored as a number because that compares faster than
+/// text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Code(u64);
 
 impl Code {
-    /// The code `text`, if it is one.
+    /// Converts `text`. Returns `None` if it is not a code.
     fn exact(text: &str) -> Option<Self> {
         Self::of(text.bytes())
     }
 
-    /// The code `text` in lower case, if it is one.
+    /// Converts `text` in lower case. Returns `None` if it is not a code.
     fn lower(text: &str) -> Option<Self> {
         Self::of(text.bytes().map(|byte| byte.to_ascii_lowercase()))
     }

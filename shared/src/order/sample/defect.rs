@@ -1,23 +1,24 @@
-//! One way each to spoil an order.
+//! Defects: each breaks an order in one way.
 
 use serde_json::{Value, json};
 
 use crate::order::{Order, Reason};
 
-/// Makes of one table: the enum, the list of its variants, and what each of them is.
+/// Generates from one table: the enum, the list of its variants, and the reason and change of each.
 macro_rules! defects {
     ($($(#[doc = $doc:literal])+ $defect:ident: $reason:ident, $change:expr;)+) => {
-        /// A way to spoil an order. What comes out is always one JSON text, so it can stand in a file of orders.
+        /// A defect of an order. The result is always one JSON text, so it fits into a file of
+        /// orders.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Defect {
             $($(#[doc = $doc])+ $defect,)+
         }
 
         impl Defect {
-            /// Every defect.
+            /// All defects.
             pub const ALL: &[Self] = &[$(Self::$defect,)+];
 
-            /// The reason for which the worker refuses an order with this defect.
+            /// Returns the reason for which the worker rejects an order with this defect.
             pub const fn reason(self) -> Reason {
                 match self {
                     $(Self::$defect => Reason::$reason,)+
@@ -38,9 +39,9 @@ defects! {
     UidEmpty: InvalidOrder, |order| order["order_uid"] = json!("");
     /// The uid has 65 characters.
     UidTooLong: InvalidOrder, |order| order["order_uid"] = json!("a".repeat(65));
-    /// The uid has a character that none may have.
+    /// The uid has a character that is not allowed.
     UidSlash: InvalidOrder, |order| order["order_uid"] = json!("a/b");
-    /// The track number has a blank.
+    /// The track number contains a blank.
     TrackNumber: InvalidOrder, |order| order["track_number"] = json!("TRACK 1");
     /// The entry is blank.
     EntryBlank: InvalidOrder, |order| order["entry"] = json!(" ");
@@ -48,9 +49,9 @@ defects! {
     CustomerEmpty: InvalidOrder, |order| order["customer_id"] = json!("");
     /// The signature has 257 characters.
     SignatureTooLong: InvalidOrder, |order| order["internal_signature"] = json!("s".repeat(257));
-    /// The recipient's name holds U+0000.
+    /// The recipient's name contains U+0000.
     NameNul: InvalidOrder, |order| order["delivery"]["name"] = json!("Te\0st");
-    /// The city holds a line break.
+    /// The city contains a line break.
     CityControl: InvalidOrder, |order| order["delivery"]["city"] = json!("Kiryat\nMozkin");
     /// The region has 257 characters.
     RegionTooLong: InvalidOrder, |order| order["delivery"]["region"] = json!("r".repeat(257));
@@ -66,7 +67,7 @@ defects! {
     Email: InvalidOrder, |order| order["delivery"]["email"] = json!("not-an-email");
     /// The transaction is empty.
     TransactionEmpty: InvalidOrder, |order| order["payment"]["transaction"] = json!("");
-    /// No such currency.
+    /// The currency does not exist.
     CurrencyUnknown: InvalidOrder, |order| order["payment"]["currency"] = json!("NOT");
     /// The currency is not in capitals.
     CurrencyLowercase: InvalidOrder, |order| order["payment"]["currency"] = json!("usd");
@@ -76,15 +77,15 @@ defects! {
     DeliveryCostNegative: InvalidOrder, |order| order["payment"]["delivery_cost"] = json!(-1);
     /// The customs duty is negative.
     CustomFeeNegative: InvalidOrder, |order| order["payment"]["custom_fee"] = json!(-1);
-    /// The goods cost nothing.
+    /// The total of the goods is 0.
     GoodsTotalZero: InvalidOrder, |order| order["payment"]["goods_total"] = json!(0);
     /// The time of the payment is 0.
     PaymentTimeZero: InvalidOrder, |order| order["payment"]["payment_dt"] = json!(0);
-    /// There is no line.
+    /// The order has no lines.
     NoItems: InvalidOrder, |order| order["items"] = json!([]);
-    /// There are 1001 lines.
+    /// The order has 1001 lines.
     TooManyItems: InvalidOrder, |order| order["items"] = Value::Array(vec![order["items"][0].clone(); 1001]);
-    /// The size of the article has no identifier.
+    /// The identifier of the article's size is 0.
     ChrtIdZero: InvalidOrder, |order| order["items"][0]["chrt_id"] = json!(0);
     /// The article's identifier is negative.
     NmIdNegative: InvalidOrder, |order| order["items"][0]["nm_id"] = json!(-1);
@@ -92,13 +93,13 @@ defects! {
     PriceNegative: InvalidOrder, |order| order["items"][0]["price"] = json!(-1);
     /// The price after the discount is negative.
     TotalPriceNegative: InvalidOrder, |order| order["items"][0]["total_price"] = json!(-1);
-    /// The discount is more than everything.
+    /// The discount is more than 100 %.
     SaleTooHigh: InvalidOrder, |order| order["items"][0]["sale"] = json!(101);
     /// The discount is negative.
     SaleNegative: InvalidOrder, |order| order["items"][0]["sale"] = json!(-1);
     /// The brand is blank.
     BrandBlank: InvalidOrder, |order| order["items"][0]["brand"] = json!("\u{3000}");
-    /// The locale is no language tag.
+    /// The locale is not a language tag.
     LocaleMalformed: InvalidOrder, |order| order["locale"] = json!("xx_123");
     /// The locale is written with an underscore.
     LocaleUnderscore: InvalidOrder, |order| order["locale"] = json!("en_US");
@@ -123,27 +124,27 @@ defects! {
     };
     /// A field is null.
     FieldNull: MalformedJson, |order| order["locale"] = Value::Null;
-    /// A number stands as a string.
+    /// A number is written as a string.
     NumberAsText: MalformedJson, |order| order["payment"]["amount"] = json!("1817");
-    /// A string stands as a number.
+    /// A string is written as a number.
     TextAsNumber: MalformedJson, |order| order["shardkey"] = json!(9);
     /// An amount has a fraction.
     AmountFraction: MalformedJson, |order| order["payment"]["amount"] = json!(18.5);
     /// A 32-bit number needs 33 bits.
     SmIdTooLarge: MalformedJson, |order| order["sm_id"] = json!(1_i64 << 31);
-    /// An array stands where an object belongs.
+    /// An array is in the place of an object.
     PaymentAsArray: MalformedJson, |order| order["payment"] = json!([1, 2, 3]);
 }
 
 impl Defect {
-    /// The JSON of `order` with this defect.
+    /// Returns the JSON of `order` with this defect.
     pub fn apply(self, order: &Order) -> Vec<u8> {
         let mut document = serde_json::to_value(order).unwrap_or_default();
         self.change()(&mut document);
         document.to_string().into_bytes()
     }
 
-    /// The defects that break a rule of a well-formed order.
+    /// Returns the defects that break a rule of a well-formed order.
     pub fn of_rules() -> impl Iterator<Item = Self> {
         Self::ALL
             .iter()

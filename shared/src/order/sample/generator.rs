@@ -1,4 +1,4 @@
-//! Valid orders, varied and plausible.
+//! Generates valid orders that are varied and plausible.
 
 use std::ops::RangeInclusive;
 
@@ -10,11 +10,13 @@ use uuid::Builder;
 
 use crate::order::{Delivery, Item, Order, Payment};
 
-/// 2025-01-01T00:00:00Z in microseconds since 1970: orders are placed in the year that follows.
+/// 2025-01-01T00:00:00Z in microseconds since 1970. The generated orders have dates in the year
+/// that follows.
 const EPOCH_US: i64 = 1_735_689_600_000_000;
 const YEAR_US: i64 = 365 * 24 * 60 * 60 * 1_000_000;
 
-/// Makes valid orders without end. The same seed makes the same orders; different seeds make different uids.
+/// An endless generator of valid orders. The same seed generates the same orders. Different seeds
+/// generate different uids.
 #[derive(Clone, Debug)]
 pub struct Generator {
     rng: StdRng,
@@ -22,10 +24,10 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// A generator of orders that have `items` lines each.
+    /// Creates a generator of orders with `items` lines each.
     ///
     /// # Panics
-    /// When `items` is empty or not within the 1 to 1000 lines that an order can have.
+    /// If `items` is empty or not within 1 to 1000, the number of lines that an order can have.
     pub fn new(seed: u64, items: RangeInclusive<usize>) -> Self {
         assert!(
             1 <= *items.start() && items.start() <= items.end() && *items.end() <= 1000,
@@ -118,7 +120,7 @@ impl Generator {
         }
     }
 
-    /// A random (version 4) UUID, with dashes or without.
+    /// Returns a random (version 4) UUID, with or without dashes.
     fn uuid(&mut self) -> SmolStr {
         let uuid = Builder::from_random_bytes(self.rng.random()).into_uuid();
         if self.rng.random() {
@@ -128,14 +130,14 @@ impl Generator {
         }
     }
 
-    /// A point in time with whole seconds, milliseconds or microseconds.
+    /// Returns a point in time in whole seconds, milliseconds or microseconds.
     fn date(&mut self) -> DateTime<Utc> {
         let us = EPOCH_US + self.rng.random_range(0..YEAR_US);
         let unit = self.pick(&[1_000_000, 1000, 1]);
         DateTime::from_timestamp_micros(us - us % unit).unwrap_or_default()
     }
 
-    /// A text that one order in four has, and the others leave empty.
+    /// Returns the text for one order in four, and an empty text for the others.
     fn sometimes(&mut self, text: impl FnOnce(&mut Self) -> SmolStr) -> SmolStr {
         if self.rng.random_bool(0.25) {
             text(self)
@@ -157,7 +159,8 @@ impl Iterator for Generator {
     }
 }
 
-/// Where orders go. Codes are prefixes: of a phone number that 7 digits follow, of a postal code that 3 follow.
+/// Where orders go. Codes are prefixes: 7 digits follow the phone code, and 3 follow the postal
+/// code.
 #[derive(Clone, Copy)]
 struct Place {
     city: &'static str,
@@ -256,7 +259,7 @@ const PLACES: &[Place] = &[
     ]),
 ];
 
-/// Names, and how they write themselves in e-mail addresses.
+/// Names, and the user part of their e-mail addresses.
 const PEOPLE: &[(&str, &str)] = &[
     ("Test Testov", "test"),
     ("Анна Петрова", "anna.petrova"),

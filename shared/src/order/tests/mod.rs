@@ -11,26 +11,27 @@ use serde_json::Value;
 use super::sample::MODEL_JSON;
 use super::{Decoded, ForeignFields, Reason, Refusal, decode};
 
-/// The model as a value that a test can spoil.
+/// Returns the model as a value that a test can change.
 fn model() -> Value {
     serde_json::from_str(MODEL_JSON).unwrap()
 }
 
-/// The model with the value at a JSON pointer replaced.
+/// Returns the model with the value at a JSON pointer replaced.
 fn model_with(pointer: &str, value: impl Into<Value>) -> Value {
     let mut order = model();
     *order.pointer_mut(pointer).unwrap() = value.into();
     order
 }
 
-/// The compact text of the model with one piece replaced, for what a [`Value`] cannot hold.
+/// Returns the compact text of the model with one piece replaced, for text that a [`Value`] cannot
+/// represent.
 fn text_with(from: &str, to: &str) -> String {
     let text = model().to_string();
     assert_eq!(text.matches(from).count(), 1, "{from}");
     text.replace(from, to)
 }
 
-/// The compact text of the model with more members, such as `"a":1`.
+/// Returns the compact text of the model with additional members, such as `"a":1`.
 fn text_with_members(members: &str) -> String {
     text_with("\"locale\"", &format!("{members},\"locale\""))
 }

@@ -1,4 +1,4 @@
-//! What holds for every order, tried on many.
+//! Properties of every order, tested on many orders.
 
 use std::collections::HashSet;
 
@@ -71,7 +71,7 @@ fn each_defect_is_refused_for_its_reason() {
             assert!(serde_json::from_slice::<Value>(&json).is_ok(), "{defect:?}");
             let refusal = decode(&json, ForeignFields::Refuse).unwrap_err();
             assert_eq!(refusal.reason, defect.reason(), "{defect:?}: {refusal}");
-            // One defect, one broken rule.
+            // One defect breaks exactly one rule.
             assert!(
                 !refusal.detail.contains(", ") || refusal.reason != Reason::InvalidOrder,
                 "{refusal}"
@@ -93,7 +93,8 @@ fn broken_json_and_gibberish_are_malformed() {
 #[test]
 fn versions_sort_like_their_texts() {
     let mut rng = StdRng::seed_from_u64(4);
-    // Few values, so that equal parts are common; wide ones, so that carries are.
+    // Few values, so that equal parts are common, and the greatest values, so that carries are
+    // common.
     let mut number = |max: i64| match rng.random_range(0..3) {
         0 => rng.random_range(0..3),
         1 => rng.random_range(0..=max),

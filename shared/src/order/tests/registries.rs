@@ -1,4 +1,5 @@
-//! The registries of currencies and language subtags: the committed files, and the command that writes them.
+//! The registries of currencies and language subtags: the committed files and the command that
+//! writes them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The date in the header of a data file.
+/// Returns the date in the header of a data file.
 fn date(file: &str) -> &str {
     let date = file.lines().find_map(|line| line.strip_prefix("# Date: "));
     let date = date.expect("the header has a date");
@@ -51,7 +52,7 @@ fn files_are_dated_and_sorted() {
     }
 }
 
-/// Users must learn from the release note and from the page which registries a release knows.
+/// The release note and the page must show which registries a release contains.
 #[test]
 fn dates_stand_in_the_changelog_and_in_the_docs() {
     for page in ["CHANGELOG.md", "docs/registries.md"] {
@@ -70,7 +71,7 @@ fn dates_stand_in_the_changelog_and_in_the_docs() {
 #[test]
 fn currencies_are_current_and_historic_codes() {
     for code in [
-        // Added in 2021, 2022, 2024, 2025; a fund, test and precious metal codes.
+        // Added in 2021, 2022, 2024, 2025. Then a fund, test and precious metal codes.
         "VED", "SLE", "ZWG", "XCG", "XAD", "CHE", "UYW", "XSU", "XTS", "XXX", "XAU",
         // Withdrawn in 2026, 2025, 2023, 2002, 1992.
         "BGN", "ANG", "HRK", "ZWL", "DEM", "SUR",
@@ -88,7 +89,7 @@ fn currencies_are_current_and_historic_codes() {
 #[test]
 fn language_tags_are_registered_subtags_in_order() {
     for tag in [
-        // Registered in 2022 and later; deprecated; reserved for private use.
+        // Registered in 2022 and later, deprecated, or reserved for private use.
         "ajs",
         "sgn-ajs",
         "isv",
@@ -162,7 +163,7 @@ fn language_tags_are_registered_subtags_in_order() {
         "en-u-a-co",
         "en-x-123456789",
         "en-u-123456789",
-        // No language tags.
+        // Not language tags.
         "xx_123",
         "en_US",
         "en-US.UTF-8",
@@ -180,7 +181,7 @@ fn language_tags_are_registered_subtags_in_order() {
     }
 }
 
-/// Runs the command; its files go to `into`.
+/// Runs the command, which writes its files to `into`.
 fn update(into: &Path, files: [&Path; 3]) -> Output {
     Command::new(repository().join("scripts/update-registries"))
         .arg("--into")
@@ -191,7 +192,7 @@ fn update(into: &Path, files: [&Path; 3]) -> Output {
         .unwrap()
 }
 
-/// Official files made from the committed ones, in a folder of their own; `registry_date` is that of the language subtags.
+/// Official files in a temporary folder, generated from the committed ones.
 struct Official {
     folder: PathBuf,
 }
@@ -211,7 +212,8 @@ impl Official {
         self.path("target")
     }
 
-    /// A list of ISO 4217: each code twice, as for a currency of two countries, and an entry without a currency.
+    /// Writes an ISO 4217 list: each code twice, as for a currency of two countries, and an entry
+    /// without a currency.
     fn list(&self, name: &str, date: &str, codes: impl Iterator<Item = &'static str>) -> PathBuf {
         let entries: String = codes
             .flat_map(|code| [code, code])
@@ -222,7 +224,7 @@ impl Official {
         self.path(name)
     }
 
-    /// The registry of subtags; private use subtags stand in it as ranges.
+    /// Writes the registry of subtags, with private use subtags as ranges.
     fn subtags(&self, date: &str, more: &str) -> PathBuf {
         let mut text = format!("File-Date: {date}\n");
         let ranges = [
@@ -340,7 +342,7 @@ fn command_adds_codes_and_never_loses_one() {
         assert_eq!(written(), before, "{message}");
     }
 
-    // A currency is withdrawn, and one is added; so is a subtag.
+    // One currency is withdrawn and one is added. One subtag is added.
     let one = official.list(
         "one",
         "2031-01-01",

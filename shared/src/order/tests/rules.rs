@@ -44,7 +44,8 @@ const MONEY: &[&str] = &[
     "/items/0/total_price",
 ];
 
-/// Each of `good` is taken at each of `pointers` and stands in the order as it came; each of `bad` breaks rule `code`.
+/// Checks that each of `good` is accepted and kept unchanged at each of `pointers`, and that each
+/// of `bad` breaks the rule `code`.
 #[track_caller]
 fn check<V: Into<Value> + Clone>(pointers: &[&str], code: &str, good: &[V], bad: &[V]) {
     for pointer in pointers {
@@ -377,7 +378,7 @@ fn items_keep_their_order() {
     assert_eq!(rids, ["ab4219087a764ae0btest", "c", "a", "b"]);
 }
 
-/// What the producers of the systems that this one replaces write where they differ from the model.
+/// Values that differ from the model. Producers of the systems that this one replaces write them.
 #[test]
 fn orders_of_the_existing_producers() {
     let (dashes, digits) = ("d290f1ee-6c54-4b01-90e6-d701748f0851", "9f86d081884c7d65");
@@ -448,7 +449,7 @@ fn broken_rules_are_listed_in_the_order_of_the_document() {
     assert!(refusal.detail.ends_with(" and 9 more"), "{refusal}");
 }
 
-/// The groups above name every field, so that none goes untested.
+/// Checks that the groups above name every field, so each field has a test.
 #[test]
 fn every_field_has_its_test() {
     let alone = [
@@ -480,7 +481,7 @@ fn every_field_has_its_test() {
     assert_eq!(tested, fields);
 }
 
-/// What the OpenAPI document shows.
+/// Limits that the OpenAPI document shows.
 #[test]
 fn limits_are_readable() {
     let code = Rule::Text(Text::CODE);

@@ -1,11 +1,11 @@
-//! What is one JSON text of the order's shape, and what is not.
+//! JSON texts that have the shape of an order, and texts that do not.
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::order::{Entity, MAX_VALUE_BYTES, Order, Rule};
 
-/// Every field as JSON pointer, with its rule.
+/// Returns every field as a JSON pointer, with its rule.
 fn fields() -> Vec<(String, &'static Rule)> {
     fn walk(entity: &'static Entity, prefix: &str, into: &mut Vec<(String, &'static Rule)>) {
         for field in entity.fields {
@@ -26,7 +26,7 @@ fn fields() -> Vec<(String, &'static Rule)> {
     all
 }
 
-/// `/items/0/rid` as it stands in a detail: `items[0].rid`.
+/// Converts a pointer such as `/items/0/rid` to the form in an error's detail: `items[0].rid`.
 fn path(pointer: &str) -> String {
     pointer[1..].replace("/0", "[0]").replace('/', ".")
 }
@@ -38,7 +38,7 @@ fn model_reads_and_writes_back_byte_for_byte() {
         foreign_fields,
     } = decode(MODEL_JSON.as_bytes(), ForeignFields::Refuse).unwrap();
     assert_eq!(foreign_fields, 0);
-    // The file is indented; no string of it holds a blank next to a line break.
+    // The file is indented. No string in it has a blank next to a line break.
     let compact: String = MODEL_JSON
         .lines()
         .map(|line| line.trim().replacen("\": ", "\":", 1))
@@ -66,7 +66,7 @@ fn every_field_is_required_once_with_its_own_type() {
             .remove(name);
         assert_malformed(order.to_string(), &format!("{}: missing", path(&pointer)));
 
-        // Twice the same value is a duplicate, too.
+        // The same value twice is also a duplicate.
         let mut order = model();
         let object = order.pointer_mut(parent).unwrap();
         let twin = json!({ name: object[name] }).to_string();
@@ -144,7 +144,7 @@ fn integers_end_at_their_width() {
     }
 }
 
-/// The model with the value at `pointer` replaced by the JSON text `value`.
+/// Returns the model with the value at `pointer` replaced by the JSON text `value`.
 fn text_with_value(pointer: &str, value: &str) -> String {
     model_with(pointer, "HERE")
         .to_string()
@@ -186,7 +186,7 @@ fn negative_zero_changes_nothing_around_it() {
     assert_eq!(decoded.order.delivery.address, r#"":-0,\"#);
     assert_eq!(decoded.order.payment.custom_fee, 0);
     assert_eq!(decoded.foreign_fields, 3);
-    // A second fault is found, in its place.
+    // A second fault is reported with its own position.
     let text = text.replace("\"en\"", "7");
     assert_malformed(text, "locale: wrong type or out of range, line 1");
 }
@@ -409,7 +409,7 @@ fn nesting_is_bounded_anywhere() {
         assert!(decode(foreign(100).as_bytes(), ForeignFields::Ignore).is_ok());
         assert_malformed(foreign(101), "(foreign field): nested too deep");
         assert_malformed(foreign(10_000), "(foreign field): nested too deep");
-        // Also where it never closes.
+        // Also if the value is never closed.
         assert_malformed(
             text_with(
                 "\"locale\"",

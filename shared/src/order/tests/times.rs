@@ -1,4 +1,4 @@
-//! `date_created`: what is taken, and what it is normalised to.
+//! `date_created`: which texts are accepted, and how they are normalised.
 
 use super::*;
 
@@ -40,7 +40,7 @@ fn nanoseconds_are_cut_not_rounded() {
             "2025-09-01T12:34:56.1234567890123456789Z",
             "2025-09-01T12:34:56.123456Z",
         ),
-        // Before 1970, too, where cutting a negative number would round up.
+        // Also before 1970, where truncating a negative number would round up.
         (
             "1969-12-31T23:59:59.1234567Z",
             "1969-12-31T23:59:59.123456Z",

@@ -1,4 +1,4 @@
-//! New orders, by `COPY` into the four tables.
+//! Writes new orders by `COPY` into the four tables.
 
 use sqlx::PgConnection;
 
@@ -8,9 +8,10 @@ use crate::{
     order::{Delivery, Item, Order, Payment, Version},
 };
 
-/// Makes `COPY` fail where one of the columns holds no integers: they alone have the operator `|`. Binary rows carry no
-/// types, and `numeric` reads the eight bytes of a small `int8` as another number. Costs nothing per row: the condition is
-/// simplified to `true` once the statement is parsed.
+/// Makes `COPY` fail if one of the columns is not of an integer type: `numeric`, for example, has
+/// no operator `|`. Binary rows carry no types, and `numeric` would read the eight bytes of a small
+/// `int8` as another number. Costs nothing per row: Postgres simplifies the condition to `true`
+/// once it has parsed the statement.
 macro_rules! integers {
     ($columns:literal) => {
         concat!(
@@ -44,14 +45,15 @@ const ITEMS: &str = concat!(
     integers!("order_id | line_no | chrt_id | price | sale | total_price | nm_id | status")
 );
 
-/// Sent at once; the driver copies each piece once more.
+/// Bytes that are sent at once. The driver copies each piece once more.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// The rows of new orders, made before the transaction begins: what holds locks has nothing left to compute.
+/// The rows of new orders. They are built before the transaction begins, so that it computes
+/// nothing while it holds locks.
 pub(super) struct Copy([(&'static str, Vec<u8>); 4]);
 
 impl Copy {
-    /// Of `candidates`, which are orders, no erasures.
+    /// Builds the rows of `candidates`, which are orders, not erasures.
     pub(super) fn of(candidates: &[Candidate<'_>]) -> Self {
         let (mut orders, mut deliveries) = (Rows::new(), Rows::new());
         let (mut payments, mut items) = (Rows::new(), Rows::new());
@@ -72,7 +74,7 @@ impl Copy {
         ])
     }
 
-    /// Sends them. Fails with a key of ours where another writer was faster.
+    /// Sends the rows. Fails on one of our keys if another writer was faster.
     pub(super) async fn send(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         for (number, (statement, rows)) in self.0.into_iter().enumerate() {
             let mut copy = connection.copy_in_raw(statement).await?;

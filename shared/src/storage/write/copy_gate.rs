@@ -1,11 +1,13 @@
-//! Whether `COPY` is worth a try.
+//! Decides whether the next batch tries `COPY`.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-/// So many batches are upserted at once before `COPY` is tried again: the schema may have changed back.
+/// Batches that are upserted without a `COPY` before the next try. The schema may have changed back
+/// by then.
 const SKIPPED: u32 = 1000;
 
-/// Closed for a while after Postgres rejected a `COPY` and accepted the same rows by an upsert.
+/// A gate that closes for a while when Postgres rejects a `COPY` but accepts an upsert of the same
+/// rows.
 #[derive(Default)]
 pub(in crate::storage) struct CopyGate {
     left: AtomicU32,
@@ -13,13 +15,13 @@ pub(in crate::storage) struct CopyGate {
 }
 
 impl CopyGate {
-    /// Whether to copy the next batch; counts it if not.
+    /// Returns whether to copy the next batch. If not, counts the batch as skipped.
     pub(super) fn is_open(&self) -> bool {
         let skip = |left: u32| left.checked_sub(1);
         self.left.fetch_update(Relaxed, Relaxed, skip).is_err()
     }
 
-    /// Closes it. Returns whether that is the first time.
+    /// Closes the gate. Returns whether this is the first time.
     pub(super) fn close(&self) -> bool {
         self.left.store(SKIPPED, Relaxed);
         !self.reported.swap(true, Relaxed)

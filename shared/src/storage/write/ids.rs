@@ -1,4 +1,4 @@
-//! Ids of new rows, known before the rows are written.
+//! Ids of new rows, taken before the rows are written.
 
 use std::{
     ops::Range,
@@ -7,17 +7,19 @@ use std::{
 
 use sqlx::PgConnection;
 
-/// The sequence advances by whole blocks; how long one is stands in the sequence alone.
+/// Takes the next block of ids. The sequence advances by whole blocks; only the sequence defines
+/// their length.
 const NEXT_BLOCK: &str = "\
     SELECT nextval(seqrelid::regclass), seqincrement FROM pg_sequence \
     WHERE seqrelid = pg_get_serial_sequence('orders', 'id')::regclass";
 
-/// What is left of the blocks of ids that the sequence of `orders.id` gave this process. An id is used once, or never.
+/// The ids that are left of the blocks that this process took from the sequence of `orders.id`.
+/// Each id is used once or never.
 #[derive(Default)]
 pub(in crate::storage) struct IdBlocks(Mutex<Vec<Range<i64>>>);
 
 impl IdBlocks {
-    /// `count` ids, each for one row.
+    /// Returns `count` ids, each for one row.
     pub(super) async fn take(
         &self,
         connection: &mut PgConnection,
@@ -45,13 +47,13 @@ impl IdBlocks {
         }
     }
 
-    /// Takes no more ids out of the blocks at hand.
+    /// Drops the ids that are left of the blocks.
     pub(super) fn forget(&self) {
         self.with(Vec::clear);
     }
 
     fn with<T>(&self, action: impl FnOnce(&mut Vec<Range<i64>>) -> T) -> T {
-        // Ranges are whole at any moment, so a panic elsewhere spoils nothing.
+        // The ranges are valid at any moment, so a panic elsewhere does no harm.
         action(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

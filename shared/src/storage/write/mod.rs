@@ -1,9 +1,12 @@
-//! Orders into Postgres: a whole batch in one transaction, guarded by the version.
+//! Writes orders to Postgres: a whole batch in one transaction, guarded by the version.
 //!
-//! Most orders are new, and `COPY` costs Postgres little more than half of what an upsert costs. So the uids are looked up
-//! first; what is unknown is copied, the rest upserted. Where another writer was faster than the copy, a key says so, and
-//! the whole batch is upserted. After many batches of new orders alone the next one is copied without the look-up; where
-//! it holds a known order all the same, a key says that, too, and the batch begins anew with the look-up.
+//! Most orders are new, and `COPY` costs Postgres little more than half of an upsert. So the worker
+//! looks up the uids first, copies the unknown orders, and upserts the rest. If another writer was
+//! faster than the copy, a unique key rejects it, and the worker upserts the whole batch.
+//!
+//! After many batches of new orders only, the worker copies the next batch without the lookup. If
+//! that batch holds a known order, a unique key rejects the copy, and the worker writes the batch
+//! again with the lookup.
 
 mod copy;
 mod copy_gate;
@@ -29,49 +32,53 @@ pub(super) use streak::Streak;
 use super::{CacheWrite, Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline};
 use crate::fault::Moment;
 
-/// A smaller batch is upserted: the round trips of four `COPY` would cost it more than they save.
+/// Minimum size of a batch that is copied. For a smaller batch, the round trips of four `COPY`
+/// would cost more than they save.
 const WORTH_COPYING: usize = 32;
 
-/// Answers to a `COPY` that an upsert of the same rows may not get. Binary rows have exact types, where an upsert converts
-/// its values to a column that is wider. Row-level security allows no `COPY`, and Citus (`XX000`) none with a condition.
+/// SQLSTATE codes that Postgres may raise for a `COPY` but not for an upsert of the same rows.
+/// Binary rows have exact types, whereas an upsert converts its values to a wider column. Row-level
+/// security allows no `COPY`, and Citus (`XX000`) allows none with a condition.
 const COPY_REFUSED: [&str; 7] = [
     "08P01", "0A000", "22021", "22P03", "22P04", "42883", "XX000",
 ];
 
 const KNOWN: &str = "SELECT order_uid::text FROM orders WHERE order_uid = ANY($1)";
 
-/// Ends sessions of ours that wait, inside a transaction, for a client that has not spoken for five seconds.
+/// Ends our sessions that wait, inside a transaction, for a client that was silent for five
+/// seconds.
 const END_FROZEN_SESSIONS: &str = "\
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
     WHERE application_name = $1 AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid() \
       AND wait_event = 'ClientRead' AND xact_start IS NOT NULL \
       AND greatest(state_change, query_start) < clock_timestamp() - interval '5 s'";
 
-/// What a batch did.
+/// The result of writing a batch.
 #[derive(Clone, Debug)]
 pub struct Applied {
-    /// For each change, in the order of the set, whether it is the newest version now; if not, Postgres holds the same
-    /// or a newer one.
+    /// Whether each change, in the order of the set, is the newest version now. If not, Postgres
+    /// holds the same or a newer version.
     pub won: Vec<bool>,
-    /// A moment at which Postgres held the winners and nobody could replace them: just before COMMIT, for its answer may be
-    /// long on its way.
+    /// A moment at which Postgres held the winners and no other writer could replace them. It is
+    /// just before COMMIT, because the answer to COMMIT may take long.
     pub as_of: Instant,
-    /// To be finished once Redis has learnt of the winners; none where they replaced nothing.
+    /// The note to finish once Redis has the winners; none if they replaced no row.
     pub cache_write: Option<CacheWrite>,
 }
 
-/// A change, with the id of its row if Postgres does not have the order yet.
+/// A change, with the id for its row if Postgres does not have the order yet.
 struct Candidate<'c> {
     id: i64,
     change: &'c Change,
 }
 
 impl Postgres {
-    /// Applies `changes` in one transaction. A change whose version is not greater than the stored one is refused, and so
-    /// is nothing but itself.
+    /// Applies `changes` in one transaction. Skips a change whose version is not greater than the
+    /// stored one, and still applies the others.
     ///
     /// # Errors
-    /// When nothing was stored, or, for an error of COMMIT, when that is unknown: the same call again is harmless.
+    /// When nothing was stored, or, after an error of COMMIT, when that is unknown. Repeating the
+    /// call is safe.
     pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
         let changes = changes.as_slice();
         let deadline = self.deadline_to_lock();
@@ -95,7 +102,8 @@ impl Postgres {
         }
     }
 
-    /// After a copy: upserts where `result` says that this may succeed.
+    /// Upserts the batch if `result` is a rejection that applies to `COPY` only. Closes the gate if
+    /// that succeeds. Then continues like `or_upsert_again`.
     async fn or_upsert(
         &self,
         result: Result<Applied, StorageError>,
@@ -122,7 +130,7 @@ impl Postgres {
         self.or_upsert_again(result, changes, deadline).await
     }
 
-    /// Upserts, once more if need be, where another writer was faster or the ids are in use.
+    /// Upserts the batch if `result` shows a faster writer or an id in use.
     async fn or_upsert_again(
         &self,
         result: Result<Applied, StorageError>,
@@ -138,8 +146,8 @@ impl Postgres {
         }
     }
 
-    /// Takes no more ids out of the blocks at hand, which a failover that took the sequence back may have given to a rival,
-    /// and moves the sequence that gave a value in use.
+    /// Drops the ids at hand and moves a sequence that returned a value in use. After a failover
+    /// that set the sequence back, another worker may have got the same ids.
     async fn pass_used_ids(&self, error: &StorageError) -> Result<(), StorageError> {
         self.ids.forget();
         match Sequence::of_key(error.constraint()) {
@@ -163,11 +171,11 @@ impl Postgres {
         lease.finish(answer)
     }
 
-    /// Ends sessions of the same role that are frozen inside a transaction and hold locks; returns how many. The session
-    /// timeouts of Postgres do not end a `COPY` that waits for its client.
+    /// Ends sessions of the same role that are frozen inside a transaction and hold locks; returns
+    /// how many. The session timeouts of Postgres do not end a `COPY` that waits for its client.
     ///
     /// # Errors
-    /// When Postgres does not answer, or refuses the right to do so.
+    /// When Postgres does not answer, or denies the right to end sessions.
     pub async fn end_frozen_sessions(&self) -> Result<i64, StorageError> {
         let mut lease = self.lease("end_frozen_sessions").await?;
         let statement = sqlx::query_scalar(END_FROZEN_SESSIONS).bind(self.role.application_name());
@@ -176,12 +184,12 @@ impl Postgres {
     }
 }
 
-/// How new orders are written; known ones and erasures are always upserted.
+/// How new orders are written. Known orders and erasures are always upserted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// All are taken to be unknown.
+    /// Copies all orders, assuming that all are unknown.
     CopyAll,
-    /// Postgres is asked which are.
+    /// Looks up which orders are unknown and copies these.
     CopyUnknown,
     Upsert,
 }
@@ -244,7 +252,7 @@ async fn write(
     })
 }
 
-/// Which of the orders Postgres knows.
+/// Returns the uids of the orders that Postgres already has.
 async fn known(
     connection: &mut PgConnection,
     changes: &[Change],

@@ -1,11 +1,12 @@
-//! The binary format of `COPY`: <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>.
+//! Rows in the binary format of `COPY`:
+//! <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>.
 
 use chrono::{DateTime, Utc};
 
-/// The signature, no flags, and a header extension of no bytes.
+/// The signature, no flags, and an empty header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
-/// 2000-01-01, from which Postgres counts, in microseconds since 1970.
+/// The epoch of Postgres, 2000-01-01, in microseconds since 1970.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 /// Rows for one table.
@@ -16,7 +17,7 @@ impl Rows {
         Self(HEADER.to_vec())
     }
 
-    /// Begins a row; its values follow in the order of the statement's columns.
+    /// Begins a row. Its values follow in the order of the statement's columns.
     pub(super) fn row(&mut self) -> Row<'_> {
         let start = self.0.len();
         self.0.extend_from_slice(&0_i16.to_be_bytes());
@@ -27,14 +28,14 @@ impl Rows {
         }
     }
 
-    /// All rows, as `COPY` reads them.
+    /// Returns all rows in the form that `COPY` reads.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&TRAILER.to_be_bytes());
         self.0
     }
 }
 
-/// A row that is being written.
+/// A row in progress.
 pub(super) struct Row<'r> {
     bytes: &'r mut Vec<u8>,
     start: usize,
@@ -59,7 +60,7 @@ impl Row<'_> {
     }
 
     fn value(mut self, value: &[u8]) -> Self {
-        // A value is a part of a record, and those end far below the 2 GiB that this can say.
+        // The cast loses nothing: a value is part of a record, and records end far below 2 GiB.
         self.bytes
             .extend_from_slice(&(value.len() as i32).to_be_bytes());
         self.bytes.extend_from_slice(value);

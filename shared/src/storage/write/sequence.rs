@@ -1,4 +1,4 @@
-//! Sequences that are behind the ids they are to give.
+//! Moves sequences that are behind the values in use.
 
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout_at;
@@ -16,15 +16,16 @@ pub(in crate::storage) enum Sequence {
     CacheRepairs,
 }
 
-/// Workers move a sequence one after the other; the number is arbitrary and means this lock in every database.
+/// Lets one worker at a time move a sequence. The number is arbitrary, and identifies this lock in
+/// every database.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7205106513092174113)";
 
-/// At most so many steps in one statement; a step of `orders.id` is a whole block.
+/// Maximum number of steps in one statement. A step of `orders.id` is a whole block.
 const MAX_STEPS: i64 = 1_000_000;
 
-/// Takes as many values as it needs to pass the greatest value of the column, at most `$1`; returns how many were needed.
-/// Only `nextval` moves a sequence that others use meanwhile without ever taking it back, and it needs no right that a
-/// worker does not have.
+/// Moves a sequence past the greatest value of its column, by at most `$1` steps; returns how many
+/// steps were needed. Only `nextval` moves a sequence in concurrent use without ever setting it
+/// back, and it needs no privilege that a worker lacks.
 macro_rules! pass {
     ($table:literal, $column:literal) => {
         concat!(
@@ -47,7 +48,7 @@ macro_rules! pass {
 }
 
 impl Sequence {
-    /// The sequence of the column whose key `constraint` is.
+    /// Returns the sequence of the column whose key is `constraint`.
     pub(in crate::storage) fn of_key(constraint: Option<&str>) -> Option<Self> {
         match constraint? {
             "orders_pkey" => Some(Self::Orders),
@@ -75,11 +76,11 @@ impl Sequence {
 }
 
 impl Postgres {
-    /// Moves `sequence` past the greatest value of its column if it is behind, as after logical replication or a restore
-    /// of single tables.
+    /// Moves `sequence` past the greatest value of its column if it is behind, such as after
+    /// logical replication or a restore of single tables.
     ///
     /// # Errors
-    /// When it may still be behind.
+    /// When the sequence may still be behind.
     pub(in crate::storage) async fn pass_used_values(
         &self,
         sequence: Sequence,

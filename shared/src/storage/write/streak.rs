@@ -1,15 +1,17 @@
-//! When to copy a batch without having asked which of its orders are known.
+//! Decides when to copy a batch without the lookup of its orders.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// So many batches in a row without a known order are a sign that the next one has none, either. To ask costs Postgres some
-/// 5 % of what the batch costs; a wrong guess costs the first of its four tables, and an error in the log of Postgres.
+/// Consecutive batches of only new orders after which the next batch is assumed to be new as well.
+/// The lookup costs Postgres some 5 % of what the batch costs. A wrong guess costs the first of its
+/// four tables, and an error in the log of Postgres.
 const AT_FIRST: u32 = 16;
 
-/// Each wrong guess doubles how many are wanted, up to this: where orders are changed now and then, few guesses are made.
+/// Upper limit of the required batches. Each wrong guess doubles their number, so guesses are rare
+/// where orders change now and then.
 const AT_MOST: u32 = 4096;
 
-/// How many batches in a row held nothing but orders that Postgres did not know.
+/// Counts the batches in a row that held only orders that Postgres did not know.
 pub(in crate::storage) struct Streak {
     length: AtomicU32,
     wanted: AtomicU32,
@@ -25,12 +27,12 @@ impl Default for Streak {
 }
 
 impl Streak {
-    /// Whether the next batch may be taken to be new.
+    /// Returns whether the next batch may be assumed to be new.
     pub(super) fn is_long(&self) -> bool {
         self.length.load(Relaxed) >= self.wanted.load(Relaxed)
     }
 
-    /// Postgres was asked about a batch.
+    /// Records the lookup of a batch, and whether all its orders were new.
     pub(super) fn asked(&self, all_new: bool) {
         match all_new {
             true => _ = self.length.fetch_add(1, Relaxed),
@@ -38,7 +40,7 @@ impl Streak {
         }
     }
 
-    /// A batch was taken to be new, and was not.
+    /// Records that a batch was assumed to be new but was not.
     pub(super) fn guessed_wrong(&self) {
         self.length.store(0, Relaxed);
         let wanted = self.wanted.load(Relaxed);
@@ -50,7 +52,7 @@ impl Streak {
 mod tests {
     use super::*;
 
-    /// Batches that have to be new until the next one is taken to be.
+    /// Counts the new batches until the next one is assumed to be new.
     fn asked_until_long(streak: &Streak) -> u32 {
         let mut asked = 0;
         while !streak.is_long() {

@@ -1,4 +1,4 @@
-//! Orders of any kind, known or new, erasures too: upserted where they are the newest.
+//! Upserts orders of any kind (known, new or erased) if they are the newest version.
 
 use sqlx::{PgConnection, Row};
 
@@ -8,11 +8,13 @@ use crate::{
     order::{Item, Order},
 };
 
-/// The statement on `orders` stands alone, and the children follow in later statements: each sees what was committed while
-/// it waited for its locks. One statement for all four tables has a snapshot older than the lock it waits for, and leaves
-/// doubled children behind.
-/// `now()` is when a transaction began, which may be before the one began that it waited for: no row is to change before it was
-/// created.
+/// The upsert of `orders` alone. The children follow in later statements, so that each statement
+/// sees what was committed while the transaction waited for its locks. One statement for all four
+/// tables has a snapshot older than the lock that it waits for, and leaves duplicate children
+/// behind.
+///
+/// `now()` is the start of a transaction, which may be earlier than the start of the transaction
+/// that it waited for. So `updated_at` never goes back: no row changes before it was created.
 const UPSERT_ORDERS: &str = "\
     INSERT INTO orders (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
                         shard_key, sm_id, date_created, oof_shard, \
@@ -37,7 +39,8 @@ const UPSERT_ORDERS: &str = "\
         < (EXCLUDED.source_timestamp_ms, EXCLUDED.source_offset, EXCLUDED.source_partition) \
     RETURNING order_uid::text, orders.id::int8, xmax <> 0 AS replaced";
 
-/// Makes room for the children of orders that were replaced, and notes that Redis still has these orders as they were.
+/// Deletes the children of orders that were replaced, and notes that Redis still holds the old
+/// versions.
 const REPLACE: &str = "\
     WITH delivery AS (DELETE FROM deliveries WHERE order_id = ANY($1)), \
          payment AS (DELETE FROM payments WHERE order_id = ANY($1)), \
@@ -60,12 +63,12 @@ const INSERT_ITEMS: &str = "\
     SELECT * FROM unnest($1::int8[], $2::int4[], $3::int8[], $4::text[], $5::int8[], $6::text[], $7::text[], $8::int4[], \
                          $9::text[], $10::int8[], $11::int8[], $12::text[], $13::int4[])";
 
-/// What an upsert did.
+/// The result of an upsert.
 #[derive(Default)]
 pub(super) struct Upserted {
-    /// For each candidate, whether it is the newest version now.
+    /// Whether each candidate is the newest version now.
     pub(super) won: Vec<bool>,
-    /// Of those that replaced a row.
+    /// The note of the orders that replaced a row; none if no order did.
     pub(super) cache_write: Option<CacheWrite>,
 }
 
@@ -109,7 +112,8 @@ pub(super) async fn upsert(
     Ok(Upserted { won, cache_write })
 }
 
-/// Breaks [`Rule::ChildrenFollowTheRow`]. An order without children cannot be read, so erasures are left alone.
+/// Breaks [`Rule::ChildrenFollowTheRow`]. Leaves erasures alone, because an order without children
+/// cannot be read.
 async fn count_losers_in(
     connection: &mut PgConnection,
     candidates: &[Candidate<'_>],
@@ -129,11 +133,12 @@ async fn count_losers_in(
 
 struct Winner {
     id: i64,
-    /// The row existed, so it may have children, and an entry in Redis.
+    /// Whether the row already existed, so that it may have children, and an entry in Redis.
     replaced: bool,
 }
 
-/// For each candidate the row that it won, or none where the stored version is not older.
+/// Upserts the rows of `orders`. Returns the row that each candidate won, or none if the stored
+/// version is not older.
 async fn upsert_orders(
     connection: &mut PgConnection,
     candidates: &[Candidate<'_>],

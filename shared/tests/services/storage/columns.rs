@@ -1,4 +1,4 @@
-//! Columns that a migration made wider: what was stored before and after is read as it was.
+//! Columns that a migration widened: values stored before and after are read unchanged.
 
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use sqlx::Connection;
 use super::{apply_as_the_worker_does, connect};
 use crate::{change, order, revision, uid};
 
-/// Enough for `COPY`.
+/// Large enough for `COPY`.
 const MANY: u64 = 32;
 
-/// A column, its type, and a wider one.
+/// Table, column, type, and a wider type.
 type Widened = (String, String, String, String);
 
-/// Every column of every table of ours. A foreign key cannot be wider than what it refers to, and an identity is an integer.
+/// Selects every column of our tables with a wider type. A foreign key cannot be wider than the
+/// column that it references, and an identity column must be an integer.
 const WIDER: &str = "\
     SELECT table_name::text, column_name::text, \
            CASE udt_name WHEN 'varchar' THEN format('varchar(%s)', character_maximum_length) ELSE udt_name::text END, wider \
@@ -29,7 +30,8 @@ const WIDER: &str = "\
       AND column_name <> 'order_id' AND is_identity = 'NO' \
     ORDER BY 1, 2, 4";
 
-/// Values that are small enough to look like another number to a column of another type.
+/// Returns an order with values so small that a column of another type could read them as other
+/// numbers.
 fn small(name: &str, seed: u64) -> Order {
     let mut order = order(name, seed);
     let payment = &mut order.payment;
@@ -55,7 +57,7 @@ fn small(name: &str, seed: u64) -> Order {
     order
 }
 
-/// Calls until the answer no longer is that a statement was prepared for the old column.
+/// Repeats a call while its prepared statement is stale.
 async fn answer<T>(mut call: impl AsyncFnMut() -> Result<T, StorageError>) -> T {
     loop {
         match call().await {
@@ -65,7 +67,7 @@ async fn answer<T>(mut call: impl AsyncFnMut() -> Result<T, StorageError>) -> T 
     }
 }
 
-/// Stores new orders, replaces one and erases none; reads them in every way.
+/// Stores new orders, replaces one, and reads them in every way.
 async fn store_and_read(writer: &Postgres, reader: &Postgres, name: &str) {
     let orders: Vec<Order> = (0..MANY)
         .map(|n| small(&format!("{name}-{n}"), n))
@@ -100,7 +102,7 @@ async fn store_and_read(writer: &Postgres, reader: &Postgres, name: &str) {
     answer(async || reader.list(&after, 1).await).await;
 }
 
-/// What workers leave in Postgres for the repair of Redis.
+/// Writes and reads the data that workers leave in Postgres for the repair of Redis.
 async fn note_and_repair(postgres: &Postgres) {
     answer(async || postgres.mark_for_repair(&[uid("a"), uid("b")]).await).await;
     let marks = answer(async || postgres.repair_marks(None, 10).await).await;
@@ -143,7 +145,7 @@ async fn every_column_may_become_wider_while_it_is_written_and_read() {
         .unwrap();
     connection.close().await.unwrap();
     assert!(columns.len() >= 58, "{columns:?}");
-    // Has statements prepared for the columns as they were.
+    // A pool with statements prepared for the narrow columns.
     let old = database.connect(Role::Worker);
     store_and_read(&old, &old, "before").await;
     for (table, column, narrow, wide) in columns {
@@ -159,7 +161,7 @@ async fn every_column_may_become_wider_while_it_is_written_and_read() {
         note_and_repair(&old).await;
         note_and_repair_again(&new, &old).await;
         new.close().await;
-        // Small tables are altered sooner.
+        // Small tables are altered faster.
         database
             .execute("TRUNCATE orders, cache_writes CASCADE")
             .await;
@@ -167,7 +169,8 @@ async fn every_column_may_become_wider_while_it_is_written_and_read() {
     }
 }
 
-/// With statements prepared after the change; there is something abandoned again.
+/// Repeats [`note_and_repair`] with abandoned cache writes, on statements prepared after the
+/// change.
 async fn note_and_repair_again(new: &Postgres, old: &Postgres) {
     let changed = small("again", 1);
     let offset = old.now().await.unwrap().0;

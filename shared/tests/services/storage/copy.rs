@@ -10,7 +10,7 @@ use sqlx::Connection;
 use super::{apply, connect, read};
 use crate::{change, erasure, order, version};
 
-/// Enough for `COPY`.
+/// Large enough for `COPY`.
 const MANY: u64 = 100;
 
 fn many_orders() -> Vec<Order> {
@@ -23,7 +23,7 @@ async fn what_another_writer_stored_during_the_copy_is_judged_by_its_version() {
     let postgres = database.connect(Role::Worker);
     let orders = many_orders();
     let offset_of_rival = MANY as i64 / 2;
-    // Commits only when the copy waits for it.
+    // The rival commits only when the copy waits for it.
     let mut rival = connect(&database.url).await;
     let mut transaction = rival.begin().await.unwrap();
     let insert = format!(
@@ -66,7 +66,7 @@ async fn what_another_writer_stored_during_the_copy_is_judged_by_its_version() {
     }
 }
 
-/// So many batches of new orders that the next is copied without being looked up.
+/// Writes enough batches of new orders that the next batch is copied without a lookup.
 async fn earn_trust(postgres: &Postgres) {
     for batch in 0..16 {
         let orders = (0..32).map(|n| order(&format!("t{batch}-{n}"), n));
@@ -84,7 +84,8 @@ async fn a_batch_that_was_not_looked_up_is_judged_by_versions_all_the_same() {
     let first = orders[..50].iter().map(|order| change(order, 5)).collect();
     assert_eq!(apply(&postgres, first).await, [true; 50]);
 
-    // Of the fifty that are known now, every other one loses; two erasures, one of an unknown order, are no copies.
+    // Half of the fifty known orders lose. The two erasures, one of an unknown order, are not
+    // copied.
     let offset = |n: usize| if n.is_multiple_of(2) { 7 } else { 3 };
     let known = orders[..50].iter().enumerate();
     let mut changes: Vec<Change> = known.map(|(n, order)| change(order, offset(n))).collect();
@@ -114,7 +115,8 @@ async fn a_batch_that_was_not_looked_up_is_judged_by_versions_all_the_same() {
     }
 }
 
-/// A session has caches of its own, so a batch is cheaper where others were before. What is no batch has other sessions.
+/// Each session has its own caches, so a session that has written batches writes the next one
+/// faster. Other calls use other sessions.
 #[tokio::test]
 async fn batches_keep_to_two_sessions_and_nobody_else_waits_for_these() {
     let database = TestDatabase::migrated().await;
@@ -183,7 +185,8 @@ async fn a_sequence_that_a_failover_took_back_stops_nobody() {
     database
         .execute("SELECT setval('orders_id_seq', 1, false)")
         .await;
-    // Small batches are upserted at once, large ones after a copy that fails; neither steps through the rival's ids.
+    // A small batch is upserted at once, a large one after a failed copy. Neither steps through the
+    // ids of the rival.
     for range in [50..52, 52..100] {
         let (set, _) = ChangeSet::new(changes(range));
         second.apply(&set).await.unwrap();
@@ -212,7 +215,7 @@ async fn ids_stay_unique_when_blocks_come_and_go() {
     let orders = many_orders();
     let changes = orders.iter().map(|order| change(order, 1)).collect();
     apply(&postgres, changes).await;
-    // An older version takes every id from the sequence.
+    // A worker of an older version takes every id from the sequence.
     let plain = "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
                                      shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
                  SELECT gen_random_uuid()::text, '', '', '', '', '', '', '', 1, now(), '', 1, 1, 1 FROM generate_series(1, 20)";

@@ -1,4 +1,4 @@
-//! Storage against a real Postgres.
+//! Tests of the storage against a real Postgres.
 
 mod columns;
 mod copy;
@@ -29,8 +29,8 @@ async fn read(postgres: &Postgres, text: &str) -> Option<Revision> {
     postgres.read(&uid(text)).await.unwrap()
 }
 
-/// Two writers that meet may choose one of them as a deadlock's victim, or be told so by a key, and statements may be older
-/// than a column: the writer tries again.
+/// Applies changes and retries like the worker. Concurrent writers can cause a deadlock or a unique
+/// violation, and a prepared statement can be older than a column.
 async fn apply_as_the_worker_does(postgres: &Postgres, changes: Vec<Change>) {
     let (set, _) = ChangeSet::new(changes);
     while let Err(error) = postgres.apply(&set).await {

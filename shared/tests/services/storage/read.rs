@@ -1,4 +1,4 @@
-//! Lists, marks for repair, and what changed.
+//! Lists, repair marks, and changes since a moment.
 
 use std::time::Duration;
 
@@ -51,7 +51,8 @@ async fn lists_are_newest_first_filtered_and_paged() {
     );
 }
 
-/// Otherwise each call that was given up would leave a process of Postgres behind, beside the connections of the pool.
+/// Otherwise each call that timed out would leave a Postgres backend running, in addition to the
+/// connections of the pool.
 #[tokio::test]
 async fn postgres_works_for_nobody_who_has_gone_away() {
     let database = TestDatabase::migrated().await;

@@ -1,4 +1,4 @@
-//! Rows that only the database rejects, each in its own way.
+//! Rows that only Postgres rejects, each in a different way.
 
 use shared::{
     config,
@@ -19,7 +19,7 @@ fn rejected(name: &str) -> Order {
     order
 }
 
-/// Makes a trigger raise `code` for the customer.
+/// Creates a trigger that raises `code` for orders of the customer.
 async fn raise(database: &TestDatabase, code: &str) {
     database
         .execute(&format!(
@@ -35,7 +35,8 @@ async fn raise(database: &TestDatabase, code: &str) {
         .await;
 }
 
-/// The answer to a batch with one such order, which is upserted where `others` are few, and copied otherwise.
+/// Returns the error of a batch with one rejected order. The batch is upserted if `others` is
+/// small, and copied otherwise.
 async fn rejection(postgres: &Postgres, others: u64) -> StorageError {
     let mut orders: Vec<Order> = (0..others).map(|n| order(&format!("u{n}"), n)).collect();
     orders.push(rejected("bad"));
@@ -75,7 +76,7 @@ async fn what_a_trigger_raises_is_about_the_row() {
 #[tokio::test]
 async fn an_index_row_that_is_too_large_is_about_the_row() {
     let database = TestDatabase::migrated().await;
-    // Sixteen thousand characters that hardly can be compressed.
+    // Sixteen thousand characters that barely compress.
     for statement in [
         "CREATE FUNCTION long(text) RETURNS text IMMUTABLE LANGUAGE sql AS \
          $$ SELECT string_agg(md5(n || $1), '') FROM generate_series(1, 500) n WHERE $1 = 'rejected' $$",
@@ -93,7 +94,7 @@ async fn an_index_row_that_is_too_large_is_about_the_row() {
     }
 }
 
-/// A role that owns nothing, as `docs/operations.md` wants it, and may not store every row.
+/// A role that owns nothing, as `docs/operations.md` requires, and that may not store every row.
 #[tokio::test]
 async fn a_policy_rejects_the_row_and_a_missing_right_is_the_deployments() {
     let database = TestDatabase::migrated().await;
@@ -113,7 +114,7 @@ async fn a_policy_rejects_the_row_and_a_missing_right_is_the_deployments() {
     let (_, server) = rest.split_once('@').unwrap();
     let url = format!("{scheme}://{role}:secret@{server}");
     let postgres = Postgres::new(&url, &config::Database::default(), Role::Worker).unwrap();
-    // Postgres copies into no table with such a policy.
+    // Postgres rejects `COPY FROM` into a table with row-level security.
     let orders = (0..50).map(|n| change(&order(&format!("good-{n}"), n), 1));
     assert_eq!(apply(&postgres, orders.collect()).await, [true; 50]);
     for others in [0, 50] {

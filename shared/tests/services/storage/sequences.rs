@@ -1,4 +1,5 @@
-//! Sequences that are behind their column, as after logical replication or a restore of single tables.
+//! Sequences that are behind their column, as after logical replication or a restore of single
+//! tables.
 
 use shared::{
     storage::{CacheWrite, ChangeSet, Postgres, Role},
@@ -7,12 +8,12 @@ use shared::{
 
 use crate::{change, order, uid};
 
-/// Enough for `COPY`.
+/// Large enough for `COPY`.
 const MANY: u64 = 50;
-/// One of each block of ids is in use up to this id.
+/// One id of each block is in use, up to this id.
 const GREATEST: i64 = 5_000_001;
 
-/// A database whose sequence of `orders.id` is thousands of blocks behind.
+/// Creates a database whose sequence of `orders.id` is thousands of blocks behind.
 async fn behind() -> TestDatabase {
     let database = TestDatabase::migrated().await;
     let used = format!(
@@ -79,7 +80,7 @@ async fn those_of_what_redis_lacks_reject_no_order_and_no_mark() {
              SELECT n, 'u' || n FROM generate_series(1, 70000) n",
         )
         .await;
-    // Fewer than a batch that is copied, and more.
+    // A batch that is too small for `COPY`, and a larger one.
     let few = store(&postgres, "u", 3, 2).await;
     let many = store(&postgres, "u", MANY, 3).await;
     assert!(few.is_some() && many.is_some() && few != many);

@@ -1,4 +1,4 @@
-//! Which versions are stored, whole or not at all.
+//! Which versions are stored. Each is stored completely or not at all.
 
 use std::time::Duration;
 
@@ -151,8 +151,9 @@ async fn an_erasure_of_an_unknown_order_keeps_older_records_out() {
     assert_eq!(read(&postgres, "u").await.unwrap().document, None);
 }
 
-/// Whatever the order of arrival, however often, in whatever batches, by two writers at once: the same state. Many orders
-/// are copied first, few are updated over and over.
+/// Two writers store the same changes in random order, repeatedly and in random batches. The result
+/// is always the same state. With many orders, most are copied first. With few orders, each is
+/// updated repeatedly.
 #[tokio::test]
 async fn any_order_of_arrival_ends_in_the_same_state() {
     for (seed, orders) in (0..8).zip([12, 200].into_iter().cycle()) {
@@ -274,7 +275,7 @@ async fn a_statement_that_waits_for_a_lock_ends_as_locked() {
         (locks == 1).then_some(())
     })
     .await;
-    // Reads are not held up by the lock.
+    // The lock does not block reads.
     assert!(blocker.read(&uid("u")).await.unwrap().is_some());
     let (set, _) = ChangeSet::new(vec![change(&order("u", 2), 2)]);
     let class = postgres.apply(&set).await.unwrap_err().class();
