@@ -1,34 +1,37 @@
-//! What the api knows about an order.
+//! The answer of a tier about an order.
 
 use bytes::Bytes;
 use poem::http::HeaderValue;
 use shared::order::{Revision, Version};
 
-/// What is known about an order; cheap to clone.
+/// State of an order; cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// It exists.
+    /// The order exists.
     Order(Document),
-    /// It existed, and this version erased it.
+    /// The order existed; this version erased it.
     Erased(Version),
-    /// Nobody has heard of it.
+    /// There is no such order.
     Unknown,
 }
 
-/// An order as it is answered. Both parts are one block of memory: an answer from a cache that holds many orders finds each of
-/// them out of the processor's sight, and waits for every block once.
+/// A document and its version, ready to send.
+///
+/// ETag and JSON share one block of memory. In a cache with many orders each block is a cache miss
+/// of the processor, so one block means one miss.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Its version.
+    /// Version of the order.
     pub version: Version,
-    /// The version in double quotes, as a header has it; made once so that no answer has to.
+    /// The version in double quotes, as the ETag header needs it. Built once, so that no response
+    /// has to.
     pub etag: HeaderValue,
     /// The JSON document.
     pub json: Bytes,
 }
 
 impl Document {
-    /// Bytes of an etag.
+    /// Length of an ETag in bytes.
     pub const ETAG_WIDTH: usize = Version::WIDTH + 2;
 
     fn new(version: Version, json: &[u8]) -> Self {
@@ -37,7 +40,8 @@ impl Document {
         let json = block.split_off(etag.len());
         Self {
             version,
-            // Quotes, digits and dashes are always fit for a header; an empty one names nothing.
+            // Quotes, digits and dashes are always valid in a header. An empty ETag would match
+            // nothing.
             etag: HeaderValue::from_maybe_shared(block).unwrap_or(HeaderValue::from_static("")),
             json,
         }
@@ -45,7 +49,8 @@ impl Document {
 }
 
 impl Answer {
-    /// The answer that a version with or without document stands for.
+    /// Builds the answer for a version. `None` as the document means that the version erased the
+    /// order.
     pub fn new(version: Version, document: Option<&[u8]>) -> Self {
         match document {
             Some(json) => Self::Order(Document::new(version, json)),
@@ -53,7 +58,7 @@ impl Answer {
         }
     }
 
-    /// The answer that Postgres' row, or the lack of one, stands for.
+    /// Builds the answer for a row of Postgres, or for its absence.
     pub fn from_row(row: Option<&Revision>) -> Self {
         match row {
             Some(row) => Self::new(row.version, row.document.as_deref()),
@@ -61,7 +66,7 @@ impl Answer {
         }
     }
 
-    /// The version; none when the order is unknown, so that any version is greater.
+    /// Version of the answer. `None` if the order is unknown; any version is greater.
     pub fn version(&self) -> Option<Version> {
         match self {
             Self::Order(document) => Some(document.version),

@@ -1,27 +1,27 @@
-//! API keys: who may ask for what.
+//! API keys and their scopes.
 //!
-//! The file holds one key a line, `NAME sha256:HEX SCOPE,SCOPE`, where HEX is the SHA-256 of the token that the caller
-//! presents. Blank lines and lines that begin with `#` are passed over.
+//! The file holds one key per line, `NAME sha256:HEX SCOPE,SCOPE`. HEX is the SHA-256 of the token
+//! that the caller sends. Blank lines and lines that begin with `#` are skipped.
 
 use std::{fmt, path::Path};
 
 use sha2::{Digest, Sha256};
 use shared::config::{ConfigError, read_text};
 
-/// The variable that names the file.
+/// The variable that names the key file.
 const VARIABLE: &str = "API_KEYS_FILE";
 
-/// Something that a key may be allowed to do.
+/// A permission of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Look orders up and list them.
+    /// Read and list orders.
     OrdersRead,
 }
 
 impl Scope {
     const ALL: [Self; 1] = [Self::OrdersRead];
 
-    /// Its name in the file.
+    /// Name of the scope in the key file.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::OrdersRead => "orders:read",
@@ -29,23 +29,23 @@ impl Scope {
     }
 }
 
-/// Who asks.
+/// The owner of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The name of the key.
+    /// Name of the key.
     pub name: String,
 }
 
-/// Why a caller is turned away.
+/// Reason why a caller is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// No token, or one that is not known.
+    /// The token is missing or unknown.
     Unauthorized,
-    /// The token is known but lacks the scope.
+    /// The token is valid but lacks the scope.
     Forbidden,
 }
 
-/// The keys that may be presented.
+/// The valid keys.
 #[derive(Default)]
 pub struct Keys {
     keys: Vec<Key>,
@@ -57,7 +57,7 @@ struct Key {
     scopes: Vec<Scope>,
 }
 
-/// Shows names, never digests.
+/// Prints names, never digests.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
@@ -67,11 +67,11 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Reads the file at `path`.
+    /// Reads the key file at `path`.
     ///
     /// # Errors
-    /// When it cannot be read, holds no key, or has a line that is not understood; the error names the line by its number
-    /// and quotes none of it.
+    /// Returns an error if the file cannot be read, holds no key, or has a malformed line. The
+    /// error names the number of the line and never quotes it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = read_text(path).map_err(|source| ConfigError::SecretFile {
             variable: VARIABLE.to_owned(),
@@ -106,16 +106,17 @@ impl Keys {
         Ok(Self { keys })
     }
 
-    /// Who presents `authorization` (the value of the header), if that key may do what `scope` says.
+    /// Returns the caller of `authorization`, the value of the header, if its key has `scope`.
     ///
     /// # Errors
-    /// When the token is missing, unknown, or lacks the scope.
+    /// Returns a [`Denial`] if the token is missing or unknown, or lacks the scope.
     pub fn check(&self, authorization: Option<&[u8]>, scope: Scope) -> Result<&Caller, Denial> {
         let token = authorization
             .and_then(bearer_token)
             .ok_or(Denial::Unauthorized)?;
         let digest: [u8; 32] = Sha256::digest(token).into();
-        // Every key is compared, and each of them whole: how long that takes tells nothing.
+        // Compares every key, and each digest completely, so that the duration reveals nothing
+        // about the keys.
         let mut found = None;
         for key in &self.keys {
             if equal(&key.digest, &digest) {
@@ -138,7 +139,7 @@ fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
         == 0
 }
 
-/// The token of `Bearer TOKEN`; the scheme's name in any case, as RFC 9110 has it.
+/// The token of `Bearer TOKEN`. The scheme name is case-insensitive (RFC 9110).
 fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = authorization.split_at_checked(7)?;
     let token = rest.trim_ascii();

@@ -1,4 +1,4 @@
-//! The commands of the api.
+//! Commands of the api.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -11,10 +11,11 @@ use shared::{
 
 use crate::{App, config::Config, http};
 
-/// How long the whole shutdown may take before the process is ended.
+/// Maximum time for the whole shutdown, after which the watchdog ends the process.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(15);
 
-/// Answers order look-ups from a local cache, Redis and Postgres. Configured by environment variables.
+/// Serves order lookups from a local cache, Redis and Postgres. Configured by environment
+/// variables.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -24,23 +25,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Answer requests (the default)
+    /// Serve requests (the default)
     Serve,
-    /// Print the OpenAPI document, without starting anything
+    /// Print the OpenAPI document and exit
     Openapi {
-        /// As YAML
+        /// Print YAML instead of JSON
         #[arg(long)]
         yaml: bool,
     },
-    /// Ask the admin port of a running api whether it is ready; exit code 0 if so
+    /// Check the readiness of a running api on its admin port; exit code 0 if it is ready
     Health {
-        /// Whether it is alive
+        /// Check liveness instead of readiness
         #[arg(long)]
         live: bool,
     },
 }
 
-/// Runs the command that the command line names.
+/// Runs the command given on the command line.
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command.unwrap_or(Command::Serve) {
         Command::Serve => serve(),
@@ -56,7 +57,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Unlike `println!`, an error and not a panic when nobody reads (`api openapi | head`).
+/// Prints to stdout. Unlike `println!`, it returns an error and does not panic, and it ignores a
+/// closed pipe (`api openapi | head`).
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::{ErrorKind, Write};
     match std::io::stdout().write_all(text.as_bytes()) {

@@ -1,11 +1,11 @@
-//! The api's own variables, on top of those that it shares with the worker.
+//! The api's own environment variables, in addition to those that it shares with the worker.
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use shared::config::{self, ConfigError, byte_size};
 
-/// Everything that the api reads from its environment.
+/// The whole configuration of the api.
 #[derive(Clone, Default)]
 pub struct Config {
     /// `API_*`.
@@ -28,7 +28,7 @@ impl Config {
     /// Reads the environment of the process.
     ///
     /// # Errors
-    /// Names the first variable that cannot be read.
+    /// Returns an error that names the first variable with an unusable value.
     pub fn from_env() -> Result<Self, ConfigError> {
         Ok(Self {
             api: config::load("API_")?,
@@ -48,14 +48,14 @@ impl Config {
 pub struct Api {
     /// Address to listen on.
     pub addr: String,
-    /// File with the keys that callers present; without one every caller is served.
+    /// Path of the key file. Without it, every caller may read.
     pub keys_file: Option<PathBuf>,
-    /// Requests a second that one client may make, 0 for any number.
+    /// Requests per second for each client; 0 for no limit.
     pub rate_limit: u32,
-    /// How long a request may take before it is answered with 503.
+    /// Deadline of a request, after which it gets 503.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Origins whose scripts may read answers, separated by commas; `*` for all.
+    /// Origins whose scripts may read responses, separated by commas; `*` for all.
     pub cors_origins: Vec<String>,
 }
 
@@ -71,13 +71,13 @@ impl Default for Api {
     }
 }
 
-/// `CACHE_*`: the caches as a whole.
+/// `CACHE_*`: all caches.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Cache {
-    /// Whether anything but Postgres is asked.
+    /// Whether the api uses caches. If not, it reads only Postgres.
     pub enabled: bool,
-    /// How many of the newest orders are loaded before the api is ready, 0 for none.
+    /// Number of newest orders to load before the api is ready; 0 for none.
     pub warmup: u32,
 }
 
@@ -94,10 +94,10 @@ impl Default for Cache {
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct LocalCache {
-    /// Memory for entries, in bytes; 0 turns it off.
+    /// Maximum bytes of all entries; 0 disables the cache.
     #[serde(deserialize_with = "byte_size")]
     pub max_bytes: usize,
-    /// How long an entry is served, counted from the start of the load that made it.
+    /// Lifetime of an entry, counted from the start of its load.
     #[serde(with = "humantime_serde")]
     pub ttl: Duration,
 }
@@ -111,11 +111,11 @@ impl Default for LocalCache {
     }
 }
 
-/// `NEGATIVE_CACHE_*`: remembering that an order does not exist.
+/// `NEGATIVE_CACHE_*`: negative entries, for orders that do not exist.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct NegativeCache {
-    /// For how long.
+    /// Lifetime of a negative entry.
     #[serde(with = "humantime_serde")]
     pub ttl: Duration,
 }

@@ -1,4 +1,4 @@
-//! What the admin port says of this process, and the loop that finds it out.
+//! Health state for the probes of the admin port, and the loop that updates it.
 
 use std::{
     sync::{
@@ -23,25 +23,25 @@ use crate::{
     redis_health::RedisHealth,
 };
 
-/// How often dependencies are asked for a sign of life, and the schema until it is new enough.
+/// Interval of the health checks of Postgres and Redis, and of the schema check during the start.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How long the start waits for a subscription, and for the warm-up.
+/// Maximum time that the start waits for the subscription, and again for the warm-up.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How far the start has come.
+/// Progress of the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Stage {
-    /// The schema was not checked yet, for Postgres did not answer.
+    /// The schema is not checked yet because Postgres does not answer.
     Waiting,
     /// The schema is older than this version needs.
     SchemaTooOld,
-    /// The newest orders are being loaded.
+    /// The api loads the newest orders into the local cache.
     WarmingUp,
-    /// Requests are welcome.
+    /// The api accepts requests.
     Started,
-    /// The process ends.
+    /// The process shuts down.
     Stopping,
 }
 
@@ -65,19 +65,19 @@ impl Stage {
     }
 }
 
-/// The state of the process, as probes see it.
+/// State of the process, as the probes report it.
 pub struct Health {
     stage: AtomicU8,
     postgres: Dependency,
-    /// None where lists go to Postgres itself.
+    /// The read replica of Postgres; `None` if lists are read from Postgres itself.
     replica: Option<Dependency>,
-    /// None where caches are switched off.
+    /// `None` if caches are disabled.
     redis: Option<Dependency>,
     local: Arc<LocalCache>,
 }
 
 impl Health {
-    /// A process that has just started, of whose dependencies nothing is known.
+    /// A process that has just started. The state of every dependency is unknown.
     pub fn new(local: Arc<LocalCache>, uses_redis: bool, uses_replica: bool) -> Self {
         Self {
             stage: AtomicU8::new(Stage::Waiting as u8),
@@ -88,22 +88,22 @@ impl Health {
         }
     }
 
-    /// Postgres.
+    /// State of Postgres.
     pub fn postgres(&self) -> Dependency {
         self.postgres.clone()
     }
 
-    /// Redis; none where caches are switched off.
+    /// State of Redis; `None` if caches are disabled.
     pub fn redis(&self) -> Option<Dependency> {
         self.redis.clone()
     }
 
-    /// The replica of Postgres for lists, where there is one.
+    /// State of the read replica of Postgres; `None` if no replica is configured.
     pub fn replica(&self) -> Option<Dependency> {
         self.replica.clone()
     }
 
-    /// Whether requests are welcome: the start is over, and Postgres or Redis answers.
+    /// Readiness: the start is complete, and Postgres or Redis answers reads.
     pub fn ready(&self) -> Report {
         let stage = self.stage();
         let redis_up = self.redis.as_ref().is_some_and(Dependency::answers);
@@ -127,12 +127,12 @@ impl Health {
         }
     }
 
-    /// That the process answers; what it depends on does not count.
+    /// Liveness: always ok. Dependencies do not count.
     pub fn live(&self) -> Report {
         Report::new(true)
     }
 
-    /// Requests are not welcome any more.
+    /// Marks the process as not ready, permanently.
     pub fn stop(&self) {
         self.stage.store(Stage::Stopping as u8, Ordering::Release);
     }
@@ -141,7 +141,7 @@ impl Health {
         Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
     }
 
-    /// Goes on to `next`, unless the process is stopping already.
+    /// Moves to stage `next`, unless the process is stopping. Returns the stage before the call.
     fn enter(&self, next: Stage) -> Stage {
         let enter = |now| (now != Stage::Stopping as u8).then_some(next as u8);
         let before = self
@@ -151,7 +151,7 @@ impl Health {
     }
 }
 
-/// Asks Postgres and Redis for a sign of life once a second.
+/// Checks Postgres and Redis once a second.
 pub async fn watch(health: Arc<Health>, postgres: Postgres, mut redis: Option<RedisHealth>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -162,20 +162,21 @@ pub async fn watch(health: Arc<Health>, postgres: Postgres, mut redis: Option<Re
         })
         .await;
         let known = answer.as_ref().ok();
-        // Before the state of Postgres: a replica that is ready reads Redis.
+        // Redis first: a replica that becomes ready must know whether it may read Redis.
         if let Some(redis) = &mut redis {
             redis.look(known.cloned()).await;
         }
         let answered = answer.as_ref().map(drop);
         if health.postgres.is_up() && answered.is_err() {
-            // Its connection may have been dead, and Postgres well. Requests are refused until an answer comes.
+            // The connection may have been dead while Postgres is well. The api rejects reads from
+            // Postgres until a check succeeds, so check again at once.
             ticks.reset_immediately();
         }
         health.postgres.set(answered.map_err(|error| error as _));
     }
 }
 
-/// Asks the replica of Postgres for a sign of life, again and again.
+/// Checks the read replica of Postgres once a second.
 pub async fn watch_replica(replica: Postgres, health: Dependency) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -190,7 +191,8 @@ pub async fn watch_replica(replica: Postgres, health: Dependency) {
     }
 }
 
-/// Before the schema is there its tables are not asked for: Postgres would log an error each time.
+/// Reads what Postgres knows about Redis. Before the schema is checked, reads only the schema
+/// version: Postgres would log an error for each query of a missing table.
 async fn cache_knowledge(
     health: &Health,
     postgres: Postgres,
@@ -204,8 +206,8 @@ async fn cache_knowledge(
     }
 }
 
-/// What has to happen before requests are welcome: the schema is checked, and the newest `warmup` orders are loaded, after
-/// the subscription was tried.
+/// Runs the start: checks the schema, waits for the first attempt to subscribe to announcements,
+/// and loads the newest `warmup` orders. Then the process is ready.
 pub async fn start(
     health: Arc<Health>,
     lookup: Lookup,
@@ -215,7 +217,7 @@ pub async fn start(
 ) {
     wait_for_schema(&health, &postgres).await;
     health.enter(Stage::WarmingUp);
-    // A subscription that takes longer only costs what is warmed up: it is dropped when the link is there.
+    // A slower subscription costs only the warm-up: the local cache is dropped when the link is up.
     let _ = timeout(PATIENCE, subscription_tried.wait_for(|tried| *tried)).await;
     if warmup > 0 {
         match timeout(PATIENCE, lookup.warm_up(warmup)).await {

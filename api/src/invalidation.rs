@@ -1,4 +1,4 @@
-//! Listens to what writers announce, and drops what it makes old from the local cache.
+//! Receives announcements of changed orders and invalidates their entries in the local cache.
 
 use std::sync::Arc;
 
@@ -12,22 +12,25 @@ use tokio::sync::watch;
 
 use crate::{local_cache::LocalCache, redis_health::Link};
 
-/// Keeps one subscription open, at the server that workers write to.
+/// Keeps one subscription open at the Redis that workers write to.
 pub struct Listener {
-    /// What announcements invalidate.
+    /// The cache to invalidate.
     pub local: Arc<LocalCache>,
-    /// Where they are made.
+    /// Configuration of the Redis that publishes the announcements.
     pub redis: Redis,
-    /// 1 while they are heard.
+    /// Gauge: 1 while the subscription is open, else 0.
     pub up: IntGauge,
-    /// Turns true once the first attempt succeeded or failed: a warm-up waits for that.
+    /// Becomes true after the first attempt to subscribe, successful or not. The warm-up waits for
+    /// it.
     pub tried: watch::Sender<bool>,
-    /// Changes when another server answers: the subscription may still be at the old one.
+    /// Changes when another server answers, because the subscription may still be open at the old
+    /// one.
     pub links: watch::Receiver<Link>,
 }
 
 impl Listener {
-    /// Runs until it is dropped, or until nobody can say any more where to listen.
+    /// Subscribes again whenever the link is lost. Ends when the sender of `links` is dropped;
+    /// dropping the future cancels it.
     pub async fn run(mut self) {
         let mut backoff = Backoff::default();
         while self.links.wait_for(|link| !link.misplaced).await.is_ok() {
@@ -60,7 +63,7 @@ impl Listener {
     }
 }
 
-/// Applies announcements until the link is lost.
+/// Applies announcements until the link is lost; returns the error.
 async fn follow(local: &LocalCache, mut subscription: Subscription) -> CacheError {
     loop {
         match subscription.next().await {

@@ -1,4 +1,4 @@
-//! The api: answers order look-ups from a local cache, Redis and Postgres.
+//! The api: serves order lookups from a local cache, Redis and Postgres.
 //!
 //! ```text
 //! http ──▶ lookup ──▶ local_cache ◀── invalidation ◀── announcements
@@ -10,14 +10,14 @@
 //! |---|---|
 //! | [`cli`] | commands |
 //! | [`config`] | the api's own variables and their defaults |
-//! | [`http`] | requests and answers; knows neither SQL nor Redis |
-//! | [`lookup`] | in which order the tiers are asked, single-flight; knows no HTTP |
-//! | [`answer`] | what is known about an order |
+//! | [`http`] | requests and responses; independent of SQL and Redis |
+//! | [`lookup`] | order of the tiers, single-flight; independent of HTTP |
+//! | [`answer`] | the state of an order, as the tiers return it |
 //! | [`local_cache`] | the cache inside the process, its fence and its limits |
 //! | [`invalidation`] | applies announcements to the local cache |
 //! | [`health`] | start, readiness, liveness |
-//! | [`redis_health`] | whether what Redis holds may be served |
-//! | [`auth`], [`rate_limit`] | who may ask, and how often |
+//! | [`redis_health`] | whether the api may serve from Redis |
+//! | [`auth`], [`rate_limit`] | which callers may read, and how often |
 //! | [`metrics`] | every metric of the api |
 //! | [`trace`] | spans |
 //! | [`web`] | the web page |
@@ -58,10 +58,10 @@ use lookup::{Lookup, Tiers};
 use metrics::Metrics;
 use redis_health::{Link, RedisHealth};
 
-/// How long connections to Postgres may take to close; nothing depends on it any more.
+/// Maximum time to close the connections to Postgres. Nothing depends on them any more.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// The api, listening but not answering yet.
+/// The api with both ports bound, not serving yet.
 pub struct App {
     server: HttpServer,
     front: Front,
@@ -78,10 +78,10 @@ pub struct App {
 }
 
 impl App {
-    /// Opens both ports and prepares everything that needs no other service.
+    /// Binds both ports and prepares everything that needs no other service.
     ///
     /// # Errors
-    /// Names the variable that cannot be used.
+    /// Returns an error that names the variable with an unusable value.
     pub async fn build(config: Config, registry: Registry) -> anyhow::Result<Self> {
         let metrics = Metrics::register(&registry)?;
         let keys = config
@@ -149,21 +149,22 @@ impl App {
         })
     }
 
-    /// The public port that is really open.
+    /// The public port in use; not 0, even if the address has port 0.
     pub fn port(&self) -> u16 {
         self.server.port()
     }
 
-    /// The admin port that is really open.
+    /// The admin port in use; not 0, even if the address has port 0.
     pub fn admin_port(&self) -> u16 {
         self.admin_port
     }
 
-    /// Answers until `shutdown`. Then, in this order: not ready any more, no new connections, requests in flight finished
-    /// (ten seconds at most), connections closed.
+    /// Serves until `shutdown`. Then reports not ready, stops accepting connections, drains
+    /// requests in flight (at most 10 seconds), stops the background tasks and closes the
+    /// connections to Postgres.
     ///
     /// # Errors
-    /// When the public port fails.
+    /// Returns the error of [`HttpServer::serve`].
     pub async fn run_until_stopped(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let background = CancellationToken::new();
         let tasks = self.spawn_background(&background);
@@ -208,7 +209,7 @@ impl App {
             let watch = health::watch_replica(replica, health);
             tasks.spawn(stop.clone().run_until_cancelled_owned(watch));
         }
-        // What a warm-up puts where nothing is kept is work for nothing.
+        // Without Redis the caches are disabled, so a warm-up would load orders that are not kept.
         let warmup = if self.redis.is_some() {
             self.config.cache.warmup
         } else {

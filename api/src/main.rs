@@ -1,11 +1,11 @@
-//! `api`: see the library of the same name.
+//! The program `api`; the library of the same name holds the code.
 
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Every answer allocates and frees a few blocks of one to eight kilobytes, which the allocator of glibc has no fast path
-/// for.
+/// Every response allocates and frees a few blocks of one to eight kilobytes, for which glibc's
+/// allocator has no fast path.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

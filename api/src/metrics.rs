@@ -1,7 +1,8 @@
-//! The api's metrics, all of them declared here.
+//! All metrics of the api.
 //!
-//! Straight to the registry behind `/metrics` and not through OpenTelemetry: these are counted at every request, and a
-//! handle that is kept per set of labels costs a quarter of what an instrument does that looks its attributes up.
+//! They use the registry behind `/metrics` directly, without OpenTelemetry. The api counts them for
+//! each request, and a handle kept per label set costs a quarter of an instrument that looks up
+//! attributes.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -13,20 +14,20 @@ use prometheus::{
 };
 use shared::telemetry::metrics::LATENCY_SECONDS;
 
-/// Handles of every metric; clones share them.
+/// Handles of all metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Of the public port.
+    /// Metrics of the public port.
     pub http: Arc<HttpMetrics>,
-    /// Of the cache tiers.
+    /// Metrics of the cache tiers.
     pub cache: Arc<CacheMetrics>,
 }
 
 impl Metrics {
-    /// Registers all of them, at zero.
+    /// Registers all metrics, at zero.
     ///
     /// # Errors
-    /// When the registry has one of them already.
+    /// Returns an error if one of them is registered already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
             http: Arc::new(HttpMetrics::register(registry)?),
@@ -45,14 +46,14 @@ pub struct HttpMetrics {
 struct RouteMetrics {
     template: &'static str,
     duration: Histogram,
-    /// One place for each of [`METHODS`] and [`STATUSES`], filled at its first request.
+    /// One slot for each pair of [`METHODS`] and [`STATUSES`], filled by the first such request.
     requests: Vec<OnceLock<IntCounter>>,
 }
 
-/// Methods with a label of their own; any other counts as `other`, for a client may send anything.
+/// Values of the label `method`. Any other method counts as `other`, because a client may send any.
 const METHODS: [&str; 4] = ["GET", "HEAD", "OPTIONS", "other"];
 
-/// The statuses that the api answers with.
+/// Statuses with a cached counter. The counter of any other status is looked up each time.
 const STATUSES: [u16; 13] = [
     200, 204, 304, 400, 401, 403, 404, 405, 410, 414, 429, 500, 503,
 ];
@@ -80,8 +81,9 @@ impl HttpMetrics {
         })
     }
 
-    /// Makes the series of `templates`; a route is then named by its place in this list. The series of `GET` with status
-    /// 200, and those of `failures`, are there from the start.
+    /// Creates the series of the routes `templates`. [`HttpMetrics::record`] takes an index into
+    /// this list. The series of `GET` with status 200 and with each of `failures` exist from the
+    /// start.
     #[must_use]
     pub fn with_routes(&self, templates: &[&'static str], failures: &[u16]) -> Self {
         let routes = templates
@@ -107,7 +109,7 @@ impl HttpMetrics {
         }
     }
 
-    /// Counts one answer of the route at `route` of the list.
+    /// Counts one response of the route with the index `route`.
     pub fn record(&self, route: usize, method: &str, status: u16, took: Duration) {
         let Some(route) = self.routes.get(route) else {
             return;
@@ -133,25 +135,25 @@ impl HttpMetrics {
     }
 }
 
-/// `cache_requests_total`, `cache_announcements_up`, and `cache_operation_duration_seconds` of the local tier; that of Redis
-/// is measured where Redis is called.
+/// `cache_requests_total`, `cache_announcements_up`, and `cache_operation_duration_seconds` of the
+/// local cache. The Redis client in `shared` records the durations of Redis.
 pub struct CacheMetrics {
     local: [IntCounter; LocalResult::ALL.len()],
     redis: [IntCounter; RedisResult::ALL.len()],
-    /// Time of one look into the local cache.
+    /// Time of one read of the local cache.
     pub local_get: Histogram,
-    /// 1 while announcements of changed orders are heard, else 0.
+    /// 1 while the api receives announcements of changed orders, else 0.
     pub announcements_up: IntGauge,
 }
 
-/// What a look into the local cache gave.
+/// Result of a read of the local cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalResult {
-    /// An order, or its erasure.
+    /// An order, or an erased one.
     Hit,
-    /// Nothing.
+    /// No entry.
     Miss,
-    /// That there is no such order.
+    /// A negative entry: the order does not exist.
     Negative,
 }
 
@@ -163,18 +165,18 @@ impl LocalResult {
     ];
 }
 
-/// What asking Redis gave.
+/// Result of a read of Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisResult {
-    /// An order, or its erasure.
+    /// An order, or an erased one.
     Hit,
-    /// Nothing.
+    /// No entry.
     Miss,
-    /// Something that is not an entry of ours.
+    /// The entry is not in our format.
     Corrupt,
-    /// No answer in time, or a refusal.
+    /// Redis did not answer in time, or rejected the command.
     Error,
-    /// It was not asked: switched off, under repair, or failing.
+    /// Redis was not read: disabled, under repair, or failing.
     Bypass,
 }
 
@@ -222,12 +224,12 @@ impl CacheMetrics {
         })
     }
 
-    /// Counts a look into the local cache.
+    /// Counts a read of the local cache.
     pub fn local(&self, result: LocalResult) {
         self.local[result as usize].inc();
     }
 
-    /// Counts a question to Redis.
+    /// Counts a read of Redis, or a bypass.
     pub fn redis(&self, result: RedisResult) {
         self.redis[result as usize].inc();
     }

@@ -1,4 +1,4 @@
-//! How many requests a second one client may make.
+//! Rate limit per client.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
@@ -6,21 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Places in the table. Two clients that share one share its rate, which is the price for a fixed size.
+/// Slots in the table. Two clients in one slot share its rate; that is the price of a fixed size.
 const SLOTS: usize = 16 * 1024;
 
-/// A rate for each client, in a table of fixed size. One second's worth may be spent at once.
+/// A rate for each client, in a table of fixed size. A burst may spend the rate of one second.
 pub struct RateLimit {
     epoch: Instant,
-    /// Between two requests at the highest rate that lasts.
+    /// Time between two requests at the sustained rate.
     interval: Duration,
     hasher: RandomState,
-    /// When the client will have paid for what it has spent, in nanoseconds after `epoch`.
+    /// Per slot: when the admitted requests are paid off at the sustained rate, in nanoseconds
+    /// after `epoch`.
     paid_at: Box<[AtomicU64]>,
 }
 
 impl RateLimit {
-    /// `rate` requests a second, at least one.
+    /// Creates a limit of `rate` requests per second, at least one.
     pub fn per_second(rate: u32) -> Self {
         Self {
             epoch: Instant::now(),
@@ -30,7 +31,7 @@ impl RateLimit {
         }
     }
 
-    /// Whether `client` may make a request at the moment `now`; counts it if so.
+    /// Returns whether `client` may make a request at `now`. Counts the request if so.
     pub fn admits(&self, client: impl Hash, now: Instant) -> bool {
         let now = nanos(now.saturating_duration_since(self.epoch));
         let slot = &self.paid_at[self.hasher.hash_one(client) as usize % SLOTS];
@@ -43,7 +44,7 @@ impl RateLimit {
     }
 }
 
-/// Enough for 584 years.
+/// Nanoseconds of `duration`; they fit for 584 years.
 fn nanos(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
@@ -68,7 +69,7 @@ mod tests {
         let limit = RateLimit::per_second(1);
         let now = limit.epoch;
         assert!(limit.admits("a", now) && !limit.admits("a", now));
-        // Another client may share the slot of the first, but not all of them can.
+        // One client may share the slot of `a`, but not all of them can.
         assert!((0..64).any(|other| limit.admits(other, now)));
     }
 }

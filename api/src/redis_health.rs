@@ -1,5 +1,6 @@
-//! Whether what Redis holds may be served: it is the server that workers write to, it has lost nothing that they know of, and
-//! nothing is about to be repaired.
+//! Decides whether the api may serve from Redis. Three conditions must hold: Redis is the server
+//! that workers write to, it lacks nothing that they wrote, and no repair is overdue or in
+//! progress.
 
 use std::time::Duration;
 
@@ -12,41 +13,42 @@ use tokio::sync::watch;
 
 use crate::lookup::Lookup;
 
-/// A worker repairs what is marked within a second or two. What stays marked for longer is out of every worker's reach, and
-/// may be out of date here.
+/// Maximum age of a pending repair. A worker repairs a marked order within a second or two. An
+/// older repair mark means that no worker can reach Redis, so its content may be stale.
 const OVERDUE: Duration = Duration::from_secs(3);
 
-/// Workers record once a second how they see Redis. After this time without a record no worker runs, or none reaches Redis;
-/// what changes meanwhile is marked.
+/// Maximum age of a worker's record of the state of Redis. Workers write one each second. An older
+/// record means that no worker runs or that none reaches Redis. Workers that cannot reach Redis
+/// mark what they change.
 const NO_WORKER: Duration = Duration::from_secs(10);
 
-/// An eviction policy that suits a cache of which every entry may be dropped.
+/// The eviction policy that suits a cache whose entries may all be evicted.
 const EVICTION_POLICY: &str = "allkeys-lru";
 
-/// Where announcements are to be heard.
+/// The Redis from which to receive announcements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
-    /// The server processes that answer; none before any has.
+    /// The server processes that answer; `None` until the first answer.
     servers: Option<Vec<String>>,
-    /// Workers write to another server, and announce there.
+    /// Whether workers write to another server and publish their announcements there.
     pub misplaced: bool,
 }
 
-/// Looks at Redis once a second.
+/// The health check of Redis, run once a second.
 pub struct RedisHealth {
     redis: Cache,
     dependency: Dependency,
     lookup: Lookup,
     link: watch::Sender<Link>,
-    /// What Postgres last said about Redis. Without an answer nothing else is known.
+    /// The last answer of Postgres about Redis. It stays valid while Postgres does not answer.
     known: CacheKnowledge,
-    /// Whether Redis last said that it is under repair.
+    /// Whether Redis was under repair, or not the workers' server, at the last check.
     bypassed: bool,
     policy_checked: bool,
 }
 
 impl RedisHealth {
-    /// Nothing is known yet, and nothing is served from Redis.
+    /// A health check without results. The api does not read Redis before the first check.
     pub fn new(
         redis: Cache,
         dependency: Dependency,
@@ -64,15 +66,18 @@ impl RedisHealth {
         }
     }
 
-    /// One look, after Postgres said what is `known`. In this order: the watermark in Redis is never behind what Postgres has
-    /// recorded of it.
+    /// Runs one check. `known` is the answer of Postgres about Redis; `None` if Postgres does not
+    /// answer.
+    ///
+    /// The caller reads Postgres first, because the watermark in Redis is never behind the one that
+    /// Postgres has recorded.
     pub async fn look(&mut self, known: Option<CacheKnowledge>) {
         if let Some(known) = known {
             self.known = known;
         }
         let mut state = self.redis.probe().await;
         if state.as_ref().is_ok_and(|state| self.is_misplaced(state)) {
-            // The name of the server may lead to another one by now.
+            // The host name may resolve to another server by now.
             self.redis.renew();
             state = self.redis.probe().await;
         }
@@ -119,10 +124,12 @@ impl RedisHealth {
     }
 }
 
-/// Whether `state` is the state of the Redis that a worker last saw `complete`, and of no older content.
+/// Returns whether `state` is the state of the Redis that a worker last saw `complete`, without
+/// older content.
 ///
-/// A missing watermark proves nothing: a flush and an eviction remove it too. While no worker runs nothing changes in
-/// Postgres, so a new server without a watermark, such as one that was restarted empty, is as good as the last.
+/// A missing watermark proves nothing: a flush or an eviction removes it too. While no worker runs,
+/// nothing changes in Postgres. A new server without a watermark, such as one that restarted empty,
+/// is then as good as the last one.
 fn is_the_one(complete: &CompleteCache, state: &CacheState) -> bool {
     match (state.watermark, complete.servers == state.servers) {
         (None, is_same) => is_same || complete.age > NO_WORKER,
@@ -131,7 +138,7 @@ fn is_the_one(complete: &CompleteCache, state: &CacheState) -> bool {
 }
 
 async fn check_policy(redis: &Cache) {
-    // Some hosted services do not tell; then there is nothing to warn about.
+    // Some hosted services hide the policy. Without it there is nothing to warn about.
     let Ok(Some(policy)) = redis.eviction_policy().await else {
         return;
     };
@@ -168,15 +175,15 @@ mod tests {
         };
         for (is_the_one_expected, age, names, watermark) in [
             (true, 1, &["a", "b"][..], Some(100)),
-            // The worker moves it before it records that.
+            // The worker moves the watermark before it records that in Postgres.
             (true, 1, &["a", "b"], Some(101)),
-            // Flushed, or evicted.
+            // Redis was flushed, or evicted the watermark.
             (true, 1, &["a", "b"], None),
             // The same process with the content of an older server.
             (false, 1, &["a", "b"], Some(99)),
             (false, 1, &["a"], Some(101)),
             (false, 1, &["c"], None),
-            // Nobody writes: a new server that has no watermark is empty.
+            // No worker writes: a new server without a watermark is empty.
             (true, 60, &["c"], None),
             (false, 60, &["c"], Some(50)),
             (true, 60, &["a", "b"], Some(100)),

@@ -1,5 +1,5 @@
-//! Spans of a look-up, where its request is traced. Made by hand and only then: for every other request nothing is made,
-//! and nothing is asked but whether there is a span.
+//! Spans of traced requests. The api creates spans by hand, and only for traced requests. Every
+//! other request only checks whether a span is active.
 
 use std::{future::Future, pin::Pin};
 
@@ -17,8 +17,10 @@ pub struct RequestSpan {
 }
 
 impl RequestSpan {
-    /// A span for a request to `route` that came with the given `traceparent`: a child where that trace is sampled, a root
-    /// where there is none (the sampler decides about it), and none where the trace is not sampled.
+    /// Starts a span for a request to `route`.
+    ///
+    /// With a sampled `traceparent` the span is its child. Without `traceparent` it is a root, and
+    /// the sampler decides. Returns `None` if the trace of `traceparent` is not sampled.
     pub fn start(method: &str, route: &'static str, traceparent: Option<&str>) -> Option<Self> {
         let parent = match traceparent {
             Some(traceparent) => sampled_parent(traceparent)?,
@@ -43,7 +45,7 @@ impl RequestSpan {
         }
     }
 
-    /// Runs `work` inside this span, which ends with the status of the answer that `status` reads.
+    /// Runs `work` inside this span and ends the span with the HTTP status that `status` reads.
     pub async fn run<T>(self, work: impl Future<Output = T>, status: impl FnOnce(&T) -> u16) -> T {
         let answer = work.with_context(self.context.clone()).await;
         let status = status(&answer);
@@ -66,7 +68,7 @@ fn is_traced() -> bool {
     })
 }
 
-/// Notes on the span of the request which tier answered it, where the request is traced.
+/// Adds the tier that answered to the span of the request, if the request is traced.
 pub fn answered_by(tier: &'static str) {
     if is_traced() {
         let source = KeyValue::new("order.source", tier);
@@ -74,8 +76,9 @@ pub fn answered_by(tier: &'static str) {
     }
 }
 
-/// Runs `work`, which asks the service `name`, inside a span of its own, where the request is traced. (No async function:
-/// its future would have room for the work twice.)
+/// Runs `work`, a call of the service `name`, inside a span of its own if the request is traced.
+///
+/// Not an async function: its future would hold `work` twice.
 pub fn in_span<F: Future>(
     name: &'static str,
     work: F,
@@ -92,7 +95,7 @@ pub fn in_span<F: Future>(
     }))
 }
 
-/// As [`in_span`], for work that neither waits nor leaves the process.
+/// Like [`in_span`], for work that neither waits nor leaves the process.
 pub fn in_span_sync<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     if !is_traced() {
         return work();
@@ -103,7 +106,7 @@ pub fn in_span_sync<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     answer
 }
 
-/// `work` as part of the current trace also on another task.
+/// Keeps `work` in the current trace when it runs on another task.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
     work.with_context(Context::current())
 }

@@ -1,4 +1,4 @@
-//! The `api` binary with the faults of `shared::fault` in it, for tests.
+//! The program `api` with the faults of `shared::fault` compiled in, for tests.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! One connection of the public port: it is closed when nothing passes through it any more, or when its client is slow in
-//! saying what it wants.
+//! One connection of the public port. It times out when it is idle, or when the client sends a
+//! request head too slowly.
 
 use std::{
     convert::Infallible,
@@ -27,23 +27,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::Front;
 
-/// After so long without a byte from its client, or in which the client took none of what it was to be sent, a connection is
-/// closed: the client may have gone without a word, or hold it on purpose.
+/// A connection closes after this time without a byte from the client, or with a blocked write. The
+/// client may have vanished, or may hold the connection on purpose.
 const IDLE: Duration = Duration::from_secs(75);
 
-/// The head of a request must be whole so long after its first byte, however steadily it trickles; the first one so long
-/// after the connection was made.
+/// Maximum time to receive a whole request head, counted from its first byte. For the first head it
+/// counts from the start of the connection.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// Bytes of a head, and of what is read ahead; a larger head is refused with 431.
+/// Maximum bytes of a request head, and of what is read ahead. A larger head gets 431.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Pieces that are no longer than this together are written as one: the copy costs less than what the kernel takes for a
-/// vectored write.
+/// Pieces of at most this many bytes in total are copied into one write. The copy costs less than
+/// the kernel needs for a vectored write.
 const ONE_PIECE: usize = 4096;
 
-/// Answers the requests that `client` sends through `stream`, until it or `shutdown` ends that; in the latter case the request
-/// under way is finished first.
+/// Serves the requests of `client` on `stream` until the client closes the connection or `shutdown`
+/// fires. On shutdown it finishes the request in flight first.
 pub(super) async fn serve(
     stream: TcpStream,
     client: IpAddr,
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     let guarded = Guarded::new(stream, heads.clone());
     let front = &*front;
     let service = service_fn(move |request: Request<Incoming>| {
-        // Nobody but this connection's own task counts.
+        // Only this connection's own task writes the counter.
         heads.store(heads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         // No route reads a body.
         let (head, _) = request.into_parts();
@@ -64,8 +64,9 @@ pub(super) async fn serve(
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)
-            // A client may close its side once it has asked. To look out for that would take another read, into a new buffer,
-            // at every request; one that nobody waits for any more ends within its time anyway.
+            // A client may close its write side after the request. Detecting a client that is gone
+            // would take another read, into a new buffer, for each request. A request without a
+            // client ends at its deadline anyway.
             .half_close(true)
             .serve_connection(TokioIo::new(guarded), service)
     );
@@ -82,11 +83,11 @@ pub(super) async fn serve(
     }
 }
 
-/// A stream whose reads and writes fail once its client has been silent or slow for too long.
+/// A stream whose reads and writes time out if the client is idle or slow for too long.
 struct Guarded {
     stream: TcpStream,
     patience: Patience,
-    /// Room for what is put together to be written as one piece.
+    /// Buffer that joins small pieces into one write.
     piece: Vec<u8>,
 }
 
@@ -99,7 +100,8 @@ impl Guarded {
         }
     }
 
-    /// While a client takes nothing, hyper may not ask for more of it, so this is the only place to notice.
+    /// Checks the deadline of a blocked write. While a write is blocked, hyper may not read, so no
+    /// other place notices.
     fn wrote(
         &mut self,
         context: &mut Context<'_>,
@@ -113,23 +115,23 @@ impl Guarded {
     }
 }
 
-/// What a connection waits for.
+/// The operation that a connection waits for.
 #[derive(Clone, Copy)]
 enum Direction {
     Read,
     Write,
 }
 
-/// Deadlines that move with what passes. Only moments are written down; the timer is set anew when it fires, for setting it at
-/// every request would cost more than reading the clock.
+/// Deadlines of a connection, which move with each byte. Stores only moments and resets the timer
+/// when it fires: resetting the timer for each request would cost more than reading the clock.
 struct Patience {
-    /// How many heads were read whole; counted by whoever gets the requests.
+    /// Number of request heads that were read completely. The service counts them.
     heads: Arc<AtomicU64>,
-    /// The number of the head to which the bytes that were read last belong (or those of a body before it), and when its
-    /// first one came.
+    /// Number of the head that the last bytes belong to (or the body before it), and the time of
+    /// its first byte.
     head: u64,
     head_began: Instant,
-    /// When a byte was read last, or, where that was later, when the client began to let us wait with a write.
+    /// Time of the last byte read, or of the start of a blocked write if that is later.
     last_byte: Instant,
     write_waits: bool,
     timer: Pin<Box<Sleep>>,
@@ -157,7 +159,7 @@ impl Patience {
         }
     }
 
-    /// Takes note of whether a write has to wait. Most need not, and are not worth a reading of the clock.
+    /// Records whether a write is blocked. Most writes are not, and skip reading the clock.
     fn write(&mut self, waits: bool) {
         if waits && !self.write_waits {
             self.last_byte = Instant::now();
@@ -174,7 +176,7 @@ impl Patience {
         }
     }
 
-    /// Ready, with an error, once the client has been silent or slow for too long.
+    /// Ready with a `TimedOut` error after the deadline, else pending.
     fn poll<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -185,7 +187,7 @@ impl Patience {
             if deadline <= now {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            // A head may begin right after this look.
+            // A head may begin right after this check.
             self.timer.as_mut().reset(deadline.min(now + HEAD));
         }
         Poll::Pending
@@ -274,9 +276,9 @@ mod tests {
         guarded.read(&mut [0; 16]).await
     }
 
-    /// Lets `client` send a byte, which the server then reads.
+    /// Sends one byte from `client`, which the server then reads.
     async fn pass_byte(client: &mut TcpStream, guarded: &mut Guarded) {
-        // The time stands still meanwhile: it only moves on by itself where nothing else is to be done.
+        // The paused clock stands still here: it only advances when no task has work.
         client.write_all(b"x").await.unwrap();
         assert_eq!(read(guarded).await.unwrap(), 1);
     }
@@ -314,7 +316,7 @@ mod tests {
         patience.write(true);
         let began = Instant::now();
         tokio::time::advance(IDLE / 2).await;
-        // To be asked again while it waits is no progress.
+        // A repeated attempt while the write is blocked is no progress.
         patience.write(true);
         let error = poll_fn(|context| patience.poll::<()>(context, Direction::Write)).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);

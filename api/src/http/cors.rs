@@ -1,4 +1,5 @@
-//! Which pages of other origins may read answers (CORS); none unless the operator names them.
+//! CORS: the other origins whose pages may read responses. None unless the operator configures
+//! them.
 
 use poem::http::{HeaderMap, HeaderValue, header};
 use shared::config::ConfigError;
@@ -10,17 +11,17 @@ const RESPONSE_HEADERS: HeaderValue =
     HeaderValue::from_static("ETag, Retry-After, X-Source, X-Duration-Ms, X-Request-Id");
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// The origins that may read answers.
+/// The origins that may read responses.
 pub(super) struct Cors {
     origins: Vec<HeaderValue>,
     any: bool,
 }
 
 impl Cors {
-    /// From `API_CORS_ORIGINS`.
+    /// Parses the origins of `API_CORS_ORIGINS`.
     ///
     /// # Errors
-    /// When an origin is not one.
+    /// Returns an error if an entry is not an origin.
     pub(super) fn new(origins: &[String]) -> Result<Self, ConfigError> {
         let origins: Vec<&str> = origins
             .iter()
@@ -48,12 +49,13 @@ impl Cors {
         })
     }
 
-    /// Whether any origin is named at all.
+    /// Returns whether any origin is configured.
     pub(super) fn is_on(&self) -> bool {
         self.any || !self.origins.is_empty()
     }
 
-    /// Adds what the browser of `origin` needs to hand the answer over; `preflight` answers its question beforehand.
+    /// Adds the headers that let pages of `origin` read the response. `preflight` adds the answer
+    /// to a preflight request.
     pub(super) fn write(
         &self,
         origin: Option<&HeaderValue>,

@@ -1,12 +1,12 @@
-//! The cursor of a list: a position as text that clients hand back and need not understand.
+//! The cursor of a list: a position as opaque text that clients return unchanged.
 
 use chrono::DateTime;
 use shared::storage::Position;
 
-/// 16 hexadecimal digits each for the time, in microseconds since 1970, and the id.
+/// Hexadecimal digits of each part: the time in microseconds since 1970, then the id.
 const WIDTH: usize = 16;
 
-/// The text for a position.
+/// Encodes a position as text.
 pub(super) fn encode(position: Position) -> String {
     format!(
         "{:016x}{:016x}",
@@ -15,7 +15,7 @@ pub(super) fn encode(position: Position) -> String {
     )
 }
 
-/// The position that a text of ours stands for.
+/// Decodes a text from [`encode`]; `None` if it is malformed.
 pub(super) fn decode(text: &str) -> Option<Position> {
     let digits = text
         .bytes()

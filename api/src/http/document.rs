@@ -1,4 +1,4 @@
-//! The OpenAPI document, made of the routes themselves.
+//! The OpenAPI document, generated from the routes.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ const DESCRIPTION: &str = "Looks orders up, from a local cache, Redis or Postgre
     Errors are problem details (RFC 9457, `application/problem+json`) with a stable `code`. Every answer has the request's \
     `X-Request-Id`, or one of ours where it had none.";
 
-/// The order routes without what they need to run, to describe them.
+/// The order routes without their dependencies, for the description only.
 struct Described;
 
 impl OpenApi for Described {
@@ -26,7 +26,7 @@ impl OpenApi for Described {
         OrdersApi::register(registry);
     }
 
-    /// Nothing is routed here.
+    /// Adds no routes: the document only needs their description.
     fn add_routes(self, _: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
 }
 
@@ -37,7 +37,8 @@ fn service() -> OpenApiService<Described, ()> {
         .server("/")
 }
 
-/// poem-openapi keeps limits as floating-point numbers and writes `1.0`, which generators take for a limit of a fraction.
+/// Writes limits of whole numbers without a fraction. poem-openapi keeps limits as floating-point
+/// numbers and writes `1.0`, which client generators take for a fractional limit.
 fn whole_limits(document: &str) -> String {
     let is_limit = |line: &str| {
         let key = line.trim_start().trim_start_matches('"');
@@ -53,17 +54,17 @@ fn whole_limits(document: &str) -> String {
     document.lines().map(|text| line(text) + "\n").collect()
 }
 
-/// The document as JSON, with a line feed at its end.
+/// Returns the document as JSON, with a line feed at the end.
 pub(crate) fn json() -> String {
     whole_limits(&service().spec())
 }
 
-/// The document as YAML.
+/// Returns the document as YAML.
 pub(crate) fn yaml() -> String {
     whole_limits(&service().spec_yaml())
 }
 
-/// Swagger UI with the document in it.
+/// Returns the Swagger UI page with the document embedded.
 pub(crate) fn swagger_ui() -> String {
     let page = service().swagger_ui_html();
     page.replace(
@@ -76,8 +77,8 @@ pub(crate) fn swagger_ui() -> String {
 mod tests {
     use super::*;
 
-    /// The document is part of the contract: a change of it must be seen. After one that is meant:
-    /// `cargo run -p api -- openapi > api/openapi.json`.
+    /// The document is part of the contract, so each change must be visible in a review. To renew
+    /// it after an intended change: `cargo run -p api -- openapi > api/openapi.json`.
     #[test]
     fn is_the_one_in_openapi_json() {
         let golden = include_str!("../../openapi.json");

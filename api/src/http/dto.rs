@@ -1,4 +1,4 @@
-//! The shapes that are answered beside the order itself.
+//! Response bodies other than the order itself.
 
 use poem_openapi::Object;
 use serde::Serialize;
@@ -11,14 +11,15 @@ use super::{cursor, route::ORDER_PREFIX};
 pub(super) struct OrderList {
     /// The orders.
     pub(super) orders: Vec<OrderSummary>,
-    /// Where the next page begins; absent on the last one.
+    /// The `cursor` of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[oai(skip_serializing_if_is_none)]
     pub(super) next_cursor: Option<String>,
 }
 
 impl OrderList {
-    /// The first `limit` of `orders`; one more than that tells that there is a next page.
+    /// Builds a page from the first `limit` of `orders`. One order more means that there is a next
+    /// page.
     pub(super) fn page(mut orders: Vec<Summary>, limit: usize) -> Self {
         let more = orders.len() > limit;
         orders.truncate(limit);
@@ -30,7 +31,7 @@ impl OrderList {
     }
 }
 
-/// An order in a list.
+/// Summary of an order, as listed.
 #[derive(Serialize, Object)]
 pub(super) struct OrderSummary {
     /// Identifies the order.
@@ -45,18 +46,18 @@ pub(super) struct OrderSummary {
     created_at: String,
     /// Currency: an ISO 4217 alphabetic code, current or historic.
     currency: String,
-    /// The sum paid, in minor units.
+    /// The amount paid, in minor units of the currency.
     amount: i64,
-    /// How many lines the order has.
+    /// Number of items in the order.
     item_count: i64,
-    /// Where to go from here.
+    /// Related resources.
     links: Links,
 }
 
-/// Where to go from an order in a list.
+/// Related resources of a listed order.
 #[derive(Serialize, Object)]
 pub(super) struct Links {
-    /// The whole order.
+    /// Path of the full order.
     #[serde(rename = "self")]
     #[oai(rename = "self")]
     this: String,

@@ -1,5 +1,5 @@
-//! The one layer in front of all routes: it names the request, turns away what may not in, sends it where it belongs within
-//! the time that it has, and counts the answer.
+//! The layer before all routes: assigns the request id, authorises, limits the rate, routes,
+//! enforces the deadline, and counts the response.
 
 use std::{
     collections::HashMap,
@@ -39,12 +39,13 @@ use crate::{
     trace::RequestSpan,
 };
 
-/// Failures whose counters are there from the start, for dashboards and alerts.
+/// Failures whose counters exist from the start, for dashboards and alerts.
 const FAILURES: [u16; 8] = [400, 401, 403, 404, 410, 429, 500, 503];
 
 /// All routes of the public port.
 pub struct Front {
-    /// The endpoints that poem-openapi generates, called directly: its router would cost more than the look-up.
+    /// The endpoints that poem-openapi generates, called directly: its router would cost more than
+    /// the lookup.
     order: BoxEndpoint<'static>,
     orders: BoxEndpoint<'static>,
     pages: Pages,
@@ -57,10 +58,10 @@ pub struct Front {
 }
 
 impl Front {
-    /// Answers from `lookup`; with `keys` only callers that present one of them.
+    /// Serves orders from `lookup`. With `keys`, only callers with a valid key may read orders.
     ///
     /// # Errors
-    /// Names the variable that cannot be used.
+    /// Returns an error that names the variable with an unusable value.
     pub fn new(
         config: &config::Api,
         keys: Option<Keys>,
@@ -96,10 +97,10 @@ impl Front {
         })
     }
 
-    /// Answers the request with the given head that `client` sent; whatever it asks for, there is an answer.
+    /// Answers a request of `client` with the given head. Always returns a response.
     ///
-    /// Not an async function: what needs no waiting is done before there is a future, which so is small and cheap to move
-    /// about, for it never holds the request.
+    /// Not an async function: it does all work that needs no waiting before it builds the future.
+    /// The future never holds the request, so it is small and cheap to move.
     pub(super) fn answer(&self, head: Parts, client: IpAddr) -> impl Future<Output = Response> {
         let started = Instant::now();
         let route = Route::of(head.uri.path());
@@ -114,7 +115,8 @@ impl Front {
         async move {
             let mut response = match span {
                 None => self.finish(work, &id).await,
-                // Boxed, so that the usual future does not carry the room for this one.
+                // Boxed, so that the future of an untraced request does not reserve space for this
+                // one.
                 Some(span) => {
                     let work = self.finish(work, &id);
                     Box::pin(span.run(work, |response| response.status().as_u16())).await
@@ -155,14 +157,14 @@ impl Front {
             return Work::done(Problem::from(malformed));
         }
         if route == Route::Unmatched {
-            // Only OPTIONS may have this target: it asks about the server as a whole.
+            // Only OPTIONS may have the target `*`, which addresses the whole server.
             if head.uri.path() == "*" {
                 return Work::done(options());
             }
             return Work::done(Problem::NotFound);
         }
         match head.method {
-            // The connection leaves the body of an answer to HEAD out.
+            // The connection omits the body of a response to HEAD.
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => return Work::done(options()),
             _ => return Work::done(Problem::MethodNotAllowed),
@@ -187,14 +189,14 @@ impl Front {
             Work::Done(response) => return response,
             Work::Call(call) => call,
         };
-        // Most answers are there at once and need no timer.
+        // Most answers are ready at once and need no timer.
         let answer = match poll!(&mut call) {
             Poll::Ready(answer) => Ok(answer),
             Poll::Pending => timeout(self.timeout, call).await,
         };
         match answer {
             Ok(Ok(response)) => response,
-            // A problem with a parameter comes this way.
+            // An extractor rejected a parameter; the error holds the problem.
             Ok(Err(error)) if error.is_from_response() => error.into_response(),
             Ok(Err(error)) => {
                 tracing::error!(request_id = id.to_str().unwrap_or_default(), %error, "a request failed");
@@ -204,7 +206,8 @@ impl Front {
         }
     }
 
-    /// Whether the client, known by its key or else by its address, may make one more request.
+    /// Returns whether the client may make one more request. The client is its key, or its address
+    /// if it has no valid key.
     fn admits(
         &self,
         client: IpAddr,
@@ -221,7 +224,7 @@ impl Front {
     }
 }
 
-/// What became of a request as far as that can be told without waiting.
+/// Progress of a request after the part that needs no waiting.
 enum Work<'a> {
     Done(Response),
     Call(BoxFuture<'a, poem::Result<Response>>),
@@ -233,7 +236,7 @@ impl Work<'_> {
     }
 }
 
-/// The request as an endpoint takes it; ours read its address and its headers, and nothing else.
+/// Builds the request for an endpoint. Ours read only its URI and its headers.
 fn endpoint_request(head: Parts) -> Request {
     let mut request = Request::default();
     *request.uri_mut() = head.uri;
@@ -241,7 +244,7 @@ fn endpoint_request(head: Parts) -> Request {
     request
 }
 
-/// The span of the request, where it is traced; documents and pages never are.
+/// The span of the request, if it is traced. Requests for pages and documents never are.
 fn trace(head: &Parts, route: Route) -> Option<RequestSpan> {
     if !traces::enabled() {
         return None;

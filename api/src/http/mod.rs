@@ -1,16 +1,16 @@
-//! HTTP: what a request says, and how an answer is written. Asks [`lookup`](crate::lookup) for everything else.
+//! HTTP: parses requests and writes responses. [`lookup`](crate::lookup) finds the orders.
 //!
 //! | module | responsibility |
 //! |---|---|
-//! | `front` | the layer in front of all routes: request id, keys, rate, time limit, metrics |
-//! | `route` | which path leads where |
+//! | `front` | the layer before all routes: request id, keys, rate limit, deadline, metrics |
+//! | `route` | maps a path to a route |
 //! | `orders` | the two order routes |
-//! | `params`, `cursor`, `dto` | what goes in, what comes out |
+//! | `params`, `cursor`, `dto` | request parameters and response bodies |
 //! | `problem` | errors |
 //! | `schema`, `document` | the OpenAPI document |
 //! | `pages` | the web page and the documentation |
 //! | `cors`, `request_id` | their headers |
-//! | `server`, `connection` | the port, and what it owes to each client |
+//! | `server`, `connection` | the port: limits, deadlines, drain |
 
 mod connection;
 mod cors;
@@ -30,7 +30,7 @@ mod server;
 pub use front::Front;
 pub use server::HttpServer;
 
-/// The OpenAPI document as JSON, or as YAML.
+/// Returns the OpenAPI document as JSON, or as YAML.
 pub fn openapi(yaml: bool) -> String {
     if yaml {
         document::yaml()

@@ -1,4 +1,4 @@
-//! The two order routes, as poem-openapi generates them and as the document describes them.
+//! The two order routes: endpoints for poem-openapi and their description in the OpenAPI document.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -29,18 +29,18 @@ use crate::{
 pub(super) static X_SOURCE: HeaderName = HeaderName::from_static("x-source");
 pub(super) static X_DURATION_MS: HeaderName = HeaderName::from_static("x-duration-ms");
 
-/// A copy may be kept, by the client alone, and must be asked about before it is used: an order has personal data in it
-/// and may change at any time.
+/// Only the client may store a copy, and must revalidate it before each use: an order holds
+/// personal data and may change at any time.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// So many headers a usual answer has, `X-Request-Id` included. Room for one more would double the map, and be too large a
-/// block for the allocator's fast path.
+/// Number of headers of a usual response, with `X-Request-Id`. Space for one more would double the
+/// map to a block that is too large for the allocator's fast path.
 const HEADERS: usize = 6;
 
 #[derive(Tags)]
 enum Tag {
-    /// Look orders up.
+    /// Read and list orders.
     Orders,
 }
 
@@ -51,10 +51,10 @@ pub(super) struct OrdersApi {
 
 #[OpenApi]
 impl OrdersApi {
-    /// Look an order up
+    /// Get an order
     ///
-    /// Answers from the fastest tier that knows the order. `X-Source` tells which one that was, `X-Duration-Ms` how long
-    /// it took.
+    /// Returns the order from the fastest tier that has it: local cache, Redis or Postgres.
+    /// `X-Source` names the tier. `X-Duration-Ms` is the time of the lookup in milliseconds.
     #[oai(path = "/order/:order_uid", method = "get", tag = "Tag::Orders")]
     async fn get_order(
         &self,
@@ -62,11 +62,11 @@ impl OrdersApi {
         /// Identifies the order.
         #[oai(name = "order_uid")]
         PathUid(uid): PathUid,
-        /// `1` reads what Postgres holds now, past the caches.
+        /// `1` reads the current order from Postgres, past all caches.
         #[oai(name = "nocache")]
         Query(freshness): Query<Freshness>,
-        /// The `ETag` of a copy that the client has (or a list of them, or `*`): if the order has not changed since, the
-        /// answer is 304 without a body.
+        /// The `ETag` of the client's copy, a list of ETags, or `*`. If one matches the current
+        /// version, the response is 304 without a body.
         #[oai(name = "If-None-Match")]
         known: IfNoneMatch<'_>,
     ) -> OrderResponse {
@@ -102,22 +102,22 @@ impl OrdersApi {
 
     /// List orders
     ///
-    /// Newest first by the time they were first stored. Erased orders are not listed. A page ends with `next_cursor` when
-    /// there are more orders behind it.
+    /// Orders come newest first, by the time they were first stored. Erased orders are not listed.
+    /// The response has `next_cursor` if there are more orders.
     #[oai(path = "/orders", method = "get", tag = "Tag::Orders")]
     async fn list_orders(
         &self,
         _key: ApiKey,
-        /// Only orders of this customer.
+        /// Lists only orders of this customer; exact match.
         #[oai(name = "customer_id")]
         Query(customer_id): Query<CustomerId>,
-        /// Only orders with this track number.
+        /// Lists only orders with this track number; exact match.
         #[oai(name = "track_number")]
         Query(track_number): Query<TrackNumber>,
-        /// At most so many orders.
+        /// Maximum number of orders in the page.
         #[oai(name = "limit")]
         Query(limit): Query<Limit>,
-        /// The `next_cursor` of the page before.
+        /// The `next_cursor` of the previous page, unchanged.
         #[oai(name = "cursor")]
         Query(cursor): Query<Cursor>,
     ) -> ListResponse {
@@ -126,7 +126,7 @@ impl OrdersApi {
             track_number: track_number.0,
             after: cursor.0,
         };
-        // One more than asked for tells whether there is a next page.
+        // One order more than requested shows whether there is a next page.
         match self.lookup.list(&filter, limit.0 + 1).await {
             Ok(orders) => ListResponse::Page(OrderList::page(orders, limit.0 as usize)),
             Err(error) => ListResponse::Problem(error.into()),
@@ -134,10 +134,10 @@ impl OrdersApi {
     }
 }
 
-/// The answer to a look-up.
+/// Response to the lookup of an order.
 pub(super) struct OrderResponse {
     kind: Kind,
-    /// None where no tier answered.
+    /// `None` if no tier answered.
     origin: Option<Origin>,
 }
 
@@ -159,9 +159,10 @@ impl Origin {
     }
 }
 
-/// Microseconds as milliseconds with three decimals. What takes less than one, as most look-ups do, comes out of a table.
+/// Formats microseconds as milliseconds with three decimals. A table holds the values below one
+/// millisecond, which most lookups take.
 fn millis(micros: u128) -> HeaderValue {
-    /// `0.000` to `0.999`, one behind the other.
+    /// `0.000` to `0.999`, concatenated.
     static TABLE: LazyLock<String> =
         LazyLock::new(|| (0..1000).map(|micros| format!("0.{micros:03}")).collect());
     const WIDTH: usize = 5;
@@ -170,7 +171,7 @@ fn millis(micros: u128) -> HeaderValue {
         Ok(micros @ 0..1000) => {
             HeaderValue::from_static(&TABLE[micros * WIDTH..(micros + 1) * WIDTH])
         }
-        // Digits and a point are always fit for a header.
+        // Digits and a point are always valid in a header.
         _ => HeaderValue::try_from(format!("{}.{:03}", micros / 1000, micros % 1000))
             .unwrap_or(HeaderValue::from_static("0")),
     }
@@ -319,7 +320,7 @@ fn cache_control_header() -> MetaHeader {
     )
 }
 
-/// The answer to a list.
+/// Response to a list request.
 pub(super) enum ListResponse {
     Page(OrderList),
     Problem(Problem),

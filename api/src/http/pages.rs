@@ -1,4 +1,4 @@
-//! What needs no look-up: the web page and the documentation.
+//! Pages that need no lookup: the web page and the documentation.
 
 use bytes::Bytes;
 use poem::{
@@ -10,11 +10,12 @@ use sha2::{Digest, Sha256};
 use super::{document, params::none_match, problem::Problem, route::Route};
 use crate::web;
 
-/// Swagger UI is one file with script and style inside; it calls nothing but this service.
+/// Policy for Swagger UI, which is one file with inline script and style and calls only this
+/// service.
 const SWAGGER_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The documentation, made once.
+/// The documentation, rendered once at the start.
 pub(super) struct Pages {
     docs: Page,
     json: Page,
@@ -35,7 +36,8 @@ impl Page {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        // Quotes and hexadecimal digits are always fit for a header; an empty one names nothing.
+        // Quotes and hexadecimal digits are always valid in a header. An empty ETag would match
+        // nothing.
         let etag =
             HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static(""));
         Self {
@@ -60,7 +62,7 @@ impl Pages {
         }
     }
 
-    /// What stands under `path`, which leads to `route`.
+    /// Returns the page at `path`, whose route is `route`.
     pub(super) fn get(&self, route: Route, path: &str, request: &HeaderMap) -> Response {
         match route {
             Route::Docs => self.docs.respond(request),

@@ -1,7 +1,7 @@
-//! The parameters of requests, each with its place in the OpenAPI document.
+//! Request parameters, each with its schema in the OpenAPI document.
 //!
-//! Not poem-openapi's own: those need its router's work at every request, and its pattern validator compiles its regular
-//! expression at each of them.
+//! Not poem-openapi's own extractors: those need its router for each request, and its pattern
+//! validator compiles its regular expression for each request.
 
 use poem::{
     Request, RequestBody,
@@ -20,12 +20,12 @@ use shared::{
 use super::{cursor, problem::Problem, route::ORDER_PREFIX, schema};
 use crate::lookup::Freshness;
 
-/// How many orders a page has.
+/// Page size if the client sets no limit.
 const DEFAULT_LIMIT: u32 = 20;
-/// How many it may have.
+/// Maximum page size.
 const MAX_LIMIT: u32 = 100;
 
-/// Declares the API key in the document. It was checked before the request came here.
+/// Declares the API key in the document. `front` checks the key before the endpoint runs.
 pub(super) struct ApiKey;
 
 impl<'a> ApiExtractor<'a> for ApiKey {
@@ -66,7 +66,7 @@ impl<'a> ApiExtractor<'a> for ApiKey {
     }
 }
 
-/// The uid in the path.
+/// The order uid in the path.
 pub(super) struct PathUid(pub(super) OrderUid);
 
 impl<'a> ApiExtractor<'a> for PathUid {
@@ -93,14 +93,15 @@ impl<'a> ApiExtractor<'a> for PathUid {
             .path()
             .strip_prefix(ORDER_PREFIX)
             .unwrap_or_default();
-        // A uid needs no escapes, so there are hardly ever any.
+        // A uid needs no escapes, so most segments parse without decoding.
         let uid = OrderUid::parse(segment).ok();
         let uid = uid.or_else(|| OrderUid::parse(&percent_decoded(segment)?).ok());
         Ok(Self(uid.ok_or(Problem::MalformedUid)?))
     }
 }
 
-/// A path segment without its escapes, where what they stand for is ASCII, as all of a uid is.
+/// Decodes the escapes of a path segment. Returns `None` if an escape is malformed or not ASCII: a
+/// uid is ASCII.
 fn percent_decoded(segment: &str) -> Option<String> {
     let mut text = String::with_capacity(segment.len());
     let mut rest = segment.chars();
@@ -142,15 +143,16 @@ impl<'a> ApiExtractor<'a> for IfNoneMatch<'a> {
 }
 
 impl IfNoneMatch<'_> {
-    /// Whether the client has what `etag` (in its quotes) names.
+    /// Returns whether the client's copy is current. `etag` includes its quotes.
     pub(super) fn matches(&self, etag: &[u8]) -> bool {
         none_match(self.0, etag)
     }
 }
 
-/// Whether `If-None-Match` lists `etag` (in its quotes), or has a `*`. Compared weakly, as RFC 9110 asks for.
+/// Returns whether `If-None-Match` lists `etag` (with its quotes) or contains `*`. Uses the weak
+/// comparison of RFC 9110.
 pub(super) fn none_match(headers: &HeaderMap, etag: &[u8]) -> bool {
-    // No etag of ours has a comma in it.
+    // Our ETags contain no comma.
     headers
         .get_all(header::IF_NONE_MATCH)
         .iter()
@@ -161,15 +163,15 @@ pub(super) fn none_match(headers: &HeaderMap, etag: &[u8]) -> bool {
         })
 }
 
-/// A parameter of the query.
+/// A query parameter.
 pub(super) struct Query<T>(pub(super) T);
 
-/// What a parameter of the query can be.
+/// A value that a query parameter can have.
 pub(super) trait QueryParam: Sized {
-    /// What the document says.
+    /// The schema in the OpenAPI document.
     fn schema() -> MetaSchemaRef;
 
-    /// Reads the value, or takes the default where the parameter is absent.
+    /// Parses the value; returns the default if the parameter is absent.
     fn parse(value: Option<&str>) -> Result<Self, Problem>;
 }
 
@@ -223,7 +225,7 @@ impl QueryParam for Freshness {
     }
 }
 
-/// How many orders a page has at most.
+/// Maximum number of orders in a page.
 pub(super) struct Limit(pub(super) u32);
 
 impl QueryParam for Limit {
@@ -252,7 +254,7 @@ impl QueryParam for Limit {
     }
 }
 
-/// Behind which order a page begins.
+/// The position after which a page begins.
 pub(super) struct Cursor(pub(super) Option<Position>);
 
 impl QueryParam for Cursor {
@@ -270,7 +272,7 @@ impl QueryParam for Cursor {
     }
 }
 
-/// Whose orders to list.
+/// Filter by customer.
 pub(super) struct CustomerId(pub(super) Option<String>);
 
 impl QueryParam for CustomerId {
@@ -285,7 +287,7 @@ impl QueryParam for CustomerId {
     }
 }
 
-/// Which parcel's orders to list.
+/// Filter by track number.
 pub(super) struct TrackNumber(pub(super) Option<String>);
 
 impl QueryParam for TrackNumber {
@@ -303,7 +305,8 @@ impl QueryParam for TrackNumber {
     }
 }
 
-/// No order has a value that breaks the field's rule, and some of them the database cannot even be asked for.
+/// Rejects a value that breaks the rule of its field. No order has such a value, and Postgres
+/// rejects some of them as query parameters.
 fn filter(
     value: Option<&str>,
     rule: &Text,
@@ -315,7 +318,7 @@ fn filter(
     }
 }
 
-/// The schema of the order's field `name`, with the same limits.
+/// The schema of the order's field `name`, with its limits.
 fn order_field(name: &str) -> MetaSchemaRef {
     let is_it = |field: &&Field| field.name == name && matches!(field.rule, Rule::Text(_));
     let found = Order::FIELDS.iter().find(is_it);

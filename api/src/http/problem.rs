@@ -1,4 +1,4 @@
-//! Errors as the client sees them: RFC 9457 problem details with a stable code.
+//! Errors that clients receive: RFC 9457 problem details with a stable code.
 
 use poem::{
     IntoResponse, Response,
@@ -9,16 +9,16 @@ use shared::runtime::request::MalformedRequest;
 
 use crate::{auth::Denial, lookup::LookupError};
 
-/// The media type of a problem.
+/// Media type of a problem.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 
-/// What went wrong. Texts are constants: nothing of the request is repeated.
+/// An error response. Its texts are constants and never repeat parts of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
     MalformedUid,
     InvalidLimit,
     InvalidCursor,
-    /// The text tells which parameter, and what is expected of it.
+    /// The text names the parameter and the expected value.
     BadRequest(&'static str),
     Unauthorized,
     Forbidden,
@@ -32,7 +32,7 @@ pub(crate) enum Problem {
     Timeout,
 }
 
-/// The body of a problem.
+/// Body of a problem.
 #[derive(Serialize)]
 pub(crate) struct Details {
     #[serde(rename = "type")]
@@ -43,14 +43,14 @@ pub(crate) struct Details {
     code: &'static str,
 }
 
-/// The seconds after which a client may try again.
+/// Seconds until the client may retry.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"orders\"");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 impl Problem {
-    /// One of each kind.
+    /// One problem of each kind.
     pub(crate) const ALL: [Self; 14] = [
         Self::MalformedUid,
         Self::InvalidLimit,
@@ -68,7 +68,7 @@ impl Problem {
         Self::Timeout,
     ];
 
-    /// The stable name that programs decide by.
+    /// The stable code, on which programs may depend.
     pub(crate) const fn code(self) -> &'static str {
         match self {
             Self::MalformedUid => "malformed_uid",
@@ -88,7 +88,7 @@ impl Problem {
         }
     }
 
-    /// The HTTP status.
+    /// HTTP status of the problem.
     pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::MalformedUid | Self::InvalidLimit | Self::InvalidCursor | Self::BadRequest(_) => {
@@ -145,7 +145,7 @@ impl Problem {
         }
     }
 
-    /// The body.
+    /// Builds the body.
     pub(crate) fn details(self) -> Details {
         Details {
             kind: format!("urn:order-service:problem:{}", self.code()),
@@ -156,7 +156,7 @@ impl Problem {
         }
     }
 
-    /// The header that this problem brings along, beside those of every problem.
+    /// The additional header of this problem, if it has one.
     const fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self.status() {
             StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
@@ -171,7 +171,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        // Strings and a number: writing them cannot fail.
+        // Strings and a number: serialization cannot fail.
         let body = serde_json::to_vec(&self.details()).unwrap_or_default();
         let mut response = Response::builder().status(self.status()).body(body);
         let headers = response.headers_mut();
@@ -184,7 +184,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// So that a parameter that is not understood ends its request with the problem as it is.
+/// Lets the extractor of a parameter reject a request with this problem.
 impl From<Problem> for poem::Error {
     fn from(problem: Problem) -> Self {
         Self::from_response(problem.into_response())

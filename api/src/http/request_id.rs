@@ -1,4 +1,4 @@
-//! A name for each request, by which logs of several services can be brought together.
+//! Request ids, which correlate the logs of several services.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -9,12 +9,12 @@ use poem::http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest name that is taken from a client.
+/// Maximum length of an id that a client sends.
 const MAX_LENGTH: usize = 128;
 
-/// Names requests that come without a name: a start that differs per process, and a count.
+/// Generates ids for requests without one: a prefix that differs per process, and a counter.
 pub(super) struct RequestIds {
-    /// The first name; the others differ in the count behind the dash.
+    /// The first id. The others differ in the counter after the dash.
     first: [u8; 25],
     count: AtomicU64,
 }
@@ -32,7 +32,7 @@ impl RequestIds {
         }
     }
 
-    /// The client's name for the request where it has one that is fit to be repeated, else a new one.
+    /// Returns the client's id if it is safe to repeat, else a new one.
     pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
         headers
             .get(&X_REQUEST_ID)
@@ -44,12 +44,12 @@ impl RequestIds {
     fn next(&self) -> HeaderValue {
         let mut text = self.first;
         hex(&mut text[17..], self.count.fetch_add(1, Ordering::Relaxed));
-        // Hexadecimal digits and a dash are always fit for a header.
+        // Hexadecimal digits and a dash are always valid in a header.
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
     }
 }
 
-/// The lowest digits of `number`, as many as fit.
+/// Writes the lowest hexadecimal digits of `number` into `text`, as many as fit.
 fn hex(text: &mut [u8], mut number: u64) {
     for digit in text.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(number & 0xf) as usize];

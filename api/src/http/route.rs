@@ -2,7 +2,7 @@
 
 use crate::auth::Scope;
 
-/// What a path leads to.
+/// The route of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     Order,
@@ -15,11 +15,11 @@ pub(crate) enum Route {
     Unmatched,
 }
 
-/// What the path of one order begins with.
+/// Prefix of the path of an order.
 pub(crate) const ORDER_PREFIX: &str = "/order/";
 
 impl Route {
-    /// All routes; each one's place is its number.
+    /// All routes. The position of each is its number.
     pub(crate) const ALL: [Self; 8] = [
         Self::Order,
         Self::Orders,
@@ -31,7 +31,7 @@ impl Route {
         Self::Unmatched,
     ];
 
-    /// Where `path` leads.
+    /// Returns the route of `path`.
     pub(crate) fn of(path: &str) -> Self {
         if let Some(uid) = path.strip_prefix(ORDER_PREFIX) {
             return if uid.is_empty() || uid.as_bytes().contains(&b'/') {
@@ -51,7 +51,8 @@ impl Route {
         }
     }
 
-    /// Its name in metrics and traces; never the path itself, of which there is one per order.
+    /// Name of the route in metrics and traces. Never the path itself, because there is one per
+    /// order.
     pub(crate) const fn template(self) -> &'static str {
         match self {
             Self::Order => "/order/{order_uid}",
@@ -65,7 +66,7 @@ impl Route {
         }
     }
 
-    /// What a caller must be allowed to do; none for what everybody may see.
+    /// The scope that a caller needs; `None` for public routes.
     pub(crate) const fn scope(self) -> Option<Scope> {
         match self {
             Self::Order | Self::Orders => Some(Scope::OrdersRead),

@@ -1,4 +1,5 @@
-//! The schemas of the OpenAPI document that cannot be derived: the order, whose rules live in `shared`, and the problem.
+//! Schemas of the OpenAPI document that cannot be derived: the order, whose rules live in `shared`,
+//! and the problem.
 
 use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaSchema, MetaSchemaRef, Registry,
@@ -10,15 +11,15 @@ use super::problem::{self, Problem};
 
 const PROBLEM: &str = "Problem";
 
-/// Marks the schemas of this module for the registry.
+/// Type under which the registry keeps the schemas of this module.
 struct ByHand;
 
-/// Adds the order and the objects in it.
+/// Registers the order and its nested objects.
 pub(super) fn register_order(registry: &mut Registry) {
     register_entity(Order::ENTITY, registry);
 }
 
-/// Adds the problem.
+/// Registers the problem.
 pub(super) fn register_problem(registry: &mut Registry) {
     let string = |description| {
         text(MetaSchema {
@@ -59,12 +60,12 @@ pub(super) fn register_problem(registry: &mut Registry) {
     });
 }
 
-/// Refers to the order.
+/// A reference to the schema of the order.
 pub(super) fn order() -> MetaSchemaRef {
     MetaSchemaRef::Reference(Order::ENTITY.name.to_owned())
 }
 
-/// The schema of a field of the order, by its rule.
+/// The schema of a field of the order, built from its rule.
 pub(super) fn field(field: &'static Field) -> MetaSchema {
     let rule = &field.rule;
     MetaSchema {
@@ -73,7 +74,7 @@ pub(super) fn field(field: &'static Field) -> MetaSchema {
         min_length: rule.min_length(),
         max_length: rule.max_length(),
         pattern: rule.pattern().map(str::to_owned),
-        // No limit of ours is beyond what a double holds exactly.
+        // A double holds each of our limits exactly.
         minimum: rule.minimum().map(|minimum| minimum as f64),
         maximum: rule.maximum().map(|maximum| maximum as f64),
         min_items: rule.min_items(),
@@ -82,12 +83,12 @@ pub(super) fn field(field: &'static Field) -> MetaSchema {
     }
 }
 
-/// A schema in place.
+/// An inline schema.
 pub(super) fn text(schema: MetaSchema) -> MetaSchemaRef {
     MetaSchemaRef::Inline(Box::new(schema))
 }
 
-/// A header that an answer always has.
+/// A response header that is always present.
 pub(super) fn header(name: &str, description: &str, schema: MetaSchema) -> MetaHeader {
     MetaHeader {
         name: name.to_owned(),
@@ -98,7 +99,7 @@ pub(super) fn header(name: &str, description: &str, schema: MetaSchema) -> MetaH
     }
 }
 
-/// An answer with a problem as its body.
+/// A response with a problem as its body.
 pub(super) fn problem(status: u16, description: &'static str) -> MetaResponse {
     let headers = match status {
         401 => vec![header(

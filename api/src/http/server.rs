@@ -1,8 +1,8 @@
-//! The public port: accepts connections, no more than it can bear, and lets them end in peace.
+//! Accept loop of the public port, with a connection limit and graceful drain.
 //!
-//! A loop of our own, for the stock server puts each socket behind a lock and asks two more tokens at every wake-up, which
-//! costs a tenth of what an answer from Redis costs; and because limits, deadlines and the order of a shutdown are what this
-//! port is about.
+//! A loop of our own, because the stock server puts each socket behind a lock and checks two more
+//! tokens at every wake-up. That costs a tenth of what an answer from Redis costs. This port also
+//! needs its own limits, deadlines and shutdown order.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -18,23 +18,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Front, connection};
 
-/// Connections at a time; further ones wait in the kernel's queue.
+/// Maximum number of open connections. Further connections wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 8192;
 
-/// How long requests in flight may take once the process is to end.
+/// Maximum time for requests in flight to finish after the shutdown begins.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// The public port, open but not answering yet.
+/// The public port, bound but not accepting yet.
 pub struct HttpServer {
     listener: TcpListener,
     port: u16,
 }
 
 impl HttpServer {
-    /// Listens on `addr`, which may ask for port 0.
+    /// Binds `addr`. Port 0 selects a free port.
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// Returns an error if the process cannot listen on the address.
     pub async fn bind(addr: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(addr)
             .await
@@ -43,15 +43,16 @@ impl HttpServer {
         Ok(Self { listener, port })
     }
 
-    /// The port that is really open.
+    /// The port in use; not 0, even if the address has port 0.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Answers until `shutdown`; then accepts nothing more and finishes what is under way, within ten seconds.
+    /// Accepts connections until `shutdown`. Then closes the listener and drains requests in
+    /// flight, for at most 10 seconds.
     ///
     /// # Errors
-    /// When the listener fails.
+    /// Returns no error today: it logs a failed accept and retries with backoff.
     pub async fn serve(self, front: Front, shutdown: CancellationToken) -> anyhow::Result<()> {
         let front = Arc::new(front);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -67,17 +68,18 @@ impl HttpServer {
             match accepted {
                 Ok((stream, client, place)) => {
                     backoff = Backoff::default();
-                    // A token of its own: one that all share would be one lock that all take at each wake-up.
+                    // Each connection gets a child token. A shared token would be one lock that
+                    // every connection takes at each wake-up.
                     let (front, shutdown) = (front.clone(), shutdown.child_token());
                     connections.spawn(async move {
                         connection::serve(stream, client, front, shutdown).await;
                         drop(place);
                     });
                 }
-                // The client went away while it waited.
+                // The client closed the connection while it waited in the queue.
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    // Without a descriptor to spare, trying again at once would be a busy loop.
+                    // Without a free file descriptor, an immediate retry would be a busy loop.
                     tracing::warn!(%error, "a connection could not be accepted");
                     shutdown.run_until_cancelled(backoff.wait()).await;
                 }
@@ -106,7 +108,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// The next connection, once there is a place for it.
+/// Waits for a free place, then accepts the next connection.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,

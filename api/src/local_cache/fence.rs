@@ -1,4 +1,5 @@
-//! Keeps a load that began before an announcement from putting something older into the cache after it.
+//! Fence: prevents a load that began before an announcement from inserting an older answer after
+//! it.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -8,29 +9,32 @@ use std::{
 
 use shared::order::{OrderUid, Version};
 
-/// More stripes than an announcement storm touches during one load, so that few loads are refused for a neighbour's sake.
+/// Number of stripes. It exceeds what a burst of announcements touches during one load, so that few
+/// loads are rejected because of another uid in their stripe.
 const STRIPES: usize = 1024;
 
-/// What was announced of the uids that share a stripe.
+/// The announcements for the uids of one stripe.
 #[derive(Default)]
 pub(super) struct Stripe {
-    /// Raised by each announcement.
+    /// Incremented by each announcement.
     generation: u64,
-    /// The generation in which everything was dropped, for announcements may have been missed.
+    /// The generation of the last drop of all entries. Announcements before it may have been
+    /// missed.
     dropped: u64,
-    /// The greatest version that was announced since.
+    /// The greatest version announced since then.
     newest: Option<Version>,
 }
 
 impl Stripe {
-    /// Notes that `version` was announced.
+    /// Records that `version` was announced.
     pub(super) fn announce(&mut self, version: Version) {
         self.generation += 1;
         self.newest = self.newest.max(Some(version));
     }
 
-    /// Whether what a load brought can be no older than what was announced: because nothing was announced since the load
-    /// began, or because its version (none for "not found") is no smaller than any that was.
+    /// Returns whether the answer of a load is at least as new as every announcement since the load
+    /// began. Either none was made, or `version` is not less than any announced one. `None` means
+    /// "not found".
     pub(super) fn admits(&self, ticket: Ticket, version: Option<Version>) -> bool {
         ticket.generation == self.generation
             || ticket.generation >= self.dropped && version >= self.newest
@@ -43,32 +47,33 @@ impl Stripe {
     }
 }
 
-/// Stripes of uids.
+/// Stripes of uids, each with its announcements.
 pub(super) struct Fence {
     stripes: Box<[Mutex<Stripe>]>,
     hasher: RandomState,
 }
 
-/// When a load began, and in which generation.
+/// Start time and generation of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     generation: u64,
     started: Instant,
 }
 
-/// A ticket for whatever uid a load brings along.
+/// A ticket for a load whose uids are not known yet.
 pub struct AnyTicket {
     generations: Box<[u64]>,
     started: Instant,
 }
 
 impl Ticket {
-    /// When the load began.
+    /// Start time of the load.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// The generation in which it began: loads of one order that differ in it must not share a result.
+    /// The generation in which the load began. Loads of one order may share a result only within
+    /// one generation.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -82,7 +87,7 @@ impl Fence {
         }
     }
 
-    /// The stripe of `uid`, locked. Whoever changes its entry holds this.
+    /// Locks the stripe of `uid`. Every change of the uid's entry requires this lock.
     pub(super) fn lock(&self, uid: &OrderUid) -> MutexGuard<'_, Stripe> {
         lock(&self.stripes[self.index(uid)])
     }
@@ -114,7 +119,7 @@ impl Fence {
         }
     }
 
-    /// Refuses whatever is being loaded.
+    /// Rejects all loads in flight.
     pub(super) fn drop_all(&self) {
         for stripe in &self.stripes {
             lock(stripe).drop_all();
@@ -126,7 +131,8 @@ impl Fence {
     }
 }
 
-/// Nothing between two changes of a stripe can panic, so none is left half changed.
+/// Locks a stripe. No code panics between two changes of a stripe, so a poisoned stripe is
+/// consistent.
 fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
     stripe.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,12 @@
-//! The cache inside the process: bounded in bytes, short-lived, and never a step behind an announcement.
+//! The cache inside the process: bounded in bytes, short-lived, and invalidated by announcements.
 //!
-//! Three things keep it from serving what is old: entries expire [`Settings::ttl`] after the *start* of the load that
-//! made them; an announcement drops what is older than the announced version; and a fence refuses what was loaded before
-//! an announcement and comes after it. While announcements cannot be heard nothing is served longer than a second.
+//! Three mechanisms keep stale entries out:
+//!
+//! - An entry expires [`Settings::ttl`] after the *start* of its load.
+//! - An announcement drops entries that are older than the announced version.
+//! - A fence rejects a load that began before an announcement and may be older than it.
+//!
+//! While announcements cannot be received, no entry is served for longer than one second.
 
 mod fence;
 
@@ -23,42 +27,43 @@ pub use fence::{AnyTicket, Ticket};
 use crate::answer::{Answer, Document};
 use fence::Fence;
 
-/// For how long at most an entry is served while announcements cannot be heard.
+/// Maximum lifetime of an entry while announcements cannot be received.
 const UNLINKED_TTL: Duration = Duration::from_secs(1);
 
-/// Longer than any process runs, and short enough to be added to any moment.
+/// Longer than any process runs, and short enough to add to any `Instant`.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// An entry larger than this share of the whole is not kept: it would push too many others out.
+/// An entry larger than this fraction (1/8) of the cache is not kept: it would evict too many
+/// others.
 const LARGEST_SHARE: usize = 8;
 
-/// A usual document, to size the tables.
+/// Bytes of a typical document, to size the tables.
 const USUAL_ENTRY: usize = 1536;
 
-/// What an entry costs beside its document: key, slot, etag, allocator.
+/// Bytes of an entry besides its document: key, slot, ETag, allocator.
 const OVERHEAD: usize = size_of::<OrderUid>() + size_of::<Entry>() + Document::ETAG_WIDTH + 128;
 
-/// How much is kept, and for how long.
+/// Limits of the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Memory for entries, their overhead included; 0 keeps nothing.
+    /// Maximum bytes of all entries, with their overhead; 0 disables the cache.
     pub max_bytes: usize,
-    /// How long an order is served.
+    /// Lifetime of an entry that holds an order or its erasure.
     pub ttl: Duration,
-    /// How long it is remembered that an order does not exist.
+    /// Lifetime of a negative entry.
     pub negative_ttl: Duration,
 }
 
-/// What became of an answer that was offered to the cache.
+/// Result of an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insertion {
-    /// It is served from now on.
+    /// The entry is stored.
     Kept,
-    /// It may be older than what was announced since the load began.
+    /// The answer may be older than a version that was announced since its load began.
     Fenced,
     /// The cache holds a newer version.
     KeptNewer,
-    /// It would take too large a share, or the cache is off.
+    /// The entry is too large, or the cache is off.
     TooLarge,
 }
 
@@ -67,14 +72,14 @@ pub struct LocalCache {
     entries: Option<sync::Cache<OrderUid, Entry, Weight>>,
     fence: Fence,
     settings: Settings,
-    /// Whether announcements are heard.
+    /// Whether announcements are received.
     linked: AtomicBool,
 }
 
 #[derive(Clone)]
 struct Entry {
     answer: Answer,
-    /// From this moment on it is not served any more.
+    /// The entry is not served from this moment on.
     expires: Instant,
 }
 
@@ -96,7 +101,7 @@ fn weight(answer: &Answer) -> usize {
 }
 
 impl LocalCache {
-    /// An empty cache that does not hear announcements yet.
+    /// An empty cache that receives no announcements yet.
     pub fn new(settings: Settings) -> Self {
         let entries = (settings.max_bytes > 0).then(|| {
             let items = settings.max_bytes / USUAL_ENTRY + 1;
@@ -110,14 +115,14 @@ impl LocalCache {
         }
     }
 
-    /// What is known about `uid`, if that may still be served at the moment `now`.
+    /// Returns the answer for `uid` if it has not expired at `now`.
     pub fn get(&self, uid: &OrderUid, now: Instant) -> Option<Answer> {
         let entry = self.entries.as_ref()?.get(uid)?;
         (now < entry.expires).then_some(entry.answer)
     }
 
-    /// For how long an answer is served, from the beginning of its load on. Whether announcements are heard need not be asked
-    /// again when it is served: when that changes, everything is dropped, and so is what is being loaded.
+    /// Lifetime of an answer, counted from the start of its load. A later read need not check the
+    /// link: a change of the link drops all entries and fences all loads in flight.
     fn ttl(&self, answer: &Answer) -> Duration {
         let ttl = match answer {
             Answer::Order(_) | Answer::Erased(_) => self.settings.ttl,
@@ -131,23 +136,24 @@ impl LocalCache {
         ttl.min(longest)
     }
 
-    /// To be called before the first tier is asked; the ticket goes to [`LocalCache::insert`] with the answer.
+    /// Starts a load. Call it before reading the first tier, and pass the ticket to
+    /// [`LocalCache::insert`] with the answer.
     pub fn begin(&self, uid: &OrderUid) -> Ticket {
         self.fence.ticket(uid)
     }
 
-    /// As [`LocalCache::begin`], for a load of which it is not known yet what it will bring.
+    /// Like [`LocalCache::begin`], for a load whose uids are not known yet.
     pub fn begin_any(&self) -> AnyTicket {
         self.fence.any_ticket()
     }
 
-    /// The ticket for one of the orders that such a load brought.
+    /// Returns the ticket for one order of such a load.
     pub fn ticket_of(&self, uid: &OrderUid, any: &AnyTicket) -> Ticket {
         self.fence.ticket_of(uid, any)
     }
 
-    /// Takes an answer in, unless it may be older than what was announced since `ticket` was drawn, or a newer version is
-    /// there.
+    /// Inserts an answer, unless it may be older than a version announced since `ticket` was
+    /// issued, or the cache holds a newer version.
     pub fn insert(&self, uid: OrderUid, answer: Answer, ticket: Ticket) -> Insertion {
         let Some(entries) = &self.entries else {
             return Insertion::TooLarge;
@@ -175,7 +181,7 @@ impl LocalCache {
         Insertion::Kept
     }
 
-    /// Drops what is older than `version`, which was announced.
+    /// Applies an announcement: drops the entry if it is older than `version`.
     pub fn invalidate(&self, uid: &OrderUid, version: Version) {
         let mut stripe = self.fence.lock(uid);
         stripe.announce(version);
@@ -184,33 +190,34 @@ impl LocalCache {
         }
     }
 
-    /// Announcements are heard from now on. What was loaded before may have missed one and is dropped.
+    /// Marks the link as up: announcements are received from now on. Drops everything loaded
+    /// before, because it may have missed an announcement.
     pub fn link_up(&self) {
         self.drop_all();
         self.linked.store(true, Ordering::Release);
     }
 
-    /// Announcements are not heard any more: everything is dropped, and nothing is served longer than a second until
-    /// they are.
+    /// Marks the link as down: drops everything, and serves no entry for longer than one second
+    /// until [`LocalCache::link_up`].
     pub fn link_down(&self) {
         self.linked.store(false, Ordering::Release);
         self.drop_all();
     }
 
-    /// Whether announcements are heard.
+    /// Returns whether announcements are received.
     pub fn is_linked(&self) -> bool {
         self.linked.load(Ordering::Acquire)
     }
 
-    /// Bytes that its entries take, as far as they are counted.
+    /// Bytes of all entries, with their estimated overhead.
     pub fn bytes(&self) -> u64 {
         self.entries.as_ref().map_or(0, sync::Cache::weight)
     }
 
-    /// Drops everything, also what is being loaded.
+    /// Drops all entries and fences all loads in flight.
     pub fn drop_all(&self) {
-        // First the fence: a load that is under way is refused from here on, and what it brought before this line is
-        // cleared by the next.
+        // The fence first: it rejects loads in flight from here on. The next line clears what they
+        // inserted before.
         self.fence.drop_all();
         if let Some(entries) = &self.entries {
             entries.clear();

@@ -1,4 +1,4 @@
-//! Every race between a load and an announcement, driven by hand.
+//! Every race between a load and an announcement, step by step.
 
 use super::*;
 
@@ -121,7 +121,7 @@ fn what_was_announced_before_the_link_was_lost_vouches_for_nothing() {
     cache.link_down();
     cache.link_up();
     assert_eq!(cache.insert(uid("a"), order(2), ticket), Insertion::Fenced);
-    // Loads of now owe nothing to what was announced then.
+    // A load that starts now does not depend on earlier announcements.
     assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
 }
 
@@ -246,7 +246,7 @@ fn a_warm_up_passes_through_the_fence() {
     cache.invalidate(&uid("changed"), version(2));
     let insert = |text: &str| cache.insert(uid(text), order(1), cache.ticket_of(&uid(text), &any));
     assert_eq!(insert("changed"), Insertion::Fenced);
-    // Another uid may share the stripe of the first, but not all of them can.
+    // One uid may share the stripe of `changed`, but not all of them can.
     assert!((0..64).any(|n| insert(&format!("quiet-{n}")) == Insertion::Kept));
 }
 

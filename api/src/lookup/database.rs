@@ -1,4 +1,5 @@
-//! Postgres behind a bounded queue: what does not fit is refused at once, so that a slow database never piles requests up.
+//! Postgres behind a bounded queue. A full queue rejects a request at once, so that a slow Postgres
+//! never piles requests up.
 
 use std::{future::Future, time::Instant};
 
@@ -8,24 +9,24 @@ use shared::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-/// Requests that may wait, for each that may run.
+/// Places in the queue per concurrent call.
 const QUEUE_PER_CALL: usize = 16;
 
-/// Why Postgres gave no answer.
+/// Reason why Postgres gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// Too many wait already, or the wait was too long.
+    /// The queue is full, or the wait exceeded the deadline of one call.
     #[error("too many requests wait for Postgres")]
     Busy,
-    /// It did not answer the last health check.
+    /// Postgres did not answer the last health check.
     #[error("Postgres does not answer")]
     Down,
-    /// It was asked and failed.
+    /// The call failed.
     #[error(transparent)]
     Failed(#[from] StorageError),
 }
 
-/// Postgres for requests.
+/// Postgres for requests, behind the queue.
 pub(super) struct Database {
     postgres: Postgres,
     health: Dependency,
@@ -34,9 +35,9 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// While `health` says that Postgres is down, nobody waits for it.
+    /// Creates the queue. While `health` is down, calls are rejected at once.
     pub(super) fn new(postgres: Postgres, health: Dependency) -> Self {
-        // One connection is left for the health check, which must not starve when requests fill the others.
+        // One connection is reserved for the health check, which must not starve under load.
         let calls = postgres.connections().saturating_sub(1).max(1) as usize;
         Self {
             postgres,
@@ -46,10 +47,11 @@ impl Database {
         }
     }
 
-    /// Runs `call`, as [`insist`] does.
+    /// Runs `call` with retries, as [`insist`] does.
     ///
     /// # Errors
-    /// When Postgres does not answer in time.
+    /// Returns [`DatabaseError::Down`] or [`DatabaseError::Busy`] without a call, or the error of
+    /// the last attempt.
     pub(super) async fn run<T, F>(&self, call: impl Fn(Postgres) -> F) -> Result<T, DatabaseError>
     where
         F: Future<Output = Result<T, StorageError>>,
@@ -70,18 +72,20 @@ impl Database {
         let _waiting = self.queue.try_acquire().map_err(|_| DatabaseError::Busy)?;
         match timeout(self.postgres.timeout(), self.calls.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            // Nobody closes the semaphore.
+            // The semaphore is never closed.
             Ok(Err(_)) | Err(_) => Err(DatabaseError::Busy),
         }
     }
 }
 
-/// Runs `call`. A connection that broke while it was idle (Postgres was restarted) or whose statements are older than the
-/// schema shows itself at once and only once, so the call is repeated, at most once for each connection and, counted from
-/// `started`, within the deadline of one call.
+/// Runs `call` and retries errors of a stale connection.
+///
+/// A connection that broke while idle (Postgres restarted), or whose statements are older than the
+/// schema, fails at once and only once. So `call` is repeated at most once per connection, and only
+/// within the deadline of one call, counted from `started`.
 ///
 /// # Errors
-/// The last one.
+/// Returns the error of the last attempt.
 pub(crate) async fn insist<T, F>(
     postgres: &Postgres,
     started: Instant,
@@ -110,7 +114,8 @@ fn may_pass(error: &StorageError) -> bool {
     }
 }
 
-/// An outage is told once, by the health check; anything else is somebody's to mend.
+/// Logs a failed read. The health check already logs an outage, so that is only debug here. Other
+/// errors need an operator.
 fn report(error: &StorageError) {
     match error.class() {
         Class::Transient | Class::StalePlan | Class::Locked => {

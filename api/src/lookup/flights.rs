@@ -1,4 +1,4 @@
-//! Single-flight: of many who want the same thing at the same time one load is made, and all of them get its result.
+//! Single-flight: concurrent requests for the same key share one load and its result.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 type Result<T> = watch::Receiver<Option<T>>;
 
-/// Loads under way, by what they load.
+/// Loads in flight, by key.
 pub(super) struct Flights<K, T> {
     running: Arc<Mutex<HashMap<K, Result<T>>>>,
 }
@@ -27,8 +27,11 @@ where
         }
     }
 
-    /// The result of the load of `key` that is under way, or else of the one that `load` begins. A load is a task of its
-    /// own: whoever began it may go away without stranding those who joined. None when the load panicked.
+    /// Returns the result of the load of `key` that is in flight, or starts one with `load`.
+    /// Returns `None` if the load panics.
+    ///
+    /// The load runs as a task of its own. Cancelling a caller, even the one that started the load,
+    /// does not affect the others.
     pub(super) async fn join<F>(&self, key: K, load: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -47,7 +50,7 @@ where
                     let load = load();
                     tokio::spawn(async move {
                         let value = load.await;
-                        // Nobody may be waiting any more.
+                        // All callers may be gone by now.
                         let _ = send.send(Some(value));
                         drop(landing);
                     });
@@ -59,14 +62,14 @@ where
         value.clone()
     }
 
-    /// How many loads are under way.
+    /// Number of loads in flight.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         lock(&self.running).len()
     }
 }
 
-/// Removes its flight, also when the load panics.
+/// Removes its flight when dropped, even if the load panics.
 struct Landing<K: Eq + Hash, T> {
     running: Arc<Mutex<HashMap<K, Result<T>>>>,
     key: K,
@@ -79,7 +82,7 @@ impl<K: Eq + Hash, T> Drop for Landing<K, T> {
 }
 
 fn lock<V>(running: &Mutex<V>) -> MutexGuard<'_, V> {
-    // No code of ours can panic while it holds the map.
+    // No code panics while it holds the map.
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -91,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    /// Begins a flight that lands when told to, and returns once it is under way.
+    /// Starts a flight that lands when `land` is notified. Returns once the flight is registered.
     async fn begin(
         flights: &Arc<Flights<&'static str, u32>>,
         land: &Arc<Notify>,

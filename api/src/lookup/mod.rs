@@ -1,11 +1,14 @@
-//! In which order the tiers are asked, and what a broken one means: the next is asked, and only when the last one, Postgres,
-//! gives no answer is there none. Knows no HTTP.
+//! Order of the tiers, and what happens when one fails: the lookup continues with the next tier. It
+//! fails only if Postgres, the last tier, gives no answer. Independent of HTTP.
 //!
-//! | tier | asked | shared between requests |
+//! | tier | read | shared between requests |
 //! |---|---|---|
-//! | local cache | always, but for [`Freshness::Current`] | by its nature |
-//! | Redis | as above, unless it is off, under repair or failing | no: one multiplexed connection makes a second question cheaper than waiting for somebody else's |
-//! | Postgres | when the caches cannot tell | single-flight, behind a bounded queue |
+//! | local cache | always, except for [`Freshness::Current`] | yes, one cache per process |
+//! | Redis | likewise, unless off, under repair or failing | no: see below |
+//! | Postgres | if no cache has the answer | single-flight, behind a bounded queue |
+//!
+//! Redis reads are not shared: with one multiplexed connection, a second read is cheaper than
+//! waiting for the read of another request.
 
 mod database;
 mod flights;
@@ -38,22 +41,23 @@ use crate::{
 use database::Database;
 use flights::Flights;
 
-/// Writes back to Redis that may be under way; what does not fit is left to the next read.
+/// Maximum number of concurrent writes to Redis. A row beyond it is not written; the next read
+/// retries.
 const MAX_FILLS: usize = 64;
 
-/// Which tier answered.
+/// The tier that answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The cache inside the process.
+    /// The local cache of the process.
     Local,
-    /// The cache that the replicas share.
+    /// The cache that all replicas share.
     Redis,
-    /// The truth.
+    /// Postgres, the source of truth.
     Postgres,
 }
 
 impl Source {
-    /// Its name in headers and spans.
+    /// Name of the tier in headers and spans.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
@@ -63,30 +67,30 @@ impl Source {
     }
 }
 
-/// How current an answer has to be.
+/// Required freshness of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// As current as the caches are.
+    /// The caches may answer.
     Cached,
-    /// What Postgres says now.
+    /// Reads the current state from Postgres.
     Current,
 }
 
-/// An answer, and where it came from.
+/// An answer and its source.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The answer.
     pub answer: Answer,
-    /// The tier that gave it.
+    /// The tier that answered.
     pub source: Source,
-    /// How long the look-up took.
+    /// Time of the lookup.
     pub took: Duration,
 }
 
 /// No tier could answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    /// Too many requests wait for Postgres.
+    /// The queue for Postgres is full, or the wait was too long.
     #[error("too many requests wait for Postgres")]
     Overloaded,
     /// Postgres does not answer, and no cache knows the order.
@@ -103,21 +107,21 @@ impl From<DatabaseError> for LookupError {
     }
 }
 
-/// What a [`Lookup`] asks.
+/// The tiers that a [`Lookup`] reads.
 pub struct Tiers {
-    /// The cache inside the process.
+    /// The local cache of the process.
     pub local: Arc<LocalCache>,
-    /// The cache that the replicas share; none where caches are switched off.
+    /// The cache that all replicas share; `None` if caches are disabled.
     pub redis: Option<Cache>,
-    /// The truth.
+    /// Postgres, the source of truth.
     pub postgres: Postgres,
-    /// Whether it answered the last health check.
+    /// Whether Postgres answered the last health check.
     pub health: Dependency,
-    /// A replica of it for lists, where there is one, and whether that answered.
+    /// A read replica of Postgres for lists, if configured, and its health.
     pub replica: Option<(Postgres, Dependency)>,
 }
 
-/// Finds orders; clones share everything.
+/// Finds orders. Clones share their state.
 #[derive(Clone)]
 pub struct Lookup {
     inner: Arc<Inner>,
@@ -135,7 +139,7 @@ struct Inner {
 }
 
 impl Lookup {
-    /// Asks the given tiers. Redis is passed by until [`Lookup::use_redis`].
+    /// Creates a lookup over the given tiers. It bypasses Redis until [`Lookup::use_redis`].
     pub fn new(tiers: Tiers, metrics: Arc<CacheMetrics>) -> Self {
         let database = Arc::new(Database::new(tiers.postgres, tiers.health));
         let lists = match tiers.replica {
@@ -157,8 +161,8 @@ impl Lookup {
         }
     }
 
-    /// Whether the content of Redis is fit to be served: not while it is being repaired. Once it is not, neither is what
-    /// was loaded from there.
+    /// Enables or disables reads from Redis. Disabling them also drops the local cache, whose
+    /// entries may come from Redis.
     pub fn use_redis(&self, usable: bool) {
         let was_usable = self.inner.redis_usable.swap(usable, Ordering::Relaxed);
         if was_usable && !usable {
@@ -166,10 +170,10 @@ impl Lookup {
         }
     }
 
-    /// What the first tier that knows says about `uid`.
+    /// Returns the answer of the first tier that knows `uid`.
     ///
     /// # Errors
-    /// When no tier can answer.
+    /// Returns an error if no tier can answer.
     pub async fn find(&self, uid: OrderUid, freshness: Freshness) -> Result<Found, LookupError> {
         let started = Instant::now();
         if freshness == Freshness::Cached
@@ -177,7 +181,7 @@ impl Lookup {
         {
             return Ok(found);
         }
-        // Boxed, so that an answer from the local cache does not carry the room for the others.
+        // Boxed, so that the future of a local hit does not reserve space for the other tiers.
         let (source, answer) = Box::pin(self.find_elsewhere(uid, freshness)).await?;
         Ok(Found {
             answer,
@@ -199,7 +203,8 @@ impl Lookup {
         }
         let answer = match freshness {
             Freshness::Cached => self.look_in_postgres(uid, ticket).await?,
-            // A load that is under way may have begun before what the caller knows of.
+            // Not single-flight: a load in flight may have begun before the change that the caller
+            // knows of.
             Freshness::Current => {
                 trace::in_span("postgres", Box::pin(self.load(uid, ticket))).await?
             }
@@ -207,19 +212,19 @@ impl Lookup {
         Ok((Source::Postgres, answer))
     }
 
-    /// A page of orders, from the read replica where there is one.
+    /// Returns a page of orders, from the read replica if there is one.
     ///
     /// # Errors
-    /// When the database cannot answer.
+    /// Returns an error if the database cannot answer.
     pub async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
         let list = |postgres: Postgres| async move { postgres.list(filter, limit).await };
         Ok(trace::in_span("postgres", self.inner.lists.run(list)).await?)
     }
 
-    /// Loads the newest `limit` orders into the local cache; returns how many it holds of them.
+    /// Loads the newest `limit` orders into the local cache. Returns how many of them it keeps.
     ///
     /// # Errors
-    /// When Postgres does not answer.
+    /// Returns an error if Postgres does not answer.
     pub async fn warm_up(&self, limit: u32) -> Result<usize, DatabaseError> {
         let local = &self.inner.local;
         let ticket = local.begin_any();
@@ -228,7 +233,7 @@ impl Lookup {
             .database
             .run(|postgres| async move { postgres.newest(limit).await })
             .await?;
-        // The newest last: should they not all fit, those stay.
+        // The newest last: if not all fit, the newest stay.
         let kept = rows.iter().rev().filter(|row| {
             let ticket = local.ticket_of(&row.uid, &ticket);
             local.insert(row.uid, Answer::from_row(Some(row)), ticket)
@@ -262,7 +267,7 @@ impl Lookup {
         Some(answer)
     }
 
-    /// A cache that fails must not fail the look-up, so what went wrong is only counted.
+    /// Reads Redis. A failing cache must not fail the lookup, so errors are only counted.
     async fn ask_redis(&self, uid: &OrderUid) -> (RedisResult, Option<Answer>) {
         let Some(redis) = self
             .inner
@@ -290,12 +295,13 @@ impl Lookup {
     }
 
     async fn look_in_postgres(&self, uid: OrderUid, ticket: Ticket) -> Result<Answer, LookupError> {
-        // The generation is part of the key: who asks after an announcement must not be answered by a load from before it.
+        // The generation is part of the key: a request that arrives after an announcement must not
+        // share a load that began before it.
         let key = (uid, ticket.generation());
         let lookup = self.clone();
         let load = move || {
             trace::carried(async move {
-                // Since the caller looked there, another load may have come to its end.
+                // Another load may have finished since the caller checked the local cache.
                 if let Some(answer) = lookup.inner.local.get(&uid, Instant::now()) {
                     return Ok(answer);
                 }
@@ -321,7 +327,7 @@ impl Lookup {
         Ok(answer)
     }
 
-    /// Writes the row back to Redis, behind the answer's back.
+    /// Writes the row to Redis in the background.
     fn fill_redis(&self, row: Revision, read_at: Instant) {
         let Some(redis) = self.inner.redis.clone() else {
             return;
@@ -330,7 +336,8 @@ impl Lookup {
             return;
         };
         tokio::spawn(async move {
-            // What cannot be written is read from Postgres again; Redis' failure is told by its own health check.
+            // After a failed write the next read goes to Postgres again. The health check reports
+            // the failure of Redis.
             if let Err(error) = redis.fill(&row, read_at).await {
                 tracing::debug!(%error, order_uid = %row.uid, "Redis was not filled");
             }
@@ -348,8 +355,8 @@ mod tests {
     use super::*;
     use crate::{local_cache::Settings, metrics::Metrics};
 
-    /// Every read moves its future about and allocates it once; room for what is rarely done (connecting, tracing) belongs
-    /// into boxes. It was 28 kB once, and a read from Redis took a third longer.
+    /// Each read moves its future and allocates it once. Rare work (connecting, tracing) must be
+    /// boxed. With a future of 28 kB, a read from Redis took a third longer.
     #[tokio::test]
     async fn the_future_of_a_read_is_small() {
         let settings = Settings {

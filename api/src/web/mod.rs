@@ -1,32 +1,33 @@
-//! The support page: three files, embedded into the binary.
+//! The support page: three files that are embedded into the binary.
 //!
-//! The page loads nothing from elsewhere and holds no inline script or style, so that it works under
-//! [`CONTENT_SECURITY_POLICY`]. It is public; the routes that it calls ask for an API key where one is required.
+//! The page loads nothing from other hosts and has no inline script or style, so it works under
+//! [`CONTENT_SECURITY_POLICY`]. The page is public. The routes that it calls require an API key if
+//! keys are configured.
 
 /// Value of the header `Content-Security-Policy` for every [`Asset`].
 ///
-/// Nothing is allowed but the page's own script, style and calls to the host that served it. Trusted types make the
-/// browser refuse markup made of data, whatever the script does. The icon is a `data:` link.
+/// Allows only the page's own script and style, and calls to the host that served it. Trusted types
+/// make the browser reject markup that a script builds from data. The icon is a `data:` link.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'";
 
-/// Value of the header `Cache-Control` for every [`Asset`]: names carry no version, so a browser asks each time, and
-/// the ETag spares the transfer.
+/// Value of the header `Cache-Control` for every [`Asset`]. File names carry no version, so a
+/// browser revalidates each time; the ETag saves the transfer.
 pub const CACHE_CONTROL: &str = "no-cache";
 
-/// A file of the page.
+/// A file of the support page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asset {
-    /// The bytes to answer; UTF-8.
+    /// Body of the response; UTF-8.
     pub body: &'static str,
     /// Value of the header `Content-Type`.
     pub content_type: &'static str,
-    /// Value of the header `ETag`, quotes included: a strong one, made of the bytes.
+    /// Value of the header `ETag`, with quotes: a strong ETag, computed from the bytes.
     pub etag: &'static str,
 }
 
-/// The file at the URL path `path`, or `None` for a path that is not the page's.
+/// Returns the file at the URL path `path`, or `None` if the page has no such file.
 pub fn asset(path: &str) -> Option<Asset> {
     match path {
         "/" => Some(INDEX),
@@ -36,7 +37,8 @@ pub fn asset(path: &str) -> Option<Asset> {
     }
 }
 
-/// An [`Asset`] of an embedded file; a macro, for each ETag needs a constant of its own to borrow from.
+/// Builds the [`Asset`] of an embedded file. A macro, because each ETag borrows from a constant of
+/// its own.
 macro_rules! embed {
     ($file:literal, $content_type:literal) => {{
         const BODY: &str = include_str!($file);
@@ -46,7 +48,7 @@ macro_rules! embed {
             content_type: $content_type,
             etag: match str::from_utf8(&ETAG) {
                 Ok(etag) => etag,
-                // Evaluated by the compiler, which would stop here.
+                // The compiler evaluates this and would stop here.
                 Err(_) => panic!("an ETag is ASCII"),
             },
         }
@@ -57,8 +59,8 @@ const INDEX: Asset = embed!("index.html", "text/html; charset=utf-8");
 const SCRIPT: Asset = embed!("app.js", "text/javascript; charset=utf-8");
 const STYLE: Asset = embed!("style.css", "text/css; charset=utf-8");
 
-/// FNV-1a (64 bits) of `bytes` as 16 hexadecimal digits in double quotes. It tells builds apart; nobody has a reason to
-/// forge it.
+/// FNV-1a (64 bits) of `bytes` as 16 hexadecimal digits in double quotes. The hash only
+/// distinguishes builds, so it need not resist forgery.
 const fn etag(bytes: &[u8]) -> [u8; 18] {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let mut i = 0;

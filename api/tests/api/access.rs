@@ -1,4 +1,4 @@
-//! Keys, rate, origins.
+//! API keys, rate limit, CORS.
 
 use std::fs;
 
@@ -58,7 +58,8 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_back() {
     let world = World::new().await;
     let replica = world.replica_with(|config| config.api.rate_limit = 1).await;
     let mut refused = None;
-    // One a second is admitted; a machine slow enough to admit all of these would take a minute.
+    // The limit is one request per second. A machine slow enough to have all 60 admitted would need
+    // a minute.
     for _ in 0..60 {
         let answer = replica.order("unknown").await;
         if answer.status == 429 {

@@ -1,4 +1,4 @@
-//! What a writer announces is seen by every replica.
+//! An announcement invalidates the local cache of every replica.
 
 use crate::harness::{World, order, revision};
 
@@ -62,17 +62,18 @@ async fn a_read_that_began_before_an_announcement_is_not_kept_and_answers_nobody
     let mut stored = order("raced");
     world.store(&stored, 1).await;
 
-    // A read that waits for a lock has its snapshot from before; the update is announced while it waits.
+    // A read that waits for a lock has an older snapshot. The announcement arrives while it waits.
     let lock = world.database.lock("orders").await;
     let slow = tokio::spawn(replica.request("GET", "/order/raced").send());
     world.wait_for_blocked_reads(1).await;
     stored.delivery_service = "other".into();
     world.announce(&revision(&stored, 2)).await;
-    // Who asks now is not answered by the read that began before.
+    // A request from now on does not share the older read.
     replica.wait_for_order_from("redis", &stored).await;
     drop(lock);
     assert_eq!(slow.await.unwrap().status, 200);
-    // Had the old one been kept, it would be answered for ten minutes; the new one is, whenever the announcement came.
+    // An entry of the older read would be served for ten minutes. The newer one is served instead,
+    // no matter when the announcement arrives.
     let next = replica.order("raced").await;
     assert_eq!(next.source(), Some("local"));
     assert_eq!(next.body, stored.to_json());

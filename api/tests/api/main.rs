@@ -1,7 +1,7 @@
-//! The api as a whole, against a real Postgres and a real Redis.
+//! Tests of the whole api against a real Postgres and a real Redis.
 //!
-//! Every test has a database and a Redis of its own and replicas on ports of their own, so that all of them can run at the
-//! same time. `make test` starts Postgres and sets `DATABASE_URL`.
+//! Each test has its own database, its own Redis and replicas on free ports, so all of them can run
+//! at the same time. `make test` starts Postgres and sets `DATABASE_URL`.
 
 #![allow(clippy::unwrap_used, reason = "a test whose ground is missing fails")]
 

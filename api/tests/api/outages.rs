@@ -1,4 +1,4 @@
-//! What is answered while Redis or Postgres is down.
+//! Responses while Redis or Postgres is down.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn the_local_cache_is_dropped_with_the_link_and_used_again_when_it_is_back
     let replica = world.replica().await;
     replica.wait_for_order_from("local", &stored).await;
     world.redis.kill();
-    // An update that nobody can announce.
+    // An update without an announcement.
     stored.delivery_service = "other".into();
     world.store(&stored, 2).await;
     replica.wait_for_order(&stored).await;
@@ -102,7 +102,7 @@ async fn what_waits_for_postgres_is_bounded_and_the_rest_is_refused_at_once() {
         })
         .await;
     let lock = world.database.lock("orders").await;
-    // One connection for requests, sixteen places to wait, and more who come than that.
+    // One connection for requests and 16 places in the queue, and more requests than that.
     let requests: Vec<_> = (0..40)
         .map(|n| tokio::spawn(replica.request("GET", &format!("/order/queued-{n}")).send()))
         .collect();
@@ -155,7 +155,7 @@ async fn redis_is_passed_by_while_it_is_repaired() {
     assert_eq!(replica.cache_requests("redis", "bypass"), 1.0);
 }
 
-/// A replica without a local cache that has just answered `stored` from Redis.
+/// A replica without a local cache that has just returned `stored` from Redis.
 async fn replica_that_reads_redis(world: &World, stored: &Order) -> Replica {
     let revision = world.store(stored, 1).await;
     world.announce(&revision).await;
@@ -183,7 +183,7 @@ async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
     replica.wait_for_order(&stored).await;
 }
 
-/// That Postgres does not answer once more does not make Redis complete again.
+/// A Redis that lacks changes stays bypassed while Postgres does not answer.
 #[tokio::test]
 async fn a_redis_that_lacks_changes_is_passed_by_while_postgres_is_silent() {
     let world = World::new().await;
@@ -199,7 +199,7 @@ async fn a_redis_that_lacks_changes_is_passed_by_while_postgres_is_silent() {
         )
         .await;
     replica.wait_for_order(&stored).await;
-    // The health check waits for the lock, and then nobody waits for Postgres any more.
+    // The health check waits for the lock and fails. After that, no request waits for Postgres.
     let lock = world.database.lock("cache_repairs").await;
     replica.wait_for_check("postgres", "down").await;
     let answer = replica.order("silent").await;

@@ -1,4 +1,4 @@
-//! A Redis whose name moves to another server, and one that rejects writes.
+//! A Redis whose host name moves to another server, and a Redis that rejects writes.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use shared::{
 
 use crate::harness::{World, order};
 
-/// What a worker does once a second that finds `redis` complete.
+/// Records `redis` as complete, as a worker does once a second.
 async fn record_as_complete(world: &World, redis: &TestRedis) {
     let cache = Cache::pooled(&redis.config()).unwrap();
     let state = cache.probe().await.unwrap();
@@ -42,7 +42,8 @@ async fn a_server_that_workers_have_left_is_bypassed_until_its_name_has_moved() 
     replica.wait_for_order_from("redis", &stored).await;
     replica.wait_for_check("announcements", "heard").await;
 
-    // Workers go on with the new server. The old one answers still, and nobody announces there.
+    // The workers continue with the new server. The old one still answers, but has no
+    // announcements.
     stored.delivery_service = "other".into();
     write(&new, &world.store(&stored, 2).await).await;
     record_as_complete(&world, &new).await;
@@ -64,7 +65,7 @@ async fn a_server_that_workers_have_left_is_bypassed_until_its_name_has_moved() 
     assert!(replica.cache_requests("redis", "hit") > hits);
 }
 
-/// A snapshot was loaded, or another server copied, behind a connection that stays open.
+/// The same connection leads to older content: a loaded snapshot, or the copy of another server.
 #[tokio::test]
 async fn a_server_that_has_lost_what_workers_wrote_is_bypassed() {
     let world = World::new().await;

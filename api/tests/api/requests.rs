@@ -1,8 +1,9 @@
-//! The head of a request: `Host`, forms of the target, methods (RFC 9112, section 3.2; RFC 9110, section 9.3.7).
+//! Request heads: `Host`, forms of the target, methods (RFC 9112, section 3.2; RFC 9110, section
+//! 9.3.7).
 
 use crate::harness::{World, order};
 
-/// Heads that every port must reject: what is wrong, and the lines.
+/// Heads that every port must reject: the fault and the lines.
 const MALFORMED: &[(&str, &[&str])] = &[
     ("Host is missing", &["GET {path} HTTP/1.1"]),
     (
@@ -41,7 +42,7 @@ const MALFORMED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Heads that every port must take.
+/// Heads that every port must accept.
 const WELL_FORMED: &[&[&str]] = &[
     &["GET {path} HTTP/1.0"],
     &["GET {path} HTTP/1.0", "Host: localhost"],

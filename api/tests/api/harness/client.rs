@@ -1,4 +1,4 @@
-//! A client of few lines that hides nothing: one connection for each request.
+//! A minimal HTTP client: one connection per request.
 
 use shared::order::Order;
 use tokio::{
@@ -6,13 +6,13 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A request in the making.
+/// A request that is not sent yet.
 pub(crate) struct Request {
     port: u16,
     head: String,
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -28,7 +28,7 @@ impl Request {
         }
     }
 
-    /// A request with exactly this head, which ends without an empty line.
+    /// A request with exactly this head; `head` has no empty line at its end.
     pub(crate) fn verbatim(port: u16, head: &str) -> Self {
         Self {
             port,
@@ -41,7 +41,7 @@ impl Request {
         self
     }
 
-    /// Sends it, without waiting for the answer.
+    /// Sends the request without waiting for the response.
     pub(crate) async fn connect(self) -> TcpStream {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         stream
@@ -51,7 +51,7 @@ impl Request {
         stream
     }
 
-    /// Sends it and reads the answer.
+    /// Sends the request and reads the response.
     pub(crate) async fn send(self) -> Response {
         let mut stream = self.connect().await;
         let mut bytes = Vec::new();
@@ -98,7 +98,7 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
-    /// Checks that it is `order`, answered by the tier `source`.
+    /// Asserts that the response is `order`, from the tier `source`.
     #[track_caller]
     pub(crate) fn assert_order(&self, source: &str, order: &Order) {
         assert_eq!(
@@ -109,7 +109,7 @@ impl Response {
         assert_eq!(self.body, order.to_json());
     }
 
-    /// Checks that it is a problem with this status and code.
+    /// Asserts that the response is a problem with this status and code.
     #[track_caller]
     pub(crate) fn assert_problem(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
@@ -127,7 +127,7 @@ impl Response {
         }
     }
 
-    /// Checks that it is a problem with this status and code that says in how many seconds to come back.
+    /// Asserts that the response is a problem with this status and code, and with `Retry-After`.
     #[track_caller]
     pub(crate) fn assert_temporary_problem(&self, status: u16, code: &str) {
         self.assert_problem(status, code);

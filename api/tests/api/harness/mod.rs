@@ -1,4 +1,4 @@
-//! What every test stands on: a world of services, replicas, a client.
+//! The harness of all tests: services, replicas, a client.
 
 mod client;
 mod replica;
@@ -10,7 +10,7 @@ pub(crate) use client::{Request, Response};
 pub(crate) use replica::Replica;
 pub(crate) use world::{World, revision};
 
-/// The order that the service was specified by.
+/// The sample order of the specification.
 const MODEL: &str = include_str!("../../../../shared/src/order/model.json");
 
 pub(crate) fn uid(text: &str) -> OrderUid {

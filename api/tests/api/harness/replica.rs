@@ -1,4 +1,4 @@
-//! A replica of the api inside the test's process.
+//! A replica of the api inside the test process.
 
 use api::{App, config::Config};
 use prometheus::Registry;
@@ -18,7 +18,7 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Starts it; it may not be ready yet.
+    /// Starts the replica, which may not be ready yet.
     pub(crate) async fn start(config: Config) -> Self {
         let registry = Registry::new();
         let app = App::build(config, registry.clone()).await.unwrap();
@@ -34,13 +34,13 @@ impl Replica {
         }
     }
 
-    /// Waits until it is ready.
+    /// Waits until the replica is ready.
     pub(crate) async fn ready(self) -> Self {
         self.wait_for_readiness(200).await;
         self
     }
 
-    /// Waits until `/readyz` answers `status`.
+    /// Waits until `/readyz` returns `status`.
     pub(crate) async fn wait_for_readiness(&self, status: u16) {
         eventually(&format!("/readyz to answer {status}"), async || {
             (self.probe("/readyz").await.status == status).then_some(())
@@ -48,7 +48,7 @@ impl Replica {
         .await;
     }
 
-    /// Waits until `/readyz` reports the check `name` to be in `state`.
+    /// Waits until `/readyz` reports `state` for the check `name`.
     pub(crate) async fn wait_for_check(&self, name: &str, state: &str) {
         let wanted = json!({"name": name, "state": state});
         eventually(&format!("{name} to be {state}"), async || {
@@ -61,7 +61,7 @@ impl Replica {
         .await;
     }
 
-    /// Waits until it is unready and says so with `reason`.
+    /// Waits until `/readyz` returns 503 with `reason` in its body.
     pub(crate) async fn wait_for_reason(&self, reason: &str) {
         eventually(&format!("/readyz to say {reason}"), async || {
             let report = self.probe("/readyz").await;
@@ -75,12 +75,12 @@ impl Replica {
         Request::new(self.port, method, path)
     }
 
-    /// Sends these lines as the head of a request to the public port.
+    /// Sends `lines` as a request head to the public port.
     pub(crate) async fn send_head(&self, lines: &[&str]) -> Response {
         send_head(self.port, lines).await
     }
 
-    /// Sends these lines as the head of a request to the admin port.
+    /// Sends `lines` as a request head to the admin port.
     pub(crate) async fn send_admin_head(&self, lines: &[&str]) -> Response {
         send_head(self.admin_port, lines).await
     }
@@ -93,7 +93,7 @@ impl Replica {
         self.get(&format!("/order/{uid}")).await
     }
 
-    /// Waits until `path` answers `status`.
+    /// Waits until `path` returns `status`.
     pub(crate) async fn wait_for_status(&self, path: &str, status: u16) {
         eventually(&format!("{path} to answer {status}"), async || {
             (self.get(path).await.status == status).then_some(())
@@ -101,12 +101,12 @@ impl Replica {
         .await;
     }
 
-    /// Waits until it answers `order` as it is here.
+    /// Waits until the replica returns exactly `order`.
     pub(crate) async fn wait_for_order(&self, order: &Order) {
         self.wait_for_answer(order, |_| true).await;
     }
 
-    /// Waits until it answers `order` as it is here from the tier `source`.
+    /// Waits until the replica returns exactly `order`, from the tier `source`.
     pub(crate) async fn wait_for_order_from(&self, source: &str, order: &Order) {
         self.wait_for_answer(order, |answer| answer.source() == Some(source))
             .await;
@@ -125,7 +125,7 @@ impl Replica {
         Request::new(self.admin_port, "GET", path).send().await
     }
 
-    /// The value of a series, such as `cache_requests_total{result="hit",tier="local"}`.
+    /// Value of a series, such as `cache_requests_total{result="hit",tier="local"}`.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = String::from_utf8(render(&self.registry).unwrap()).unwrap();
         let value = text
@@ -136,25 +136,25 @@ impl Replica {
             .unwrap_or_else(|| panic!("{series} is not in\n{text}"))
     }
 
-    /// How many look-ups in `tier` ended with `result`.
+    /// Number of lookups in `tier` with this `result`.
     pub(crate) fn cache_requests(&self, tier: &str, result: &str) -> f64 {
         let labels = format!(r#"{{result="{result}",tier="{tier}"}}"#);
         self.metric(&format!("cache_requests_total{labels}"))
     }
 
-    /// How many requests for one order with this method were answered with `status`.
+    /// Number of requests for one order with this method and status.
     pub(crate) fn order_requests(&self, method: &str, status: u16) -> f64 {
         let labels =
             format!(r#"{{method="{method}",route="/order/{{order_uid}}",status="{status}"}}"#);
         self.metric(&format!("http_requests_total{labels}"))
     }
 
-    /// Asks it to stop; it may go on with what is under way.
+    /// Starts the shutdown without waiting for its end.
     pub(crate) fn begin_stop(&self) {
         self.stop.cancel();
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the replica has stopped.
     pub(crate) async fn stopped(self) {
         self.running.await.unwrap().unwrap();
     }

@@ -1,4 +1,4 @@
-//! A database and a Redis of one test's own, and what a worker would do to them.
+//! A database and a Redis for one test, and the actions of a worker on them.
 
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With the newest schema.
+    /// A world with the newest schema.
     pub(crate) async fn new() -> Self {
         Self::over(TestDatabase::migrated().await)
     }
 
-    /// With a schema that still has to be made.
+    /// A world without a schema.
     pub(crate) async fn without_schema() -> Self {
         Self::over(TestDatabase::empty().await)
     }
@@ -39,19 +39,22 @@ impl World {
         }
     }
 
-    /// Stores `order` with the version of `offset`; Redis hears nothing of it, though that is noted as done.
+    /// Stores `order` with the version of `offset` in Postgres only. Marks the write to Redis as
+    /// finished, although Redis does not have it.
     pub(crate) async fn store(&self, order: &Order, offset: i64) -> Revision {
         let (revision, write) = self.apply(revision(order, offset), Some(order)).await;
         self.finish(write).await;
         revision
     }
 
-    /// Stores `order` with the version of `offset`, as a worker does that then dies.
+    /// Stores `order` with the version of `offset` like a worker that dies right after the commit:
+    /// the write to Redis stays unfinished.
     pub(crate) async fn store_and_die(&self, order: &Order, offset: i64) -> Revision {
         self.apply(revision(order, offset), Some(order)).await.0
     }
 
-    /// Erases the order `name` with the version of `offset`; Redis hears nothing of it, though that is noted as done.
+    /// Erases the order `name` with the version of `offset` in Postgres only. Marks the write to
+    /// Redis as finished, although Redis does not have it.
     pub(crate) async fn erase(&self, name: &str, offset: i64) -> Revision {
         let erased = Revision {
             uid: uid(name),
@@ -84,17 +87,17 @@ impl World {
         (revision, applied.cache_write)
     }
 
-    /// Writes `revision` to Redis, as if it had just been committed, and thereby announces it.
+    /// Writes `revision` to Redis as if it had just been committed, which also announces it.
     pub(crate) async fn announce(&self, revision: &Revision) {
         self.cache().fill(revision, Instant::now()).await.unwrap();
     }
 
-    /// What a worker writes to Redis with.
+    /// A cache client like the one of a worker.
     pub(crate) fn cache(&self) -> Cache {
         Cache::shared(&self.redis.config()).unwrap()
     }
 
-    /// The version that Redis holds of the order `uid`.
+    /// The version of the order `uid` in Redis.
     pub(crate) async fn cached_version(&self, uid: &str) -> Option<String> {
         let mut redis = self.redis.connect().await;
         redis.hget(format!("order:{uid}"), "version").await.unwrap()
@@ -106,14 +109,14 @@ impl World {
         eventually(&what, async || self.cached_version(uid).await).await;
     }
 
-    /// How many reads of replicas wait for a lock.
+    /// Number of reads from the api that wait for a lock in Postgres.
     pub(crate) async fn blocked_reads(&self) -> i64 {
         let count = "SELECT count(*) FROM pg_stat_activity \
                      WHERE datname = current_database() AND application_name = 'order-api' AND wait_event_type = 'Lock'";
         self.database.value(count).await
     }
 
-    /// Waits until exactly `count` reads of replicas wait for a lock.
+    /// Waits until exactly `count` reads from the api wait for a lock in Postgres.
     pub(crate) async fn wait_for_blocked_reads(&self, count: i64) {
         eventually("reads that wait for the lock", async || {
             (self.blocked_reads().await == count).then_some(())
@@ -131,7 +134,8 @@ impl World {
         config.database.timeout = Some(Duration::from_secs(10));
         config.redis.url = self.redis.url();
         config.redis.timeout = Duration::from_secs(5);
-        // What a test relies on must not expire under it on a busy machine; those on expiry set their own.
+        // Entries must not expire during a test on a slow machine. Tests of expiry set their own
+        // values.
         config.local_cache.ttl = Duration::from_secs(600);
         config.negative_cache.ttl = Duration::from_secs(600);
         config.api.request_timeout = Duration::from_secs(30);
@@ -143,19 +147,19 @@ impl World {
         self.replica_with(|_| ()).await
     }
 
-    /// A replica that is ready and has cached nothing but what it will be asked for.
+    /// A replica that is ready and has skipped the warm-up.
     pub(crate) async fn cold_replica(&self) -> Replica {
         self.cold_replica_with(|_| ()).await
     }
 
-    /// A replica that is ready, configured further by `configure`.
+    /// A ready replica whose configuration `configure` adjusts.
     pub(crate) async fn replica_with(&self, configure: impl FnOnce(&mut Config)) -> Replica {
         let mut config = self.config();
         configure(&mut config);
         Replica::start(config).await.ready().await
     }
 
-    /// As `cold_replica`, configured further by `configure`.
+    /// Like `cold_replica`, with a configuration that `configure` adjusts.
     pub(crate) async fn cold_replica_with(&self, configure: impl FnOnce(&mut Config)) -> Replica {
         self.replica_with(|config| {
             config.cache.warmup = 0;
@@ -165,7 +169,7 @@ impl World {
     }
 }
 
-/// What Postgres holds after `order` was stored with the version of `offset`.
+/// The revision in Postgres after `order` was stored with the version of `offset`.
 pub(crate) fn revision(order: &Order, offset: i64) -> Revision {
     Revision {
         uid: uid(&order.order_uid),
