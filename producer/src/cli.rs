@@ -12,30 +12,30 @@ use shared::order::OrderUid;
 #[derive(Debug, Parser)]
 #[command(version)]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Write a file of made-up orders.
+    /// Write a file of generated orders.
     Generate(Generate),
-    /// Send orders from a file, or made-up ones.
+    /// Send orders from a file, or generated ones.
     Send(Send),
-    /// Erase orders: send a null value with the uid as key.
+    /// Erase orders: send a record with the uid as key and a null value.
     Erase(Erase),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Generate {
-    /// How many orders.
+    /// Number of orders.
     #[arg(short = 'n', long, default_value_t = 100)]
     pub(crate) num_orders: u64,
     #[command(flatten)]
     pub(crate) variety: Variety,
-    /// Where to write them: a JSON array with an order a line, without the brackets and commas for a name in `.ndjson`
-    /// or `.jsonl`.
+    /// Output file. A name in `.ndjson` or `.jsonl` gets one order per line; any other name gets a
+    /// JSON array with one order per line.
     #[arg(short, long, value_name = "FILE", default_value = "mock.json")]
     pub(crate) output: PathBuf,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Send {
     pub(crate) what: What,
     #[command(flatten)]
     pub(crate) variety: Variety,
-    /// Records a second; 0: as fast as possible.
+    /// Records per second; 0 sends as fast as possible.
     #[arg(
         long,
         value_name = "RATE",
@@ -54,13 +54,13 @@ pub(crate) struct Send {
         conflicts_with = "interval"
     )]
     pub(crate) rps: u32,
-    /// Pause between two records, such as `500ms`.
+    /// Time between two records, such as `500ms`.
     #[arg(long, value_parser = humantime::parse_duration)]
     pub(crate) interval: Option<Duration>,
-    /// Records with JSON that ends too early, on top of the orders.
+    /// Number of additional records with truncated JSON.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub(crate) invalid_json: u64,
-    /// Records of random bytes, on top of the orders.
+    /// Number of additional records of random bytes.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub(crate) gibberish: u64,
     #[command(flatten)]
@@ -69,60 +69,62 @@ pub(crate) struct Send {
     pub(crate) kafka: Kafka,
 }
 
-/// Whether to read the orders back.
+/// Options that read the orders back.
 #[derive(Args, Debug)]
 pub(crate) struct Verify {
-    /// Then ask the api at this address for every order, until it answers each of them or `--timeout` is over.
+    /// After sending, request every order from the api at this http:// address. Fails if the api
+    /// does not return all of them within `--timeout`.
     #[arg(long, value_name = "URL")]
     pub(crate) verify: Option<String>,
-    /// File with the API key to ask with.
+    /// File that holds the API key for `--verify`.
     #[arg(long, value_name = "FILE", requires = "verify")]
     pub(crate) api_key_file: Option<PathBuf>,
 }
 
-/// Where the orders come from.
+/// Source of the orders.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub(crate) struct What {
-    /// File with a JSON array of orders, or with one order after another (NDJSON). Each is sent as it stands there.
+    /// File with a JSON array of orders, or with one order after another (NDJSON). Each order is
+    /// sent unchanged.
     #[arg(long)]
     pub(crate) file: Option<PathBuf>,
-    /// How many orders to make up.
+    /// Number of orders to generate.
     #[arg(short = 'n', long, value_name = "COUNT")]
     pub(crate) num_orders: Option<u64>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Erase {
-    /// The orders.
+    /// Uids of the orders.
     #[arg(value_name = "UID", required = true, value_parser = OrderUid::parse)]
     pub(crate) uids: Vec<OrderUid>,
     #[command(flatten)]
     pub(crate) kafka: Kafka,
 }
 
-/// What made-up orders are like.
+/// Properties of generated orders.
 #[derive(Args, Debug)]
 pub(crate) struct Variety {
-    /// Fewest lines of an order.
+    /// Fewest items of an order.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = items)]
     min_items: usize,
-    /// Most lines of an order.
+    /// Most items of an order.
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = items)]
     max_items: usize,
-    /// Share of the orders that break a rule, 0 to 1.
+    /// Share of the orders that break a rule, from 0 to 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub(crate) invalid_rate: f64,
-    /// Makes the same orders again; by default another one each time.
+    /// Seed of the generator; the same seed gives the same orders. Random by default.
     #[arg(long)]
     seed: Option<u64>,
 }
 
 impl Variety {
-    /// How many lines an order may have.
+    /// Returns the allowed range of items per order.
     ///
     /// # Errors
-    /// When the fewest are more than the most.
+    /// If the minimum exceeds the maximum.
     pub(crate) fn items(&self) -> anyhow::Result<RangeInclusive<usize>> {
         anyhow::ensure!(
             self.min_items <= self.max_items,
@@ -133,13 +135,14 @@ impl Variety {
         Ok(self.min_items..=self.max_items)
     }
 
-    /// The seed given, or a new one.
+    /// Returns the given seed, or a random one.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(rand::random)
     }
 }
 
-/// How to reach Kafka. What is not given comes from the environment (`KAFKA_BROKERS`, `KAFKA_TOPIC` and so on).
+/// Connection to Kafka. Environment variables (`KAFKA_BROKERS`, `KAFKA_TOPIC` and so on) set what
+/// these options leave out.
 #[derive(Args, Debug)]
 pub(crate) struct Kafka {
     /// Topic to send to [default: KAFKA_TOPIC or `orders`].
@@ -148,19 +151,20 @@ pub(crate) struct Kafka {
     /// Bootstrap brokers, separated by commas [default: KAFKA_BROKERS or `localhost:9092`].
     #[arg(long, value_name = "HOST:PORT,...")]
     brokers: Option<String>,
-    /// Name towards the brokers.
+    /// Client id that the brokers see.
     #[arg(long, value_name = "NAME", default_value = "order-producer")]
     pub(crate) client_id: String,
-    /// How long to wait for a broker, for the acknowledgement of a record, and for what `--verify` asks for.
+    /// Longest wait for a broker, for the acknowledgement of a record, and for `--verify`; each on
+    /// its own.
     #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Duration,
 }
 
 impl Kafka {
-    /// The environment's configuration, with what the command line says instead.
+    /// Returns the configuration from the environment, overridden by the command line.
     ///
     /// # Errors
-    /// Names the variable that cannot be read.
+    /// If a variable cannot be read; the error names it.
     pub(crate) fn config(&self) -> anyhow::Result<shared::config::Kafka> {
         let mut config: shared::config::Kafka = shared::config::load("KAFKA_")?;
         if let Some(topic) = &self.topic {

@@ -1,4 +1,4 @@
-//! Made-up orders, and files of them.
+//! Generated orders, and files of them.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -11,11 +11,12 @@ use shared::order::sample::{Defect, Generator};
 
 use crate::cli::{Generate, Variety};
 
-/// A known number of orders, a known share of which breaks a rule each.
+/// Iterator over generated orders: an exact number of them, of which an exact share breaks a rule.
 pub(crate) struct Orders {
     seed: u64,
     generator: Generator,
-    /// Apart from the generator's, so that a seed makes the same orders whatever share is spoilt.
+    /// Separate from the generator's random numbers: the share of invalid orders does not change
+    /// the valid ones.
     rng: StdRng,
     defects: Vec<Defect>,
     left: u64,
@@ -24,19 +25,19 @@ pub(crate) struct Orders {
 }
 
 impl Orders {
-    /// `count` orders of that variety.
+    /// Prepares `count` orders.
     ///
     /// # Errors
-    /// When the variety contradicts itself.
+    /// If the options in `variety` contradict each other.
     pub(crate) fn new(count: u64, variety: &Variety) -> anyhow::Result<Self> {
         let seed = variety.seed();
-        // Rounding is wanted, and a count that a float cannot hold would take years to send.
+        // Rounding is intended. A count that `f64` cannot represent would take years to send.
         let invalid = (count as f64 * variety.invalid_rate).round() as u64;
         Ok(Self {
             seed,
             generator: Generator::new(seed, variety.items()?),
             rng: StdRng::seed_from_u64(seed),
-            // 1001 lines weigh as much as 300 orders, and would be most of a file.
+            // An order with 1001 items is as large as 300 others and would dominate the file.
             defects: Defect::of_rules()
                 .filter(|defect| *defect != Defect::TooManyItems)
                 .collect(),
@@ -46,19 +47,19 @@ impl Orders {
         })
     }
 
-    /// What makes the same orders again.
+    /// Returns the seed that generates the same orders again.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// How many are still to come.
+    /// Number of orders that remain.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
 }
 
 impl Iterator for Orders {
-    /// The JSON of an order.
+    /// JSON document of an order.
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
@@ -66,7 +67,7 @@ impl Iterator for Orders {
             return None;
         }
         let order = self.generator.next()?;
-        // Selection sampling: the invalid ones lie anywhere, yet their number is exact.
+        // Selection sampling: invalid orders are at random positions, and their number is exact.
         let spoil = self.rng.random_range(0..self.left) < self.left_invalid;
         self.left -= 1;
         match self.defects.choose(&mut self.rng) {
@@ -79,7 +80,7 @@ impl Iterator for Orders {
     }
 }
 
-/// `producer generate`.
+/// Runs `producer generate`.
 pub(crate) fn run(options: &Generate) -> anyhow::Result<()> {
     let orders = Orders::new(options.num_orders, &options.variety)?;
     let (seed, invalid) = (orders.seed, orders.invalid);

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first stops the sending, the second ends the process at once.
+//! SIGINT (Ctrl-C) and SIGTERM: the first signal stops sending, the second ends the process at
+//! once.
 
 use std::process;
 use std::sync::Arc;
@@ -6,15 +7,18 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Whether the user wants us to stop.
+/// Flag that is set when the process receives a signal to stop. Clones share the flag.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicU8>);
 
 impl Interrupt {
-    /// Listens from now on. Call it inside the tokio runtime.
+    /// Starts to handle the signals.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub(crate) fn listen() -> Self {
         let interrupt = Self::default();
-        // 128 + number of the signal, as a shell reports a process that a signal ended.
+        // 128 + signal number: the code that a shell reports for a process that a signal ended.
         for (kind, exit_code) in [
             (SignalKind::interrupt(), 130),
             (SignalKind::terminate(), 143),
@@ -38,7 +42,7 @@ impl Interrupt {
         interrupt
     }
 
-    /// The exit code of a process that was told to stop.
+    /// Returns the exit code to use if a signal arrived, else `None`.
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,

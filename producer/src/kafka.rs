@@ -1,4 +1,4 @@
-//! The Kafka client: its properties, its delivery reports, the headers of a record.
+//! The Kafka client: properties, delivery reports and record headers.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,18 +20,20 @@ use shared::{
 
 use crate::cli;
 
-/// As large as the topic takes, so that records too large for an order can be sent.
+/// Equals `max.message.bytes` of the topic that workers create, so that records too large for an
+/// order can be sent.
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
-/// Counts delivery reports, and keeps the first complaint of each sort for the summary.
+/// Counts delivery reports. Keeps the first failure and the last connection error for error
+/// messages.
 pub(crate) struct Reports {
     bootstrap: Bootstrap,
     acknowledged: AtomicU64,
     failed: AtomicU64,
     hopeless: AtomicBool,
-    /// The first record that failed.
+    /// Error of the first record that failed.
     failure: Mutex<Option<KafkaError>>,
-    /// What librdkafka said last about the connection.
+    /// Last connection error that librdkafka reported.
     complaint: Mutex<Option<String>>,
 }
 
@@ -47,32 +49,32 @@ impl Reports {
         }
     }
 
-    /// Records that the brokers have acknowledged.
+    /// Number of records that the brokers acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Records that were not sent, or not acknowledged in time.
+    /// Number of records that were not sent, or not acknowledged in time.
     pub(crate) fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Why the first of the failed records failed.
+    /// Returns the error of the first record that failed.
     pub(crate) fn failure(&self) -> Option<KafkaError> {
         lock(&self.failure).clone()
     }
 
-    /// What librdkafka said last about the connection.
+    /// Returns the last connection error that librdkafka reported.
     pub(crate) fn complaint(&self) -> Option<String> {
         lock(&self.complaint).clone()
     }
 
-    /// Whether a record failed in a way that the next ones will, too.
+    /// Whether a record failed with an error that later records will also get.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.hopeless.load(Ordering::Relaxed)
     }
 
-    /// Counts a record that failed.
+    /// Counts a failed record.
     pub(crate) fn record_failure(&self, error: KafkaError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         self.hopeless
@@ -81,7 +83,8 @@ impl Reports {
     }
 }
 
-/// What is behind these mutexes is whole at any time, so a panic elsewhere does not spoil it.
+/// Locks a mutex and ignores poisoning: each update is a single assignment, so a panic leaves no
+/// partial value.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
@@ -89,7 +92,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl ClientContext for Reports {
-    /// A broker that is down is reported once a second; the summary says it once.
+    /// Logs at debug level: librdkafka reports an unreachable broker every second, and the summary
+    /// reports it once.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, message, "librdkafka");
     }
@@ -100,7 +104,7 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
-        // That all brokers are down is the least that it can say.
+        // "All brokers down" says less than the error of a single broker.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *lock(&self.complaint) = Some(reason.to_owned());
         }
@@ -125,10 +129,10 @@ impl ProducerContext for Reports {
     }
 }
 
-/// A producer that loses and doubles nothing while it lives.
+/// Creates an idempotent producer: while it lives, it neither loses nor duplicates a record.
 ///
 /// # Errors
-/// When a property is not to librdkafka's liking.
+/// If librdkafka rejects a property, or the list of brokers holds a zero byte.
 pub(crate) fn producer(
     config: &shared::config::Kafka,
     options: &cli::Kafka,
@@ -150,11 +154,12 @@ pub(crate) fn producer(
             options.timeout.as_millis().to_string(),
         )
         .set("message.max.bytes", MAX_MESSAGE_BYTES.to_string())
-        // Bounds our memory; librdkafka's own default is 1 GiB.
+        // Limits memory use. librdkafka's default is 1 GiB.
         .set("queue.buffering.max.kbytes", "65536")
         .set("linger.ms", "5")
         .set("compression.type", "lz4")
-        // Where Java producers put a key: two partitions for one order would leave its versions to clocks alone.
+        // The partitioner of Java producers. If records of one order went to two partitions, only
+        // their timestamps would decide which version is newer.
         .set("partitioner", "murmur2_random")
         .set("socket.nagle.disable", "true")
         .set("reconnect.backoff.max.ms", "1000")
@@ -163,13 +168,14 @@ pub(crate) fn producer(
         .context("cannot set up the Kafka client")
 }
 
-/// Takes in delivery reports for `time`.
+/// Processes delivery reports for `time`, and adds the bootstrap brokers again if librdkafka has
+/// lost them.
 pub(crate) fn serve(producer: &BaseProducer<Reports>, time: Duration) {
     producer.context().bootstrap.restore(producer.client());
     producer.poll(time);
 }
 
-/// Whether an error means that nothing will go through any more, so that going on is no use.
+/// Whether all later records will fail with this error too, so that sending must stop.
 fn is_hopeless(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -184,12 +190,13 @@ fn is_hopeless(error: &KafkaError) -> bool {
     )
 }
 
-/// Whether the brokers know `topic`.
+/// Whether the brokers have the topic `topic`.
 ///
-/// Asks for all topics: asking for one can create it, with the brokers' defaults instead of the worker's choices.
+/// Requests the metadata of all topics. A request for a single topic can create it, with the
+/// brokers' defaults instead of the worker's settings.
 ///
 /// # Errors
-/// When no broker answers in time.
+/// If no broker responds within `timeout`.
 pub(crate) fn has_topic(
     producer: &BaseProducer<Reports>,
     topic: &str,
@@ -202,8 +209,11 @@ pub(crate) fn has_topic(
         .any(|found| found.name() == topic && !found.partitions().is_empty()))
 }
 
-/// The headers of a record: the trace that the workers continue, when traces go anywhere. Each record is a trace of its own;
-/// its first span stands for the making of the record, for librdkafka sends many of them at once, later.
+/// Returns the headers of a record: the trace context that the worker continues. `None` if traces
+/// are disabled.
+///
+/// Each record starts its own trace. Its first span covers only the creation of the record, because
+/// librdkafka sends many records later in one request.
 pub(crate) fn headers_for(topic: &str) -> Option<OwnedHeaders> {
     if !traces::enabled() {
         return None;

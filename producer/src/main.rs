@@ -1,6 +1,11 @@
 //! Generates orders and sends them to Kafka.
 //!
-//! `source` holds what to send (`order_file` reads it from a file), `send` when, and `kafka` how; `verify` reads it back.
+//! | module | responsibility |
+//! |---|---|
+//! | `source`, `order_file`, `generate` | which records to send |
+//! | `send` | when to send them |
+//! | `kafka` | how to send them |
+//! | `verify` | reads the orders back from the api |
 
 mod cli;
 mod generate;
@@ -35,7 +40,7 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Runs `work` on this thread; tokio serves signals and the exporter of traces beside it.
+/// Runs `work` on this thread. Meanwhile tokio handles signals and exports traces.
 fn observed(work: impl FnOnce(&Interrupt) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     let _inside = runtime.enter();

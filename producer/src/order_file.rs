@@ -1,4 +1,4 @@
-//! The texts of the orders in a file: a JSON array, or one JSON text after another (NDJSON).
+//! Reads orders from a file: a JSON array, or one JSON document after another (NDJSON).
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,13 +9,14 @@ use std::ops::ControlFlow;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The most blanks in front of the first order.
+/// Limit of whitespace bytes before the first order.
 const MAX_BLANKS: usize = 1 << 16;
 
-/// Streams the text of every order in `file` to `sink` until it breaks, with the share of the file that was read.
+/// Passes each order in `file` to `sink`, with the share of the file that was read, until `sink`
+/// breaks.
 ///
 /// # Errors
-/// When the file cannot be read, with the line.
+/// If the file cannot be read or is not JSON. A JSON error names the line.
 pub(crate) fn read_file(
     file: File,
     mut sink: impl FnMut(&str, f64) -> ControlFlow<()>,
@@ -28,7 +29,7 @@ pub(crate) fn read_file(
     })
 }
 
-/// Counts the bytes read.
+/// Counts the bytes that were read.
 struct Counted<'a> {
     file: File,
     read: &'a Cell<u64>,
@@ -42,7 +43,7 @@ impl Read for Counted<'_> {
     }
 }
 
-/// Hands the text of every order to `sink` until it breaks: of a JSON array, or of one text after another (NDJSON).
+/// Passes each order of a JSON array, or of NDJSON, to `sink` until `sink` breaks.
 fn read_orders(
     mut reader: impl BufRead,
     mut sink: impl FnMut(&str) -> ControlFlow<()>,
@@ -55,7 +56,7 @@ fn read_orders(
         Some(byte) => *byte == b'[',
         None => anyhow::bail!("the file is empty"),
     };
-    // With the blanks, so that errors name the right line.
+    // The whitespace is included, so that errors name the right line.
     let mut source = serde_json::Deserializer::from_reader(blanks.as_slice().chain(reader));
     if is_array {
         let mut stopped = false;
@@ -80,10 +81,11 @@ fn read_orders(
     Ok(())
 }
 
-/// The first bytes of a file without the byte order mark that some editors write in front of UTF-8.
+/// Strips the byte order mark that some editors write at the start of a UTF-8 file.
 ///
 /// # Errors
-/// If they are those of UTF-16 or UTF-32, with a byte order mark or without: every JSON text begins with an ASCII character.
+/// If the file is UTF-16 or UTF-32, with or without a byte order mark. A zero byte reveals the
+/// encoding, because every JSON document begins with an ASCII character.
 fn without_byte_order_mark(start: &[u8]) -> anyhow::Result<&[u8]> {
     let is_wide = matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) || start.contains(&0);
     anyhow::ensure!(
@@ -93,7 +95,7 @@ fn without_byte_order_mark(start: &[u8]) -> anyhow::Result<&[u8]> {
     Ok(start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start))
 }
 
-/// Reads the blanks up to the first byte of another kind.
+/// Reads whitespace up to the first other byte.
 fn read_blanks(reader: &mut impl BufRead) -> anyhow::Result<Vec<u8>> {
     let mut blanks = Vec::new();
     loop {
@@ -113,7 +115,7 @@ fn read_blanks(reader: &mut impl BufRead) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-/// Reads an array element by element.
+/// Reads a JSON array element by element.
 struct Elements<'a, F> {
     sink: F,
     stopped: &'a mut bool,
@@ -137,7 +139,7 @@ impl<'de, F: FnMut(&str) -> ControlFlow<()>> Visitor<'de> for Elements<'_, F> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
         while let Some(json) = seq.next_element::<Box<RawValue>>()? {
             if (self.sink)(json.get()).is_break() {
-                // serde knows no way to leave an array early but an error.
+                // In serde, an error is the only way to leave an array early.
                 *self.stopped = true;
                 return Err(A::Error::custom("stopped"));
             }
@@ -204,13 +206,13 @@ mod tests {
             "the file begins with more than 65536 blanks"
         );
         assert!(error("hello").contains("line 1"));
-        // Only the beginning of a file is the place of a byte order mark.
+        // A byte order mark is valid only at the start of the file.
         assert!(error("\u{feff}\u{feff}[]").contains("line 1"));
         assert!(error("{}\n\u{feff}{}").contains("line 2"));
         assert!(read_orders(&b"[\"\xff\"]"[..], |_| ControlFlow::Continue(())).is_err());
     }
 
-    /// Hands out one byte at a time, as a pipe may.
+    /// Returns one byte per read, as a pipe may.
     struct Pipe<'a>(&'a [u8]);
 
     impl Read for Pipe<'_> {
@@ -246,7 +248,7 @@ mod tests {
                 assert_eq!(piped, orders, "{text:?}");
             }
         }
-        // The mark is no part of a line, and blanks in front count as lines.
+        // The mark is not part of a line. Leading whitespace counts as lines.
         assert!(error("\u{feff}[1 2]").contains("line 1 column 4"));
         assert!(error("\u{feff}\r\n\r\n{}\r\n{\"a\"").contains("line 4"));
     }

@@ -1,4 +1,4 @@
-//! What the user sees: a bar on the terminal (or a line now and then), and the summary.
+//! Progress and summary for the user: a bar on a terminal, else a line every few seconds.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::source::Kind;
 
-/// Where the bar ends.
+/// Length of the bar.
 const WHOLE: u64 = 1000;
-/// How often a line appears where there is no terminal for a bar.
+/// Interval between lines if standard error is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many records were sent, and what became of them.
+/// Number of records by kind and by outcome.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Counts {
     pub(crate) orders: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Counts a record with so many bytes.
+    /// Counts a record of `bytes` bytes.
     pub(crate) fn add(&mut self, kind: Kind, bytes: usize) {
         *match kind {
             Kind::Order => &mut self.orders,
@@ -36,13 +36,13 @@ impl Counts {
         self.bytes += bytes as u64;
     }
 
-    /// All records.
+    /// Number of all records.
     pub(crate) fn sent(&self) -> u64 {
         self.orders + self.invalid_json + self.gibberish + self.erasures
     }
 }
 
-/// Shows how far it is.
+/// Progress display.
 pub(crate) struct Progress {
     bar: ProgressBar,
     started: Instant,
@@ -50,7 +50,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Begins to show; the bar hides itself where standard error is no terminal.
+    /// Starts the display. The bar is hidden if standard error is not a terminal.
     pub(crate) fn start() -> Self {
         let style = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg}");
         let bar = ProgressBar::new(WHOLE)
@@ -63,12 +63,12 @@ impl Progress {
         }
     }
 
-    /// How long it takes so far.
+    /// Time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Shows the counts; `done` is the share of the work that is behind.
+    /// Updates the display. `done` is the finished share of the work, from 0 to 1.
     pub(crate) fn show(&mut self, counts: &Counts, done: f64) {
         if !self.bar.is_hidden() {
             self.bar.set_position((done * WHOLE as f64) as u64);
@@ -79,7 +79,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -93,7 +93,7 @@ impl Progress {
     }
 }
 
-/// The end of it.
+/// Summary of a run, printed at its end.
 pub(crate) struct Summary<'a> {
     pub(crate) topic: &'a str,
     pub(crate) counts: &'a Counts,

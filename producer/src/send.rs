@@ -1,4 +1,4 @@
-//! Sending at a pace, until everything is acknowledged.
+//! Sends records at a given rate and waits for their acknowledgement.
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -16,17 +16,18 @@ use crate::progress::{Counts, Progress, Summary};
 use crate::source::{BadRecords, Kind, Record, Source};
 use crate::verify::Verify;
 
-/// How long one wait for librdkafka may last, so that interrupts and progress are seen.
+/// Longest single wait for librdkafka, so that interrupts and progress are handled in between.
 const TICK: Duration = Duration::from_millis(20);
-/// How long one question to a broker may take.
+/// Timeout of one metadata request.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait before asking again.
+/// Time between two metadata requests.
 const TOPIC_INTERVAL: Duration = Duration::from_millis(200);
 
-/// `producer send`. The exit code is 1 when a record was not acknowledged.
+/// Runs `producer send`. The exit code is 1 if a record was not acknowledged.
 ///
 /// # Errors
-/// When the options contradict each other, the file cannot be read, no broker answers, or an order cannot be read back.
+/// If the options contradict each other, the file cannot be read, no broker responds, or the api
+/// does not return an order.
 pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     let source = match (options.what.file, options.what.num_orders) {
         (Some(path), _) => Source::open(path)?,
@@ -51,10 +52,10 @@ pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Resul
     Ok(exit_code)
 }
 
-/// `producer erase`. The exit code is 1 when a record was not acknowledged.
+/// Runs `producer erase`. The exit code is 1 if a record was not acknowledged.
 ///
 /// # Errors
-/// When no broker answers.
+/// If no broker responds.
 pub(crate) fn erasures(options: cli::Erase, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     let config = options.kafka.config()?;
     Sender::connect(&config, &options.kafka, Pace::default(), interrupt)?
@@ -68,12 +69,12 @@ struct Sender<'a> {
     interrupt: &'a Interrupt,
     counts: Counts,
     progress: Progress,
-    /// The orders sent, where somebody wants to know them.
+    /// Uids of the sent orders; `None` unless `--verify` needs them.
     uids: Option<Vec<String>>,
 }
 
 impl<'a> Sender<'a> {
-    /// Waits until a broker answers and knows the topic.
+    /// Creates the producer and waits until a broker responds and has the topic.
     fn connect(
         config: &'a shared::config::Kafka,
         options: &cli::Kafka,
@@ -125,7 +126,8 @@ impl<'a> Sender<'a> {
         Ok(self.interrupt.exit_code().map_or(exit_code, ExitCode::from))
     }
 
-    /// Hands one record to librdkafka when it is due, waiting while its queue is full. Breaks when sending must stop.
+    /// Passes a record to librdkafka when it is due. Waits while the queue is full. Breaks when
+    /// sending must stop.
     fn send(&mut self, record: &Record, done: f64) -> ControlFlow<()> {
         while let Some(wait) = self.pace.wait(self.counts.sent()) {
             self.serve(wait.min(TICK), done)?;
@@ -156,7 +158,8 @@ impl<'a> Sender<'a> {
         ControlFlow::Continue(())
     }
 
-    /// Takes in delivery reports for `time` and shows them. Breaks when the user, or a failure that will stay, says stop.
+    /// Processes delivery reports for `time` and shows the progress. Breaks on an interrupt, or on
+    /// an error that later records will also get.
     fn serve(&mut self, time: Duration, done: f64) -> ControlFlow<()> {
         kafka::serve(&self.producer, time);
         self.counts.acknowledged = self.producer.context().acknowledged();
@@ -169,7 +172,8 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Waits until each record is acknowledged or has failed; librdkafka gives each of them up in time.
+    /// Waits until each record is acknowledged or has failed. A record fails after
+    /// `message.timeout.ms` at the latest.
     fn drain(&mut self) {
         while self.producer.in_flight_count() > 0 {
             let _go_on = self.serve(TICK, 1.0);
@@ -189,7 +193,7 @@ fn wait_for_topic(
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + timeout;
-    // An interrupted wait ends here, too: the first record then meets the same interrupt.
+    // An interrupt ends the wait without an error. The first record then sees the same interrupt.
     while interrupt.exit_code().is_none() {
         let answer = kafka::has_topic(producer, &config.topic, METADATA_TIMEOUT);
         if answer == Ok(true) {
@@ -212,22 +216,22 @@ fn wait_for_topic(
                 timeout.as_secs_f64()
             );
         }
-        // Takes in complaints while it waits.
+        // Processes connection errors during the wait.
         producer.poll(TOPIC_INTERVAL);
     }
     Ok(())
 }
 
-/// When records are due.
+/// Schedule of the records.
 #[derive(Debug, Default)]
 struct Pace {
-    /// Time from one record to the next; zero: no waiting.
+    /// Time from one record to the next; zero disables waiting.
     gap: Duration,
     started: Option<Instant>,
 }
 
 impl Pace {
-    /// So many records a second (0: as fast as possible), or one in each `interval`.
+    /// Schedules `rps` records per second (0: as fast as possible), or one per `interval`.
     fn new(rps: u32, interval: Option<Duration>) -> Self {
         let gap = match (interval, rps) {
             (Some(interval), _) => interval,
@@ -237,8 +241,8 @@ impl Pace {
         Self { gap, started: None }
     }
 
-    /// How long to wait for the record that follows `sent` others. Counted from the first record, so that waits do not
-    /// add up to a slower pace.
+    /// Time to wait before the next record, when `sent` records precede it. Measured from the first
+    /// record, so that delays do not accumulate.
     fn wait(&mut self, sent: u64) -> Option<Duration> {
         if self.gap.is_zero() {
             return None;
@@ -249,7 +253,8 @@ impl Pace {
     }
 }
 
-/// How long the record that follows `sent` others must still wait when `elapsed` has passed since the first.
+/// Time to wait before the next record, when `sent` records precede it and `elapsed` has passed
+/// since the first.
 fn wait_at(gap: Duration, sent: u64, elapsed: Duration) -> Option<Duration> {
     let due = Duration::try_from_secs_f64(gap.as_secs_f64() * sent as f64).unwrap_or(Duration::MAX);
     due.checked_sub(elapsed).filter(|wait| !wait.is_zero())
@@ -269,7 +274,7 @@ mod tests {
             Some(Duration::from_millis(5))
         );
         assert_eq!(wait_at(gap, 3, Duration::from_millis(30)), None);
-        // A late record does not push back the others.
+        // A late record does not delay the next ones.
         assert_eq!(wait_at(gap, 4, Duration::from_millis(90)), None);
         assert!(wait_at(Duration::MAX, u64::MAX, Duration::ZERO).is_some());
     }

@@ -1,4 +1,4 @@
-//! What to send: records from a file, from the generator, or to erase orders.
+//! Records to send: orders from a file, generated orders, or erasures.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -15,10 +15,10 @@ use shared::order::sample::{Generator, broken_json, gibberish};
 use crate::generate::Orders;
 use crate::order_file::read_file;
 
-/// One bad record follows so many orders, so that bad and good ones reach the workers together.
+/// Number of orders per bad record, so that good and bad records reach the workers together.
 const ORDERS_PER_BAD_RECORD: u64 = 10;
 
-/// What a record is, for the summary.
+/// Kind of a record, for the summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Order,
@@ -36,7 +36,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The record of an order, its bytes as they are, keyed by its uid where it has one.
+    /// Creates the record of an order: unchanged bytes, with the uid as key if there is one.
     fn order(json: impl Into<Vec<u8>>) -> Self {
         let json = json.into();
         Self {
@@ -54,28 +54,28 @@ impl Record {
         }
     }
 
-    /// How many bytes of key and value it has.
+    /// Size of key and value, in bytes.
     pub(crate) fn size(&self) -> usize {
         self.key.as_ref().map_or(0, String::len) + self.value.as_ref().map_or(0, Vec::len)
     }
 }
 
-/// The uid of an order that may be invalid in any way.
+/// Returns the uid of an order, which may be invalid in any other way.
 fn uid_of(json: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Keyed<'a> {
         #[serde(borrow)]
         order_uid: Cow<'a, str>,
     }
-    // A derived struct would take an array of its fields, too.
+    // A derived struct would also accept an array of its fields.
     let is_object = json.trim_ascii_start().starts_with(b"{");
     let keyed: Keyed<'_> = is_object.then(|| serde_json::from_slice(json).ok())??;
     Some(keyed.order_uid.into_owned())
 }
 
-/// Where the records come from.
+/// Source of the records.
 pub(crate) enum Source {
-    /// A file of orders, open, and its name.
+    /// An open file of orders, and its name.
     File(File, PathBuf),
     /// The generator.
     Orders(Box<Orders>),
@@ -84,20 +84,21 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// The orders of a file.
+    /// Opens a file of orders.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// If the file cannot be opened.
     pub(crate) fn open(path: PathBuf) -> anyhow::Result<Self> {
         let file = File::open(&path)
             .with_context(|| format!("cannot read orders from {}", path.display()))?;
         Ok(Self::File(file, path))
     }
 
-    /// Hands every record to `sink` until it breaks; the second argument is the share of the work that is behind.
+    /// Passes each record to `sink` until `sink` breaks. The second argument is the finished share
+    /// of the work, from 0 to 1.
     ///
     /// # Errors
-    /// When the file cannot be read, with the line.
+    /// If the file cannot be read or is not JSON. A JSON error names the line.
     pub(crate) fn for_each(
         self,
         mut sink: impl FnMut(Record, f64) -> ControlFlow<()>,
@@ -128,7 +129,7 @@ impl Source {
     }
 }
 
-/// Records that no worker can read, to mix with the orders.
+/// Records that no worker can decode, to mix with the orders.
 pub(crate) struct BadRecords {
     invalid_json: u64,
     gibberish: u64,
@@ -138,9 +139,9 @@ pub(crate) struct BadRecords {
 }
 
 impl BadRecords {
-    /// So many of each kind.
+    /// Prepares this number of records of each kind.
     pub(crate) fn new(invalid_json: u64, gibberish: u64) -> Self {
-        // These bytes never become an order, so it does not matter that they are the same each time.
+        // No order results from these bytes, so a constant seed is enough.
         Self {
             invalid_json,
             gibberish,
@@ -150,7 +151,7 @@ impl BadRecords {
         }
     }
 
-    /// The bad record that is due after one more order, if any.
+    /// Counts an order and returns the bad record that is due after it, if any.
     pub(crate) fn after_order(&mut self) -> Option<Record> {
         self.orders += 1;
         if self.orders.is_multiple_of(ORDERS_PER_BAD_RECORD) {

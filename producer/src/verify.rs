@@ -1,4 +1,4 @@
-//! Reading sent orders back from the api: the whole way from Kafka to an answer, for smoke tests.
+//! Reads sent orders back from the api. Smoke tests check the whole path from Kafka to a response.
 
 use std::path::PathBuf;
 use std::thread;
@@ -12,12 +12,12 @@ use ureq::Agent;
 use crate::cli;
 use crate::interrupt::Interrupt;
 
-/// How long one request may take.
+/// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long to wait before an order is asked for again.
+/// Time between two requests for the same order.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// An api that has to answer every order.
+/// Client of the api that must return every order.
 pub(crate) struct Verify {
     agent: Agent,
     base: String,
@@ -26,10 +26,10 @@ pub(crate) struct Verify {
 }
 
 impl Verify {
-    /// What the command line asks for, if it does.
+    /// Returns the client that the options describe, or `None` without `--verify`.
     ///
     /// # Errors
-    /// When the address is no `http://` URL, or the key cannot be read.
+    /// If the address is not an `http://` URL, or the key file cannot be read.
     pub(crate) fn new(options: &cli::Verify, timeout: Duration) -> anyhow::Result<Option<Self>> {
         let Some(url) = &options.verify else {
             return Ok(None);
@@ -50,10 +50,12 @@ impl Verify {
         }))
     }
 
-    /// Asks for each order until it is answered; ends early when the user wants to stop.
+    /// Requests each order until the api returns it. Returns early, without an error, on an
+    /// interrupt.
     ///
     /// # Errors
-    /// When an order is not there in time, or the api will never answer it to us.
+    /// If an order is not returned in time, the api rejects the API key, or the response is not the
+    /// order.
     pub(crate) fn wait_for(&self, uids: &[String], interrupt: &Interrupt) -> anyhow::Result<()> {
         let started = Instant::now();
         for (index, uid) in uids.iter().enumerate() {
@@ -80,7 +82,7 @@ impl Verify {
         Ok(())
     }
 
-    /// Asks once. What may change by itself is the inner error.
+    /// Requests an order once. The inner error is one that a retry may resolve.
     fn look(&self, uid: &str) -> anyhow::Result<Result<(), String>> {
         #[derive(Deserialize)]
         struct Answer {
@@ -123,7 +125,8 @@ mod tests {
 
     use super::*;
 
-    /// An api that gives each of these answers once, in order, one connection each; returns the requests' heads.
+    /// A server that gives each of these responses once, in order, one per connection. The thread
+    /// returns the request heads.
     fn api(answers: &'static [(u16, &str)]) -> (String, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! What goes wrong is said, and told by the exit code.
+//! Failures are reported, and the exit code shows them.
 
 use std::fs;
 use std::process::Stdio;
@@ -71,7 +71,7 @@ fn no_broker_and_no_topic_are_said_by_name() {
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("no topic no-such-topic"), "{errors}");
-    // Asking did not create it.
+    // The metadata request did not create the topic.
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
         .create()
@@ -87,7 +87,7 @@ fn no_broker_and_no_topic_are_said_by_name() {
 
 #[test]
 fn records_that_nobody_acknowledges_fail_the_run() {
-    // No order is that small, so the broker refuses each of them.
+    // Every order is larger than the limit, so the broker rejects each of them.
     let topic = Topic::create_with("refused", 100);
     let output = producer(&["send", "--topic", &topic.name, "-n", "100"]);
     assert_eq!(output.status.code(), Some(1));
@@ -107,7 +107,7 @@ fn records_that_nobody_acknowledges_fail_the_run() {
 fn interrupt_ends_with_a_summary_of_what_was_sent() {
     let topic = Topic::create("interrupt");
     for (signal, exit_code) in [("INT", 130), ("TERM", 143)] {
-        // One record at once, the next in an hour.
+        // The first record is due at once, the next one after an hour.
         let before = topic.records().len();
         let child = command(&[
             "send",

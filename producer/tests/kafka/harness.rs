@@ -1,4 +1,4 @@
-//! Topics, records and runs of the binary.
+//! Test harness: topics, received records, and runs of the binary.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -21,7 +21,7 @@ pub(crate) fn brokers() -> String {
         .expect("set KAFKA_BROKERS to a Kafka broker, such as `scripts/services env` prints it")
 }
 
-/// A record as it arrived.
+/// A record as the test received it.
 #[derive(PartialEq)]
 pub(crate) struct Received {
     pub(crate) partition: i32,
@@ -44,7 +44,7 @@ impl From<BorrowedMessage<'_>> for Received {
     }
 }
 
-/// A topic of its own for each test.
+/// The topic of one test, deleted on drop.
 pub(crate) struct Topic {
     pub(crate) name: String,
     pub(crate) admin: AdminClient<DefaultClientContext>,
@@ -84,7 +84,7 @@ impl Topic {
         }
     }
 
-    /// First and next offset of a partition, as soon as it has a leader.
+    /// First and next offset of a partition. Waits until the partition has a leader.
     pub(crate) fn watermarks(&self, consumer: &BaseConsumer, partition: i32) -> (i64, i64) {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -95,7 +95,7 @@ impl Topic {
         }
     }
 
-    /// Everything in the topic: key and value, by partition.
+    /// Returns all records of the topic. The order across partitions is arbitrary.
     pub(crate) fn records(&self) -> Vec<Received> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers())
@@ -138,7 +138,7 @@ impl Drop for Topic {
     }
 }
 
-/// A file that is gone after the test.
+/// Path of a file that is deleted on drop.
 pub(crate) struct TempFile(pub(crate) PathBuf);
 
 impl TempFile {
@@ -185,7 +185,7 @@ pub(crate) fn key_of(json: &Value) -> Option<Vec<u8>> {
     Some(json["order_uid"].as_str()?.as_bytes().to_vec())
 }
 
-/// A child that does not outlive a failed test.
+/// A child process that is killed on drop, so that it does not outlive a failed test.
 pub(crate) struct KillOnDrop(pub(crate) Option<Child>);
 
 impl KillOnDrop {

@@ -1,4 +1,4 @@
-//! The binary against a real broker.
+//! Tests of the binary with a real broker.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

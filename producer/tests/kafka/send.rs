@@ -1,4 +1,4 @@
-//! What is sent arrives as it was meant.
+//! Sent records arrive complete and unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::{env, fs};
@@ -45,7 +45,8 @@ fn file_arrives_byte_for_byte_under_its_uids() {
             "{said}"
         );
 
-        // The lines of both files hold an order each, but for brackets and commas.
+        // Each line of both files holds one order. In the array, brackets and commas surround the
+        // orders.
         let text = fs::read_to_string(&file.0).unwrap();
         let mut expected: Vec<_> = text
             .lines()
@@ -74,7 +75,8 @@ fn file_arrives_byte_for_byte_under_its_uids() {
             }
             orders.push((key, value));
         }
-        // The second round finds the records of the first, too: both files hold the same orders.
+        // The second round also finds the records of the first, because both files hold the same
+        // orders.
         let rounds = orders.len() / 200;
         assert_eq!(
             bad,
@@ -94,7 +96,7 @@ fn file_arrives_byte_for_byte_under_its_uids() {
     }
 }
 
-/// As editors and tools of Windows write it.
+/// A file as Windows editors and tools write it.
 #[test]
 fn file_with_a_byte_order_mark_arrives_without_it() {
     let topic = Topic::create("mark");
@@ -250,7 +252,7 @@ fn oversized_order_is_sent_up_to_the_topics_limit() {
             .is_some_and(|value| value.len() > 2 << 20)
     );
 
-    // One that no broker would take fails alone.
+    // A record that no broker would accept fails alone.
     fs::write(&file.0, [order(9 << 20), order(1)].concat()).unwrap();
     let output = producer(&["send", "--topic", &topic.name, "--file", file.path()]);
     let said = String::from_utf8_lossy(&output.stdout);
@@ -276,7 +278,7 @@ fn each_record_carries_a_trace_of_its_own_where_traces_go_anywhere() {
         .map(|record| record.traceparent.unwrap())
         .collect();
     assert_eq!(traces.len(), 3);
-    // Version, trace, span, and the flag that says that it is sampled.
+    // The parts are: version, trace id, span id, and flags with the sampled bit set.
     for trace in traces {
         let parts: Vec<_> = trace.split('-').map(str::len).collect();
         assert!(parts == [2, 32, 16, 2] && trace.ends_with("-01"), "{trace}");
