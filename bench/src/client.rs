@@ -1,4 +1,4 @@
-//! A client of the api that keeps its connections open.
+//! HTTP client of the api with persistent connections.
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-/// Clones share the connections.
+/// HTTP client. Clones share the connections.
 #[derive(Clone)]
 pub(crate) struct Client(Pool<HttpConnector, Empty<Bytes>>);
 
@@ -20,10 +20,11 @@ impl Client {
         Self(Pool::builder(TokioExecutor::new()).build(connector))
     }
 
-    /// Asks for `url` and reads the answer to its end, so that the connection is free again.
+    /// Requests `url`, reads the whole response, and returns its status. The connection is then
+    /// free for the next request.
     ///
     /// # Errors
-    /// When there is no whole answer.
+    /// If no complete response arrives.
     pub(crate) async fn status(&self, url: &str) -> anyhow::Result<StatusCode> {
         let uri: Uri = url.parse()?;
         let answer = self.0.get(uri).await.with_context(|| url.to_owned())?;

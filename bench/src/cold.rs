@@ -1,4 +1,4 @@
-//! Reads past the caches, and what they cost as the tables grow.
+//! Measures reads that bypass the caches, and their cost as the tables grow.
 
 use std::time::{Duration, Instant};
 
@@ -19,29 +19,29 @@ use crate::{
     table::number,
 };
 
-/// Orders that the worker itself stores; all others are copies of them.
+/// Number of orders that a worker stores. All other orders are copies of them.
 const ORIGINALS: usize = 10_000;
 
-/// Orders that are asked for in turn.
+/// Number of different orders in the requests of a round.
 const ASKED: i64 = 5000;
 
-/// Requests under way: as many as the api has connections by default.
+/// Concurrent requests: as many as the api has Postgres connections by default.
 const CONCURRENCY: usize = 8;
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Orders in the tables, one size after the other.
+    /// Numbers of stored orders, in ascending order, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
     rows: Vec<i64>,
-    /// Rounds at each size.
+    /// Rounds per size.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Seconds of a round.
+    /// Seconds per round.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 }
 
-/// One round.
+/// Result of one round. CPU times are per read.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Round {
     pub(crate) requests_per_second: f64,
@@ -49,8 +49,10 @@ pub(crate) struct Round {
     pub(crate) postgres_cpu_us: f64,
 }
 
+/// Runs the part.
+///
 /// # Errors
-/// When a service does not answer, or a read fails.
+/// If a service does not respond, or a read fails.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let runtime = Runtime::new()?;
     let mut stack = ingest::stack("bench-cold");
@@ -89,8 +91,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     Ok(part)
 }
 
+/// Measures one round of `duration`. `pid` is the process of the api.
+///
 /// # Errors
-/// When a read fails.
+/// If a read fails.
 pub(crate) async fn round(
     url: &str,
     api_url: &str,
@@ -108,7 +112,7 @@ pub(crate) async fn round(
         .map(|row| format!("{api_url}/order/{}?nocache=1", row.get::<_, &str>(0)))
         .collect();
     let client = Client::new();
-    // The first of them make connections and prepare the statement.
+    // Warm-up: the first reads open connections and prepare the statement.
     read(&client, &paths, duration / 4).await?;
     let (cpu, sessions) = (cpu_time(pid)?, cpu_of_sessions(url, "order-api").await?);
     let start = Instant::now();
@@ -122,7 +126,7 @@ pub(crate) async fn round(
     })
 }
 
-/// Reads until `duration` is over; returns how often.
+/// Sends requests until `duration` is over; returns their number.
 async fn read(client: &Client, urls: &[String], duration: Duration) -> anyhow::Result<usize> {
     let start = Instant::now();
     let readers: FuturesUnordered<_> = (0..CONCURRENCY)

@@ -1,4 +1,4 @@
-//! The floor of ingest: `COPY` of ready-made rows into the four tables by one connection that does nothing else.
+//! The floor of ingest: one connection that only copies ready-made rows into the four tables.
 
 use std::{pin::pin, time::Duration};
 
@@ -9,11 +9,11 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::cpu::cpu_time;
 
-/// As many orders a transaction as makes this floor fast without more memory than a worker has.
+/// Transaction size of the floor, large enough to be fast without more memory than a worker uses.
 pub(crate) const ORDERS_PER_TRANSACTION: usize = 1000;
 
-/// The tables in the order of their foreign keys, each with the column of the order's id and the columns that the worker
-/// writes, too; the rest has defaults.
+/// The tables in the order of their foreign keys. Each has the column of the order id and the
+/// columns that the worker also writes; all other columns have defaults.
 pub(crate) const TABLES: [(&str, &str, &str); 4] = [
     (
         "orders",
@@ -38,10 +38,10 @@ pub(crate) const TABLES: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// The rows of one transaction, a message for each table.
+/// Rows of one transaction, one buffer per table.
 pub(crate) type Chunk = [Bytes; TABLES.len()];
 
-/// Connects, and leaves the connection to the runtime.
+/// Connects to Postgres and spawns the connection on the runtime.
 pub(crate) async fn connect(url: &str) -> anyhow::Result<Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls)
         .await
@@ -50,7 +50,7 @@ pub(crate) async fn connect(url: &str) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-/// Every order of a database, as `COPY` reads it.
+/// Reads all orders of a database in the format of binary `COPY`.
 pub(crate) async fn rows_of(url: &str) -> anyhow::Result<Vec<Chunk>> {
     let client = connect(url).await?;
     let ids: Vec<i64> = client
@@ -76,7 +76,7 @@ pub(crate) async fn rows_of(url: &str) -> anyhow::Result<Vec<Chunk>> {
     Ok(chunks)
 }
 
-/// Copies `chunks` into an empty database; returns the CPU time that this cost Postgres.
+/// Copies `chunks` into the tables. Returns the CPU time of the Postgres backend.
 pub(crate) async fn copy(url: &str, chunks: &[Chunk]) -> anyhow::Result<Duration> {
     let client = connect(url).await?;
     let pid: i32 = client

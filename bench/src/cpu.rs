@@ -1,19 +1,21 @@
-//! What processes of this machine have used.
+//! CPU time and memory of processes on this machine.
 
 use std::{fs, time::Duration};
 
 use anyhow::Context;
 
-/// Linux counts CPU time for user programs in hundredths of a second, whatever the kernel's own clock.
+/// Unit of CPU time in `/proc`: Linux reports hundredths of a second, independent of the kernel
+/// clock.
 const TICK: Duration = Duration::from_millis(10);
 
 /// CPU time of the process `pid` so far, in user and kernel mode.
 ///
 /// # Errors
-/// When there is no such process.
+/// If the process does not exist.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     let stat = read(pid, "stat")?;
-    // The second field is a name in parentheses that may hold anything; utime and stime are the 14th and 15th.
+    // The second field is a name in parentheses that may hold any characters. utime and stime are
+    // the 14th and 15th fields.
     let after_name = stat
         .rsplit_once(')')
         .map(|(_, rest)| rest)
@@ -27,10 +29,10 @@ pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(TICK * ticks)
 }
 
-/// Most memory that the process `pid` ever had resident, in bytes.
+/// Peak resident memory of the process `pid`, in bytes.
 ///
 /// # Errors
-/// When there is no such process.
+/// If the process does not exist.
 pub(crate) fn peak_memory(pid: u32) -> anyhow::Result<u64> {
     let status = read(pid, "status")?;
     let kibibytes: u64 = status

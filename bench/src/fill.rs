@@ -1,13 +1,14 @@
-//! A database with as many orders as one likes, without the hours that it would take to send them.
+//! Fills a database with many orders by copying rows, which saves the hours that sending them would
+//! take.
 
 use anyhow::ensure;
 
 use crate::copy_floor::{TABLES, connect};
 
-/// Copies of the first orders that are made in one transaction.
+/// Number of copies of each original that one transaction makes.
 const AT_ONCE: i64 = 10;
 
-/// Ids of copies begin here, out of the way of the sequence.
+/// First id of the copies, far above the values of the sequence.
 const FIRST_ID: i64 = 1_000_000_000;
 
 /// A database whose first orders are copied under other uids.
@@ -19,10 +20,10 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    /// Of the orders that are there now.
+    /// Prepares to copy the orders that the database holds now.
     ///
     /// # Errors
-    /// When there are none.
+    /// If the database holds no orders.
     pub(crate) async fn new(url: &str) -> anyhow::Result<Self> {
         let row = connect(url)
             .await?
@@ -38,13 +39,15 @@ impl Fill {
         })
     }
 
-    /// Copies until there are at least `rows` orders; then as if they had been there for long.
+    /// Copies until there are at least `rows` orders. Then runs `VACUUM (ANALYZE)` and
+    /// `CHECKPOINT`, so that the tables resemble those of a long-running system.
     ///
     /// # Errors
-    /// When Postgres does not take them.
+    /// If Postgres rejects a statement.
     pub(crate) async fn up_to(&mut self, rows: i64) -> anyhow::Result<()> {
         let client = connect(&self.url).await?;
-        // Each copy belongs to its order as the original does; and a lost copy could be made again.
+        // `replica` skips the foreign-key checks, because each copied row refers to a copied order.
+        // `synchronous_commit = off` is safe, because a lost copy can be made again.
         client
             .batch_execute("SET session_replication_role = replica; SET synchronous_commit = off")
             .await?;
@@ -63,7 +66,8 @@ impl Fill {
         Ok(())
     }
 
-    /// Uids are as random as those of real orders, and so is what the lists are found by.
+    /// Returns the `INSERT` that copies one table. Uids are as random as those of real orders, and
+    /// so are the columns that the lists are indexed by.
     fn copy(&self, table: &str, id: &str, columns: &str, first: i64, last: i64) -> String {
         let values: Vec<String> = columns
             .split(", ")

@@ -1,4 +1,4 @@
-//! What an order costs when many are stored already.
+//! Measures the cost of an order when the tables hold many orders.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,21 +17,21 @@ use crate::{
     part::{Curve, Figure, Part},
 };
 
-/// Orders that are copied to fill the tables.
+/// Number of orders that are copied to fill the tables.
 const ORIGINALS: usize = 10_000;
 
-/// Ids of the worker's orders begin here: behind those of the floor, in front of those that fill the tables.
+/// First id of the worker's orders: above those of the floor, below those that fill the tables.
 const FIRST_ID_OF_WORKER: i64 = 500_000_000;
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Orders in the tables, one size after the other.
+    /// Numbers of stored orders, in ascending order, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1000000,10000000")]
     rows: Vec<i64>,
-    /// Rounds at each size; floor, worker and reads take turns.
+    /// Rounds per size; floor, worker and reads take turns.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// New orders of a round, in thousands.
+    /// New orders per round, in thousands.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..))]
     thousands: u16,
 }
@@ -41,14 +41,17 @@ struct Round {
     worker: Side,
     floor: Side,
     worker_cpu_us: f64,
-    /// What an api replica, which nobody asks meanwhile, needs to hear of an order.
+    /// CPU time that an api replica needs for the announcement of one order, in µs. The replica
+    /// receives no requests meanwhile.
     announced_cpu_us: f64,
     stored_bytes: f64,
     cold: cold::Round,
 }
 
+/// Runs the part.
+///
 /// # Errors
-/// When a service does not answer, or the disk is full.
+/// If a service does not respond, or the disk is full.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let runtime = Runtime::new()?;
     let chunks_a_round = usize::from(options.thousands);
@@ -96,7 +99,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     Ok(part)
 }
 
-/// So many orders, as a worker stored them.
+/// Returns the rows of `orders` orders that a worker stored in another database.
 fn chunks(runtime: &Runtime, orders: usize) -> anyhow::Result<Vec<Chunk>> {
     let mut stack = ingest::stack("bench-growth-rows");
     ingest::send(&stack, orders)?;
@@ -138,7 +141,7 @@ fn round(runtime: &Runtime, stack: &mut Stack, chunks: &[Chunk]) -> anyhow::Resu
     })
 }
 
-/// The time by the clock of Postgres.
+/// Current time of the Postgres server.
 async fn now(url: &str) -> anyhow::Result<SystemTime> {
     let row = connect(url).await?.query_one("SELECT now()", &[]).await?;
     Ok(row.get(0))

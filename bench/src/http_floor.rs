@@ -1,5 +1,5 @@
-//! The floor of reads: a bare hyper server that answers the same bytes with the same headers, from a table in memory or from
-//! Redis over one shared connection.
+//! The floor of reads: a bare hyper server that returns the same bytes with the same headers. It
+//! reads from a table in memory, or from Redis over one shared connection.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ const X_SOURCE: HeaderName = HeaderName::from_static("x-source");
 const X_DURATION_MS: HeaderName = HeaderName::from_static("x-duration-ms");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Where the floor has its answers from.
+/// Tier that the floor reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tier {
     Local,
@@ -49,15 +49,15 @@ impl Tier {
 pub(crate) struct Options {
     #[arg(long)]
     tier: Tier,
-    /// Where the orders are: read once for `local`, asked at each request for `redis`.
+    /// Redis that holds the orders: read once for `local`, at each request for `redis`.
     #[arg(long)]
     redis_url: String,
 }
 
-/// Serves until it is killed; the first line that it prints is its address.
+/// Serves until the process is killed. The first line on standard output is the address.
 ///
 /// # Errors
-/// When Redis does not answer.
+/// If Redis does not respond.
 pub(crate) fn serve(options: &Options) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(accept(options))
 }
@@ -75,7 +75,7 @@ async fn accept(options: &Options) -> anyhow::Result<()> {
                 let answers = answers.clone();
                 async move { Ok::<_, Infallible>(answers.answer(request).await) }
             });
-            // It ends when the load generator hangs up.
+            // Returns when the load generator closes the connection.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

@@ -1,4 +1,4 @@
-//! A worker with a backlog of new orders.
+//! Measures a worker with a backlog of new orders.
 
 use std::{
     thread,
@@ -17,23 +17,23 @@ use crate::{
     part::{Figure, Goal, Part},
 };
 
-/// What a program would do with its defaults; the harness of the tests is more patient.
+/// Defaults of the programs. The test harness sets longer timeouts, which would change the figures.
 const DEFAULTS: [(&str, &str); 2] = [("REDIS_TIMEOUT", "100ms"), ("KAFKA_SESSION_TIMEOUT", "15s")];
 
-/// Longer than anything takes here, however slow the machine.
+/// Limit of every wait, longer than any step takes on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Options of the producer with which it sends the same orders each time.
+/// Producer options that generate the same orders each time.
 pub(crate) const SAME_ORDERS: [&str; 2] = ["--seed", "1"];
 
-/// Before the first order of any database.
+/// A time before the first order of any database.
 pub(crate) const EVER: SystemTime = SystemTime::UNIX_EPOCH;
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Orders of a round.
+    /// Orders per round.
     #[arg(short = 'n', long, default_value_t = 60_000)]
     orders: usize,
     /// Rounds; the worker and the floor take turns.
@@ -41,7 +41,7 @@ pub(crate) struct Options {
     rounds: u16,
 }
 
-/// What both sides of a round are judged by.
+/// Result of one side of a round. The CPU time is per order.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Side {
     pub(crate) orders_per_second: f64,
@@ -60,10 +60,10 @@ struct Round {
     postgres_bytes: f64,
 }
 
-/// Runs the rounds.
+/// Runs the part.
 ///
 /// # Errors
-/// When a service does not answer, or a round did not store what was sent.
+/// If a service does not respond, or a round does not store all orders.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let runtime = Runtime::new()?;
     let mut chunks = Vec::new();
@@ -78,10 +78,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     Ok(Part::new("ingest", &method, figures(&rounds)))
 }
 
-/// What each of `count` rounds gave; tells each as it ends.
+/// Runs `round` `count` times, prints each result to standard error, and returns all results.
 ///
 /// # Errors
-/// Those of `round`.
+/// If `round` fails.
 pub(crate) fn rounds<R: Serialize>(
     count: u16,
     mut round: impl FnMut() -> anyhow::Result<R>,
@@ -95,7 +95,7 @@ pub(crate) fn rounds<R: Serialize>(
     Ok(rounds)
 }
 
-/// A system without a worker whose programs have their own defaults.
+/// Starts a system without a worker, in which the programs keep their default timeouts.
 pub(crate) fn stack(name: &'static str) -> Stack {
     let builder = DEFAULTS
         .iter()
@@ -105,18 +105,18 @@ pub(crate) fn stack(name: &'static str) -> Stack {
     builder.start()
 }
 
-/// Sends so many new orders of 2 to 3 items.
+/// Sends `orders` new orders of 2 to 3 items.
 ///
 /// # Errors
-/// When that takes longer than anybody would wait.
+/// If that takes longer than [`PATIENCE`].
 pub(crate) fn send(stack: &Stack, orders: usize) -> anyhow::Result<()> {
     send_with(stack, orders, &[])
 }
 
-/// As [`send`], with more options of the producer.
+/// Like [`send`], with more options of the producer.
 ///
 /// # Errors
-/// When that takes longer than anybody would wait.
+/// If that takes longer than [`PATIENCE`].
 pub(crate) fn send_with(stack: &Stack, orders: usize, options: &[&str]) -> anyhow::Result<()> {
     let count = orders.to_string();
     let arguments = ["send", "-n", &count, "--min-items", "2", "--max-items", "3"];
@@ -127,10 +127,10 @@ pub(crate) fn send_with(stack: &Stack, orders: usize, options: &[&str]) -> anyho
     Ok(())
 }
 
-/// Waits until the group has finished everything that was sent.
+/// Waits until the consumer group has finished all records of the topic.
 ///
 /// # Errors
-/// When that takes longer than anybody would wait.
+/// If that takes longer than [`PATIENCE`].
 pub(crate) fn finish(stack: &Stack) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
@@ -146,7 +146,7 @@ pub(crate) fn finish(stack: &Stack) -> anyhow::Result<()> {
     }
 }
 
-/// The worker's turn, then the floor's with the rows that the worker wrote in the first round.
+/// Measures the worker, then the floor with the rows that the worker wrote in the first round.
 fn round(runtime: &Runtime, orders: usize, chunks: &mut Vec<Chunk>) -> anyhow::Result<Round> {
     let mut stack = stack("bench");
     let url = stack.addresses().database_url.clone();
@@ -181,10 +181,11 @@ fn round(runtime: &Runtime, orders: usize, chunks: &mut Vec<Chunk>) -> anyhow::R
     Ok(round)
 }
 
-/// What the workers' sessions have cost Postgres, and how fast the orders came that were stored since then.
+/// Measures the workers: the Postgres CPU time of their sessions, and the rate of the orders that
+/// they stored since `since`.
 ///
 /// # Errors
-/// When there are not so many.
+/// If the number of these orders is not `orders`.
 pub(crate) async fn worker_side(
     url: &str,
     since: SystemTime,
@@ -197,10 +198,10 @@ pub(crate) async fn worker_side(
     })
 }
 
-/// As [`worker_side`], of a `COPY` that runs now.
+/// Like [`worker_side`], for a `COPY` that this function runs.
 ///
 /// # Errors
-/// When Postgres does not take the rows.
+/// If Postgres rejects the rows, or the number of stored orders is not `orders`.
 pub(crate) async fn floor_side(
     url: &str,
     since: SystemTime,
@@ -214,10 +215,10 @@ pub(crate) async fn floor_side(
     })
 }
 
-/// CPU time of all sessions of that name in this database.
+/// CPU time of all sessions in this database whose `application_name` is `name`.
 ///
 /// # Errors
-/// When Postgres does not answer.
+/// If Postgres does not respond.
 pub(crate) async fn cpu_of_sessions(url: &str, name: &str) -> anyhow::Result<Duration> {
     let sessions = connect(url)
         .await?
@@ -233,7 +234,8 @@ pub(crate) async fn cpu_of_sessions(url: &str, name: &str) -> anyhow::Result<Dur
     Ok(cpu)
 }
 
-/// Orders a second between the begin of the first transaction and that of the last one, whose own orders do not count.
+/// Orders per second, from the start of the first transaction to the start of the last. The orders
+/// of the last transaction do not count.
 async fn rate(url: &str, since: SystemTime, orders: usize) -> anyhow::Result<f64> {
     let row = connect(url)
         .await?
@@ -253,15 +255,15 @@ async fn rate(url: &str, since: SystemTime, orders: usize) -> anyhow::Result<f64
     Ok(counted as f64 / seconds)
 }
 
-/// How many bytes of write-ahead log the server has written in its life.
+/// Bytes of write-ahead log that the server has written since its creation.
 async fn wal_position(url: &str) -> anyhow::Result<u64> {
     number(url, "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").await
 }
 
-/// What the four tables and their indexes take.
+/// Size of the four tables with their indexes, in bytes.
 ///
 /// # Errors
-/// When Postgres does not answer.
+/// If Postgres does not respond.
 pub(crate) async fn stored_bytes(url: &str) -> anyhow::Result<u64> {
     let sizes = "SELECT sum(pg_total_relation_size(name::regclass)) \
                  FROM unnest(ARRAY['orders', 'deliveries', 'payments', 'items']) AS name";
@@ -274,7 +276,7 @@ async fn number(url: &str, query: &str) -> anyhow::Result<u64> {
     Ok(number as u64)
 }
 
-/// CPU time that Redis has used, and the memory that it has in use.
+/// CPU time and memory that Redis uses.
 fn redis_use(url: &str) -> anyhow::Result<(Duration, u64)> {
     let mut connection = redis::Client::open(url)?.get_connection()?;
     let info: String = redis::cmd("INFO").query(&mut connection)?;

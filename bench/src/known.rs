@@ -1,4 +1,4 @@
-//! A worker with a backlog of orders that Postgres has already: read once more, or replaced.
+//! Measures a worker with a backlog of stored orders: redelivered, then updated.
 
 use std::{
     thread,
@@ -19,12 +19,12 @@ use crate::{
     part::{Figure, Goal, Part},
 };
 
-/// Between two looks at what a worker has finished.
+/// Time between two reads of the worker's count of finished records.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Orders of a round.
+    /// Orders per round.
     #[arg(short = 'n', long, default_value_t = 30_000)]
     orders: usize,
     /// Rounds; redelivery, updates and the floor take turns.
@@ -39,8 +39,10 @@ struct Round {
     floor: Side,
 }
 
+/// Runs the part.
+///
 /// # Errors
-/// When a service does not answer, or a worker does not finish what was sent.
+/// If a service does not respond, or a worker does not finish its backlog.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let runtime = Runtime::new()?;
     let mut chunks = Vec::new();
@@ -82,7 +84,7 @@ fn round(runtime: &Runtime, orders: usize, chunks: &mut Vec<Chunk>) -> anyhow::R
     })
 }
 
-/// A new worker's, with `orders` records that wait and are all to end with that outcome.
+/// Measures a new worker. `orders` records wait for it, and all must end with `outcome`.
 fn turn(
     runtime: &Runtime,
     stack: &mut Stack,
@@ -103,7 +105,7 @@ fn turn(
     })
 }
 
-/// Records a second, from the first look at which some were finished.
+/// Records per second, from the first read that shows finished records.
 fn rate(worker: &Worker, orders: u64, outcome: &str) -> anyhow::Result<f64> {
     let start = Instant::now();
     let mut first = None;

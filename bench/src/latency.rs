@@ -1,4 +1,4 @@
-//! How long it takes from handing an order to a producer until the api answers it.
+//! Measures the latency from the call of a Kafka producer until the api returns the order.
 
 use std::{
     thread,
@@ -23,22 +23,23 @@ use crate::{
     summary::percentile,
 };
 
-/// The shortest time between two looks at the same order. Tokio's timer has ticks of a millisecond, so a look may come
-/// one later.
+/// Shortest time between two requests for the same order. The tokio timer ticks every millisecond,
+/// so a request may be 1 ms late.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The pause is no shorter than such a part of the time that the order has taken so far: otherwise a slow system would be
-/// asked more than a fast one, and be slow because of that.
+/// Divisor of the elapsed time of an order; the pause is at least the quotient. Without this limit
+/// a slow system would receive more requests than a fast one, and become slower still.
 const PART_OF_ITS_TIME: u32 = 16;
 
-/// The replicas are asked for every other order so long before it is sent, and remember "not found" for a second.
+/// Lead of the early request that every other order gets before it is sent. The replicas cache "not
+/// found" for 1 s, so they still hold it when the order is sent.
 const ASKED_BEFORE: Duration = Duration::from_millis(500);
 
-/// How long one order may take.
+/// Longest latency of one order before the measurement fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Not looked at: connections are made, statements prepared, and a Kafka that was just started compiles itself, for which
-/// it takes half a core.
+/// Duration of the load before the first round. It opens connections and prepares statements. A
+/// Kafka broker that has just started compiles its code meanwhile, which takes half a core.
 const WARM_UP: Duration = Duration::from_secs(30);
 
 #[derive(Args, Debug)]
@@ -46,21 +47,21 @@ pub(crate) struct Options {
     /// Rounds under load.
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Seconds of a round.
+    /// Seconds per round.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Orders a second under load.
+    /// Orders per second under load.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// One order of so many is looked at: to look at all would be load of its own.
+    /// Measure every n-th order. Measuring all orders would add load of its own.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     every: u32,
-    /// Milliseconds that the producing client waits for more records; the producer of this repository waits 5.
+    /// Linger of the measuring Kafka producer in milliseconds. The `producer` program uses 5.
     #[arg(long, default_value_t = 5)]
     linger: u32,
 }
 
-/// A stream of orders.
+/// A stream of orders at a constant rate.
 #[derive(Clone, Copy)]
 struct Load {
     rate: u32,
@@ -68,25 +69,28 @@ struct Load {
     duration: Duration,
 }
 
-/// What one stream gave.
+/// Result of one stream.
 struct Round {
-    /// Milliseconds that each order took that was looked at, the least first.
+    /// Latency of each measured order in ms, in ascending order.
     taken: Vec<f64>,
-    /// Which part of the CPU time that was wanted meanwhile the host gave to others: the slowest orders are those that it held
-    /// up.
+    /// Share of the wanted CPU time that the host gave to other guests (steal), from 0 to 1. Steal
+    /// delays the slowest orders.
     stolen: f64,
 }
 
-/// What is to be done about an order.
+/// Task of the requesting side for one order.
 enum Task {
-    /// Ask once, so that the replica remembers that there is none.
+    /// Request the order once, before it is sent, so that the replicas cache that it does not
+    /// exist.
     Ask(String),
-    /// Ask until it is there.
+    /// Request the order until a replica returns it. Holds the time at which it was sent.
     Await(String, Instant),
 }
 
+/// Runs the part.
+///
 /// # Errors
-/// When a service does not answer, or an order does not appear.
+/// If a service does not respond, or an order does not appear.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let runtime = Runtime::new()?;
     let mut stack = ingest::stack("bench-latency");
@@ -171,7 +175,7 @@ fn part(options: &Options, under_load: &[Round], one_by_one: &[Round]) -> Part {
     part
 }
 
-/// Which share of all orders was visible after how long.
+/// Cumulative distribution: the percentage of orders that were visible after a time.
 fn curve(name: &str, rounds: &[Round]) -> Curve {
     let mut all: Vec<f64> = rounds
         .iter()
@@ -189,7 +193,7 @@ fn curve(name: &str, rounds: &[Round]) -> Curve {
     }
 }
 
-/// As the producer of this repository sends, but for the linger.
+/// Creates a Kafka producer with the settings of the `producer` program, except the linger.
 fn producer(
     brokers: &str,
     linger: u32,
@@ -206,7 +210,7 @@ fn producer(
     Ok(producer)
 }
 
-/// Sends one stream; returns how many milliseconds each order took that was looked at.
+/// Sends one stream. Returns the latency of each measured order in ms.
 fn stream(
     runtime: &Runtime,
     stack: &Stack,
@@ -228,7 +232,7 @@ fn stream(
     })
 }
 
-/// Other uids each time.
+/// Returns a new seed for each call, so that each stream has other uids.
 fn seed() -> u64 {
     std::time::UNIX_EPOCH
         .elapsed()
@@ -246,7 +250,7 @@ fn send(
     let is_looked_at = |number: usize| number.is_multiple_of(load.every as usize);
     let start = Instant::now();
     for (number, order) in orders.iter().enumerate() {
-        // On time, however long the last one took.
+        // The schedule does not depend on how long the previous order took.
         let due = start + Duration::from_secs(1) * number as u32 / load.rate;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let later = number + ahead;
@@ -290,7 +294,8 @@ async fn look(
             }
             Task::Await(uid, sent) => {
                 number += 1;
-                // Two in a row, for every other one was asked for before.
+                // Consecutive pairs go to the same replica, because each second order was requested
+                // before: each replica gets both kinds.
                 let url = format!("{}/order/{uid}", urls[number / 2 % urls.len()]);
                 looking.spawn(async move { visible(&client, &url, sent).await.map(Some) });
             }
@@ -303,8 +308,8 @@ async fn look(
     Ok(taken)
 }
 
-/// Milliseconds from `sent` until `url` is answered with 200. A replica that its host holds up may say 503 meanwhile, and
-/// a client would ask it again.
+/// Milliseconds from `sent` until `url` returns 200. Retries a 503 like a client: a replica that
+/// its host delays may return it.
 async fn visible(client: &Client, url: &str, sent: Instant) -> anyhow::Result<f64> {
     while sent.elapsed() < PATIENCE {
         match client.status(url).await? {

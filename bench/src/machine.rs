@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! The machine and the services that the figures belong to.
 
 use std::{env, fs, process::Command, thread};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::copy_floor::connect;
 
-/// Without these no figure means anything.
+/// Hardware and versions. Figures can be compared only with these.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) cores: usize,
@@ -21,16 +21,16 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// This one, and the services that the environment names.
+    /// Describes this machine and the services from the environment.
     ///
     /// # Errors
-    /// When a service does not answer.
+    /// If a service does not respond.
     pub(crate) async fn this() -> anyhow::Result<Self> {
         let postgres = connect(&variable("DATABASE_URL")?)
             .await?
             .query_one("SHOW server_version", &[])
             .await?;
-        // What follows the dash is whoever built it.
+        // Drops what follows the dash: it names the builder of the kernel.
         let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
         Ok(Self {
             cores: thread::available_parallelism()?.get(),
@@ -52,7 +52,7 @@ impl Machine {
         })
     }
 
-    /// In one line.
+    /// Returns the description in one line.
     pub(crate) fn summary(&self) -> String {
         format!(
             "{} cores ({}), {:.0} GiB, Linux {}; PostgreSQL {}, Redis {}, Kafka {}; {}",
@@ -68,10 +68,11 @@ impl Machine {
     }
 }
 
-/// The commit that is checked out, marked where files differ from it. Results themselves do not count.
+/// Returns the commit that is checked out, with a note if files differ from it. Changes of results
+/// do not count.
 ///
 /// # Errors
-/// When this is no checkout.
+/// If the current directory is not in a Git checkout.
 pub(crate) fn commit() -> anyhow::Result<String> {
     let commit = said("git", &["rev-parse", "--short", "HEAD"])?;
     let changes = said(
@@ -97,7 +98,7 @@ fn variable(name: &str) -> anyhow::Result<String> {
     env::var(name).with_context(|| format!("{name} is not set: run scripts/bench"))
 }
 
-/// The first value of that name in a file of `name : value` lines.
+/// Returns the value of the first line that begins with `name` in a file of `name : value` lines.
 fn line_of(path: &str, name: &str) -> anyhow::Result<String> {
     let text = fs::read_to_string(path)?;
     let line = text.lines().find(|line| line.starts_with(name));
@@ -116,7 +117,8 @@ fn redis_version(url: &str) -> anyhow::Result<String> {
     Ok(version.unwrap_or("unknown").trim().to_owned())
 }
 
-/// Brokers do not tell; the jars of our own do.
+/// Returns the Kafka version from the names of the installed jars, because brokers do not report
+/// it.
 fn kafka_version() -> String {
     let version = env::var_os("ORDER_SERVICE_KAFKA_LIBS")
         .and_then(|folder| fs::read_dir(folder).ok())

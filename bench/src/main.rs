@@ -1,13 +1,15 @@
-//! Measures the programs against a bare `COPY` and a bare HTTP server, both sides in one run on one machine.
+//! Measures the programs against a bare `COPY` and a bare HTTP server. Both sides take turns in one
+//! run on one machine.
 //!
 //! | module | responsibility |
 //! |---|---|
-//! | `ingest`, `known`, `reads`, `latency`, `memory`, `start`, `cold`, `repair` | the parts of `make bench` |
-//! | `growth`, `workers` | the parts of `make bench-large` |
+//! | `ingest`, `known`, `reads`, `latency` | parts of `make bench` |
+//! | `memory`, `start`, `cold`, `repair` | more parts of `make bench` |
+//! | `growth`, `workers` | parts of `make bench-large` |
 //! | `copy_floor`, `http_floor` | the floors |
 //! | `load`, `client`, `fill` | requests, and tables with many orders |
-//! | `cpu`, `machine`, `summary` | what was used, on what, and what is made of it |
-//! | `part`, `report`, `table`, `plot`, `page` | what a command gave; all of a run as text, JSON and a page |
+//! | `cpu`, `machine`, `summary` | resource usage, the machine, medians |
+//! | `part`, `report`, `table`, `plot`, `page` | results as text, JSON and HTML |
 
 mod client;
 mod cold;
@@ -38,11 +40,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use e2e::Demand;
 
-/// Measures order-service. The services come from the environment (`scripts/services env`), the programs from
-/// `ORDER_SERVICE_BIN_DIR`.
+/// Measures order-service. Takes the services from the environment (`scripts/services env`) and the
+/// programs from `ORDER_SERVICE_BIN_DIR`.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// Where what was measured goes, as JSON.
+    /// File for the results, as JSON.
     #[arg(long, global = true)]
     out: Option<PathBuf>,
     #[command(subcommand)]
@@ -51,29 +53,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// A worker with a backlog of new orders, against `COPY` of the same rows by one connection.
+    /// Rate at which a worker ingests a backlog of new orders, against `COPY` of the same rows by
+    /// one connection.
     Ingest(ingest::Options),
-    /// A worker with a backlog of orders that are stored already, read once more or replaced, against the same `COPY`.
+    /// Rate at which a worker ingests redelivered and updated orders, against the same `COPY`.
     Known(known::Options),
-    /// The api's answers from its local cache and from Redis, against a bare hyper server that gives the same ones.
+    /// Rate at which the api serves orders from its local cache and from Redis, against a bare
+    /// hyper server with the same responses.
     Reads(reads::Options),
-    /// From handing an order to a producer until the api answers it.
+    /// Latency from the call of a Kafka producer until the api returns the order.
     Latency(latency::Options),
-    /// How much memory a worker takes that is far behind, and an api whose local cache is full.
+    /// Peak memory of a worker with a large backlog, and of an api with a full local cache.
     Memory(memory::Options),
-    /// From the start of a process until it is ready.
+    /// Time from the start of a process until it is ready.
     Start(start::Options),
-    /// Reads past the caches, and what they cost as the tables grow.
+    /// Cost of cold reads, which bypass the caches, as the tables grow.
     Cold(cold::Options),
-    /// How long Redis holds older content, once it has come back with it.
+    /// Time until workers have repaired a Redis that returned with older content.
     Repair(repair::Options),
-    /// What an order costs when many are stored already.
+    /// Cost of an order when the tables hold many orders.
     Growth(growth::Options),
-    /// What an order costs with several workers.
+    /// Cost of an order with several workers.
     Workers(workers::Options),
-    /// All parts of a run in one table, one file and one page.
+    /// Combine all parts of a run into one table, one file and one page.
     Report(report::Options),
-    /// The floor of `reads`, which starts it by itself.
+    /// The floor of `reads`, which starts it.
     #[command(hide = true)]
     ServeFloor(http_floor::Options),
 }

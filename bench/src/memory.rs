@@ -1,4 +1,5 @@
-//! How much memory a worker takes that is far behind, and an api whose local cache is full.
+//! Measures the peak memory of a worker with a large backlog, and of an api with a full local
+//! cache.
 
 use anyhow::ensure;
 use clap::Args;
@@ -16,24 +17,26 @@ use crate::{
     table::number,
 };
 
-/// Of the api, in MiB; its default.
+/// Size of the local cache of the api in MiB; its default.
 const LOCAL_CACHE: usize = 64;
 
-/// Each takes more than a kilobyte, so these fill the cache twice.
+/// Number of orders to read. Each takes more than a kilobyte, so they fill the cache twice.
 const READ: i64 = 120_000;
 
-/// Requests under way.
+/// Concurrent requests.
 const CONCURRENCY: usize = 32;
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Orders that wait for the worker.
+    /// Orders in the backlog of the worker.
     #[arg(short = 'n', long, default_value_t = 1_000_000)]
     orders: usize,
 }
 
+/// Runs the part.
+///
 /// # Errors
-/// When a service does not answer.
+/// If a service does not respond.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let mut stack = ingest::stack("bench-memory");
     ingest::send(&stack, options.orders)?;
@@ -69,7 +72,7 @@ async fn api(stack: &mut Stack) -> anyhow::Result<f64> {
     let limit = format!("{LOCAL_CACHE}MiB");
     let api = stack.start_api_with(&[
         ("LOCAL_CACHE_MAX_BYTES", &limit),
-        // Nothing expires before the cache is full.
+        // No entry expires before the cache is full.
         ("LOCAL_CACHE_TTL", "1h"),
     ]);
     let (pid, url) = (api.process.id(), api.url());

@@ -1,4 +1,4 @@
-//! The results as a page that a person can read, with its plots beside it.
+//! The results as an HTML page with plots.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -39,7 +39,7 @@ to others. How: <a href='../../docs/performance.md'>docs/performance.md</a>.</p>
 /// Writes `index.html` and its plots from the last run of each kind.
 ///
 /// # Errors
-/// When a result cannot be read or a file not written.
+/// If a result cannot be read or a file cannot be written.
 pub(crate) fn write(results: &Path) -> anyhow::Result<()> {
     let mut html = HEAD.to_owned();
     for kind in Kind::ALL {
@@ -111,7 +111,7 @@ fn table(html: &mut String, parts: &[Part]) {
     html.push_str("</table>\n");
 }
 
-/// Name and content of each plot.
+/// Returns the file name and content of each plot.
 fn plots(run: &Run) -> Vec<(&'static str, String)> {
     let figures: Vec<_> = run.parts.iter().flat_map(|part| &part.figures).collect();
     let mut plots = Vec::new();

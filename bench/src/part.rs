@@ -1,4 +1,4 @@
-//! What a part of the measurement gave, and what it is judged by.
+//! Results of a part of the measurement, and their goals.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::summary::Summary;
 
-/// What a figure is to be.
+/// Limit that a figure must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Goal {
@@ -15,23 +15,23 @@ pub(crate) enum Goal {
     AtMost(f64),
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// What was measured.
+    /// Name of the quantity.
     pub(crate) what: String,
-    /// Of `ours` and `floor`.
+    /// Unit of `ours` and `floor`.
     pub(crate) unit: String,
-    /// A value for each round.
+    /// One value per round.
     pub(crate) ours: Vec<f64>,
-    /// What the floor gave in the same rounds; empty where there is none.
+    /// Values of the floor in the same rounds; empty if there is no floor.
     pub(crate) floor: Vec<f64>,
-    /// Of the ratio where there is a floor, else of our own value.
+    /// Goal for the ratio if there is a floor, else for `ours`.
     pub(crate) goal: Option<Goal>,
 }
 
 impl Figure {
-    /// At least one value.
+    /// Creates a figure. `ours` must hold at least one value.
     pub(crate) fn new(what: &str, unit: &str, ours: impl IntoIterator<Item = f64>) -> Self {
         Self {
             what: what.to_owned(),
@@ -42,7 +42,7 @@ impl Figure {
         }
     }
 
-    /// As many values as `ours` has.
+    /// Sets the values of the floor. `floor` must hold as many values as `ours`.
     pub(crate) fn floor(mut self, floor: impl IntoIterator<Item = f64>) -> Self {
         self.floor = floor.into_iter().collect();
         self
@@ -53,18 +53,18 @@ impl Figure {
         self
     }
 
-    /// The ratio of each round; none without a floor.
+    /// Returns the ratio of each round, or `None` without a floor.
     pub(crate) fn ratios(&self) -> Option<Vec<f64>> {
         let pairs = self.ours.iter().zip(&self.floor);
         (!self.floor.is_empty()).then(|| pairs.map(|(ours, floor)| ours / floor).collect())
     }
 
-    /// The values that the goal is about.
+    /// Returns the values that the goal applies to.
     pub(crate) fn judged(&self) -> Vec<f64> {
         self.ratios().unwrap_or_else(|| self.ours.clone())
     }
 
-    /// Whether the median reaches the goal; none without a goal.
+    /// Whether the median reaches the goal; `None` without a goal.
     pub(crate) fn is_reached(&self) -> Option<bool> {
         let median = Summary::of(self.judged()).median;
         Some(match self.goal? {
@@ -74,7 +74,7 @@ impl Figure {
     }
 }
 
-/// A line through points.
+/// A named curve through points.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Curve {
     pub(crate) name: String,
@@ -82,7 +82,7 @@ pub(crate) struct Curve {
 }
 
 impl Curve {
-    /// The median of the rounds at each size.
+    /// Creates a curve of medians over the rounds of each size.
     pub(crate) fn of_medians<R>(name: &str, sizes: &[(i64, Vec<R>)], value: fn(&R) -> f64) -> Self {
         let median = |rounds: &[R]| Summary::of(rounds.iter().map(value)).median;
         Self {
@@ -95,18 +95,18 @@ impl Curve {
     }
 }
 
-/// What one command of `bench` gave.
+/// Result of one command of `bench`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
-    /// As its command is called.
+    /// Name of the command.
     pub(crate) name: String,
-    /// How it was measured, in a sentence or two.
+    /// Method, in a sentence or two.
     pub(crate) method: String,
     pub(crate) figures: Vec<Figure>,
-    /// Which part of the CPU time that this machine wanted meanwhile its host gave to others, from 0 to 1.
+    /// Share of the wanted CPU time that the host gave to other guests (steal), from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stolen: Option<f64>,
-    /// What the figures do not say.
+    /// Curves for the plots.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) curves: Vec<Curve>,
 }
@@ -122,21 +122,25 @@ impl Part {
         }
     }
 
-    /// In words, how much of the machine its host kept from it; none where that was not measured.
+    /// Describes the steal in words; `None` if it was not measured.
     pub(crate) fn steal(&self) -> Option<String> {
         let percent = self.stolen? * 100.0;
         Some(format!("steal {percent:.0} %"))
     }
 
+    /// Reads a part from a JSON file.
+    ///
     /// # Errors
-    /// When the file is missing or holds something else.
+    /// If the file is missing or does not hold a part.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = fs::read(path).with_context(|| path.display().to_string())?;
         serde_json::from_slice(&text).with_context(|| path.display().to_string())
     }
 
+    /// Writes the part to a JSON file.
+    ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)?;
         fs::write(path, text + "\n").with_context(|| path.display().to_string())

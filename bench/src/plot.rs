@@ -1,4 +1,4 @@
-//! Plots as SVG, with nothing but text.
+//! Plots as SVG text.
 
 use std::fmt::Write;
 
@@ -13,10 +13,10 @@ const INK: &str = "#1f2933";
 const FAINT: &str = "#d9dee4";
 const GOOD: &str = "#1a7f4b";
 const BAD: &str = "#c2410c";
-/// Told apart also by who cannot tell red from green.
+/// Colours that readers with red-green colour blindness can also distinguish.
 const COLOURS: [&str; 5] = ["#0b62a4", "#d97706", "#1a7f4b", "#8b3fa8", "#475569"];
 
-/// An axis from values to pixels.
+/// An axis that maps values to pixels.
 #[derive(Clone, Copy)]
 struct Axis {
     from: f64,
@@ -33,7 +33,7 @@ impl Axis {
         self.start + share.clamp(0.0, 1.0) * self.length
     }
 
-    /// Round values to write beside it.
+    /// Returns round values for the labels of the axis.
     fn ticks(&self) -> Vec<f64> {
         let mut ticks = Vec::new();
         if self.is_log {
@@ -96,7 +96,7 @@ fn dot(svg: &mut String, x: f64, y: f64, radius: f64, colour: &str, opacity: f64
     );
 }
 
-/// Text that is none of the markup's own signs.
+/// Escapes the characters that have a meaning in markup.
 pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
@@ -104,8 +104,8 @@ pub(crate) fn escape(text: &str) -> String {
         .replace('\'', "&#39;")
 }
 
-/// Every figure with a goal on one scale, on which 1 is the goal and more is better; a dot for each round, a bar for the
-/// median.
+/// Plots every figure with a goal on one scale: 1 is the goal, more is better. A dot is a round, a
+/// bar is the median.
 pub(crate) fn goals(figures: &[&Figure]) -> String {
     const WIDTH: f64 = 940.0;
     const LEFT: f64 = 310.0;
@@ -186,18 +186,18 @@ pub(crate) fn goals(figures: &[&Figure]) -> String {
     svg + "</svg>\n"
 }
 
-/// What a plot of curves says beside them.
+/// Labels of a plot of curves.
 pub(crate) struct Labels<'l> {
     pub(crate) title: &'l str,
     pub(crate) x: &'l str,
     pub(crate) y: &'l str,
-    /// Whether x grows by factors.
+    /// Whether the x axis is logarithmic.
     pub(crate) is_log: bool,
-    /// Points to mark, with a word each.
+    /// Points to mark, each with a label.
     pub(crate) marks: &'l [(f64, f64, &'l str)],
 }
 
-/// Curves over one pair of axes; y begins at 0.
+/// Plots curves over common axes. The y axis begins at 0.
 pub(crate) fn curves(labels: &Labels<'_>, curves: &[Curve]) -> String {
     const WIDTH: f64 = 720.0;
     const HEIGHT: f64 = 360.0;
@@ -279,7 +279,7 @@ pub(crate) fn curves(labels: &Labels<'_>, curves: &[Curve]) -> String {
             named.push((y.at(last.1), curve.name.as_str(), *colour));
         }
     }
-    // Names stand where the curves end, but never on top of each other.
+    // Names are next to the ends of the curves, but never overlap.
     named.sort_by(|one, other| one.0.total_cmp(&other.0));
     let mut free = f64::MIN;
     for (at, name, colour) in named {

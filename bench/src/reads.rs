@@ -1,4 +1,5 @@
-//! The api with everything on, against a bare hyper server that gives the same answers.
+//! Measures the api with all features on, against a bare hyper server that returns the same
+//! responses.
 
 use std::{
     collections::BTreeMap,
@@ -21,43 +22,44 @@ use crate::{
     part::{Figure, Goal, Part},
 };
 
-/// The server under test has a core for itself; the load generator and Redis share the other.
+/// Core of the server under test. The load generator and Redis share the other core.
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 
-/// Nothing expires in the middle of a run.
+/// TTL of the local cache. No entry expires during a run.
 const LONG: &str = "1h";
 
-/// What is measured, and the goal.
+/// The tiers, each with the goal for its ratio to the floor.
 const TIERS: [(Tier, f64); 2] = [(Tier::Local, 0.90), (Tier::Redis, 0.88)];
 
-/// Headers whose values differ from answer to answer.
+/// Headers whose values differ between responses.
 const CHANGING: [&str; 3] = ["date", "x-duration-ms", "x-request-id"];
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Orders that are asked for in turn.
+    /// Number of different orders in the requests.
     #[arg(short = 'n', long, default_value_t = 2000)]
     orders: usize,
-    /// Only answers from this tier.
+    /// Measure only this tier.
     #[arg(long)]
     tier: Option<Tier>,
-    /// Rounds; in each, api and floor of each tier are started anew and take turns.
+    /// Rounds. In each round, api and floor of each tier are restarted and take turns.
     #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Seconds of one turn; short, so that both turns of a round find the same machine, and many rounds tell more.
+    /// Seconds per turn. Turns are short, so that both sides of a round meet the same conditions.
+    /// Many short rounds are more precise than a few long ones.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 }
 
-/// One turn of one server.
+/// Result of one turn of one server. The CPU time is per request.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Turn {
     requests_per_second: f64,
     cpu_us: f64,
 }
 
-/// One turn of the api and of its floor.
+/// Results of one turn of the api and one of its floor.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Pair {
     api: Turn,
@@ -70,16 +72,16 @@ struct Server {
     pid: u32,
 }
 
-/// The floor as a process of its own; killed when dropped.
+/// The floor as a separate process, killed on drop.
 struct Floor {
     child: Child,
     server: Server,
 }
 
-/// Runs the rounds.
+/// Runs the part.
 ///
 /// # Errors
-/// When a part is missing, or a server gave another answer than its floor.
+/// If a program is missing, or api and floor return different responses.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let mut stack = Stack::builder("bench-reads")
         .variable("REDIS_TIMEOUT", "100ms")
@@ -142,8 +144,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     Ok(Part::new("reads", &method, figures))
 }
 
-/// In an order that has nothing to do with the one in which a server took them into its memory: to find an answer right behind
-/// the one before would be a gift, and not the same for each server.
+/// Returns the uids in the order of their hashes. In insertion order each response would be next to
+/// the previous one in memory, which would speed up some servers more than others.
 fn shuffled(uids: impl Iterator<Item = String>) -> Vec<String> {
     let mut uids: Vec<String> = uids.collect();
     uids.sort_by_cached_key(|uid| {
@@ -154,9 +156,11 @@ fn shuffled(uids: impl Iterator<Item = String>) -> Vec<String> {
     uids
 }
 
-/// One turn of the api, and one of its floor. Both are started for it: the same program takes a tenth more or less time from
-/// start to start, and figures of a single one would be luck. Which is first changes from round to round, for a machine that
-/// grows slower or faster meanwhile is not to favour one of them.
+/// Measures one turn of the api and one of its floor.
+///
+/// Both are started for this turn: the speed of the same program varies by a tenth from start to
+/// start. The first side changes from round to round, so that a machine whose speed drifts favours
+/// neither.
 fn pair(
     stack: &mut Stack,
     tier: Tier,
@@ -221,7 +225,7 @@ impl Floor {
 
 impl Drop for Floor {
     fn drop(&mut self) {
-        // Either fails only when it has ended by itself.
+        // Both calls fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -264,7 +268,7 @@ fn await_tier(api: &Server, path: &str, tier: Tier) {
     );
 }
 
-/// A comparison of unlike answers would prove nothing.
+/// Verifies that api and floor return the same response; otherwise the comparison would be invalid.
 fn same_answers(api: &Server, floor: &Server, path: &str) -> anyhow::Result<()> {
     let [api, floor] = [api, floor].map(|server| Http::new().get(&format!("{}{path}", server.url)));
     ensure!(

@@ -1,4 +1,4 @@
-//! How long it takes until Redis holds nothing old any more, once it has come back with older content.
+//! Measures the time until workers have repaired a Redis that returned with older content.
 
 use std::{
     thread,
@@ -15,12 +15,13 @@ use crate::{
     table::number,
 };
 
-/// Between two looks at the watermark.
+/// Time between two reads of the watermark.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Orders that changed since Redis was saved; of more than 100 000 the entries are deleted instead.
+    /// Orders that change after Redis is saved. Above 100000 the worker deletes all entries instead
+    /// of rewriting them, and this command fails.
     #[arg(short = 'n', long, default_value_t = 100_000)]
     orders: usize,
     /// Rounds.
@@ -28,8 +29,10 @@ pub(crate) struct Options {
     rounds: u16,
 }
 
+/// Runs the part.
+///
 /// # Errors
-/// When Redis is not repaired.
+/// If Redis is not repaired, or the worker deleted the entries instead of rewriting them.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let mut seconds = Vec::new();
     for number in 1..=options.rounds {
@@ -69,7 +72,7 @@ fn round(orders: usize) -> anyhow::Result<f64> {
     Ok(taken.as_secs_f64())
 }
 
-/// The same orders each time, in a newer version than before.
+/// Stores the same orders as before, in a newer version.
 fn store(stack: &Stack, orders: usize) -> anyhow::Result<()> {
     ingest::send_with(stack, orders, &SAME_ORDERS)?;
     ingest::finish(stack)?;

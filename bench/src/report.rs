@@ -1,4 +1,4 @@
-//! All parts of a run in one table, one file and one page.
+//! Combines all parts of a run into one table, one file and one page.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     table,
 };
 
-/// Which commands belong together.
+/// Set of commands that form a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// `make bench`.
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Self; 2] = [Self::Latest, Self::Large];
 
-    /// Its parts, in the order of the table.
+    /// Returns the names of the parts, in the order of the table.
     fn parts(self) -> &'static [&'static str] {
         match self {
             Self::Latest => &[
@@ -51,18 +51,18 @@ impl Kind {
 #[derive(Args, Debug)]
 pub(crate) struct Options {
     kind: Kind,
-    /// Folder of the parts, `NAME.json` each.
+    /// Folder with the parts, one `NAME.json` each.
     #[arg(long)]
     parts: PathBuf,
-    /// Folder of the results.
+    /// Folder for the results.
     #[arg(long, default_value = "bench/results")]
     results: PathBuf,
 }
 
-/// What was measured in one run on one machine.
+/// Results of one run on one machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// When it ended, in UTC.
+    /// End of the run in UTC, as RFC 3339.
     pub(crate) date: String,
     pub(crate) commit: String,
     pub(crate) machine: Machine,
@@ -70,10 +70,10 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The last run of that kind, if there was one.
+    /// Reads the last run of `kind`, or returns `None` if there is none.
     ///
     /// # Errors
-    /// When its file holds something else.
+    /// If the file does not hold a run.
     pub(crate) fn last(kind: Kind, results: &Path) -> anyhow::Result<Option<Self>> {
         let path = results.join(kind.file());
         if !path.exists() {
@@ -85,14 +85,16 @@ impl Run {
             .map(Some)
     }
 
-    /// The part of that name.
+    /// Returns the part with this name.
     pub(crate) fn part(&self, name: &str) -> Option<&Part> {
         self.parts.iter().find(|part| part.name == name)
     }
 }
 
+/// Writes the results, and prints the table.
+///
 /// # Errors
-/// When there is no part, or the results cannot be written.
+/// If there is no part, or the results cannot be written.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let paths = options.kind.parts().iter();
     let parts = paths

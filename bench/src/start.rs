@@ -1,4 +1,5 @@
-//! The time from the start of a process until it is ready, and until a worker that joins others has partitions.
+//! Measures the time from the start of a process until it is ready, and until a worker that joins a
+//! running group has partitions.
 
 use std::{
     thread,
@@ -14,13 +15,13 @@ use crate::{
     part::{Figure, Goal, Part},
 };
 
-/// As many as the api loads by default before it is ready.
+/// Number of stored orders: as many as the api loads by default before it is ready.
 const STORED: usize = 1000;
 
-/// Between two looks at `/readyz`.
+/// Time between two requests of `/readyz`.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a start may take.
+/// Longest start before the measurement fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args, Debug)]
@@ -30,8 +31,10 @@ pub(crate) struct Options {
     rounds: u16,
 }
 
+/// Runs the part.
+///
 /// # Errors
-/// When a process does not become ready.
+/// If a process does not become ready.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let mut stack = ingest::stack("bench-start");
     ingest::send(&stack, STORED)?;
@@ -80,7 +83,8 @@ fn worker(stack: &mut Stack) -> anyhow::Result<f64> {
     Ok(taken)
 }
 
-/// Milliseconds until a worker that joins another one is ready and has partitions, and for which these belonged to neither.
+/// Milliseconds until a worker that joins a running group is ready and has partitions, and
+/// milliseconds during which no worker had these partitions.
 fn join(stack: &mut Stack) -> anyhow::Result<(f64, f64)> {
     stack.start_worker();
     let start = Instant::now();
@@ -113,7 +117,7 @@ fn api(stack: &mut Stack) -> anyhow::Result<f64> {
     Ok(taken)
 }
 
-/// Milliseconds since `start` once the process is ready.
+/// Waits until the process is ready. Returns the milliseconds since `start`.
 fn ready(process: &mut Process, admin: &str, start: Instant) -> anyhow::Result<f64> {
     let (http, url) = (Http::new(), format!("http://{admin}/readyz"));
     while !http

@@ -1,6 +1,6 @@
-//! Medians, and the spread that tells how far to trust them.
+//! Medians with their spread, which shows how reliable they are.
 
-/// What several rounds gave.
+/// Median, minimum and maximum of several rounds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Summary {
     pub(crate) median: f64,
@@ -9,7 +9,10 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Of at least one round.
+    /// Summarises `values`.
+    ///
+    /// # Panics
+    /// If `values` is empty.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -26,7 +29,11 @@ impl Summary {
     }
 }
 
-/// The value below which the fraction `rank` of `sorted` lies.
+/// Returns the percentile `rank` (0 to 1) of `sorted` by the nearest-rank method. The values of
+/// `sorted` must be in ascending order.
+///
+/// # Panics
+/// If `sorted` is empty.
 pub(crate) fn percentile(sorted: &[f64], rank: f64) -> f64 {
     let index = (sorted.len() as f64 * rank).ceil() as usize;
     sorted[index.clamp(1, sorted.len()) - 1]

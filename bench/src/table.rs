@@ -1,14 +1,14 @@
-//! Figures as text.
+//! Figures as text tables.
 
 use crate::{
     part::{Figure, Goal},
     summary::Summary,
 };
 
-/// The head of every table.
+/// Column heads of every table.
 pub(crate) const COLUMNS: [&str; 6] = ["what", "ours", "floor", "ratio", "goal", "reached"];
 
-/// One line of a table: medians, in parentheses the least and the most.
+/// Returns the cells of one row: medians, with the minimum and the maximum in parentheses.
 pub(crate) fn cells(figure: &Figure) -> [String; COLUMNS.len()] {
     let values = |values: &[f64]| spread(values, &figure.unit);
     [
@@ -47,13 +47,13 @@ fn spread(values: &[f64], unit: &str) -> String {
     }
 }
 
-/// Three digits, or all in front of the point.
+/// Formats a number with three digits, or with all digits before the decimal point.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 1000.0 => {
             let whole = format!("{value:.0}");
             let split = whole.len() - 3;
-            // Up to a million, for nothing here is more.
+            // Correct below a billion. No figure here is larger.
             match split {
                 ..=3 => format!("{} {}", &whole[..split], &whole[split..]),
                 _ => format!(
@@ -70,7 +70,7 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// Prints figures, one below the other.
+/// Prints a table of figures to standard output.
 pub(crate) fn print<'f>(figures: impl IntoIterator<Item = &'f Figure>) {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
     rows.extend(figures.into_iter().map(cells));

@@ -1,4 +1,4 @@
-//! Several workers with one backlog.
+//! Measures several workers that share one backlog.
 
 use anyhow::ensure;
 use clap::Args;
@@ -13,10 +13,10 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Workers, one number after the other.
+    /// Numbers of workers, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,2,4")]
     workers: Vec<i64>,
-    /// Orders of a round.
+    /// Orders per round.
     #[arg(short = 'n', long, default_value_t = 120_000)]
     orders: usize,
     /// Rounds; the numbers of workers take turns.
@@ -30,8 +30,10 @@ struct Round {
     worker_cpu_us: f64,
 }
 
+/// Runs the part.
+///
 /// # Errors
-/// When a service does not answer.
+/// If a service does not respond, or a worker ends.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let runtime = Runtime::new()?;
     let mut numbers: Vec<(i64, Vec<Round>)> = options
