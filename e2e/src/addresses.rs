@@ -1,25 +1,25 @@
-//! Where a system can be reached.
+//! The addresses of a system.
 
 use std::collections::BTreeMap;
 
-/// Everything that is needed to look at a running system from outside, whoever started it.
+/// The addresses and names that a test needs to observe a running system from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// `postgres://` URL of its database.
+    /// `postgres://` URL of the database.
     pub database_url: String,
-    /// `redis://` URL of its Redis.
+    /// `redis://` URL of Redis.
     pub redis_url: String,
     /// Bootstrap brokers, separated by commas.
     pub brokers: String,
-    /// Topic that orders arrive on.
+    /// Topic of the orders.
     pub topic: String,
-    /// Topic for what can never be stored.
+    /// Dead letter topic.
     pub dead_letter_topic: String,
     /// Consumer group of the workers.
     pub group_id: String,
 }
 
-/// A running system that the environment names.
+/// A running system that environment variables describe.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Variables {
     pub(crate) addresses: Addresses,
@@ -27,10 +27,11 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
-    /// Reads the variables that begin with `E2E_`; none when there is none.
+    /// Reads the variables that begin with `E2E_`. Returns `None` when no such variable is set.
     ///
     /// # Errors
-    /// When one is missing, empty or unknown: half a system is never meant, nor is one that is started because of a typo.
+    /// A variable is missing, empty or unknown. A partial set is never intended, and a typo must
+    /// not start another system.
     pub(crate) fn read(
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Option<Self>, String> {

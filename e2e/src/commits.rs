@@ -1,4 +1,4 @@
-//! When each version of an order was committed, as the log of Postgres tells it.
+//! Commit times of order versions, from the log of Postgres.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,23 @@ use shared::order::Version;
 
 use crate::postgres::Database;
 
-/// The replication slot; there is one to a database.
+/// Name of the replication slot. Each database has one.
 const SLOT: &str = "commits";
 
-/// A version of an order that became visible.
+/// A version of an order and the time at which it became visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// Which order.
+    /// Uid of the order.
     pub uid: String,
-    /// Which version.
+    /// The version.
     pub version: Version,
-    /// When, in microseconds since 1970.
+    /// Time of the commit in microseconds since 1970.
     pub at_us: i64,
 }
 
 impl Database {
-    /// Makes Postgres keep what [`Database::commits`] tells. It must run with `wal_level=logical`.
+    /// Creates the replication slot that [`Database::commits`] reads. Postgres must run with
+    /// `wal_level=logical`.
     #[track_caller]
     pub fn keep_commits(&self) {
         self.execute(&format!(
@@ -30,7 +31,8 @@ impl Database {
         ));
     }
 
-    /// Every version that was committed since [`Database::keep_commits`], or since this was asked last.
+    /// Returns every version that was committed since [`Database::keep_commits`] or since the last
+    /// call.
     #[track_caller]
     pub fn commits(&self) -> Vec<Commit> {
         let changes = self.texts(&format!(
@@ -41,7 +43,7 @@ impl Database {
     }
 }
 
-/// The versions in lines of `test_decoding`: the rows of a transaction stand in front of its COMMIT.
+/// Parses lines of `test_decoding`. The rows of a transaction come before its COMMIT.
 fn commits(changes: &[String]) -> Vec<Commit> {
     let (mut commits, mut rows) = (Vec::new(), BTreeMap::new());
     for change in changes {

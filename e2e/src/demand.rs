@@ -1,9 +1,9 @@
-//! What the host of this machine does not give it.
+//! CPU time that the host of this machine takes away (steal).
 
 use std::fs;
 
-/// How much CPU time this machine wanted since it started, and how much of that its host gave to other machines (steal), in
-/// the kernel's ticks.
+/// CPU time since boot that this machine wanted, and the part of it that the host gave to other
+/// machines (steal), in ticks of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Demand {
     wanted: u64,
@@ -11,14 +11,15 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Up to now.
+    /// Reads the counters as of now.
     pub fn so_far() -> Self {
         let stat =
             fs::read_to_string("/proc/stat").unwrap_or_else(|error| panic!("/proc/stat: {error}"));
         Self::parse(&stat).unwrap_or_else(|| panic!("no line of all CPUs in /proc/stat: {stat}"))
     }
 
-    /// Of `/proc/stat`, whose first line has user, nice, system, idle, iowait, irq, softirq and steal.
+    /// Parses `/proc/stat`, whose first line has user, nice, system, idle, iowait, irq, softirq and
+    /// steal.
     fn parse(stat: &str) -> Option<Self> {
         let ticks: Vec<u64> = stat
             .lines()
@@ -35,7 +36,7 @@ impl Demand {
         })
     }
 
-    /// Which part of the CPU time that was wanted since `earlier` the host gave to others, from 0 to 1.
+    /// Returns the stolen part of the CPU time that was wanted since `earlier`, from 0 to 1.
     pub fn stolen_since(self, earlier: Self) -> f64 {
         let wanted = self.wanted.saturating_sub(earlier.wanted).max(1);
         self.stolen.saturating_sub(earlier.stolen) as f64 / wanted as f64

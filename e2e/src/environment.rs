@@ -1,4 +1,5 @@
-//! What the tests need from outside. Whatever is missing fails the test and names the way to get it.
+//! The environment that the tests need. If something is missing, the test fails and names the
+//! command that provides it.
 
 use std::{
     borrow::Cow,
@@ -8,7 +9,7 @@ use std::{
     thread,
 };
 
-/// A variable that `scripts/services env` prints.
+/// Returns a variable that `scripts/services env` prints.
 pub(crate) fn required(name: &str) -> String {
     match env::var(name) {
         Ok(value) if !value.is_empty() => value,
@@ -22,7 +23,7 @@ pub(crate) fn required(name: &str) -> String {
 /// Runs a script of this repository.
 ///
 /// # Errors
-/// What it said when it failed.
+/// The output of the script when it fails.
 pub(crate) fn script(path: &str, arguments: &[&str]) -> Result<(), String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../scripts")
@@ -39,7 +40,8 @@ pub(crate) fn script(path: &str, arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// The absolute path of one of the built programs: in `ORDER_SERVICE_BIN_DIR`, or where cargo builds the workspace by default.
+/// Absolute path of a built program: in `ORDER_SERVICE_BIN_DIR`, or in the default target folder of
+/// cargo.
 pub(crate) fn program(name: &str) -> PathBuf {
     let folder = env::var_os("ORDER_SERVICE_BIN_DIR").map_or_else(
         || {
@@ -61,11 +63,12 @@ pub(crate) fn program(name: &str) -> PathBuf {
     program
 }
 
-/// A folder for logs and data that goes away with its owner, unless a test failed and a process left its core there.
+/// A folder for logs and data. Dropping it removes the folder, unless the test failed and a process
+/// left a core dump.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// A new one below `ORDER_SERVICE_HOME`, which the user that Postgres runs as can enter.
+    /// Creates a folder below `ORDER_SERVICE_HOME`, which the user that Postgres runs as can enter.
     pub(crate) fn create(name: &str) -> Self {
         let folder = PathBuf::from(required("ORDER_SERVICE_HOME"))
             .join("e2e")
@@ -79,18 +82,18 @@ impl Folder {
         &self.0
     }
 
-    /// The process that a script has noted in it, if it has.
+    /// Process id that a script wrote into the folder, if any.
     pub(crate) fn pid(&self) -> Option<u32> {
         let pid = fs::read_to_string(self.0.join("pid")).ok()?;
         pid.trim().parse().ok()
     }
 
-    /// Its path as an argument.
+    /// Path of the folder as an argument.
     pub(crate) fn argument(&self) -> Cow<'_, str> {
         self.0.to_string_lossy()
     }
 
-    /// Whether a process that was started in it has ended with a dump of its memory, under the kernel's usual name for that.
+    /// Whether a process left a core dump in the folder, under the kernel's usual file name.
     fn has_core(&self) -> bool {
         fs::read_dir(&self.0).is_ok_and(|mut files| {
             files.any(|file| {
@@ -106,7 +109,7 @@ impl Drop for Folder {
             eprintln!("a process left a core; kept: {}", self.0.display());
             return;
         }
-        // What is left behind is a few kilobytes that `make clean` removes.
+        // An error leaves a few kilobytes behind, which `make clean` removes.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! A stream that flows until it is stopped, so that whatever a test does happens in its middle.
+//! A stream of records that runs until it is stopped, so that a fault always happens under load.
 
 use std::{
     sync::{
@@ -17,31 +17,32 @@ use shared::order::{
 
 use crate::{addresses::Addresses, kafka::Broker, ledger::Ledger, record::Draft};
 
-/// Records that are sent at once.
+/// Records in one send.
 const CHUNK: usize = 200;
-/// The stream waits while so many records are unfinished, so that it neither dries up nor drowns a slow machine.
+/// Unfinished records at which the stream waits, so that a slow machine is neither idle nor
+/// overloaded.
 const MAX_UNFINISHED: i64 = 1000;
-/// So many of the orders that were sent may be changed, repeated and erased later: one that flows for half an hour must not
-/// keep them all.
+/// Earlier orders that the stream may change, repeat or erase later. The limit bounds the memory of
+/// a stream of half an hour.
 const MAX_EARLIER: usize = 10_000;
-/// How often it looks whether it may go on.
+/// Interval between two checks of the number of unfinished records.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What flows.
+/// The records of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mix {
     /// Orders, each once.
     Distinct,
-    /// Orders, changes and repetitions and erasures of earlier ones, and records that are refused.
+    /// Orders; changes, repetitions and erasures of earlier orders; rejected records.
     Everything,
-    /// Changes of a few orders, all the time.
+    /// Endless changes of a few orders.
     Hot,
 }
 
-/// How many orders change all the time.
+/// Number of hot orders.
 const HOT: usize = 50;
 
-/// The orders that [`Feed::of_hot_orders`] changes.
+/// Uids of the orders that [`Feed::of_hot_orders`] changes.
 pub(crate) fn hot_uids() -> Vec<String> {
     (0..HOT).map(hot_uid).collect()
 }
@@ -57,17 +58,17 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Orders, each once.
+    /// Starts a stream of orders, each once.
     pub fn of_distinct_orders(addresses: &Addresses, seed: u64) -> Self {
         Self::start(addresses, seed, Mix::Distinct)
     }
 
-    /// Everything that can arrive.
+    /// Starts a stream of every kind of record.
     pub fn of_everything(addresses: &Addresses, seed: u64) -> Self {
         Self::start(addresses, seed, Mix::Everything)
     }
 
-    /// Changes of a few orders, all the time.
+    /// Starts a stream of endless changes of a few orders.
     pub fn of_hot_orders(addresses: &Addresses, seed: u64) -> Self {
         Self::start(addresses, seed, Mix::Hot)
     }
@@ -84,7 +85,7 @@ impl Feed {
         }
     }
 
-    /// Ends it and hands back what was sent.
+    /// Stops the stream and returns the ledger of what was sent.
     #[track_caller]
     pub fn stop(mut self) -> Ledger {
         self.stop.store(true, Ordering::Relaxed);

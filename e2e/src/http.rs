@@ -1,13 +1,13 @@
-//! HTTP as a client sees it.
+//! HTTP client.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// How long one request may take; more than anything that the programs promise.
+/// Timeout of a request. Longer than any limit that the programs promise.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// Status code.
@@ -19,7 +19,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The value of a header.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self
             .headers
@@ -28,7 +28,7 @@ impl Answer {
         Some(value)
     }
 
-    /// The tier that answered a look-up, which must also have said how long it took.
+    /// Returns the tier that answered a lookup. Asserts that the response also states the duration.
     #[track_caller]
     pub fn source(&self) -> &str {
         let duration = self.header("X-Duration-Ms").expect("X-Duration-Ms");
@@ -39,12 +39,12 @@ impl Answer {
         self.header("X-Source").expect("X-Source")
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Expects a problem (RFC 9457) with that status, and hands back its stable code.
+    /// Asserts that the response is a problem (RFC 9457) with that status. Returns its stable code.
     #[track_caller]
     pub fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text());
@@ -65,7 +65,7 @@ impl Answer {
 pub struct Http(ureq::Agent);
 
 impl Http {
-    /// A new client, with no connection yet.
+    /// A new client without connections.
     pub fn new() -> Self {
         Self(
             ureq::Agent::config_builder()
@@ -77,10 +77,10 @@ impl Http {
         )
     }
 
-    /// GET, with headers.
+    /// Sends GET with headers.
     ///
     /// # Errors
-    /// When no whole answer came.
+    /// No complete response arrived.
     pub fn try_get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Answer, ureq::Error> {
         let request = headers
             .iter()
@@ -103,19 +103,19 @@ impl Http {
         })
     }
 
-    /// GET.
+    /// Sends GET.
     ///
     /// # Panics
-    /// When no whole answer came.
+    /// No complete response arrived.
     #[track_caller]
     pub fn get(&self, url: &str) -> Answer {
         self.get_with(url, &[])
     }
 
-    /// GET, with headers.
+    /// Sends GET with headers.
     ///
     /// # Panics
-    /// When no whole answer came.
+    /// No complete response arrived.
     #[track_caller]
     pub fn get_with(&self, url: &str, headers: &[(&str, &str)]) -> Answer {
         self.try_get(url, headers)

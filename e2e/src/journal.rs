@@ -1,5 +1,5 @@
-//! A ledger on disk: what is about to be sent, then where it stands. Whoever examines a failed test finds it in
-//! `ORDER_SERVICE_HOME/e2e/ledgers`; after a good one it goes away.
+//! A ledger on disk: each record before it is sent, then its position. The file is in
+//! `ORDER_SERVICE_HOME/e2e/ledgers`. It is removed unless the test fails.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{environment::required, kafka::Position, ledger::Class, record::Draft};
 
-/// An open journal: a JSON object a line.
+/// An open journal with one JSON object per line.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
@@ -34,7 +34,7 @@ impl Journal {
         }
     }
 
-    /// Takes down what is about to be sent.
+    /// Writes the records that are about to be sent.
     pub(crate) fn intend(&mut self, drafts: &[Draft]) {
         let lines = (self.written..).zip(drafts).map(|(number, draft)| {
             let (class, uid) = match &draft.class {
@@ -50,7 +50,7 @@ impl Journal {
         self.write(&lines);
     }
 
-    /// Takes down where it stands now that it was acknowledged.
+    /// Writes the positions of the acknowledged records.
     pub(crate) fn acknowledge(&mut self, positions: &[Position]) {
         let lines = (self.written..).zip(positions).map(|(number, position)| {
             json!({
@@ -77,7 +77,7 @@ impl Drop for Journal {
         if thread::panicking() {
             eprintln!("the ledger: {}", self.path.display());
         } else {
-            // What is left behind harms nobody.
+            // A file that remains is harmless.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,4 +1,4 @@
-//! A Kafka that a test may stop.
+//! A Kafka broker that a test can stop.
 
 use crate::{
     environment::{Folder, script},
@@ -7,7 +7,7 @@ use crate::{
     proxy::Proxy,
 };
 
-/// A broker of its own, which is reached by a [`Proxy`] only.
+/// A private broker that is reachable only through a [`Proxy`].
 pub struct PrivateKafka {
     folder: Folder,
     port: Port,
@@ -32,12 +32,13 @@ impl PrivateKafka {
         self.link.address()
     }
 
-    /// The road to it.
+    /// The proxy in front of the broker.
     pub fn link(&self) -> &Proxy {
         &self.link
     }
 
-    /// Starts it after a [`PrivateKafka::stop`] or a [`PrivateKafka::crash`], with what it held; returns when it is ready.
+    /// Starts the broker after [`PrivateKafka::stop`] or [`PrivateKafka::crash`], with its data.
+    /// Returns when it is ready.
     #[track_caller]
     pub fn start_again(&self) {
         let ports = [&self.port, &self.controller].map(|port| port.number().to_string());
@@ -51,27 +52,27 @@ impl PrivateKafka {
         .unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Ends it.
+    /// Stops the broker in order.
     #[track_caller]
     pub fn stop(&self) {
         self.try_stop("fast")
             .unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Ends it as a crash would.
+    /// Kills the broker.
     #[track_caller]
     pub fn crash(&self) {
         self.try_stop("immediate")
             .unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Freezes it: connections stay open, and nobody answers.
+    /// Freezes the broker: connections stay open and get no answer.
     #[track_caller]
     pub fn freeze(&self) {
         self.signal(Signal::Stop);
     }
 
-    /// Ends a [`PrivateKafka::freeze`].
+    /// Ends [`PrivateKafka::freeze`].
     #[track_caller]
     pub fn thaw(&self) {
         self.signal(Signal::Continue);

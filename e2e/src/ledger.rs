@@ -1,4 +1,4 @@
-//! What was sent and acknowledged, hence what must be there in the end.
+//! The records that were sent and acknowledged, and the final state that follows from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,22 +11,22 @@ use crate::{
     record::{Draft, Record},
 };
 
-/// What is to become of a record.
+/// Expected outcome of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// It is an order.
+    /// The record is an order.
     Order {
-        /// Which one.
+        /// Uid of the order.
         uid: String,
-        /// The bytes that every tier answers.
+        /// The bytes that every tier returns.
         json: Vec<u8>,
     },
-    /// It erases an order.
+    /// The record erases an order.
     Erasure {
-        /// Which one.
+        /// Uid of the order.
         uid: String,
     },
-    /// It goes to the dead letter topic.
+    /// The worker rejects the record and writes a dead letter.
     Refused(Reason),
 }
 
@@ -35,14 +35,14 @@ pub enum Class {
 pub struct Sent {
     /// The record.
     pub record: Record,
-    /// What is to become of it.
+    /// Its expected outcome.
     pub class: Class,
-    /// Where it stands.
+    /// Its position.
     pub position: Position,
 }
 
 impl Sent {
-    /// The version that it gives to its order: where it stands, or where its header says that it stood.
+    /// Returns the version of its order: the position of the record, or the version in its header.
     pub fn version(&self) -> Version {
         self.record
             .headers
@@ -58,24 +58,24 @@ impl Sent {
     }
 }
 
-/// What must be known of an order in the end.
+/// Expected final state of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// Its greatest version.
     pub version: Version,
-    /// Its document; none when that version erased it.
+    /// Its document, or `None` if that version erased the order.
     pub json: Option<Vec<u8>>,
 }
 
-/// Everything that was sent.
+/// All records that were sent.
 #[derive(Debug, Default)]
 pub struct Ledger {
     sent: Vec<Sent>,
-    /// The same on disk, from the first record on.
+    /// The same records on disk, from the first one on.
     journals: Vec<Journal>,
 }
 
-/// What the copy sends goes into a journal of its own.
+/// The copy writes a journal of its own.
 impl Clone for Ledger {
     fn clone(&self) -> Self {
         Self {
@@ -86,7 +86,7 @@ impl Clone for Ledger {
 }
 
 impl Ledger {
-    /// Sends `drafts` to `topic`, waits until each is acknowledged, and takes them down.
+    /// Sends `drafts` to `topic`, waits for all acknowledgements and records them.
     #[track_caller]
     pub fn send(&mut self, broker: &Broker, topic: &str, drafts: &[Draft]) {
         if self.journals.is_empty() {
@@ -104,18 +104,18 @@ impl Ledger {
         self.sent.extend(sent);
     }
 
-    /// Adds what another ledger holds.
+    /// Adds the records of another ledger.
     pub fn append(&mut self, mut other: Self) {
         self.sent.append(&mut other.sent);
         self.journals.append(&mut other.journals);
     }
 
-    /// Every record.
+    /// Returns all records.
     pub fn records(&self) -> &[Sent] {
         &self.sent
     }
 
-    /// For each order that was ever sent, the greatest version and what it says.
+    /// Returns the greatest version and the document of each order that was sent.
     pub fn orders(&self) -> BTreeMap<String, State> {
         let mut orders: BTreeMap<String, State> = BTreeMap::new();
         for sent in &self.sent {
@@ -137,7 +137,8 @@ impl Ledger {
         orders
     }
 
-    /// What it says of so many of its orders, the newest included; of all where it has fewer.
+    /// Returns a ledger of that many orders, the newest included, or of all orders if there are
+    /// fewer.
     pub fn of_some(&self, orders: usize) -> Self {
         let uid = |sent: &Sent| match &sent.class {
             Class::Order { uid, .. } | Class::Erasure { uid } => Some(uid.clone()),
@@ -158,7 +159,7 @@ impl Ledger {
         }
     }
 
-    /// The records that go to the dead letter topic.
+    /// Returns the records that the worker rejects, with the reason of each.
     pub fn refused(&self) -> impl Iterator<Item = (&Sent, Reason)> {
         self.sent.iter().filter_map(|sent| match sent.class {
             Class::Refused(reason) => Some((sent, reason)),
@@ -166,7 +167,7 @@ impl Ledger {
         })
     }
 
-    /// The uids of all that was sent, also of what is refused, where they can be read.
+    /// Returns the uids of all records, including the readable ones of rejected records.
     pub fn uids(&self) -> BTreeSet<String> {
         let refused = self.refused().filter_map(|(sent, _)| {
             let value: Value = serde_json::from_slice(sent.record.value.as_deref()?).ok()?;
@@ -176,10 +177,10 @@ impl Ledger {
         self.orders().into_keys().chain(refused).collect()
     }
 
-    /// A uid whose newest version is an order.
+    /// Returns a uid whose newest version is an order.
     ///
     /// # Panics
-    /// When there is none.
+    /// There is no such uid.
     pub fn some_uid(&self) -> String {
         let live = self
             .orders()

@@ -1,28 +1,32 @@
-//! Black-box tests of the built programs against real services. Those in `tests/black_box` need nothing but the addresses
-//! of a running system, those in `tests/e2e` start, configure, kill and freeze the parts of one of their own.
+//! Black-box tests of the built programs against real services. The tests in `tests/black_box` need
+//! only the addresses of a running system. The tests in `tests/e2e` start, configure, kill and
+//! freeze the parts of a private system.
 //!
-//! A [`System`] runs already, whoever started it, and has other users. A [`Stack`] is one whole system of its own: a database
-//! on the shared Postgres (or a Postgres of its own), topics and a group of its own on the shared Kafka, its own Redis, and
-//! workers and api replicas as child processes. A [`Ledger`] holds what was sent and acknowledged, hence what must be there
-//! in the end; [`Check`] compares the tiers with it, record by record, through nothing but their [`Addresses`].
+//! A [`System`] already runs and may have other users. A [`Stack`] is a complete private system: a
+//! database on the shared Postgres (or a private Postgres), a private topic, dead letter topic and
+//! group on the shared Kafka, a private Redis, and workers and api replicas as child processes. A
+//! [`Ledger`] records what was sent and acknowledged, and therefore the expected final state.
+//! [`Check`] compares the tiers with the ledger, record by record. It uses only the [`Addresses`]
+//! of the system.
 //!
 //! | module | responsibility |
 //! |---|---|
 //! | `environment` | what the tests need from outside: services, programs, a folder |
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
-//! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | the services as a client or an operator sees them |
-//! | `prometheus`, `otlp` | who watches: a Prometheus, a receiver of traces |
-//! | `proxy` | a road to a service that can be cut, frozen, slowed down |
-//! | `prober`, `offset_watch` | who asks the api, or looks at the committed offsets, all the time |
+//! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | clients of the services |
+//! | `prometheus`, `otlp` | a Prometheus, a receiver of traces |
+//! | `proxy` | a link to a service that can be cut, frozen, slowed down |
+//! | `prober`, `offset_watch` | continuous requests to the api, and checks of committed offsets |
 //! | `demand` | how much CPU time the host of this machine gives to others |
-//! | `stack` | a system of its own: how it is built, and its processes |
-//! | `addresses`, `system` | a system that runs already |
+//! | `stack` | a private system: its configuration and its processes |
+//! | `addresses`, `system` | a system that already runs |
 //! | `promises` | what the system promises, and the trials that try to break it |
-//! | `record`, `feed`, `ledger`, `journal`, `check` | what is sent, what is to be there, whether it is |
-//! | `readers`, `commits` | what the api answered all the while, and since when there was something newer |
-//! | `witness` | whether what is answered meanwhile is new enough |
+//! | `record`, `feed`, `ledger`, `journal`, `check` | records, outcomes, comparison |
+//! | `readers`, `commits` | answers of the api during a trial, commit time of each version |
+//! | `witness` | whether the answers during a trial are fresh enough |
 //!
-//! Everything here panics where it cannot go on, with what it saw instead: a test has no other use for an error.
+//! Most functions panic when they cannot continue, with what they found instead: a test has no
+//! other use for an error. The other functions document their errors.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -82,7 +86,7 @@ use tokio::runtime::Runtime;
 pub use wait::{DEADLINE, until};
 pub use witness::{Testimony, Witness};
 
-/// Runs a future to its end: the clients that only exist as futures are used one call at a time.
+/// Blocks until a future completes. Clients that exist only as futures are called one at a time.
 fn block_on<F: Future>(future: F) -> F::Output {
     runtime().block_on(future)
 }

@@ -1,4 +1,4 @@
-//! Whoever looks at the committed offsets all the time.
+//! Continuous checks of the committed offsets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,11 +20,12 @@ use crate::{
     wait::until,
 };
 
-/// How often it looks.
+/// Interval between two checks.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// Looks ten times a second at what the group has committed. A committed offset must never go back, nor pass a record that is
-/// in neither Postgres nor the dead letter topic. Of records with a key it must be the order's uid.
+/// Checks the committed offsets of the group ten times a second. A committed offset must never go
+/// back. It must never pass a record that is in neither Postgres nor the dead letter topic. If a
+/// record has a key, the key must be the uid of its order.
 pub struct OffsetWatch {
     stop: Arc<AtomicBool>,
     complaint: Arc<Mutex<Option<String>>>,
@@ -32,7 +33,7 @@ pub struct OffsetWatch {
 }
 
 impl OffsetWatch {
-    /// Begins.
+    /// Starts the checks.
     pub fn start(addresses: &Addresses) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let complaint: Arc<Mutex<Option<String>>> = Arc::default();
@@ -59,8 +60,10 @@ impl OffsetWatch {
         }
     }
 
+    /// Asserts that no check has failed.
+    ///
     /// # Panics
-    /// When it has seen what must not be.
+    /// A check has failed.
     #[track_caller]
     pub fn assert_content(&self) {
         let complaint = self
@@ -72,7 +75,7 @@ impl OffsetWatch {
         }
     }
 
-    /// As [`Stack::settle`], unless it sees what must not be before that.
+    /// Like [`Stack::settle`], but fails as soon as a check fails.
     #[track_caller]
     pub fn settle(&self, stack: &Stack) {
         until("everything finished", || {
@@ -85,10 +88,10 @@ impl OffsetWatch {
         stack.settle();
     }
 
-    /// Ends it; how often it has looked.
+    /// Stops the checks. Returns how often they ran.
     ///
     /// # Panics
-    /// When it has seen what must not be.
+    /// A check has failed.
     #[track_caller]
     pub fn stop(mut self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
@@ -105,14 +108,14 @@ impl Drop for OffsetWatch {
     }
 }
 
-/// What is known at the moment of a look.
+/// The state of one check.
 struct Look {
     database: Session,
     offsets: CommittedOffsets,
     records: Tail,
     letters: Tail,
     committed: BTreeMap<i32, i64>,
-    /// Records that were read and not passed yet.
+    /// Records that were read and that the committed offset has not passed yet.
     ahead: Vec<Stored>,
     /// Partition and offset of every record that has a dead letter.
     dead: BTreeSet<(i32, i64)>,
@@ -192,7 +195,7 @@ fn version(position: Position) -> Version {
     Version::new(position.timestamp_ms, position.offset, position.partition)
 }
 
-/// Where a dead letter comes from.
+/// Returns the partition and offset of the record that a dead letter comes from.
 fn source(letter: &Stored) -> Option<(i32, i64)> {
     let header = |name: &str| {
         let (_, value) = letter.headers.iter().rev().find(|(held, _)| held == name)?;

@@ -1,4 +1,4 @@
-//! A receiver of traces: OTLP over gRPC, as a collector or Jaeger takes them in.
+//! A receiver of traces: OTLP over gRPC, like a collector or Jaeger.
 
 use std::{
     collections::BTreeMap,
@@ -20,48 +20,48 @@ use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::{block_on, wait::until};
 
-/// The one call of the protocol.
+/// The only call of the protocol.
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-/// What stands before a message in a gRPC body: whether it is compressed, and its length.
+/// Length of the prefix of a message in a gRPC body: a compression flag and the length.
 const PREFIX: usize = 5;
 
-/// A span, as it was received.
+/// A received span.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Its trace, in hexadecimal digits.
+    /// Trace id in hexadecimal digits.
     pub trace: String,
-    /// Itself, in hexadecimal digits.
+    /// Span id in hexadecimal digits.
     pub id: String,
-    /// Its parent, empty for a root.
+    /// Span id of the parent, empty for a root.
     pub parent: String,
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// What it is to the others.
+    /// Kind.
     pub kind: SpanKind,
-    /// Its attributes.
+    /// Attributes.
     pub attributes: BTreeMap<String, String>,
-    /// What its process says of itself.
+    /// Resource attributes of the process.
     pub resource: BTreeMap<String, String>,
-    /// Whether it is marked as failed.
+    /// Whether the status is an error.
     pub failed: bool,
-    /// When it began and ended, in nanoseconds since 1970.
+    /// Start and end, in nanoseconds since 1970.
     pub times: (u64, u64),
 }
 
 impl Span {
-    /// The process that made it.
+    /// Returns the name of the service that created the span.
     pub fn service(&self) -> &str {
         self.resource.get("service.name").map_or("", String::as_str)
     }
 
-    /// One of its attributes, empty where it has none of that name.
+    /// Returns an attribute, or an empty text if the span has no attribute of that name.
     pub fn attribute(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
     }
 }
 
 impl Span {
-    /// Every text that it carries.
+    /// Returns every text in the span.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         let values = self.attributes.iter().chain(&self.resource);
         values
@@ -72,7 +72,7 @@ impl Span {
 
 type Spans = Arc<Mutex<Vec<Span>>>;
 
-/// Takes in spans until it is dropped.
+/// Receives spans until it is dropped.
 pub struct OtlpReceiver {
     port: u16,
     spans: Spans,
@@ -80,7 +80,7 @@ pub struct OtlpReceiver {
 }
 
 impl OtlpReceiver {
-    /// Starts one on a port that the system chooses.
+    /// Starts a receiver on a port that the system chooses.
     #[track_caller]
     pub fn start() -> Self {
         let listener = block_on(TcpListener::bind("127.0.0.1:0")).and_then(TcpListener::into_std);
@@ -116,24 +116,25 @@ impl OtlpReceiver {
         }
     }
 
-    /// Where it listens, for `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    /// Returns the URL for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Every span so far.
+    /// Returns all spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         lock(&self.spans).clone()
     }
 
-    /// Waits until the spans are as `look` wants them.
+    /// Waits until `look` accepts the spans.
     #[track_caller]
     pub fn until<T, E: Display>(&self, what: &str, look: impl Fn(&[Span]) -> Result<T, E>) -> T {
         until(what, || look(&self.spans()))
     }
 }
 
-/// A call that failed is told, for the test that waits for its spans; a process that ends cuts it off, which is no fault.
+/// Prints the error of a failed call, as a hint for a test that waits for its spans. A process that
+/// ends cuts off its call, which is not a failure.
 async fn told(work: impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>>) {
     if let Err(error) = work.await {
         eprintln!("OTLP: {error}");
@@ -163,7 +164,7 @@ async fn take_in(
         .header("content-type", "application/grpc")
         .body(())?;
     let mut answer = respond.send_response(answer, false)?;
-    // An empty message: everything was taken in.
+    // An empty message: all spans were accepted.
     answer.send_data(Bytes::from_static(&[0; PREFIX]), false)?;
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));

@@ -1,12 +1,13 @@
-//! Free ports that stay ours.
+//! Reserved free ports.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
-/// Below the range from which Linux takes ports for outgoing connections, so that none of those can be in the way.
+/// Below the range from which Linux takes ports for outgoing connections, so that these never
+/// collide.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A TCP port of the loopback interface that nobody listens on, and that no other test takes while this lives: the UDP
-/// port of the same number stands for it, across processes.
+/// A free TCP port of the loopback interface. No other test takes it while this value lives: the
+/// UDP port of the same number reserves it, across processes.
 pub(crate) struct Port {
     number: u16,
     _reservation: UdpSocket,

@@ -1,4 +1,4 @@
-//! Postgres as whoever looks at it with `psql` sees it, and a Postgres that a test may stop.
+//! Postgres as seen through `psql`, and a Postgres that a test can stop.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,18 +23,19 @@ use crate::{
     wait::until,
 };
 
-/// An order put together from its four tables.
+/// An order assembled from its four tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// `orders.id`.
     pub id: i64,
-    /// Which version it is.
+    /// Version.
     pub version: Version,
-    /// The order in the shape of its JSON, the time in microseconds since 1970; without children there is no order.
+    /// The order in the shape of its JSON, with the time in microseconds since 1970. `None` without
+    /// rows in the other tables.
     pub document: Option<Value>,
-    /// The columns of `orders` that say something about an order, whether erased or not.
+    /// The columns of `orders` that hold content of an order, also if the order is erased.
     pub columns: Value,
-    /// How many rows of the other tables belong to it.
+    /// Number of rows in the other tables.
     pub children: i64,
     /// Whether `erased_at` is set.
     pub erased: bool,
@@ -44,7 +45,7 @@ pub struct Row {
     pub updated_at: i64,
 }
 
-/// Columns are named as the fields of the JSON are, but for `shard_key`.
+/// The columns have the names of the JSON fields, except `shard_key`.
 const ORDERS: &str = "\
     SELECT o.order_uid, o.id, o.source_timestamp_ms, o.source_offset, o.source_partition, \
            o.erased_at IS NOT NULL AS erased, \
@@ -67,20 +68,23 @@ const ORDERS: &str = "\
         'date_created', (extract(epoch FROM o.date_created) * 1000000)::bigint, \
         'oof_shard', o.oof_shard) AS columns";
 
-/// How many orders there are, erased ones included.
+/// Counts the orders, erased ones included.
 pub(crate) const COUNT_ORDERS: &str = "SELECT count(*) FROM orders";
 
-/// Notes each row of `orders` that a worker offers, whether it wins or not, as soon as that is committed.
+/// Logs each row of `orders` that a worker inserts, whether its version wins or not, in the
+/// worker's transaction.
 const COUNT_WRITES: &str = "\
     CREATE TABLE writes (partition int, record_offset bigint); \
     CREATE FUNCTION count_write() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
         INSERT INTO writes VALUES (NEW.source_partition, NEW.source_offset); RETURN NEW; END $$; \
     CREATE TRIGGER count_write BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION count_write()";
 
-/// How many connections a Postgres of its own takes: more than any test needs, and so few that a test can take them all.
+/// Connection limit of a private Postgres: more than any test needs, and few enough for a test to
+/// take them all.
 const MAX_CONNECTIONS: &str = "max_connections=40";
 
-/// A database, by its URL. Each call has a connection of its own, so that nothing outlives a restart of the server.
+/// A database. Each call opens a new connection, so that no connection outlives a restart of the
+/// server.
 #[derive(Clone, Debug)]
 pub struct Database {
     url: String,
@@ -97,7 +101,7 @@ impl Database {
     /// Runs statements.
     ///
     /// # Errors
-    /// What Postgres says.
+    /// The error of Postgres.
     pub fn try_execute(&self, sql: &str) -> Result<(), sqlx::Error> {
         block_on(async {
             let mut connection = PgConnection::connect(&self.url).await?;
@@ -123,22 +127,23 @@ impl Database {
         self.try_session()?.fetch(query)
     }
 
-    /// One number.
+    /// Runs a query that returns one number.
     #[track_caller]
     pub fn number(&self, sql: &str) -> i64 {
         self.session().number(sql)
     }
 
-    /// A connection that stays; waited for, since a Postgres that has just been away may have none to spare.
+    /// Opens a connection that stays open. Retries, because a Postgres that was just away may have
+    /// no free connection.
     #[track_caller]
     pub fn session(&self) -> Session {
         until("a connection to Postgres", || self.try_session())
     }
 
-    /// As [`Database::session`].
+    /// Like [`Database::session`], without retries.
     ///
     /// # Errors
-    /// When Postgres takes no more connections.
+    /// Postgres accepts no more connections.
     pub fn try_session(&self) -> Result<Session, sqlx::Error> {
         let runtime = runtime();
         let connection = runtime.block_on(PgConnection::connect(&self.url))?;
@@ -148,7 +153,7 @@ impl Database {
         })
     }
 
-    /// A text of each row.
+    /// Returns the first column of each row as text.
     #[track_caller]
     pub(crate) fn texts(&self, sql: &str) -> Vec<String> {
         let rows = self.query(sql).and_then(|rows| {
@@ -158,16 +163,16 @@ impl Database {
         rows.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// How many orders there are, erased ones included.
+    /// Returns the number of orders, erased ones included.
     #[track_caller]
     pub fn count(&self) -> usize {
         self.number(COUNT_ORDERS) as usize
     }
 
-    /// The versions of those of these orders that are there.
+    /// Returns the versions of those of these orders that exist.
     ///
     /// # Errors
-    /// What Postgres says, or that it does not answer.
+    /// The error of Postgres, or no answer.
     pub fn try_versions(&self, uids: &[String]) -> Result<BTreeMap<String, Version>, sqlx::Error> {
         let statement = "SELECT order_uid, source_timestamp_ms, source_offset, source_partition FROM orders \
                          WHERE order_uid = ANY($1)";
@@ -180,7 +185,7 @@ impl Database {
             .collect()
     }
 
-    /// How many marks and unfinished writes say that Redis still has to learn about an order.
+    /// Returns the number of repair marks and unfinished writes: updates that Redis still lacks.
     #[track_caller]
     pub fn repair_marks(&self) -> i64 {
         self.number(
@@ -188,7 +193,7 @@ impl Database {
         )
     }
 
-    /// How many of these orders have such a mark.
+    /// Returns how many of these orders have a repair mark.
     #[track_caller]
     pub fn repair_marks_of(&self, uids: &BTreeSet<String>) -> usize {
         let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
@@ -197,13 +202,13 @@ impl Database {
             .len()
     }
 
-    /// Every order, by its uid.
+    /// Returns every order by its uid.
     #[track_caller]
     pub fn orders(&self) -> BTreeMap<String, Row> {
         rows_of(self.query(ORDERS))
     }
 
-    /// Those of these orders that are there.
+    /// Returns those of these orders that exist.
     #[track_caller]
     pub fn orders_of(&self, uids: &BTreeSet<String>) -> BTreeMap<String, Row> {
         let sql = format!("{ORDERS} WHERE o.order_uid = ANY($1)");
@@ -211,7 +216,10 @@ impl Database {
         rows_of(self.fetch(sqlx::query(AssertSqlSafe(sql)).bind(uids)))
     }
 
-    /// One order, which must be there.
+    /// Returns one order.
+    ///
+    /// # Panics
+    /// The order does not exist.
     #[track_caller]
     pub fn order(&self, uid: &str) -> Row {
         self.orders_of(&BTreeSet::from([uid.to_owned()]))
@@ -219,20 +227,21 @@ impl Database {
             .unwrap_or_else(|| panic!("Postgres has no order {uid}"))
     }
 
-    /// From now on it is counted how often each record is written.
+    /// Starts to count how often each record is written.
     #[track_caller]
     pub fn count_writes(&self) {
         self.execute(COUNT_WRITES);
     }
 
-    /// How often a record was written that had been written before, since [`Database::count_writes`].
+    /// Returns the number of repeated writes of a record since [`Database::count_writes`].
     #[track_caller]
     pub fn written_again(&self) -> usize {
         self.number("SELECT count(*) - count(DISTINCT (partition, record_offset)) FROM writes")
             as usize
     }
 
-    /// How many rows of the three other tables there are. Foreign keys see to it that each belongs to an order.
+    /// Returns the number of rows in the three other tables. Foreign keys ensure that each row
+    /// belongs to an order.
     #[track_caller]
     pub fn children(&self) -> i64 {
         self.number(
@@ -275,7 +284,7 @@ fn row_of(row: &PgRow) -> Result<(String, Row), sqlx::Error> {
     Ok((row.try_get("order_uid")?, found))
 }
 
-/// A connection that stays, with whatever it has begun; both end when it is dropped.
+/// A connection that stays open, with its open transaction. Dropping it ends both.
 pub struct Session {
     connection: PgConnection,
     runtime: Runtime,
@@ -285,7 +294,7 @@ impl Session {
     /// Runs statements.
     ///
     /// # Errors
-    /// What Postgres says.
+    /// The error of Postgres.
     pub fn try_execute(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         let statements = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection);
         self.runtime.block_on(statements).map(drop)
@@ -298,7 +307,7 @@ impl Session {
         self.runtime.block_on(query.fetch_all(&mut self.connection))
     }
 
-    /// One number.
+    /// Runs a query that returns one number.
     #[track_caller]
     pub fn number(&mut self, sql: &str) -> i64 {
         self.fetch(sqlx::query(AssertSqlSafe(sql)))
@@ -306,7 +315,7 @@ impl Session {
             .unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
-    /// The versions of those of these orders that are there.
+    /// Returns the versions of those of these orders that exist.
     #[track_caller]
     pub fn versions(&mut self, uids: &[&str]) -> BTreeMap<String, Version> {
         let sql = "SELECT order_uid, source_timestamp_ms, source_offset, source_partition FROM orders \
@@ -328,7 +337,7 @@ impl Session {
     }
 }
 
-/// A database on the shared server that is dropped with its owner.
+/// A private database on the shared server. Dropping this value drops the database.
 pub(crate) struct OwnDatabase {
     name: String,
     server: Database,
@@ -362,7 +371,7 @@ impl Drop for OwnDatabase {
     }
 }
 
-/// The URL `url` with another database in it.
+/// Returns `url` with another database name.
 fn with_database(url: &str, name: &str) -> String {
     let (address, parameters) = match url.split_once('?') {
         Some((address, parameters)) => (address, format!("?{parameters}")),
@@ -374,7 +383,7 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{server}/{name}{parameters}")
 }
 
-/// A Postgres of its own, which a test may stop, crash and freeze.
+/// A private Postgres that a test can stop, crash and freeze.
 pub struct PrivatePostgres {
     folder: Folder,
     port: Port,
@@ -399,7 +408,7 @@ impl PrivatePostgres {
         )
     }
 
-    /// Starts it after a [`PrivatePostgres::crash`]; returns when it is ready.
+    /// Starts Postgres after [`PrivatePostgres::crash`]. Returns when it is ready.
     #[track_caller]
     pub fn start_again(&self) {
         let port = self.port.number().to_string();
@@ -408,7 +417,7 @@ impl PrivatePostgres {
         script("postgres", &arguments).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Ends it as a crash would.
+    /// Kills Postgres.
     #[track_caller]
     pub fn crash(&self) {
         self.try_crash().unwrap_or_else(|error| panic!("{error}"));
@@ -418,14 +427,14 @@ impl PrivatePostgres {
         script("postgres", &["stop", &self.folder.argument(), "immediate"])
     }
 
-    /// Freezes the server and all its sessions: connections stay open, and nobody answers.
+    /// Freezes the server and all its sessions: connections stay open and get no answer.
     #[track_caller]
     pub fn freeze(&self) {
-        // The postmaster first, so that it starts no new session meanwhile.
+        // The postmaster stops first, so that it starts no new session in between.
         self.signal(Signal::Stop);
     }
 
-    /// Ends a [`PrivatePostgres::freeze`].
+    /// Ends [`PrivatePostgres::freeze`].
     #[track_caller]
     pub fn thaw(&self) {
         self.signal(Signal::Continue);
@@ -453,7 +462,8 @@ impl Drop for PrivatePostgres {
     }
 }
 
-/// Returns whether the postmaster is there; a session that has ended meanwhile needs no signal.
+/// Sends a signal to the postmaster and its children. Returns whether the postmaster exists. A
+/// session that has already ended needs no signal.
 fn send_to_all(postmaster: u32, signal: Signal) -> bool {
     let sent = signal.send(postmaster);
     let children = format!("/proc/{postmaster}/task/{postmaster}/children");

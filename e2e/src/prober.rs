@@ -1,4 +1,4 @@
-//! Whoever asks the api all the time.
+//! Continuous requests to the api.
 
 use std::{
     sync::{
@@ -11,27 +11,28 @@ use std::{
 
 use crate::{http::Http, stack::Api};
 
-/// Between two questions, so that the machine has time for the others.
+/// Pause between two requests, which leaves CPU time for the other processes.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// A client that asks for one order after the other, of one replica after the other, as whoever balances the load tells it.
+/// A client that requests one order after the other from one replica after the other. The test
+/// chooses the replicas, as a load balancer would.
 pub struct Prober {
     replicas: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Answers>>,
 }
 
-/// What a [`Prober`] got.
+/// The answers that a [`Prober`] received.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// How many answers below 500.
+    /// Number of answers below 500.
     pub good: usize,
-    /// Answers of 500 and above, and questions that were not answered at all.
+    /// Answers of 500 and above, and requests without an answer.
     pub bad: Vec<String>,
 }
 
 impl Prober {
-    /// Asks for the orders `uids`.
+    /// Starts requests for the orders `uids`.
     pub fn start(replicas: &[Api], uids: Vec<String>) -> Self {
         let replicas = Arc::new(Mutex::new(urls(replicas)));
         let stop = Arc::new(AtomicBool::new(false));
@@ -46,12 +47,13 @@ impl Prober {
         }
     }
 
-    /// From now on asks only these; no other is being asked when this returns.
+    /// Restricts the requests to these replicas. When this returns, no request to another replica
+    /// is in flight.
     pub fn use_only(&self, replicas: &[Api]) {
         *lock(&self.replicas) = urls(replicas);
     }
 
-    /// Ends it.
+    /// Stops the requests and returns the answers.
     #[track_caller]
     pub fn stop(mut self) -> Answers {
         self.stop.store(true, Ordering::Relaxed);
@@ -81,7 +83,8 @@ fn ask(replicas: &Mutex<Vec<String>>, uids: &[String], stop: &AtomicBool) -> Ans
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        // Until the answer is there, so that nobody is asked who was taken away.
+        // Holds the lock until the answer has arrived, so that no request reaches a removed
+        // replica.
         let replicas = lock(replicas);
         let url = format!("{}/order/{uid}", replicas[number % replicas.len()]);
         match http.try_get(&url, &[]) {

@@ -1,4 +1,4 @@
-//! Child processes: started with an environment of their own, ended by their own pids.
+//! Child processes, each with its own environment, ended by their process ids.
 
 use std::{
     fs::{self, File},
@@ -11,22 +11,22 @@ use std::{
 
 use crate::{environment::Folder, wait::until};
 
-/// How much of a log is shown.
+/// Lines of a log that a failure prints.
 const TAIL_LINES: usize = 25;
 
-/// How often a command is looked at that is to end by itself.
+/// Interval between two checks whether a command has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What a process can be told.
+/// A signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// End in order.
+    /// SIGTERM: shut down in order.
     Terminate,
-    /// Freeze.
+    /// SIGSTOP: freeze.
     Stop,
-    /// Go on.
+    /// SIGCONT: continue.
     Continue,
-    /// End at once, as in a crash.
+    /// SIGKILL: end at once, as in a crash.
     Kill,
 }
 
@@ -40,9 +40,10 @@ impl Signal {
         }
     }
 
-    /// Sends it to the process `pid`, which must be a child of ours that was not reaped yet, or a child of such a one.
+    /// Sends the signal to the process `pid`. It must be a child of this process that was not
+    /// reaped yet, or a child of such a child. Returns whether the process existed.
     pub(crate) fn send(self, pid: u32) -> bool {
-        // The shell's own `kill`: it is there wherever the scripts of this repository run.
+        // The built-in `kill` of bash, which exists wherever the scripts of this repository run.
         Command::new("bash")
             .args(["-c", "kill -s \"$0\" \"$1\"", self.name(), &pid.to_string()])
             .stderr(Stdio::null())
@@ -51,8 +52,8 @@ impl Signal {
     }
 }
 
-/// A running child process with its output in a log file. Killed when dropped; shows the end of its log when that happens
-/// because a test failed.
+/// A running child process whose output goes to a log file. Dropping it kills the process, and
+/// prints the end of the log if a test failed.
 pub struct Process {
     name: String,
     child: Child,
@@ -61,8 +62,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`, an absolute path, in `folder` with nothing but `variables` in its environment; its output goes to
-    /// `NAME.log` there.
+    /// Starts `program`, an absolute path, in `folder`, with only `variables` as its environment.
+    /// The output goes to `NAME.log` in `folder`.
     pub(crate) fn start(
         name: &str,
         program: &Path,
@@ -86,17 +87,17 @@ impl Process {
         }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it wrote so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().unwrap();
@@ -104,13 +105,13 @@ impl Process {
         self.ended
     }
 
-    /// How much memory it has in use, in bytes.
+    /// Returns the resident memory in bytes.
     #[track_caller]
     pub fn resident_bytes(&self) -> usize {
         self.status_bytes("VmRSS:")
     }
 
-    /// The most memory that it ever had in use at once, in bytes.
+    /// Returns the peak of the resident memory in bytes.
     #[track_caller]
     pub fn peak_bytes(&self) -> usize {
         self.status_bytes("VmHWM:")
@@ -130,7 +131,7 @@ impl Process {
     /// Sends a signal.
     ///
     /// # Panics
-    /// When it has ended already.
+    /// The process has already ended.
     #[track_caller]
     pub fn signal(&mut self, signal: Signal) {
         assert!(
@@ -141,7 +142,7 @@ impl Process {
         );
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process and waits for its end.
     #[track_caller]
     pub fn kill(&mut self) {
         self.signal(Signal::Kill);
@@ -150,14 +151,15 @@ impl Process {
         assert_eq!(status, Some(9), "{} ended by itself", self.name);
     }
 
-    /// Asks it to end and expects exit code 0, within the time that an orchestrator would give it.
+    /// Sends SIGTERM and asserts exit code 0 within the time that an orchestrator allows.
     #[track_caller]
     pub fn terminate(&mut self) {
         self.signal(Signal::Terminate);
         self.expect_orderly_end();
     }
 
-    /// Asks it to end and waits until it has ended by itself, with whatever exit code; how long that took.
+    /// Sends SIGTERM and waits until the process has ended by itself, with any exit code. Returns
+    /// how long that took.
     #[track_caller]
     pub fn terminate_somehow(&mut self) -> Duration {
         let asked = Instant::now();
@@ -167,7 +169,7 @@ impl Process {
         asked.elapsed()
     }
 
-    /// Expects exit code 0.
+    /// Waits for the end of the process and asserts exit code 0.
     #[track_caller]
     pub fn expect_orderly_end(&mut self) {
         let status = self.wait();
@@ -190,7 +192,7 @@ impl Drop for Process {
             eprintln!("the end of the log of {}:\n    {tail}", self.name);
         }
         if self.ended.is_none() {
-            // Either fails only when it has just ended by itself.
+            // Both calls fail only if the process has just ended by itself.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -200,17 +202,17 @@ impl Drop for Process {
 /// A command that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// Its exit code; none when a signal ended it.
+    /// Exit code, or `None` if a signal ended it.
     pub code: Option<i32>,
-    /// Its standard output.
+    /// Standard output.
     pub stdout: String,
-    /// Its standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
 impl Finished {
-    /// Runs `program` to its end, with nothing but `variables` in its environment. None when it still ran after `limit`;
-    /// it is killed then.
+    /// Runs `program` to its end, with only `variables` as its environment. Kills it and returns
+    /// `None` if it still runs after `limit`.
     #[track_caller]
     pub(crate) fn run(
         program: &Path,
@@ -231,7 +233,7 @@ impl Finished {
                 break status;
             }
             if Instant::now() >= deadline {
-                // Either fails only when it has just ended by itself.
+                // Both calls fail only if the process has just ended by itself.
                 let _ = child.kill();
                 let _ = child.wait();
                 return None;
@@ -246,14 +248,14 @@ impl Finished {
         })
     }
 
-    /// Expects exit code 0 and hands back the standard output.
+    /// Asserts exit code 0 and returns the standard output.
     #[track_caller]
     pub fn succeeded(self) -> String {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
         self.stdout
     }
 
-    /// Expects another exit code than 0 and hands back all that it said.
+    /// Asserts a non-zero exit code and returns the whole output.
     #[track_caller]
     pub fn failed(self) -> String {
         let said = self.stdout + &self.stderr;
@@ -266,7 +268,7 @@ impl Finished {
     }
 }
 
-/// Only what is named counts: variables of the one who runs the tests must not decide how they end.
+/// Clears the environment: variables of the caller must not influence the tests.
 fn command(program: &Path, arguments: &[&str], variables: &[(String, String)]) -> Command {
     let mut command = Command::new(program);
     command

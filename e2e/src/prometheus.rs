@@ -1,4 +1,4 @@
-//! A real Prometheus, as Grafana sees it.
+//! A real Prometheus, queried as Grafana does.
 
 use std::{collections::BTreeMap, env, fmt::Write, fs, path::Path};
 
@@ -9,13 +9,13 @@ use crate::{environment::Folder, http::Http, port::Port, process::Process, wait:
 /// One sample of an instant vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Its labels, the name of the metric among them where it has one.
+    /// Labels, including the name of the metric if the sample has one.
     pub labels: BTreeMap<String, String>,
-    /// Its value.
+    /// Value.
     pub value: f64,
 }
 
-/// A Prometheus that runs, with the alert rules of this repository.
+/// A running Prometheus with the alert rules of this repository.
 pub struct Prometheus {
     url: String,
     http: Http,
@@ -23,7 +23,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes the given jobs, each with its addresses, once a second.
+    /// Starts a Prometheus that scrapes these jobs, each with its addresses, once a second.
     #[track_caller]
     pub fn start(name: &str, jobs: &[(&str, Vec<String>)]) -> Self {
         assert!(
@@ -82,7 +82,7 @@ impl Prometheus {
         }
     }
 
-    /// The one at `url`, such as `http://localhost:9090`, whoever started it.
+    /// The Prometheus at `url`, such as `http://localhost:9090`.
     pub fn at(url: &str) -> Self {
         Self {
             url: url.trim_end_matches('/').to_owned(),
@@ -91,10 +91,10 @@ impl Prometheus {
         }
     }
 
-    /// The value of an expression now.
+    /// Returns the current value of an expression.
     ///
     /// # Errors
-    /// What Prometheus says is wrong with it.
+    /// The error of Prometheus.
     #[track_caller]
     pub fn query(&self, expression: &str) -> Result<Vec<Sample>, String> {
         let answer = self.api(&format!("query?query={}", encoded(expression)))?;
@@ -102,7 +102,7 @@ impl Prometheus {
         Ok(samples.iter().map(sample).collect())
     }
 
-    /// The address of each target, with its job and what is wrong with it, empty for nothing.
+    /// Returns the address of each target, its job and its last error (empty for none).
     #[track_caller]
     pub fn targets(&self) -> Vec<(String, String, String)> {
         let answer = self.api("targets?state=active").unwrap();
@@ -124,7 +124,7 @@ impl Prometheus {
             .collect()
     }
 
-    /// Its alert rules, as its API shows them.
+    /// Returns the alert rules as the API of Prometheus lists them.
     #[track_caller]
     pub fn rules(&self) -> Vec<Value> {
         let answer = self.api("rules").unwrap();
@@ -157,7 +157,7 @@ fn sample(value: &Value) -> Sample {
     }
 }
 
-/// Percent-encoded for a query string.
+/// Percent-encodes a text for a query string.
 fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         match byte.is_ascii_alphanumeric() {

@@ -1,5 +1,5 @@
-//! A road to a service that a test may cut, freeze, slow down or make lose its connections, and on which a COMMIT can be
-//! lost or answered late.
+//! A link to a service that a test can cut, freeze, delay or make lossy. It can also lose or hold
+//! the answer to a COMMIT.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,44 +15,45 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-/// What happens to a COMMIT that a client of Postgres sends.
+/// What the proxy does with a COMMIT of a Postgres client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Commits {
     #[default]
     Pass,
-    /// It is passed on, and the answer waits.
+    /// Forwards it and holds the answer.
     HoldAnswers,
-    /// It is passed on, and the connection ends.
+    /// Forwards it and closes the connection.
     LoseAnswers,
 }
 
-/// How the road is.
+/// State of the link.
 #[derive(Debug, Default)]
 struct Road {
-    /// Connections end, and new ones end at once.
+    /// Connections are closed, new ones at once.
     cut: bool,
-    /// Connections stay, and nothing moves.
+    /// Connections stay open, but no data passes.
     frozen: bool,
-    /// How long each piece takes in addition.
+    /// Additional delay of each chunk.
     delay: Duration,
-    /// How likely it is that a connection ends with a piece.
+    /// Probability per chunk that its connection is closed.
     loss: f64,
     commits: Commits,
-    /// A piece with this in it waits.
+    /// A chunk that contains these bytes waits.
     held: Option<Vec<u8>>,
-    /// Whether one waits.
+    /// Whether a chunk has waited because of `held`.
     holds: bool,
-    /// The sockets of each connection, by its number, so that they can be ended: the client's, and ours at the server.
+    /// The two sockets of each connection, by its number: the client's, and ours to the server.
+    /// Used to close them.
     sockets: BTreeMap<u64, [TcpStream; 2]>,
-    /// The connections whose data is taken in and lost.
+    /// The connections whose data is acknowledged and dropped.
     forgotten: BTreeSet<u64>,
 }
 
-/// What happens to a piece.
+/// What happens to a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Passes,
-    /// It is acknowledged, and goes nowhere.
+    /// The chunk is acknowledged and dropped.
     Vanishes,
     EndsConnection,
 }
@@ -73,7 +74,7 @@ impl State {
         self.changed.notify_all();
     }
 
-    /// Waits until it is clear what happens to `piece` of the connection `number`.
+    /// Waits until the fate of `piece` of the connection `number` is decided.
     fn fate(&self, number: u64, piece: &[u8], rng: &mut StdRng, is_answer_to_commit: bool) -> Fate {
         let road = self
             .changed
@@ -115,7 +116,7 @@ impl State {
     }
 }
 
-/// Passes on everything between its clients and a server, as well as the road is.
+/// Forwards all data between its clients and a server, subject to the state of the link.
 pub struct Proxy {
     address: SocketAddr,
     server: String,
@@ -124,13 +125,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the server at `HOST:PORT`, or of the one that a URL names.
+    /// A proxy for the server at `HOST:PORT`, or for the server that a URL names.
     #[track_caller]
     pub fn to(server: &str) -> Self {
         Self::listening_at(server, 0)
     }
 
-    /// As [`Proxy::to`], at a port of 127.0.0.1 that is known beforehand.
+    /// Like [`Proxy::to`], on a given port of 127.0.0.1.
     #[track_caller]
     pub fn listening_at(server: &str, port: u16) -> Self {
         let server = host_and_port(server).to_owned();
@@ -148,9 +149,10 @@ impl Proxy {
                     break;
                 }
                 let (server, state) = (server.clone(), Arc::clone(&state));
-                // On a thread of its own, for a server that has no room for one more connection holds up whoever makes one.
+                // A separate thread, because a server without room for another connection blocks
+                // the connect.
                 thread::spawn(move || {
-                    // A server that is down is met as such: the client's connection ends.
+                    // If the server is down, the client's connection is closed.
                     let _ = client.and_then(|client| pass_on(client, &server, number, &state));
                 });
             }
@@ -163,27 +165,27 @@ impl Proxy {
         self.address.to_string()
     }
 
-    /// The URL `url` of the server by way of this proxy.
+    /// Returns `url`, a URL of the server, with the address of the proxy.
     pub fn url(&self, url: &str) -> String {
         url.replacen(&self.server, &self.address(), 1)
     }
 
-    /// Ends every connection, and each new one at once.
+    /// Closes every connection, and each new one at once.
     pub fn cut(&self) {
         self.state.change(|road| road.cut = true);
         self.end_connections();
     }
 
-    /// Ends every connection; new ones are welcome.
+    /// Closes every connection. New ones are accepted.
     pub fn end_connections(&self) {
         let sockets = std::mem::take(&mut self.state.lock().sockets);
         for socket in sockets.into_values().flatten() {
-            // One that has ended already needs no end.
+            // An error means that the socket is already closed.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 
-    /// The ports from which the server sees the connections that are open.
+    /// Returns the ports from which the server sees the open connections.
     pub fn ports(&self) -> Vec<u16> {
         let road = self.state.lock();
         let ours = road.sockets.values().map(|[_, server]| server.local_addr());
@@ -191,24 +193,25 @@ impl Proxy {
             .collect()
     }
 
-    /// From now on connections stay open, new ones too, and nothing passes.
+    /// Blocks all data from now on. Connections stay open, including new ones.
     pub fn freeze(&self) {
         self.state.change(|road| road.frozen = true);
     }
 
-    /// Forgets the connections that are open, as a middlebox does: what is sent on them is acknowledged and lost, and even
-    /// their end is not passed on. New connections are served. [`Proxy::restore`] does not bring them back.
+    /// Forgets the open connections, as a middlebox does: their data is acknowledged and dropped,
+    /// and even their end is not forwarded. New connections work. [`Proxy::restore`] does not
+    /// revive the forgotten ones.
     pub fn forget_connections(&self) {
         self.state
             .change(|road| road.forgotten = road.sockets.keys().copied().collect());
     }
 
-    /// How many forgotten connections the client still holds open.
+    /// Returns how many forgotten connections the client still holds open.
     pub fn forgotten(&self) -> usize {
         self.state.lock().forgotten.len()
     }
 
-    /// Lets pass everything again, at once and without loss.
+    /// Ends all faults: data passes again, without delay or loss.
     pub fn restore(&self) {
         self.state.change(|road| {
             *road = Road {
@@ -219,7 +222,8 @@ impl Proxy {
         });
     }
 
-    /// From now on each piece takes so much longer, and ends its connection with that probability.
+    /// Delays each chunk by `delay` from now on, and closes its connection with the probability
+    /// `loss`.
     pub fn impair(&self, delay: Duration, loss: f64) {
         self.state.change(|road| {
             road.delay = delay;
@@ -227,23 +231,24 @@ impl Proxy {
         });
     }
 
-    /// From now on the answer to a COMMIT is kept back. The transaction is committed all the same.
+    /// Holds the answer to each COMMIT from now on. The transaction is committed nevertheless.
     pub fn hold_commits(&self) {
         self.state
             .change(|road| road.commits = Commits::HoldAnswers);
     }
 
-    /// From now on whatever has `bytes` in it is kept back, with all that comes behind it on its connection.
+    /// Holds each chunk that contains `bytes` from now on, with all later data of its connection.
     pub fn hold(&self, bytes: &[u8]) {
         self.state.change(|road| road.held = Some(bytes.to_vec()));
     }
 
-    /// Whether something is kept back because of [`Proxy::hold`].
+    /// Whether [`Proxy::hold`] holds a chunk.
     pub fn holds(&self) -> bool {
         self.state.lock().holds
     }
 
-    /// From now on a connection ends as soon as its COMMIT has been passed on. The transaction is committed all the same.
+    /// Closes a connection as soon as its COMMIT was forwarded, from now on. The transaction is
+    /// committed nevertheless.
     pub fn lose_commits(&self) {
         self.state
             .change(|road| road.commits = Commits::LoseAnswers);
@@ -259,7 +264,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Serves a connection on two threads of its own.
+/// Serves a connection on two threads.
 fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> io::Result<()> {
     let server = TcpStream::connect(server)?;
     client.set_nodelay(true)?;
@@ -279,7 +284,7 @@ fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> 
         let (committing, state) = (Arc::clone(&committing), Arc::clone(state));
         move || {
             copy(&from, &to, |sent| {
-                // The statement is sent in one piece, for it fits into the smallest packet.
+                // The statement fits into the smallest packet, so it arrives in one chunk.
                 if contains(sent, b"COMMIT") {
                     committing.store(true, Ordering::SeqCst);
                 }
@@ -296,7 +301,7 @@ fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> 
             let is_answer_to_commit = committing.swap(false, Ordering::SeqCst);
             state.fate(number, sent, &mut rng, is_answer_to_commit)
         });
-        // The client of a forgotten connection does not learn that the server has ended it.
+        // The client of a forgotten connection does not notice that the server has closed it.
         if !state.has_forgotten(number) {
             end(&server, &client);
         }
@@ -304,7 +309,7 @@ fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> 
     Ok(())
 }
 
-/// Copies until either side ends or a piece ends the connection.
+/// Copies until either side closes, or a chunk ends the connection.
 fn copy(mut from: &TcpStream, mut to: &TcpStream, mut fate: impl FnMut(&[u8]) -> Fate) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
@@ -319,7 +324,7 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream, mut fate: impl FnMut(&[u8]) ->
     }
 }
 
-/// Ends both sides; the other direction notices, if it has not ended already.
+/// Closes both sides. The other direction notices, if it has not ended already.
 fn end(one: &TcpStream, other: &TcpStream) {
     let _ = one.shutdown(Shutdown::Both);
     let _ = other.shutdown(Shutdown::Both);
@@ -329,7 +334,7 @@ fn contains(bytes: &[u8], word: &[u8]) -> bool {
     bytes.windows(word.len()).any(|window| window == word)
 }
 
-/// `HOST:PORT` of a URL that names both, or of itself.
+/// Returns `HOST:PORT` of a URL, or the text itself if it is `HOST:PORT`.
 fn host_and_port(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next().unwrap();

@@ -1,4 +1,4 @@
-//! Clients that read orders all the time and take down what they are answered.
+//! Clients that read orders all the time and record the answers.
 
 use std::{
     sync::{
@@ -16,19 +16,19 @@ use crate::{http::Http, stack::Api};
 /// One read and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
-    /// Which order, by its place among those that are read.
+    /// Index of the order among the orders that are read.
     pub order: usize,
-    /// When it began, in microseconds since 1970.
+    /// Start of the read, in microseconds since 1970.
     pub at_us: i64,
-    /// When it was answered, in microseconds since 1970.
+    /// Time of the answer, in microseconds since 1970.
     pub answered_us: i64,
-    /// The status of the answer.
+    /// Status of the answer.
     pub status: u16,
-    /// The version that was answered, where one was.
+    /// Version in the answer, if any.
     pub version: Option<Version>,
 }
 
-/// Clients that read until they are stopped, one or several at each replica.
+/// Clients that read until they are stopped, one or more per replica.
 pub struct Readers {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
@@ -36,7 +36,8 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Starts one at each of `apis`, which goes through `uids` again and again: a read each `pace`, or one after the other.
+    /// Starts one client for each of `apis`. It reads `uids` in a loop, one read per `pace`, or
+    /// slower if answers take longer.
     pub fn start(apis: &[Api], uids: &[String], pace: Duration) -> Self {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let threads = apis.iter().map(|api| {
@@ -54,12 +55,12 @@ impl Readers {
         }
     }
 
-    /// How many answers there were so far.
+    /// Returns the number of answers so far.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Ends them; what each of them was answered, in the order of the replicas.
+    /// Stops the clients. Returns the reads of each client, in the order of the replicas.
     #[track_caller]
     pub fn stop(mut self) -> Vec<Vec<Read>> {
         self.stop.store(true, Ordering::Relaxed);
@@ -104,7 +105,7 @@ fn read(urls: &[String], pace: Duration, stop: &AtomicBool, count: &AtomicUsize)
     reads
 }
 
-/// The time in microseconds since 1970, by the clock that Postgres has, too.
+/// Returns the time in microseconds since 1970, by the same clock as Postgres.
 pub(crate) fn now_us() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.expect("a clock after 1970").as_micros() as i64

@@ -1,4 +1,4 @@
-//! What is sent: orders of every origin, and everything that is none.
+//! Records to send: orders from different producers, and records that are not orders.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -9,27 +9,27 @@ use shared::order::{
 
 use crate::{kafka::RawHeader, ledger::Class};
 
-/// A record before it is sent.
+/// A record to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Its key.
+    /// Key.
     pub key: Option<Vec<u8>>,
-    /// Its value; none is Kafka's null.
+    /// Value. `None` is Kafka's null.
     pub value: Option<Vec<u8>>,
-    /// Its headers.
+    /// Headers.
     pub headers: Vec<RawHeader>,
-    /// Its partition; none: the one that its key stands for, or any.
+    /// Partition. `None` means the one that follows from the key, or any.
     pub partition: Option<i32>,
-    /// Its timestamp, where the topic keeps the producer's.
+    /// Timestamp, for topics that keep the producer's.
     pub timestamp_ms: Option<i64>,
 }
 
-/// A record before it is sent, and what is to become of it.
+/// A record to send and its expected outcome.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// The record.
     pub record: Record,
-    /// What is to become of it.
+    /// Its expected outcome.
     pub class: Class,
 }
 
@@ -39,10 +39,10 @@ impl Draft {
         Self::valid(order.to_json())
     }
 
-    /// A document that is an order, keyed by its uid.
+    /// A document of an order, keyed by its uid.
     ///
     /// # Panics
-    /// When it is none.
+    /// The document is not an order.
     pub fn valid(value: Vec<u8>) -> Self {
         let order = decode(&value, ForeignFields::Ignore).unwrap().order;
         Self {
@@ -71,7 +71,7 @@ impl Draft {
         }
     }
 
-    /// A value that is to be refused.
+    /// A value that the worker rejects.
     pub fn refused(reason: Reason, value: impl Into<Vec<u8>>) -> Self {
         Self {
             record: Record {
@@ -82,14 +82,14 @@ impl Draft {
         }
     }
 
-    /// With another key, or none.
+    /// Replaces the key, or removes it.
     #[must_use]
     pub fn with_key(mut self, key: Option<&[u8]>) -> Self {
         self.record.key = key.map(<[u8]>::to_vec);
         self
     }
 
-    /// With one more header; its name need not be UTF-8.
+    /// Adds a header. Its name may be other than UTF-8.
     #[must_use]
     pub fn with_header(mut self, name: impl Into<Vec<u8>>, value: Option<&[u8]>) -> Self {
         self.record
@@ -98,7 +98,7 @@ impl Draft {
         self
     }
 
-    /// But to be refused.
+    /// Changes the expected outcome: the worker rejects the record.
     #[must_use]
     pub fn but_refused(mut self, reason: Reason) -> Self {
         self.class = Class::Refused(reason);
@@ -106,23 +106,24 @@ impl Draft {
     }
 }
 
-/// An order of a thousand lines, whose texts are lengthened until it is almost as large as an order may be.
+/// Lengthens the texts of an order of a thousand items until it is almost as large as an order may
+/// be.
 pub fn large_order(mut order: Order) -> Order {
     let missing = MAX_VALUE_BYTES - 4096 - order.to_json().len();
     let each = missing / order.items.len() / 3;
     for item in &mut order.items {
         for text in [&mut item.name, &mut item.brand, &mut item.size] {
-            // At most 256 characters, of four bytes each.
+            // At most 256 characters of four bytes each.
             *text = "𝄞".repeat((each / 4).min(256)).into();
         }
     }
     order
 }
 
-/// The longest uid that an order may have.
+/// The longest valid uid.
 const MAX_UID_LENGTH: usize = 64;
 
-/// Orders as other systems' producers write them, and their time as it is to come out.
+/// Orders as other producers write them, and the expected time of each.
 const FOREIGN_ORDERS: [(&[u8], &str); 5] = [
     (
         include_bytes!("../fixtures/model.json"),
@@ -133,24 +134,24 @@ const FOREIGN_ORDERS: [(&[u8], &str); 5] = [
         include_bytes!("../fixtures/go_nanoseconds.json"),
         "2025-09-01T09:34:56.123456Z",
     ),
-    // Python's isoformat() with an offset, digits as a uid, no decimals that count.
+    // Python's isoformat() with an offset; a uid of digits; no significant decimals.
     (
         include_bytes!("../fixtures/python_isoformat.json"),
         "2025-08-31T22:15:00Z",
     ),
-    // JavaScript's toISOString(); fields that an order does not have; escapes.
+    // JavaScript's toISOString(); foreign fields; escapes.
     (
         include_bytes!("../fixtures/javascript_milliseconds.json"),
         "2025-01-31T23:59:59.120Z",
     ),
-    // The greatest numbers that fit, money above 32 bits, fields in another order.
+    // The greatest valid numbers; money above 32 bits; fields in another order.
     (
         include_bytes!("../fixtures/greatest_numbers.json"),
         "9999-12-31T23:59:59.999999Z",
     ),
 ];
 
-/// Records that are to be stored, one of each kind that is worth a look; another seed, other uids.
+/// Records that the worker stores, one of each notable kind. Another seed gives other uids.
 pub fn valid_samples(seed: u64) -> Vec<Draft> {
     let mut orders = Generator::new(seed, 1..=4);
     let mut order = move || orders.next().expect("the generator has no end");
@@ -182,7 +183,7 @@ pub fn valid_samples(seed: u64) -> Vec<Draft> {
         &format!("\"foreign\":{}", "9".repeat(400)),
     )));
     samples.push(negative_zeros(order()));
-    // Codes of recent years, and some that were withdrawn.
+    // Recently added codes, and withdrawn ones.
     for (currency, locale) in [("XAD", "ajs"), ("ANG", "iw"), ("DEM", "i-klingon")] {
         let mut order = order();
         order.payment.currency = currency.into();
@@ -205,7 +206,7 @@ fn negative_zeros(mut order: Order) -> Draft {
     draft
 }
 
-/// The same document under a uid of the same kind that no other run has: digits are part of every kind.
+/// Returns the document with a unique uid of the same kind. Digits are valid in every kind.
 fn with_uid_of_its_own(value: &[u8], rng: &mut StdRng) -> Vec<u8> {
     let document: Value = serde_json::from_slice(value).unwrap();
     let uid = document["order_uid"].as_str().unwrap();
@@ -218,7 +219,8 @@ fn with_uid_of_its_own(value: &[u8], rng: &mut StdRng) -> Vec<u8> {
 
 fn foreign_order(value: &[u8], time: &str) -> Draft {
     let draft = Draft::valid(value.to_vec());
-    // The decoder of `shared` says what the bytes become; this says that it changes nothing but the time.
+    // The decoder of `shared` produces the document. This asserts that it changes nothing but the
+    // time.
     let mut expected: Value = serde_json::from_slice(value).unwrap();
     expected["date_created"] = json!(time);
     expected.as_object_mut().unwrap().remove("foreign");
@@ -230,7 +232,7 @@ fn foreign_order(value: &[u8], time: &str) -> Draft {
     draft
 }
 
-/// Records that are to be refused, each way at least once.
+/// Records that the worker rejects, at least one of each kind.
 pub fn refused_samples(seed: u64) -> Vec<Draft> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut orders = Generator::new(seed, 1..=3);
@@ -273,7 +275,7 @@ pub fn refused_samples(seed: u64) -> Vec<Draft> {
             .but_refused(Reason::FutureTimestamp)
             .with_header("replay-version", Some(b"9000000000000/42/5")),
     );
-    // Headers of the dead letter topic's own names, a null one among them, stay in front.
+    // Original headers with the names of dead letter headers, one of them null, stay in front.
     samples.push(
         Draft::refused(Reason::MalformedJson, b"{".to_vec())
             .with_key(Some(b"with headers"))
@@ -346,7 +348,7 @@ fn malformed_values(order: &Order, rng: &mut StdRng) -> impl Iterator<Item = Vec
     values.into_iter()
 }
 
-/// The document of an order with `members` in front of its own.
+/// Returns the document of an order with `members` in front of its own.
 fn with_members(order: &Order, members: &str) -> Vec<u8> {
     let json = String::from_utf8(order.to_json()).unwrap();
     json.replacen('{', &format!("{{{members},"), 1).into_bytes()

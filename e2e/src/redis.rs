@@ -1,4 +1,4 @@
-//! Redis as `redis-cli` sees it, and a Redis that a test may stop.
+//! Redis as seen through `redis-cli`, and a Redis that a test can stop.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
@@ -11,37 +11,38 @@ use crate::{
     wait::until,
 };
 
-/// How long one command may take.
+/// Timeout of one command.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What `PTTL` says of a key that does not exist.
+/// Result of `PTTL` for a key that does not exist.
 const GONE: i64 = -2;
 
-/// What stands under `order:{uid}`.
+/// The content of `order:{uid}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The fields of the hash.
+    /// Fields of the hash.
     pub fields: BTreeMap<String, Vec<u8>>,
-    /// How long it still lives; -1 for ever.
+    /// Remaining TTL in ms; -1 means no expiry.
     pub ttl_ms: i64,
 }
 
 impl Entry {
-    /// Its version.
+    /// Returns the version.
     pub fn version(&self) -> Option<String> {
         Some(String::from_utf8_lossy(self.fields.get("version")?).into_owned())
     }
 
-    /// Its document.
+    /// Returns the document.
     pub fn json(&self) -> Option<&[u8]> {
         self.fields.get("json").map(Vec::as_slice)
     }
 }
 
-/// Every order in the Redis at `url`, by its uid. Of a cluster all masters are named, separated by commas.
+/// Returns every order in the Redis at `url`, by its uid. For a cluster, `url` lists all masters,
+/// separated by commas.
 ///
 /// # Errors
-/// When Redis does not answer.
+/// Redis does not answer.
 pub fn entries(url: &str) -> RedisResult<BTreeMap<String, Entry>> {
     let mut all = BTreeMap::new();
     for node in url.split(',') {
@@ -60,10 +61,10 @@ fn entries_of_node(url: &str) -> RedisResult<BTreeMap<String, Entry>> {
     read(&mut connection, uids)
 }
 
-/// Those of these orders that are in the Redis at `url`.
+/// Returns those of these orders that the Redis at `url` holds.
 ///
 /// # Errors
-/// When Redis does not answer.
+/// Redis does not answer.
 pub fn entries_of(
     url: &str,
     uids: impl IntoIterator<Item = String>,
@@ -85,7 +86,7 @@ fn read(connection: &mut Connection, uids: Vec<String>) -> RedisResult<BTreeMap<
     for (uid, reply) in uids.into_iter().zip(replies.chunks_exact(2)) {
         let fields: BTreeMap<String, Vec<u8>> = redis::from_redis_value_ref(&reply[0])?;
         let ttl_ms: i64 = redis::from_redis_value_ref(&reply[1])?;
-        // In between it may have been evicted.
+        // The entry may have been evicted between the two commands.
         if !fields.is_empty() && ttl_ms != GONE {
             entries.insert(uid, Entry { fields, ttl_ms });
         }
@@ -93,10 +94,10 @@ fn read(connection: &mut Connection, uids: Vec<String>) -> RedisResult<BTreeMap<
     Ok(entries)
 }
 
-/// As [`RedisServer::watermark`], of the Redis at `url`, which may be a master of a cluster.
+/// Like [`RedisServer::watermark`], for the Redis at `url`, which may be a master of a cluster.
 ///
 /// # Errors
-/// When Redis does not answer, or another master has it.
+/// Redis does not answer, or another master holds the watermark.
 pub(crate) fn watermark(url: &str) -> RedisResult<Option<String>> {
     cmd("HGET")
         .arg("order-cache")
@@ -110,7 +111,7 @@ fn connect(url: &str) -> RedisResult<Connection> {
     Ok(connection)
 }
 
-/// A Redis of its own, which a test may stop, crash and freeze.
+/// A private Redis that a test can stop, crash and freeze.
 pub struct RedisServer {
     process: Option<Process>,
     port: Port,
@@ -128,12 +129,12 @@ impl RedisServer {
         server
     }
 
-    /// Its address.
+    /// Returns the URL.
     pub fn url(&self) -> String {
         format!("redis://{}", self.port.address())
     }
 
-    /// Starts it after a [`RedisServer::crash`], with what was saved before, if anything was.
+    /// Starts Redis after [`RedisServer::crash`], with the content of the last save, if any.
     #[track_caller]
     pub fn start_again(&mut self) {
         let program = PathBuf::from(required("ORDER_SERVICE_REDIS_SERVER"));
@@ -151,13 +152,13 @@ impl RedisServer {
         self.process = Some(process);
     }
 
-    /// Ends it as a crash would; what was not saved is lost.
+    /// Kills Redis. Content that was not saved is lost.
     #[track_caller]
     pub fn crash(&mut self) {
         self.process.take().expect("Redis runs").kill();
     }
 
-    /// Freezes it: connections stay open, and nobody answers.
+    /// Freezes Redis: connections stay open and get no answer.
     #[track_caller]
     pub fn freeze(&mut self) {
         self.process
@@ -166,7 +167,7 @@ impl RedisServer {
             .signal(Signal::Stop);
     }
 
-    /// Ends a [`RedisServer::freeze`].
+    /// Ends [`RedisServer::freeze`].
     #[track_caller]
     pub fn thaw(&mut self) {
         self.process
@@ -175,28 +176,29 @@ impl RedisServer {
             .signal(Signal::Continue);
     }
 
-    /// Writes what it holds to its file, from which the next start reads it.
+    /// Saves the content to the dump file, which the next start loads.
     #[track_caller]
     pub fn save(&self) {
         self.command(&["SAVE"]);
     }
 
-    /// Removes its file: the next start finds nothing.
+    /// Removes the dump file, so that the next start is empty.
     pub fn forget_dump(&self) {
-        // Where nothing was saved there is nothing to remove.
+        // Without a save there is no file to remove.
         let _ = fs::remove_file(self.folder.path().join("dump.rdb"));
     }
 
-    /// Removes an order's entry, as an eviction would.
+    /// Removes the entry of an order, as an eviction would.
     #[track_caller]
     pub fn evict(&self, uid: &str) {
         self.command(&["DEL", &format!("order:{uid}")]);
     }
 
-    /// The time up to which the workers know it to be complete; none before they have looked at it.
+    /// Returns the watermark: the time up to which this Redis is complete, as far as the workers
+    /// know. `None` before a worker has set it.
     ///
     /// # Errors
-    /// When Redis does not answer.
+    /// Redis does not answer.
     pub fn watermark(&self) -> RedisResult<Option<String>> {
         watermark(&self.url())
     }

@@ -1,4 +1,4 @@
-//! A running system that the tests of `tests/black_box` share, whoever started it.
+//! A running system that the tests of `tests/black_box` share.
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +20,12 @@ use crate::{
     wait::until,
 };
 
-/// So many reads in a row meet every replica that a gateway hides behind one address.
+/// Reads in a row that reach every replica behind a gateway with one address.
 const READS: usize = 12;
 
-/// A running system with other users beside the one who holds this: tests keep to uids, customers and seeds of their own.
+/// A running system that may have other users. Tests use their own uids, customers and seeds.
 pub struct System {
-    /// Makes samples that no other test and no other run has.
+    /// Seed of samples that no other test and no other run has.
     pub seed: u64,
     addresses: Addresses,
     api_urls: Vec<String>,
@@ -35,10 +35,11 @@ pub struct System {
 }
 
 impl System {
-    /// The system that the variables `E2E_...` name, or else one that is started for the tests that run at this moment.
+    /// Connects to the system that the variables `E2E_...` describe. Without them it starts a
+    /// system that all concurrent tests of this process share.
     ///
     /// # Panics
-    /// When the variables name no whole system, or one that does not answer.
+    /// The variables do not describe a complete system, or the system does not answer.
     #[track_caller]
     pub fn join() -> Self {
         let variables = Variables::read(env::vars()).unwrap_or_else(|error| panic!("{error}"));
@@ -52,7 +53,8 @@ impl System {
             (None, None) => unreachable!("one of the two is there"),
         };
         let broker = Broker::new(&addresses.brokers);
-        // Asked once: where nobody answers, no test is to wait for its own deadline.
+        // Checked once, so that not every test waits for its own deadline if the system does not
+        // answer.
         static REACHED: OnceLock<Result<(), String>> = OnceLock::new();
         REACHED
             .get_or_init(|| reach(&addresses, &api_urls, &broker))
@@ -64,7 +66,7 @@ impl System {
             .map(|(partition, (_, end))| (partition, end))
             .collect();
         let seed = rand::random();
-        // Shown when the test fails.
+        // The test output shows the seed if the test fails.
         println!("seed {seed} of the samples");
         Self {
             seed,
@@ -76,38 +78,39 @@ impl System {
         }
     }
 
-    /// Where it can be reached.
+    /// Returns the addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Its api: one URL of each replica, or of a gateway in front of several.
+    /// Returns the URLs of the api: one for each replica, or that of a gateway in front of them.
     pub fn api_urls(&self) -> &[String] {
         &self.api_urls
     }
 
-    /// Its brokers.
+    /// Returns the client of the brokers.
     pub fn broker(&self) -> &Broker {
         &self.broker
     }
 
-    /// Its database.
+    /// Returns the database.
     pub fn database(&self) -> Database {
         Database::new(&self.addresses.database_url)
     }
 
-    /// Compares its tiers with a ledger, as far as the ledger goes.
+    /// Returns a check of the records in a ledger.
     pub fn check(&self) -> Check<'_> {
         Check::of_ledger_only(&self.addresses, &self.broker, &self.letters_since)
     }
 
-    /// Postgres, Redis, the dead letter topic, and every order through the api, with and without its caches.
+    /// Checks Postgres, Redis, the dead letter topic, and every order through the api, with and
+    /// without its caches.
     #[track_caller]
     pub fn check_all(&self, ledger: &Ledger) {
         let check = self.check();
         check.postgres(ledger);
         check.redis(ledger);
-        // Whoever runs the system may let its workers come and go.
+        // The workers may be restarted during the test, which can duplicate dead letters.
         check.dead_letters_at_least_once(ledger);
         for url in &self.api_urls {
             check.api(ledger, url, "local");
@@ -115,13 +118,14 @@ impl System {
         }
     }
 
-    /// Sends records and takes them down.
+    /// Sends records and adds them to the ledger.
     #[track_caller]
     pub fn send(&self, ledger: &mut Ledger, drafts: &[Draft]) {
         ledger.send(&self.broker, &self.addresses.topic, drafts);
     }
 
-    /// Waits until the workers have finished every record of `ledger`, and Redis has learnt of its orders.
+    /// Waits until the workers have finished every record of `ledger` and no update of its orders
+    /// is missing in Redis.
     #[track_caller]
     pub fn settle(&self, ledger: &Ledger) {
         let mut ends = BTreeMap::new();
@@ -152,7 +156,8 @@ impl System {
         });
     }
 
-    /// Waits until every replica answers `GET PATH` as `expected`: a message says what is wrong with an answer.
+    /// Waits until `expected` accepts the answer of every replica to `GET PATH`. The error of
+    /// `expected` says what is wrong.
     #[track_caller]
     pub fn await_everywhere(&self, path: &str, expected: impl Fn(&Answer) -> Result<(), String>) {
         for url in &self.api_urls {
@@ -160,7 +165,8 @@ impl System {
             until(
                 &format!("{url} as expected, {READS} times in a row"),
                 || {
-                    // A connection of its own each: what keeps them open may keep to one replica.
+                    // A new connection for each read: a gateway may serve all requests of one
+                    // connection from one replica.
                     (0..READS).try_for_each(|_| match Http::new().try_get(&url, &[]) {
                         Ok(answer) => expected(&answer),
                         Err(error) => Err(error.to_string()),
@@ -170,7 +176,7 @@ impl System {
         }
     }
 
-    /// Waits until `GET /order/{uid}` has that status on every replica.
+    /// Waits until every replica answers `GET /order/{uid}` with that status.
     #[track_caller]
     pub fn await_status(&self, uid: &str, status: u16) {
         self.await_everywhere(&format!("/order/{uid}"), |answer| {
@@ -182,7 +188,7 @@ impl System {
     }
 }
 
-/// Asks each part of a system once.
+/// Checks that each part of a system is reachable.
 fn reach(addresses: &Addresses, api_urls: &[String], broker: &Broker) -> Result<(), String> {
     let unreachable = |what: &str, error: &dyn Display| {
         format!("{what} is not reachable from here: {error} (see e2e/README.md)")
@@ -206,8 +212,8 @@ fn reach(addresses: &Addresses, api_urls: &[String], broker: &Broker) -> Result<
     Ok(())
 }
 
-/// One system for all tests of this process that run at the same time; it ends with the last of them, for what a static
-/// holds would outlive the process as orphaned children.
+/// Returns the system that all concurrent tests of this process share. It ends with the last of
+/// them. A static would leave its child processes behind as orphans.
 #[track_caller]
 fn own_stack() -> Arc<Stack> {
     static STACK: Mutex<Weak<Stack>> = Mutex::new(Weak::new());

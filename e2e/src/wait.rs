@@ -6,23 +6,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take before a test gives up: generous, for the machine may be slow and busy.
+/// Deadline of a wait. Generous, because the machine may be slow and busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often a state is looked at.
+/// Interval between two checks of a state.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Looks until `look` finds what it looks for.
+/// Calls `look` until it returns `Ok`.
 ///
 /// # Panics
-/// When it does not within [`DEADLINE`], with what was there instead.
+/// It does not within [`DEADLINE`]. The message contains the last error.
 #[track_caller]
 pub fn until<T, E: Display>(what: &str, look: impl FnMut() -> Result<T, E>) -> T {
     until_within(DEADLINE, what, look)
 }
 
-/// As [`until`], with another deadline: where an outage that a test makes, or far more work than usual, is a part
-/// of the wait.
+/// Like [`until`], with another deadline. Needed if the wait includes an outage or unusually much
+/// work.
 #[track_caller]
 pub(crate) fn until_within<T, E: Display>(
     limit: Duration,

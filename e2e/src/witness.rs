@@ -1,4 +1,4 @@
-//! A reader that holds every answer against what Postgres held before it asked.
+//! A reader that compares every answer with the version that Postgres held before the request.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,26 +19,26 @@ use crate::{
     postgres::Database,
 };
 
-/// How often Postgres is asked.
+/// Interval between two reads from Postgres.
 const SAMPLE: Duration = Duration::from_millis(200);
-/// How often a reader asks.
+/// Interval between two requests of a reader.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What was seen.
+/// The observations.
 #[derive(Debug, Default)]
 pub struct Testimony {
-    /// Answers of a version, or of "not found".
+    /// Answers with a version, or "not found".
     pub answers: usize,
-    /// Answers without one, 503 as a rule, and requests that were not answered.
+    /// Answers without a version, usually 503, and requests without an answer.
     pub unanswered: usize,
-    /// Answers that were older than they may be.
+    /// Answers beyond the staleness bound.
     pub stale: Vec<String>,
-    /// Every version that was answered: uid, `ETag`, digest of the body.
+    /// Every version in an answer: uid, `ETag`, digest of the body.
     versions: BTreeSet<(String, String, [u8; 32])>,
 }
 
 impl Testimony {
-    /// How many versions were answered that were never sent, or with other bytes.
+    /// Returns how many of the answered versions were never sent, or were sent with other bytes.
     pub fn unheard_of(&self, ledger: &Ledger) -> usize {
         let sent: BTreeSet<(String, String, [u8; 32])> = ledger
             .records()
@@ -56,7 +56,8 @@ impl Testimony {
     }
 }
 
-/// Which versions Postgres was seen to hold, and when; what answers are measured by.
+/// The versions that Postgres held, with the times at which they were seen. Answers are compared
+/// with them.
 #[derive(Default)]
 struct State {
     replicas: Vec<String>,
@@ -73,8 +74,8 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Reads these orders from whatever replicas there are; no answer may be older than what Postgres held `bound` before
-    /// the question.
+    /// Starts to read these orders from the current replicas. No answer may be older than what
+    /// Postgres held `bound` before the request.
     pub fn start(database: Database, uids: &[String], bound: Duration, seed: u64) -> Self {
         let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::default());
         let sampler = {
@@ -93,17 +94,17 @@ impl Witness {
         }
     }
 
-    /// From now on these replicas are asked, by their URLs.
+    /// Sets the URLs of the replicas that receive the requests from now on.
     pub fn ask(&self, replicas: Vec<String>) {
         lock(&self.state).replicas = replicas;
     }
 
-    /// Answers to questions that are asked within the next `time` may be as old as they like.
+    /// Accepts answers of any age for requests that begin within the next `time`.
     pub fn be_lenient(&self, time: Duration) {
         lock(&self.state).lenient_until = Some(Instant::now() + time);
     }
 
-    /// Ends the reading.
+    /// Stops the readers and returns the observations.
     pub fn stop(mut self) -> Testimony {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
@@ -121,7 +122,7 @@ impl Drop for Witness {
 
 fn sample(database: &Database, uids: &[String], state: &Mutex<State>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        // A Postgres that is down says nothing new.
+        // If Postgres is down, there is nothing new to record.
         if let Ok(versions) = database.try_versions(uids) {
             let seen = Instant::now();
             let mut state = lock(state);
@@ -183,7 +184,7 @@ fn read(
     }
 }
 
-/// Nothing between two changes can leave the state half changed.
+/// Ignores poisoning: no panic can leave the state half changed.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

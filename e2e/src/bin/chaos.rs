@@ -1,4 +1,4 @@
-//! Tries to break every promise, and tells what came of it.
+//! Runs the trials of every promise and prints their results.
 
 use std::{
     fs,
@@ -13,35 +13,35 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use e2e::promises::{Outcome, PROMISES, Run, SABOTAGES, Scale, markdown, outcome};
 
-/// What stands between these lines of a page is replaced.
+/// Markers in the page. The results replace the text between them.
 const MARKS: [&str; 2] = ["<!-- begin: make chaos -->\n", "<!-- end: make chaos -->"];
 
-/// Tries to break what order-service promises: at full length, or as briefly as `make test` does. Needs the environment of
-/// `scripts/services env`.
+/// Runs the trials of every promise, at full length or as short as in `make test`. Needs the
+/// environment of `scripts/services env`.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// Decides all that is left to chance [default: another one each time]
+    /// Seed of all random choices [default: a new one for each run]
     #[arg(long)]
     seed: Option<u64>,
-    /// As briefly as `make test` does
+    /// Run short trials, as `make test` does
     #[arg(long)]
     quick: bool,
-    /// Trials that run at the same time; on a busy machine the times that they measure say less
+    /// Number of trials that run at the same time; on a busy machine the measured times mean less
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// How long everything at once goes on, at full length
+    /// Minutes that `everything_at_random` runs at full length
     #[arg(long, default_value_t = 30)]
     minutes: u64,
-    /// A page into which the table goes, between its marks
+    /// Page that receives the table of results, between its markers
     #[arg(long)]
     page: Option<PathBuf>,
-    /// Trials and rules whose name contains one of these; all without any
+    /// Trials and rules to run: those whose name contains one of these; all if none is given
     only: Vec<String>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    // Before an hour of trials rather than after it.
+    // Fails before an hour of trials, not after it.
     cli.page.as_deref().map(split).transpose()?;
     let seed = cli.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let scale = match cli.quick {
@@ -70,10 +70,10 @@ fn main() -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Something to do, and its name.
+/// A trial or a broken rule: its name and the function that runs it.
 type Job = (&'static str, Box<dyn Fn() -> Result<String, String> + Sync>);
 
-/// The trials and the broken rules of which the name contains one of `only`.
+/// Returns the trials and the broken rules whose name contains one of `only`.
 fn chosen(seed: u64, scale: Scale, only: &[String]) -> Vec<Job> {
     let trials = PROMISES.iter().flat_map(|promise| promise.trials);
     let trials = trials.map(|trial| -> Job {
@@ -100,7 +100,7 @@ fn chosen(seed: u64, scale: Scale, only: &[String]) -> Vec<Job> {
 }
 
 fn try_all(jobs: &[Job], at_once: u16) -> Vec<Outcome> {
-    // The last trial takes longest.
+    // The last trial takes longest, so it starts first.
     let left = Mutex::new(jobs.iter().rev());
     let outcomes = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -126,12 +126,12 @@ fn try_all(jobs: &[Job], at_once: u16) -> Vec<Outcome> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whoever holds one of these locks panics at nothing.
+/// Ignores poisoning: code that holds one of these locks does not panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What stands before and behind the marks of a page.
+/// Returns the text before and after the markers of a page.
 fn split(page: &std::path::Path) -> anyhow::Result<[String; 2]> {
     let text = fs::read_to_string(page).with_context(|| format!("{}", page.display()))?;
     let parts = text.split_once(MARKS[0]).and_then(|(before, rest)| {

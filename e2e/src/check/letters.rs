@@ -1,4 +1,4 @@
-//! The dead letter topic, record by record.
+//! Compares the dead letter topic with a ledger, record by record.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::{
     ledger::{Ledger, Sent},
 };
 
-/// What the worker adds to a dead letter.
+/// The headers that the worker adds to a dead letter.
 const DEAD_LETTER_HEADERS: [&str; 7] = [
     "dlq-reason",
     "dlq-detail",
@@ -21,11 +21,12 @@ const DEAD_LETTER_HEADERS: [&str; 7] = [
     "dlq-worker",
 ];
 
-/// Where a record stood before it became a dead letter: topic, partition, offset.
+/// Topic, partition and offset that a record had before it became a dead letter.
 type Source = (String, i32, i64);
 
 impl Check<'_> {
-    /// The dead letter topic holds each refused record, once, as it came, with the reason; and nothing else.
+    /// Asserts that the dead letter topic holds each rejected record exactly once, unchanged and
+    /// with its reason, and nothing else.
     #[track_caller]
     pub fn dead_letters(&self, ledger: &Ledger) {
         let letters = self.letters(ledger);
@@ -34,7 +35,7 @@ impl Check<'_> {
         }
     }
 
-    /// As [`Check::dead_letters`], but after a crash a dead letter may stand there more than once.
+    /// Like [`Check::dead_letters`], but accepts duplicates, which a crash can cause.
     #[track_caller]
     pub fn dead_letters_at_least_once(&self, ledger: &Ledger) {
         self.letters(ledger);
@@ -49,13 +50,14 @@ impl Check<'_> {
         )
     }
 
-    /// Where everything of a ledger stands.
+    /// Returns the source of each record of a ledger.
     fn sources(&self, ledger: &Ledger) -> BTreeSet<Source> {
         let sent = ledger.records().iter();
         sent.map(|sent| self.source_of(sent)).collect()
     }
 
-    /// How many dead letters each refused record has, after each of them was compared with it.
+    /// Compares each dead letter with its rejected record. Returns the number of dead letters of
+    /// each rejected record.
     #[track_caller]
     fn letters(&self, ledger: &Ledger) -> BTreeMap<Source, usize> {
         let expected: BTreeMap<Source, _> = ledger
@@ -128,12 +130,12 @@ impl Check<'_> {
     }
 }
 
-/// A header as the worker passes it on: with U+FFFD where the name is not UTF-8.
+/// Returns a header as the worker copies it: bytes of the name that are not UTF-8 become U+FFFD.
 fn readable((name, value): &RawHeader) -> Header {
     (String::from_utf8_lossy(name).into_owned(), value.clone())
 }
 
-/// The last header of that name, as text.
+/// Returns the last header of that name as text.
 #[track_caller]
 fn header<'l>(letter: &'l Stored, name: &str) -> &'l str {
     let (_, value) = letter
@@ -154,7 +156,7 @@ fn source(letter: &Stored) -> Source {
     )
 }
 
-/// The texts of a value that tell something about a person, where it can be read at all.
+/// Returns the personal data in a value, or nothing if the value is not JSON.
 fn personal_text(value: Option<&[u8]>) -> Vec<String> {
     let Ok(order) = serde_json::from_slice::<Value>(value.unwrap_or_default()) else {
         return Vec::new();
@@ -162,7 +164,7 @@ fn personal_text(value: Option<&[u8]>) -> Vec<String> {
     ["name", "phone", "zip", "city", "address", "email"]
         .into_iter()
         .filter_map(|field| order["delivery"][field].as_str())
-        // Shorter ones may be a part of a word.
+        // A shorter text may be part of a word.
         .filter(|text| text.chars().count() > 4)
         .map(str::to_owned)
         .collect()

@@ -1,4 +1,5 @@
-//! Whether everything that was sent is where it must be, and nothing else is: record by record, tier by tier.
+//! Compares every tier with what was sent, record by record: nothing may be missing, nothing may be
+//! left over.
 
 mod letters;
 
@@ -17,17 +18,18 @@ use crate::{
     until,
 };
 
-/// So many reads in a row, far fewer than a local entry lives, show whether an order is kept.
+/// Reads in a row that show whether the local cache keeps an order. They take far less time than a
+/// local entry lives.
 const READS: usize = 10;
 
-/// A failed comparison shows so many differences.
+/// Differences that a failed comparison prints.
 const SHOWN: usize = 5;
 
-/// How much of a system a ledger tells about.
+/// The part of a system that a check covers.
 enum Scope<'a> {
-    /// All of it: what the ledger does not name must not be there.
+    /// The whole system: it must not hold anything that the ledger does not name.
     System,
-    /// Its own records; of the dead letters those from these offsets on are looked at.
+    /// Only the records of the ledger, and the dead letters from these offsets on.
     Ledger(&'a BTreeMap<i32, i64>),
 }
 
@@ -40,7 +42,8 @@ pub struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// Of the system at these addresses, which holds what the ledger says, and nothing else.
+    /// A check of the whole system at these addresses. It must hold what the ledger says, and
+    /// nothing else.
     pub fn new(addresses: &'a Addresses, broker: &'a Broker) -> Self {
         Self {
             addresses,
@@ -50,8 +53,9 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Of a system that others use, too: no more is looked at than the uids and the records of the ledger. It was begun when
-    /// the dead letter topic ended at `letters_since`.
+    /// A check of a system with other users. It covers only the uids and records of the ledger.
+    /// `letters_since` holds the end offsets of the dead letter topic before the first record of
+    /// the ledger was sent.
     pub fn of_ledger_only(
         addresses: &'a Addresses,
         broker: &'a Broker,
@@ -63,8 +67,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Postgres holds each order in its greatest version, whole, in four tables; and nothing else, nothing of what was
-    /// refused in any case.
+    /// Asserts that Postgres holds each order in its greatest version, complete, in four tables,
+    /// and nothing else. No rejected record may be stored.
     #[track_caller]
     pub fn postgres(&self, ledger: &Ledger) {
         let expected: BTreeMap<String, _> = ledger
@@ -130,8 +134,9 @@ impl<'a> Check<'a> {
         });
     }
 
-    /// Redis holds each order in its greatest version, byte for byte, for about an hour; of an erased one the version; and
-    /// nothing else, nothing of what was refused in any case.
+    /// Asserts that Redis holds each order in its greatest version, byte for byte, with a TTL of
+    /// about an hour, and only the version of an erased order. Redis must hold nothing else, and no
+    /// rejected record.
     #[track_caller]
     pub fn redis(&self, ledger: &Ledger) {
         let url = &self.addresses.redis_url;
@@ -142,7 +147,7 @@ impl<'a> Check<'a> {
         assert_entries(&ledger.orders(), found.unwrap());
     }
 
-    /// As [`Check::redis`], when evictions or a restart may have taken entries away: those that are there are right.
+    /// Like [`Check::redis`], but accepts missing entries, which evictions or a restart can cause.
     #[track_caller]
     pub fn redis_remains(&self, ledger: &Ledger) {
         let found = entries(&self.addresses.redis_url).unwrap();
@@ -151,17 +156,17 @@ impl<'a> Check<'a> {
         assert_entries(&orders, found);
     }
 
-    /// The replica at `url` answers each order with the bytes that every tier and every replica has and the version as
-    /// `ETag`, from whichever tier it finds it in first and before long from `second`: `local`, or `redis` where the local cache
-    /// is off. What was erased is 410.
+    /// Asserts that the replica at `url` returns each order with the expected bytes and its version
+    /// as `ETag`, and 410 for an erased order. Any tier may answer the first read. Within a few
+    /// more reads the tier must be `second`: `local`, or `redis` if the local cache is off.
     #[track_caller]
     pub fn api(&self, ledger: &Ledger, url: &str, second: &str) {
         let http = Http::new();
         for (uid, state) in ledger.orders() {
             let url = format!("{url}/order/{uid}");
             assert_answer(&http.get(&url), &state, &url);
-            // An announcement that comes in the middle of a read, or a link that was lost for a moment, keeps its answer out
-            // of the local cache; one of the next is kept.
+            // An announcement during a read, or a link that was lost for a moment, keeps the answer
+            // out of the local cache. A later read fills it.
             let sources: Vec<_> = iter::repeat_with(|| {
                 let cached = http.get(&url);
                 assert_answer(&cached, &state, &url);
@@ -177,7 +182,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// As [`Check::api`], when each order is read from Postgres.
+    /// Like [`Check::api`], but reads each order from Postgres.
     #[track_caller]
     pub fn api_in_postgres(&self, ledger: &Ledger, url: &str) {
         let http = Http::new();
@@ -189,7 +194,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Postgres, Redis and the dead letter topic.
+    /// Checks Postgres, Redis and the dead letter topic.
     #[track_caller]
     pub fn tiers(&self, ledger: &Ledger) {
         self.postgres(ledger);
@@ -198,7 +203,7 @@ impl<'a> Check<'a> {
     }
 }
 
-/// That these are the entries of these orders.
+/// Asserts that `found` holds exactly the entries of these orders.
 #[track_caller]
 fn assert_entries(orders: &BTreeMap<String, State>, found: BTreeMap<String, Entry>) {
     const HOUR_MS: i64 = 3_600_000;
@@ -214,7 +219,8 @@ fn assert_entries(orders: &BTreeMap<String, State>, found: BTreeMap<String, Entr
         })
         .collect();
     for (uid, entry) in &found {
-        // Written within the last quarter of an hour, for an hour and at most a tenth of it.
+        // TTL of an hour plus jitter of at most a tenth. The entry may be up to a quarter of an
+        // hour old.
         assert!(
             (HOUR_MS * 3 / 4..=HOUR_MS * 11 / 10).contains(&entry.ttl_ms),
             "{uid} lives for {} ms",
@@ -228,7 +234,7 @@ fn assert_entries(orders: &BTreeMap<String, State>, found: BTreeMap<String, Entr
     assert_equal("Redis", &expected, &found);
 }
 
-/// That a replica answers an order as it is known.
+/// Asserts that a replica's answer matches the state of an order.
 #[track_caller]
 fn assert_answer(answer: &Answer, state: &State, url: &str) {
     let Some(json) = &state.json else {
@@ -246,7 +252,8 @@ fn assert_answer(answer: &Answer, state: &State, url: &str) {
     assert_eq!(answer.header("ETag"), Some(etag.as_str()), "{url}");
 }
 
-/// The fixed-width text of a version, spelt out here: whoever looks into Redis relies on it.
+/// The fixed-width text of a version. Written out here instead of taken from `shared`, because
+/// operators who inspect Redis rely on this format.
 fn version_text(state: &State) -> String {
     let version = state.version;
     format!(
@@ -255,7 +262,7 @@ fn version_text(state: &State) -> String {
     )
 }
 
-/// A document in the shape in which rows are read: the time in microseconds since 1970.
+/// Returns a document in the shape in which rows are read: the time in microseconds since 1970.
 fn document(json: &[u8]) -> Value {
     let mut document: Value = serde_json::from_slice(json).unwrap();
     let time = DateTime::parse_from_rfc3339(document["date_created"].as_str().unwrap()).unwrap();
@@ -263,7 +270,7 @@ fn document(json: &[u8]) -> Value {
     document
 }
 
-/// What an erased order has in the columns of `orders`.
+/// The values of an erased order in the columns of `orders`.
 fn blank_columns() -> Value {
     json!({
         "track_number": "", "entry": "", "locale": "", "internal_signature": "", "customer_id": "",
@@ -271,7 +278,7 @@ fn blank_columns() -> Value {
     })
 }
 
-/// Shows what differs instead of two whole maps.
+/// Fails with the entries that differ instead of two complete maps.
 #[track_caller]
 fn assert_equal<T: PartialEq + Debug>(
     tier: &str,

@@ -9,11 +9,12 @@ use shared::kafka::Bootstrap;
 use super::{Broker, OUTAGE, record::Reports};
 use crate::{block_on, record::Record};
 
-/// The largest batch that librdkafka makes.
+/// The largest batch that librdkafka builds.
 const MAX_BATCH_BYTES: &str = "1000000000";
 
 impl Broker {
-    /// Sends records to one partition as one batch, packed with `codec`. Returns once the broker has it.
+    /// Sends records to one partition as one batch, compressed with `codec`. Returns after the
+    /// broker's acknowledgement.
     #[track_caller]
     pub fn send_batch(&self, topic: &str, codec: &str, partition: i32, records: &[Record]) {
         let producer: BaseProducer<Reports> = self
@@ -23,7 +24,7 @@ impl Broker {
             .set("batch.size", MAX_BATCH_BYTES)
             .set("message.max.bytes", MAX_BATCH_BYTES)
             .set("queue.buffering.max.kbytes", "2000000")
-            // Until it is flushed.
+            // Longer than it takes to reach the flush.
             .set("linger.ms", "60000")
             .create_with_context(Reports::new(Bootstrap::new("").expect("no zero byte")))
             .expect("a producer");
@@ -44,8 +45,9 @@ impl Broker {
         }
     }
 
-    /// Has the broker pack what comes to `topic` anew with `codec`, as one batch without its unpacked size; every other
-    /// setting but the size of a batch goes back to its default.
+    /// Makes the broker recompress incoming records of `topic` with `codec`, as one batch without
+    /// its unpacked size. Sets `max_bytes`, and resets every other setting of the topic to its
+    /// default.
     #[track_caller]
     pub fn pack_anew(&self, topic: &str, codec: &str, max_bytes: u32) {
         let max_bytes = max_bytes.to_string();

@@ -1,4 +1,4 @@
-//! How far a group is.
+//! Progress of a consumer group.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,14 +10,14 @@ use rdkafka::{
 
 use super::inquirer::{Inquirer, watermarks};
 
-/// What a group has committed.
+/// Reads the committed offsets of a group.
 pub struct CommittedOffsets {
     pub(super) inquirer: Inquirer,
     pub(super) partitions: TopicPartitionList,
 }
 
 impl CommittedOffsets {
-    /// The next record that the group reads from each partition, where it has committed one.
+    /// Returns the committed offset of each partition that has one.
     #[track_caller]
     pub fn read(&mut self) -> BTreeMap<i32, i64> {
         let Self {
@@ -43,14 +43,15 @@ fn committed(
     }
 }
 
-/// How far a group is.
+/// Reads the progress of a group.
 pub struct GroupProgress {
     pub(super) offsets: CommittedOffsets,
     pub(super) topic: String,
 }
 
 impl GroupProgress {
-    /// How many records the group has finished, as it committed them, and how many there are.
+    /// Returns the number of finished records according to the committed offsets, and the number of
+    /// all records.
     #[track_caller]
     pub fn read(&mut self) -> (i64, i64) {
         let Self { offsets, topic } = self;
@@ -60,10 +61,10 @@ impl GroupProgress {
         )
     }
 
-    /// As [`GroupProgress::read`], at the first attempt.
+    /// Like [`GroupProgress::read`], without retries.
     ///
     /// # Errors
-    /// When no broker answers.
+    /// No broker answers.
     pub fn try_read(&mut self) -> Result<(i64, i64), KafkaError> {
         let Self { offsets, topic } = self;
         offsets.inquirer.ask(progress(&offsets.partitions, topic))

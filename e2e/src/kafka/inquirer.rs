@@ -1,4 +1,4 @@
-//! Questions to the brokers.
+//! Requests to the brokers for metadata and offsets.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,12 +11,12 @@ use rdkafka::{
 use super::OUTAGE;
 use crate::wait::until_within;
 
-/// How long one question may take.
+/// Timeout of one request.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Asks the brokers, again and again if it must be. A client that was told by a broker about to end that there are no brokers
-/// forgets them all, and does not learn of that as long as nobody polls it: so after a failure the next question goes through
-/// a new one.
+/// Sends requests to the brokers and retries them. After a failure it creates a new client. Reason:
+/// a broker that shuts down can answer with an empty list of brokers. The old client then has no
+/// broker left, and recovers only if it is polled.
 pub(super) struct Inquirer {
     config: ClientConfig,
     client: BaseConsumer,
@@ -28,7 +28,7 @@ impl Inquirer {
         Self { config, client }
     }
 
-    /// The answer, if there is one now.
+    /// Sends the request once.
     pub(super) fn ask<T>(
         &mut self,
         question: impl FnOnce(&BaseConsumer, Duration) -> Result<T, KafkaError>,
@@ -40,7 +40,7 @@ impl Inquirer {
         answer
     }
 
-    /// The answer, as soon as there is one.
+    /// Retries the request until it succeeds.
     #[track_caller]
     pub(super) fn await_answer<T>(
         &mut self,
@@ -50,7 +50,8 @@ impl Inquirer {
         until_within(OUTAGE, what, || self.ask(&question))
     }
 
-    /// First offset, and offset behind the last, of each partition of a topic, as soon as each has a leader.
+    /// Returns the first offset and the end offset of each partition of a topic, once each
+    /// partition has a leader.
     #[track_caller]
     pub(super) fn watermarks(&mut self, topic: &str) -> BTreeMap<i32, (i64, i64)> {
         self.await_answer(&format!("the offsets of {topic}"), watermarks(topic))
@@ -61,7 +62,7 @@ fn client(config: &ClientConfig) -> BaseConsumer {
     config.create().expect("a consumer")
 }
 
-/// Asks for the first offset, and the offset behind the last, of each partition of a topic.
+/// A request for the first offset and the end offset of each partition of a topic.
 pub(super) fn watermarks(
     topic: &str,
 ) -> impl Fn(&BaseConsumer, Duration) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {

@@ -1,4 +1,4 @@
-//! Kafka as a producer, a consumer and an operator see it.
+//! Kafka: producer, consumer and admin operations.
 
 mod batch;
 mod group;
@@ -32,22 +32,22 @@ use crate::{block_on, record::Record};
 use inquirer::Inquirer;
 use record::Reports;
 
-/// The size that a record may have here; the topic decides what it really takes.
+/// Size limit of these clients. The topic's own limit decides.
 const MAX_BYTES: &str = "16777216";
 
-/// How long a client waits for a broker: a test that stops it, starts it again and lets everybody reconnect on a busy machine
-/// takes longer than what is to happen at once.
+/// Timeout of a client while the broker is away. A test that stops the broker, starts it again and
+/// waits for every client to reconnect takes longer on a busy machine than a single wait.
 const OUTAGE: Duration = Duration::from_secs(180);
 
-/// The group of whoever reads and commits nothing.
+/// Consumer group of clients that read and commit nothing.
 const READER: &str = "e2e-reader";
 
-/// Whose clock a topic's timestamps come from.
+/// Source of the timestamps of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timestamps {
-    /// The broker's, as the worker creates it.
+    /// The broker's clock, as in a topic that the worker creates.
     LogAppend,
-    /// The producers'.
+    /// The producers' clocks.
     Create,
 }
 
@@ -60,21 +60,21 @@ impl Timestamps {
     }
 }
 
-/// The brokers.
+/// A client of the brokers.
 pub struct Broker {
     client: ClientConfig,
     producer: BaseProducer<Reports>,
 }
 
 impl Broker {
-    /// The brokers at these addresses.
+    /// A client of the brokers at these addresses.
     pub fn new(brokers: &str) -> Self {
         let mut client = ClientConfig::new();
         client
             .set("bootstrap.servers", brokers)
             .set("message.max.bytes", MAX_BYTES)
             .set("fetch.message.max.bytes", MAX_BYTES)
-            // The default of 10 s would keep us away from a broker that is long back.
+            // The default of 10 s would delay the reconnect to a broker that is back.
             .set("reconnect.backoff.max.ms", "1000")
             .set("acks", "all")
             .set("enable.idempotence", "true");
@@ -91,20 +91,21 @@ impl Broker {
         self.client.create().expect("an admin client")
     }
 
-    /// Creates a topic of six partitions, of that size as the worker would.
+    /// Creates a topic of six partitions with this size limit, as the worker does.
     #[track_caller]
     pub fn create_topic(&self, name: &str, timestamps: Timestamps, max_bytes: u32) {
         let (max_bytes, ahead_ms) = (max_bytes.to_string(), i64::MAX.to_string());
         let topic = NewTopic::new(name, 6, TopicReplication::Fixed(1))
             .set("message.timestamp.type", timestamps.as_str())
-            // Producers' clocks may be wrong by years; brokers refuse more than an hour unless they are told otherwise.
+            // Producers' clocks may be wrong by years. By default brokers reject timestamps more
+            // than an hour ahead.
             .set("message.timestamp.after.max.ms", &ahead_ms)
             .set("max.message.bytes", &max_bytes);
         let created = block_on(self.admin().create_topics([&topic], &AdminOptions::new()));
         assert_eq!(created, Ok(vec![Ok(name.to_owned())]));
     }
 
-    /// Deletes topics, where they exist.
+    /// Deletes those of the topics that exist.
     pub fn delete_topics(&self, names: &[&str]) {
         let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(5)));
         if let Err(error) = block_on(self.admin().delete_topics(names, &options)) {
@@ -112,7 +113,7 @@ impl Broker {
         }
     }
 
-    /// The settings of a topic.
+    /// Returns the settings of a topic.
     #[track_caller]
     pub fn settings(&self, topic: &str) -> BTreeMap<String, String> {
         let described: Vec<Result<ConfigResource, RDKafkaErrorCode>> = block_on(
@@ -127,7 +128,8 @@ impl Broker {
             .collect()
     }
 
-    /// How large a record of a topic may be from now on; every other setting goes back to its default.
+    /// Sets the maximum size of a record of a topic. Resets every other setting of the topic to its
+    /// default.
     #[track_caller]
     pub fn limit(&self, topic: &str, max_bytes: u32) {
         let max_bytes = max_bytes.to_string();
@@ -139,7 +141,7 @@ impl Broker {
             .for_each(|altered| drop(altered.expect("the topic exists")));
     }
 
-    /// Deletes what lies below these offsets, as retention does.
+    /// Deletes the records below these offsets, as retention does.
     #[track_caller]
     pub fn delete_records(&self, topic: &str, below: &[(i32, i64)]) {
         let mut offsets = TopicPartitionList::new();
@@ -159,7 +161,8 @@ impl Broker {
         let mut client = self.client.clone();
         client
             .set("group.id", group)
-            // Whatever else is asked of a broker waits for the fetch under way; the default is half a second.
+            // Other requests to the broker wait for the current fetch. The default is half a
+            // second.
             .set("fetch.wait.max.ms", "20")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest");
@@ -170,27 +173,28 @@ impl Broker {
         Inquirer::new(self.consumer(group))
     }
 
-    /// First offset, and offset behind the last, of each partition of a topic.
+    /// Returns the first offset and the end offset of each partition of a topic.
     #[track_caller]
     pub fn watermarks(&self, topic: &str) -> BTreeMap<i32, (i64, i64)> {
         self.inquirer(READER).watermarks(topic)
     }
 
-    /// As [`Broker::watermarks`], at the first attempt.
+    /// Like [`Broker::watermarks`], without retries.
     ///
     /// # Errors
-    /// When the topic does not exist, or a broker is not reachable at the address that it advertises.
+    /// The topic does not exist, or a broker is not reachable at its advertised address.
     pub fn try_watermarks(&self, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, KafkaError> {
         self.inquirer(READER).ask(inquirer::watermarks(topic))
     }
 
-    /// How many records of `topic` the group has finished, as it committed them, and how many there are.
+    /// Returns the number of records of `topic` that the group has finished according to its
+    /// committed offsets, and the number of all records.
     #[track_caller]
     pub fn progress(&self, group: &str, topic: &str) -> (i64, i64) {
         self.group_progress(group, topic).read()
     }
 
-    /// As [`Broker::progress`], to be read more than once.
+    /// Like [`Broker::progress`], for repeated reads.
     #[track_caller]
     pub fn group_progress(&self, group: &str, topic: &str) -> GroupProgress {
         let partitions = self.watermarks(topic).into_keys();
@@ -200,7 +204,7 @@ impl Broker {
         }
     }
 
-    /// The next record that the group reads from each of these partitions, where it has committed one.
+    /// Returns the committed offset of each of these partitions that has one.
     #[track_caller]
     pub fn committed(
         &self,
@@ -211,7 +215,7 @@ impl Broker {
         self.committed_offsets(group, topic, partitions).read()
     }
 
-    /// As [`Broker::committed`], to be read more than once.
+    /// Like [`Broker::committed`], for repeated reads.
     pub fn committed_offsets(
         &self,
         group: &str,
@@ -228,13 +232,13 @@ impl Broker {
         }
     }
 
-    /// Everything that stands in a topic now, partition by partition.
+    /// Returns all records of a topic, partition by partition.
     #[track_caller]
     pub fn read(&self, topic: &str) -> Vec<Stored> {
         self.read_since(topic, &BTreeMap::new())
     }
 
-    /// As [`Broker::read`], without what stands in front of these offsets.
+    /// Like [`Broker::read`], without the records before these offsets.
     #[track_caller]
     pub fn read_since(&self, topic: &str, since: &BTreeMap<i32, i64>) -> Vec<Stored> {
         let mut tail = self.tail(topic, since);
@@ -243,7 +247,7 @@ impl Broker {
         records
     }
 
-    /// A topic without what stands in front of these offsets, to be read bit by bit.
+    /// Opens a topic for incremental reads, from these offsets on.
     #[track_caller]
     pub fn tail(&self, topic: &str, since: &BTreeMap<i32, i64>) -> Tail {
         let mut inquirer = self.inquirer(READER);
@@ -266,7 +270,8 @@ impl Broker {
         }
     }
 
-    /// Sends records and waits until each is acknowledged; where each stands, in their order.
+    /// Sends records and waits for all acknowledgements. Returns the position of each record, in
+    /// the same order.
     #[track_caller]
     pub fn send<'a>(
         &self,
@@ -303,7 +308,7 @@ impl Broker {
             .collect()
     }
 
-    /// Takes in delivery reports.
+    /// Processes delivery reports.
     fn serve(&self) {
         let bootstrap = &self.producer.context().bootstrap;
         bootstrap.restore(self.producer.client());

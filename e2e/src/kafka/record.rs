@@ -1,4 +1,4 @@
-//! Records on their way to a topic and back.
+//! Conversions between records and librdkafka's messages.
 
 use std::{
     collections::BTreeMap,
@@ -20,30 +20,30 @@ use crate::record::Record;
 /// Name and value of a header that was read.
 pub type Header = (String, Option<Vec<u8>>);
 
-/// Name and value of a header to send. Brokers take any name, UTF-8 or not.
+/// Name and value of a header to send. Brokers accept any name, UTF-8 or not.
 pub type RawHeader = (Vec<u8>, Option<Vec<u8>>);
 
-/// Where a record stands.
+/// Position of a record in a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Its partition.
+    /// Partition.
     pub partition: i32,
-    /// Its offset.
+    /// Offset.
     pub offset: i64,
-    /// Its timestamp in ms since 1970.
+    /// Timestamp in ms since 1970.
     pub timestamp_ms: i64,
 }
 
-/// A record as it stands in a topic.
+/// A record as stored in a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Where it stands.
+    /// Position.
     pub position: Position,
-    /// Its key.
+    /// Key.
     pub key: Option<Vec<u8>>,
-    /// Its value.
+    /// Value.
     pub value: Option<Vec<u8>>,
-    /// Its headers, in their order.
+    /// Headers, in their order.
     pub headers: Vec<Header>,
 }
 
@@ -95,14 +95,14 @@ impl Record {
     }
 }
 
-/// The headers as librdkafka takes them.
+/// Returns the headers in librdkafka's form.
 #[allow(
     unsafe_code,
     reason = "rust-rdkafka's own writer takes no name that is not UTF-8"
 )]
 fn native_headers(headers: &[RawHeader]) -> OwnedHeaders {
     let native = OwnedHeaders::new_with_capacity(headers.len());
-    // What rust-rdkafka lends out is librdkafka's own list.
+    // rust-rdkafka returns a pointer to librdkafka's own list.
     let list = ptr::from_ref(native.as_borrowed())
         .cast_mut()
         .cast::<rd_kafka_headers_t>();
@@ -110,8 +110,8 @@ fn native_headers(headers: &[RawHeader]) -> OwnedHeaders {
         let (bytes, size) = value.as_ref().map_or((ptr::null(), 0), |value| {
             (value.as_ptr().cast(), value.len() as isize)
         });
-        // SAFETY: `native` owns the list, lives beyond the loop, and nobody else knows it yet; name and value are as long as
-        // it is said, and copied.
+        // SAFETY: `native` owns the list, outlives the loop and is not shared yet. Name and value
+        // have the stated lengths, and librdkafka copies them.
         let added = unsafe {
             rd_kafka_header_add(list, name.as_ptr().cast(), name.len() as isize, bytes, size)
         };
@@ -120,7 +120,7 @@ fn native_headers(headers: &[RawHeader]) -> OwnedHeaders {
     native
 }
 
-/// Delivery reports, by the number of the record.
+/// Delivery reports by the number of the record.
 pub(super) struct Reports {
     pub(super) bootstrap: Bootstrap,
     reports: Mutex<BTreeMap<usize, Result<Position, KafkaError>>>,

@@ -1,4 +1,4 @@
-//! Topics, read bit by bit.
+//! Incremental reads of a topic.
 
 use std::{
     collections::BTreeMap,
@@ -10,17 +10,17 @@ use rdkafka::consumer::BaseConsumer;
 use super::{Stored, inquirer::Inquirer};
 use crate::wait::DEADLINE;
 
-/// A topic, read on each time from where it was left.
+/// A topic that is read incrementally: each read continues where the last one ended.
 pub struct Tail {
     pub(super) consumer: BaseConsumer,
     pub(super) inquirer: Inquirer,
     pub(super) topic: String,
-    /// The next offset of each partition to be read.
+    /// The next offset to read of each partition.
     pub(super) next: BTreeMap<i32, i64>,
 }
 
 impl Tail {
-    /// What was not read yet and stands in front of these offsets, and maybe some of what stands behind them.
+    /// Returns the unread records before these offsets, and possibly some after them.
     #[track_caller]
     pub fn read_to(&mut self, ends: &BTreeMap<i32, i64>) -> Vec<Stored> {
         let deadline = Instant::now() + DEADLINE;
@@ -45,7 +45,7 @@ impl Tail {
         records
     }
 
-    /// What was not read yet, to where the topic ends now.
+    /// Returns the unread records up to the current end of the topic.
     #[track_caller]
     pub fn read_to_end(&mut self) -> Vec<Stored> {
         let ends = self.inquirer.watermarks(&self.topic).into_iter();

@@ -1,4 +1,4 @@
-//! Promise 13: what a worker holds at once.
+//! Promise 13: the memory of a worker.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -29,7 +29,7 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
-/// What is promised.
+/// The promised bound.
 const MAX_BYTES: usize = 256 << 20;
 
 fn large_orders(run: &mut Run) {
@@ -41,7 +41,8 @@ fn large_orders(run: &mut Run) {
     for order in Generator::new(run.seed, 1000..=1000).take(count) {
         let mut first_line = order.clone();
         first_line.items.truncate(1);
-        // What Postgres holds in its place is read back for Redis, all of a batch.
+        // A stale record: the newer version in Postgres is read back for Redis, for every row of a
+        // batch.
         small.push(Draft::order(&first_line).with_header("replay-version", Some(b"1/0/0")));
         let draft = Draft::order(&large_order(order));
         bytes += draft.record.value.as_ref().map_or(0, Vec::len);
@@ -54,7 +55,7 @@ fn large_orders(run: &mut Run) {
     finish_backlog(run, &mut stack, &ledger, count, "peak behind small ones");
 }
 
-/// Has a new worker finish `count` records that wait, and looks at what it held.
+/// Starts a worker that finishes a backlog of `count` records, and measures its memory.
 fn finish_backlog(
     run: &mut Run,
     stack: &mut Stack,
@@ -74,11 +75,11 @@ fn finish_backlog(
     stack.stop_workers();
 }
 
-/// How long one batch may take: for hundreds of small stale records so many large orders are read back, by a program that is not
-/// optimised.
+/// Timeout of one batch. For hundreds of small stale records an unoptimised worker reads back as
+/// many large orders.
 const BATCH: Duration = Duration::from_secs(5 * 60);
 
-/// In steps, for the deadline of one wait is shorter than the longest backlog takes.
+/// Waits in steps, because the longest backlog takes longer than the deadline of one wait.
 #[track_caller]
 fn until_finished(worker: &Worker, count: u64) {
     let mut seen = 0;
@@ -93,16 +94,16 @@ fn until_finished(worker: &Worker, count: u64) {
 }
 
 const PARTITIONS: i32 = 6;
-/// Each of them counts as many bytes as the worker may hold at all.
+/// Each record uses up the worker's whole memory budget.
 const RECORD_BYTES: usize = 4 << 20;
 const RECORDS: usize = 60;
-/// Far less than all of them, far more than what is on its way when partitions are paused.
+/// Far less than all records, far more than what is in flight when partitions are paused.
 const MAX_GROWTH: usize = RECORDS * RECORD_BYTES / 2;
-/// So often memory is looked at before it is believed that nothing more comes in: longer than it takes the worker, which
-/// polls ten times a second meanwhile, to read much more than that.
+/// Memory measurements before the trial concludes that nothing more arrives. The worker polls ten
+/// times a second and could read far more than the limit in this time.
 const LOOKS: usize = 120;
 
-/// How often it was assigned partitions.
+/// Returns how often partitions were assigned to the worker.
 fn assignments(worker: &Worker) -> usize {
     let log = worker.process.log();
     let assigned = log
@@ -111,7 +112,7 @@ fn assignments(worker: &Worker) -> usize {
     assigned.count()
 }
 
-/// A partition that is assigned while the worker is paused is to be paused, too.
+/// A partition that is assigned to a paused worker must be paused, too.
 fn while_paused(run: &mut Run) {
     let mut stack = run
         .stack("memory")
@@ -124,7 +125,7 @@ fn while_paused(run: &mut Run) {
             _ => Ok(()),
         }
     });
-    // Nothing fits, so the first record that is to go there is never finished.
+    // No dead letter fits, so the first rejected record is never finished.
     let topic = stack.addresses().dead_letter_topic.clone();
     stack.broker().limit(&topic, 1);
     let drafts: Vec<Draft> = (0..RECORDS)
@@ -146,7 +147,7 @@ fn while_paused(run: &mut Run) {
     }
 
     let before = assignments(&stack.workers[0]);
-    // The first one gets partitions that it has never paused.
+    // The surviving worker gets partitions that it has never paused.
     stack.workers.remove(1).process.kill();
     let worker = &stack.workers[0];
     until("another assignment", || match assignments(worker) {
@@ -170,7 +171,8 @@ fn while_paused(run: &mut Run) {
             String::from_utf8(value.clone()?).ok()
         };
         let value = letter.value.as_deref().unwrap_or_default();
-        // One that was tried while the limit was lifted may stand there without its value, and then says so.
+        // A worker that retried while the limit was raised may have left out the value. The dead
+        // letter then says so.
         let left_out =
             || header("dlq-detail").is_some_and(|detail| detail.contains("value left out"));
         assert!(

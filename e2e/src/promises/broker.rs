@@ -1,4 +1,4 @@
-//! Promise 5: the broker and the way to it.
+//! Promise 5: the broker and the link to it.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ pub(super) const PROMISE: Promise = Promise {
     }],
 };
 
-/// How much longer each piece takes on a slow link.
+/// Additional delay of each chunk on a slow link.
 const DELAY: Duration = Duration::from_millis(10);
-/// How likely it is on a lossy link that a connection breaks with a piece.
+/// Probability per chunk that a connection breaks on a lossy link.
 const LOSS: f64 = 0.005;
 
 fn hard_times(run: &mut Run) {

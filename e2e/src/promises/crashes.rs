@@ -27,7 +27,7 @@ pub(super) const PROMISE: Promise = Promise {
 
 /// The number of SIGABRT.
 const ABORTED: i32 = 6;
-/// So small that each crash meets several batches.
+/// Small enough that each crash affects several batches.
 const BATCH: (&str, &str) = ("WORKER_BATCH_SIZE", "25");
 
 fn killed_at_random(run: &mut Run) {
@@ -43,7 +43,7 @@ fn killed_at_random(run: &mut Run) {
         stack.await_orders(stack.database().count() + rng.random_range(1..400));
         let victim = rng.random_range(0..stack.workers.len());
         stack.workers.remove(victim).process.kill();
-        // Sometimes nobody is left for a while.
+        // Sometimes there is no worker for a while.
         if rng.random_bool(0.2) {
             stack.workers.remove(0).process.kill();
             stack.start_worker();
@@ -79,7 +79,7 @@ fn killed_at_worst(run: &mut Run) {
             stack.launch_worker(&[(CRASH_AT, &crash_at)]);
         }
         stack.workers.drain(..).for_each(await_death);
-        // Alone, so that everything is its own until somebody joins.
+        // The first worker is alone and owns all partitions until the second one joins.
         let crash_at = format!("{}:1", Moment::InsideRevoke.as_str());
         stack.start_worker_with(&[(CRASH_AT, &crash_at)]);
         stack.start_worker();

@@ -22,7 +22,7 @@ fn unavailable(run: &mut Run) {
     let rounds = run.choose(1, 10);
     let mut stack = run
         .stack("unavailable")
-        // Less the 10 s that it needs for the rest, so long it waits for what cannot be finished.
+        // The shutdown reserves 10 s of this. It waits the remaining second for unfinished records.
         .variable("WORKER_SHUTDOWN_TIMEOUT", "11s")
         .workers(1)
         .start();
@@ -45,7 +45,7 @@ fn unavailable(run: &mut Run) {
         stack.broker().limit(&topic, 1);
         let before = stack.progress().0;
         let mut drafts = [malformed(), version(), malformed()];
-        // The worker meets them in one batch, the first one in front of all.
+        // All in one batch, with a rejected record at the front.
         for draft in &mut drafts {
             draft.record.partition = Some(0);
         }
@@ -66,7 +66,7 @@ fn unavailable(run: &mut Run) {
                 other => Err(other),
             },
         );
-        // Whoever ends commits whatever it has finished.
+        // A worker that shuts down commits every record that it has finished.
         stack.stop_workers();
         assert_eq!(stack.progress().0, before, "the first was passed");
 

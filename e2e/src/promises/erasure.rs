@@ -1,4 +1,4 @@
-//! Promise 15: what was erased, overtaken or asked to end does not come back.
+//! Promise 15: erased orders, replayed dead letters, and shutdown.
 
 use rand::{Rng, seq::SliceRandom};
 use shared::order::{Order, sample::Generator};
@@ -41,7 +41,8 @@ pub(super) const PROMISE: Promise = Promise {
 
 const PARTITIONS: i32 = 6;
 
-/// Producers' clocks make the versions here, so what is erased last is erased, in whatever order it comes.
+/// The versions come from producers' clocks. If the erasure has the newest timestamp, the order is
+/// erased, in any order of arrival.
 fn stays_erased(run: &mut Run) {
     let count = run.choose(200, 10_000);
     let mut rng = run.rng();
@@ -59,7 +60,7 @@ fn stays_erased(run: &mut Run) {
         changed.order_uid.clone_from(&order.order_uid);
         let erasure = Draft::erasure(&order.order_uid);
         let mut history = vec![Draft::order(&order), Draft::order(&changed)];
-        // Most stay erased, some never were, and some come back.
+        // Most orders stay erased, some were never erased, and some come back.
         match rng.random_range(0..10) {
             0..7 => history.push(erasure),
             7 | 8 => history.insert(1, erasure),
@@ -78,7 +79,7 @@ fn stays_erased(run: &mut Run) {
     stack.settle();
     stack.check().tiers(&ledger);
 
-    // As an operator does it.
+    // As an operator does.
     let uid = ledger.some_uid();
     stack.command("producer", &["erase", &uid]).succeeded();
     stack.await_status(&uid, 410);
@@ -88,7 +89,7 @@ fn stays_erased(run: &mut Run) {
     stack.settle();
     stack.check().tiers(&ledger);
 
-    // By a group that has seen nothing.
+    // A group that has read nothing.
     stack.stop_workers();
     stack.use_new_group();
     stack.start_worker();
@@ -105,7 +106,7 @@ fn stays_erased(run: &mut Run) {
     run.figure("erased", erased.count());
 }
 
-/// How many dead letters there are.
+/// Returns the number of dead letters.
 #[track_caller]
 fn letters(stack: &Stack) -> usize {
     let topic = &stack.addresses().dead_letter_topic;
@@ -142,7 +143,7 @@ fn replayed(run: &mut Run) {
     assert_eq!(stack.workers[0].messages("failed"), 2);
     stack.apis[0].order("first").problem(404);
 
-    // Overtaken by a newer record.
+    // A newer record supersedes the dead letter.
     stack.send(&mut ledger, &[Draft::order(&newer)]);
     stack.settle();
 
@@ -176,7 +177,7 @@ fn replayed(run: &mut Run) {
     assert_eq!(stack.progress().1, sent + 2);
     stack.settle();
     assert_eq!(letters(&stack), before, "nothing was refused again");
-    // The first is stored with the version that it had; the second has lost to what came later.
+    // The first is stored with its original version. The second has lost to the newer record.
     let mut records = ledger.records().iter();
     let original = records.find(|sent| sent.record.key.as_deref() == Some(b"first"));
     let row = database.order("first");
@@ -193,7 +194,7 @@ fn replayed(run: &mut Run) {
     assert_eq!(stack.apis[0].order("first").body, first.to_json());
     assert_eq!(stack.apis[0].order("second").body, newer.to_json());
 
-    // As if it were sent now, the old record wins.
+    // As if sent now, the old record wins.
     stack
         .command("worker", &[&replay[..], &["--as-new"]].concat())
         .succeeded();

@@ -1,4 +1,4 @@
-//! Promise 17: everything at once.
+//! Promise 17: all faults, at random.
 
 use std::{
     thread,
@@ -29,17 +29,18 @@ pub(super) const PROMISE: Promise = Promise {
     }],
 };
 
-/// No longer than this beyond what Postgres says: `LOCAL_CACHE_TTL`, and a second for a busy machine.
+/// Staleness bound: `LOCAL_CACHE_TTL`, plus a second for a busy machine.
 const BOUND: Duration = Duration::from_secs(6);
-/// After its return Redis may give old answers for so long, and local caches may keep them until they expire.
+/// How long answers may be older after Redis is back: the promised 20 s, plus the expiry of local
+/// caches.
 const AFTER_REDIS: Duration = Duration::from_secs(20 + 6);
-/// The longest that anything stays down, in ms.
+/// The longest outage, in ms.
 const OUTAGE_MS: u64 = 5000;
 
-/// The system that suffers, and who watches it.
+/// The system under test, and the observers.
 struct Scene {
     stack: Stack,
-    /// Between Redis and one worker and one replica.
+    /// The link from one worker and one replica to Redis.
     proxy: Proxy,
     witness: Witness,
     rng: StdRng,
@@ -124,7 +125,7 @@ fn everything_at_random(run: &mut Run) {
 }
 
 impl Scene {
-    /// With its own road to Redis, or the one that is cut at times.
+    /// Returns the direct URL of Redis, or the one through the proxy that faults cut.
     fn redis_url(&self, by_proxy: bool) -> String {
         let url = self.stack.redis.url();
         match by_proxy {
@@ -145,13 +146,13 @@ impl Scene {
         self.witness.ask(replicas.collect());
     }
 
-    /// As long as the fault of the moment lasts.
+    /// Waits for the random duration of an outage.
     fn outage(&mut self) {
         let millis = self.rng.random_range(0..OUTAGE_MS);
         thread::sleep(Duration::from_millis(millis));
     }
 
-    /// Nobody has ended by himself, and orders are stored again.
+    /// Asserts that no process has ended, and waits until orders are stored again.
     fn await_progress(&mut self) {
         for worker in &mut self.stack.workers {
             assert_eq!(worker.process.ended(), None, "a worker has ended");
@@ -177,7 +178,7 @@ impl Scene {
 
     fn freeze_worker(&mut self) {
         self.stack.workers[0].process.signal(Signal::Stop);
-        // Longer than its session lasts.
+        // Longer than its group session.
         thread::sleep(Duration::from_secs(8));
         self.stack.workers[0].process.signal(Signal::Continue);
     }
@@ -211,7 +212,7 @@ impl Scene {
         self.await_progress();
         self.stack.redis.crash();
         self.outage();
-        // Lenient before it answers, for it answers before this line is left.
+        // Before the restart, because Redis answers before `start_again` returns.
         self.witness.be_lenient(AFTER_REDIS * 2);
         self.stack.redis.start_again();
         self.witness.be_lenient(AFTER_REDIS);

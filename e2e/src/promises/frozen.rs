@@ -1,4 +1,4 @@
-//! Promise 4: workers that stand still.
+//! Promise 4: workers that freeze.
 
 use std::{
     collections::BTreeSet,
@@ -24,11 +24,12 @@ pub(super) const PROMISE: Promise = Promise {
     }],
 };
 
-/// How slow the links of the workers to Postgres are, so that a transaction takes long enough to be met in its middle.
+/// Delay of the workers' links to Postgres, so that a transaction takes long enough to be caught in
+/// its middle.
 const SLOW: Duration = Duration::from_millis(10);
-/// A session that has waited so long for its client has nothing more on its way.
+/// A session that has waited this long for its client has no data in flight.
 const STILL_MS: u64 = 200;
-/// How long others may wait for locks.
+/// How long the other workers may wait for locks.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 const IN_COPY: &str = "state = 'active' AND query LIKE 'COPY%'";
@@ -55,7 +56,8 @@ fn frozen(run: &mut Run) {
     }
 }
 
-/// How long others waited for locks, and how many orders were changed while a frozen worker had them in hand.
+/// Returns the longest wait of other workers for locks, and the number of orders that they changed
+/// while a frozen worker held them.
 fn freeze_and_thaw(run: &Run, seed: u64) -> (Duration, usize) {
     let mut rng = run.rng();
     let mut stack = run
@@ -81,7 +83,7 @@ fn freeze_and_thaw(run: &Run, seed: u64) -> (Duration, usize) {
             state,
         );
     }
-    // Newer versions of whatever is in their hands, and of what was just sent.
+    // Newer versions of the orders that the frozen workers hold or that were just sent.
     let mut ledger = feed.stop();
     let stored: BTreeSet<String> = database.orders().into_keys().collect();
     let others = Generator::new(!seed, 1..=3);
@@ -113,7 +115,7 @@ fn freeze_and_thaw(run: &Run, seed: u64) -> (Duration, usize) {
         proxy.restore();
         worker.process.signal(Signal::Continue);
     }
-    // Whoever ends has finished whatever it had in hand.
+    // A worker that shuts down finishes its batches.
     stack.stop_workers();
     stack.start_worker();
     stack.settle();
@@ -128,7 +130,8 @@ fn freeze_and_thaw(run: &Run, seed: u64) -> (Duration, usize) {
     (waits.longest, changes.len())
 }
 
-/// Freezes `worker` at a moment at which one of its sessions, inside a transaction, is in that state.
+/// Freezes `worker` at a moment at which one of its sessions is inside a transaction and in that
+/// state.
 #[track_caller]
 fn freeze(worker: &mut Worker, proxy: &Proxy, database: &mut Session, state: &str) {
     until(&format!("a worker with a session {state}"), || {
@@ -151,7 +154,7 @@ fn freeze(worker: &mut Worker, proxy: &Proxy, database: &mut Session, state: &st
     });
 }
 
-/// How long sessions wait for locks, as seen from outside.
+/// How long sessions wait for locks, measured from outside.
 #[derive(Default)]
 struct LockWaits {
     since: Option<Instant>,

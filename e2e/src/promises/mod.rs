@@ -1,5 +1,6 @@
-//! What the system promises, and the trials that try to break it. `make chaos` runs each of them at full length and prints
-//! what it measured; `make test` runs the quick ones in short. `docs/promises.md` is for those who want to know what they can rely on.
+//! What the system promises, and the trials that try to break it. `make chaos` runs each trial at
+//! full length and prints its measurements. `make test` runs short trials. `docs/promises.md` lists
+//! the promises for users.
 
 mod backlog;
 mod broker;
@@ -28,25 +29,25 @@ pub use report::{Outcome, markdown};
 pub use run::{Run, Scale, outcome};
 pub use sabotage::{SABOTAGES, Sabotage};
 
-/// A promise, and how it is tried.
+/// A promise and its trials.
 #[derive(Debug)]
 pub struct Promise {
-    /// Its number in `docs/promises.md`.
+    /// Number in `docs/promises.md`.
     pub number: u8,
-    /// What is promised.
+    /// The promise.
     pub sentence: &'static str,
-    /// What tries to break it.
+    /// The trials that try to break it.
     pub trials: &'static [Trial],
 }
 
-/// One way of trying to break a promise.
+/// One attempt to break a promise.
 #[derive(Debug)]
 pub struct Trial {
-    /// Its name, and that of its test.
+    /// Name of the trial and of its test.
     pub name: &'static str,
-    /// What is done to the system.
+    /// What the trial does to the system.
     pub fault: &'static str,
-    /// Panics when the promise is broken.
+    /// Runs the trial. Panics if the promise is broken.
     pub body: fn(&mut Run),
 }
 
@@ -71,10 +72,10 @@ pub const PROMISES: &[Promise] = &[
     everything::PROMISE,
 ];
 
-/// The trial of that name.
+/// Returns the trial of that name.
 ///
 /// # Panics
-/// When there is none.
+/// There is no such trial.
 pub fn trial(name: &str) -> &'static Trial {
     let mut trials = PROMISES.iter().flat_map(|promise| promise.trials);
     trials

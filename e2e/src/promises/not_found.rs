@@ -1,4 +1,4 @@
-//! Promise 12: orders that are asked for before they exist.
+//! Promise 12: requests for orders that do not exist yet.
 
 use std::{
     collections::BTreeMap,
@@ -30,16 +30,16 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
-/// What is promised, in microseconds.
+/// The promised limit, in microseconds.
 const FOUND_US: i64 = 2_000_000;
 
-/// How often each replica is asked.
+/// Interval between two requests to a replica.
 const PACE: Duration = Duration::from_millis(1);
 
 fn arrives(run: &mut Run) {
     let mut stack = run.stack("negative").workers(1).start();
     for _ in 0..2 {
-        // Remembered for so long that nothing but an announcement can be the reason for a new answer.
+        // Cached for so long that only an announcement can cause a new answer.
         let api = stack.start_api_with(&[("LOCAL_CACHE_TTL", "1h"), ("NEGATIVE_CACHE_TTL", "1h")]);
         until("announcements", || {
             match api.admin.state_of("announcements") {
@@ -87,11 +87,11 @@ fn arrives(run: &mut Run) {
     );
 }
 
-/// Clients that ask at once.
+/// Clients that send requests at the same time.
 const CLIENTS: usize = 4;
-/// So small that it is full before half of the questions are asked.
+/// Small enough to be full before half of the requests are sent.
 const LOCAL_CACHE: &str = "2MiB";
-/// Beside the cache: buffers, and what the allocator keeps.
+/// Memory besides the cache: buffers and memory that the allocator keeps.
 const MAX_GROWTH: usize = 16 << 20;
 
 fn nobodys(run: &mut Run) {
@@ -109,7 +109,7 @@ fn nobodys(run: &mut Run) {
     run.figure("after all", format!("{} MiB", all >> 20));
 }
 
-/// Asks for so many uids that nobody has.
+/// Requests that many uids that do not exist.
 fn ask(seed: u64, url: &str, questions: usize) {
     let asked = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -120,7 +120,7 @@ fn ask(seed: u64, url: &str, questions: usize) {
                 let mut rng = StdRng::seed_from_u64(seed ^ client << 32);
                 while asked.fetch_add(1, Ordering::Relaxed) < questions {
                     let url = format!("{url}/order/{:032x}", rng.random::<u128>());
-                    // More at once than Postgres has places for are sent away for a moment.
+                    // The api answers 503 while its queue for Postgres is full.
                     until("an answer", || match http.get(&url).status {
                         404 => Ok(()),
                         other => Err(other),

@@ -35,10 +35,10 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
-/// So small that each change of the group meets several batches.
+/// Small enough that each rebalance affects several batches.
 const BATCH: (&str, &str) = ("WORKER_BATCH_SIZE", "25");
 const PARTITIONS: i32 = 6;
-/// As the worker creates the topic.
+/// The limit that the worker sets when it creates the topic.
 const TOPIC_MAX_BYTES: u32 = 8 << 20;
 
 fn come_and_go(run: &mut Run) {
@@ -101,7 +101,7 @@ fn held_back(run: &mut Run) {
                 _ => Err("nobody waits"),
             }
         });
-        // Other batches of its partition.
+        // Further batches of the same partition.
         let later: Vec<Draft> = orders
             .by_ref()
             .take(60)
@@ -111,7 +111,8 @@ fn held_back(run: &mut Run) {
         let stored = database.count() + later.len() - 1;
         stack.send(&mut ledger, &in_partition(0, later));
         stack.await_orders(stored);
-        // The offsets of all partitions are committed at once: with this one the other would have been passed.
+        // The worker commits the offsets of all partitions at once. A commit of this partition
+        // would also reveal a wrong offset of the other one.
         let next = orders.next().expect("the generator has no end");
         stack.send(&mut ledger, &in_partition(1, [Draft::order(&next)]));
         until(
@@ -193,7 +194,7 @@ fn recreated(run: &mut Run) {
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &some_known(&mut orders, 300, None));
     stack.settle();
-    // The leader epochs of the old topic are higher than those of the new one then.
+    // After the restart the leader epochs of the old topic are higher than those of the new one.
     stack.kafka().stop();
     stack.kafka().start_again();
     stack.settle();
@@ -212,7 +213,8 @@ fn recreated(run: &mut Run) {
         if !is_running {
             stack.start_workers(2);
         }
-        // Offsets of the old log may look like those of the new one until the worker notices.
+        // Until the worker notices the new log, offsets of the old log may look like offsets of the
+        // new one.
         stack.check().await_versions(&ledger);
         until("every partition finished", || {
             match finished_partitions(&stack) {
@@ -229,7 +231,7 @@ fn recreated(run: &mut Run) {
     run.figure("passed over", 0);
 }
 
-/// New orders, and another version of the order `known`.
+/// Returns new orders, one of them as another version of the order `known`.
 fn some_known(orders: &mut Generator, count: usize, known: Option<&str>) -> Vec<Draft> {
     let mut orders: Vec<Order> = orders.by_ref().take(count).collect();
     if let Some(known) = known {
@@ -246,7 +248,7 @@ fn in_partition(partition: i32, drafts: impl IntoIterator<Item = Draft>) -> Vec<
     drafts.collect()
 }
 
-/// The partitions of which every record counts as finished.
+/// Returns the partitions whose records are all finished.
 fn finished_partitions(stack: &Stack) -> Vec<i32> {
     let addresses = stack.addresses();
     let ends = stack.broker().watermarks(&addresses.topic);

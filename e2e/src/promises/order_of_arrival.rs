@@ -1,4 +1,4 @@
-//! Promise 9: records again and in any order.
+//! Promise 9: repeated records, in any order.
 
 use std::{
     iter,
@@ -37,7 +37,8 @@ pub(super) const PROMISE: Promise = Promise {
 
 const PARTITIONS: i32 = 6;
 
-/// Orders with changes, repetitions and erasures of their own, in the order in which they are sent.
+/// Returns orders, each followed by changes, repetitions and erasures, in the order in which they
+/// are sent.
 fn history(seed: u64, orders: usize) -> Vec<Draft> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut others = Generator::new(seed + 1, 1..=6);
@@ -57,7 +58,8 @@ fn history(seed: u64, orders: usize) -> Vec<Draft> {
     drafts
 }
 
-/// Where producers' clocks make the versions, or a header does: neither arrival nor partition decides.
+/// The version comes from producers' clocks or from a header, so neither arrival nor partition
+/// decides.
 fn shuffled(run: &mut Run) {
     let orders = run.choose(200, 5000);
     let stack = run
@@ -72,10 +74,10 @@ fn shuffled(run: &mut Run) {
     let mut rng = run.rng();
     let mut drafts = Vec::new();
     for (index, mut draft) in (0..).zip(history(run.seed, orders)) {
-        // Some at the same time, where offset and partition decide.
+        // Some with the same timestamp, so that offset and partition decide.
         draft.record.timestamp_ms = Some(now - 1_000_000 + index / 3);
         if rng.random_bool(0.5) {
-            // All its copies have one version.
+            // All copies have the same version.
             let version = format!("{}/{index}/0", now - 1_000_000 + index / 3);
             draft = draft.with_header("replay-version", Some(version.as_bytes()));
         }
@@ -97,14 +99,16 @@ fn shuffled(run: &mut Run) {
     run.figure("not in their greatest version", 0);
 }
 
-/// A clock may be ahead for some minutes; beyond that, the time is looked at before the value is.
+/// Records with timestamps ahead of the clock. The worker accepts some minutes. Beyond that it
+/// checks the timestamp before the value.
 fn early_and_late(seed: u64, now: i64) -> [Draft; 3] {
     let mut orders = Generator::new(!seed, 1..=1);
     let mut order = || orders.next().expect("the generator has no end");
     let late = || Reason::FutureTimestamp;
     let drafts = [
         (4, Draft::order(&order())),
-        // So far ahead when a busy machine comes to it, too; beyond an hour the broker itself refuses.
+        // Still too far ahead when a busy machine reads it. The broker itself rejects more than an
+        // hour.
         (30, Draft::order(&order()).but_refused(late())),
         (45, Draft::refused(late(), Defect::Phone.apply(&order()))),
     ];
@@ -127,7 +131,8 @@ fn replayed(run: &mut Run) {
 
     stack.stop_workers();
     stack.use_new_group();
-    // One alone, for another that joins may take partitions over before all of their records are finished.
+    // Only one worker: a second one could take over partitions before all of their records are
+    // finished.
     stack.start_worker();
     stack.settle();
     let outcome = |outcome| stack.workers[0].messages(outcome) as usize;
@@ -136,7 +141,7 @@ fn replayed(run: &mut Run) {
     assert_eq!(outcome("invalid"), refused);
     assert_eq!(outcome("stored") + outcome("erased"), 0);
 
-    // Ids, versions and times of the last change included.
+    // The comparison includes ids, versions and update times.
     assert!(stack.database().orders() == rows, "a row has changed");
     stack.check().dead_letters_at_least_once(&ledger);
     let again = entries(&stack.addresses().redis_url).unwrap();

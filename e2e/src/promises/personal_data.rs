@@ -1,4 +1,4 @@
-//! Promise 16: personal data stays where orders are.
+//! Promise 16: personal data is only where orders are.
 
 use serde_json::{Value, json};
 use shared::order::{
@@ -25,10 +25,10 @@ pub(super) const PROMISE: Promise = Promise {
     }],
 };
 
-/// What no process may tell; in small letters.
+/// Texts that no process may reveal, in lower case.
 const CANARIES: [&str; 2] = ["canary7f3a", "14815162342108"];
 
-/// An order that is full of them, but for its uid.
+/// Returns the order with canaries in every field except its uid.
 fn canary(mut order: Order) -> Order {
     let code = "Canary7f3a";
     let text = "Canary7f3a ä";
@@ -66,7 +66,7 @@ fn canary(mut order: Order) -> Order {
     order
 }
 
-/// The document of an order with another value at a place.
+/// Returns the document of an order with another value at a JSON pointer.
 fn with(order: &Order, pointer: &str, value: Value) -> Vec<u8> {
     let mut document: Value = serde_json::from_slice(&order.to_json()).unwrap();
     *document.pointer_mut(pointer).expect("a field") = value;
@@ -78,7 +78,7 @@ fn drafts(run: &Run) -> Vec<Draft> {
     let mut order = || orders.next().expect("the generator has no end");
     let mut drafts: Vec<Draft> = (0..20).map(|_| Draft::order(&order())).collect();
     drafts.extend((0..5).map(|_| refused(order()).1));
-    // Each rule, with the person's data everywhere else, and then in the value that breaks it.
+    // Each rule: first with canaries in all other fields, then in the value that breaks the rule.
     drafts.extend(Defect::ALL.iter().map(|defect| {
         let order = order();
         Draft::refused(defect.reason(), defect.apply(&order))
@@ -124,7 +124,7 @@ fn drafts(run: &Run) -> Vec<Draft> {
     ] {
         drafts.push(Draft::refused(Reason::MalformedJson, value));
     }
-    // Foreign fields, keys that are no uids, and other people's headers.
+    // Foreign fields, keys that are not uids, and foreign headers.
     let foreign = b"{\"Canary7f3a\":\"Canary7f3a\",".iter().chain(&whole[1..]);
     drafts.push(Draft::valid(foreign.copied().collect()));
     let key = b"canary7f3a@example.com";
@@ -214,7 +214,7 @@ fn told_to_nobody(run: &mut Run) {
     run.zero("leaks", 0);
 }
 
-/// Asks the api for what it refuses or does not know; how many errors it answered.
+/// Sends requests that the api rejects or that fail. Returns the number of errors it answered.
 fn ask(stack: &Stack, ledger: &Ledger, proxy: &Proxy) -> usize {
     let api = &stack.apis[0];
     let http = Http::new();
@@ -242,7 +242,7 @@ fn ask(stack: &Stack, ledger: &Ledger, proxy: &Proxy) -> usize {
     ] {
         expect(path, status);
     }
-    // Found, and in the answer, but nowhere else.
+    // The canaries are found, and are in the response, but nowhere else.
     let found = http.get(&format!(
         "{}/orders?customer_id=Canary7f3a%20%C3%A4",
         api.url()

@@ -109,8 +109,8 @@ fn one_of_a_batch(run: &mut Run) {
     stack.start_worker_with(&[("DATABASE_URL", &url), ("DATABASE_TIMEOUT", "30s")]);
     let mut ledger = Ledger::default();
     let mut orders = Generator::new(run.seed, 1..=3);
-    // A worker that has nothing to do takes the first record alone. One that waits for the answer to a COMMIT fills the
-    // next batch.
+    // An idle worker writes the first record alone. While it waits for the answer to COMMIT, it
+    // fills the next batch.
     proxy.hold_commits();
     stack.send(&mut ledger, &[Draft::order(&orders.next().unwrap())]);
     stack.await_orders(1);
@@ -145,8 +145,10 @@ fn one_of_a_batch(run: &mut Run) {
     run.figure("dead letters", ledger.refused().count());
 }
 
-/// The breaker opens at the hundredth refusal in a row, and starts open behind ten of them. What one worker has refused is
-/// dead-lettered with the rest of its batch, so a few of its forerunners may stand there before.
+/// Greatest number of dead letters. The breaker opens at the hundredth rejected row in a row. A
+/// restarted worker starts with an open breaker if it finds ten rejected rows among the newest dead
+/// letters. Dead letters are written batch by batch, so an earlier worker may leave a few of them,
+/// too few to open the breaker of the next one.
 const MAX_REFUSALS: usize = 100 + TELLING;
 
 fn letters(stack: &Stack) -> usize {
@@ -165,8 +167,8 @@ fn await_breaker(stack: &Stack) {
     });
 }
 
-/// A database that refuses everything is hardly the records' fault: the worker stops and waits instead of moving the topic
-/// into the dead letters, and goes on by itself.
+/// If the database rejects everything, the records are hardly the cause. The worker stops and waits
+/// instead of moving the topic into the dead letter topic. It continues by itself.
 fn everything(run: &mut Run) {
     let restarts = run.choose(1, 5);
     let mut stack = run.stack("breaker").workers(1).start();
@@ -191,7 +193,8 @@ fn everything(run: &mut Run) {
 
     accept(&database);
     if !run.is_full() {
-        // The first trial of a worker that has just started comes at once, the next one up to half a minute later.
+        // A worker that has just started probes at once. The next probe follows up to half a minute
+        // later.
         stack.stop_workers();
         stack.start_worker();
     }
@@ -200,7 +203,7 @@ fn everything(run: &mut Run) {
     assert!(refused <= MAX_REFUSALS, "{refused} dead letters");
     assert_eq!(database.count(), drafts.len() - refused);
     assert_eq!(stack.workers[0].admin.get("/readyz").status, 200);
-    // And nothing is lost for good.
+    // Nothing is lost permanently.
     let replay = ["dead-letters", "replay"];
     stack.command("worker", &replay).succeeded();
     stack.settle();
@@ -211,19 +214,20 @@ fn everything(run: &mut Run) {
     run.figure("dead letters", refused);
 }
 
-/// The breaker starts open with so many refusals
+/// Rejected rows among the newest dead letters of a partition that make the breaker start open.
 const TELLING: usize = 10;
-/// among so many of the newest dead letters of a partition.
+/// The number of newest dead letters of a partition that count.
 const LATELY: usize = 200;
 
-/// Otherwise restarts, which whoever sees an unready worker may try, would empty the topic into the dead letters in steps.
+/// A restarted worker starts with an open breaker. Otherwise restarts, which an operator may try on
+/// a worker that is not ready, would empty the topic into the dead letters in steps.
 fn remembered(run: &mut Run) {
     assert!(starts_open(run, TELLING, LATELY - TELLING));
     assert!(!starts_open(run, TELLING - 1, 0), "too few");
     assert!(!starts_open(run, TELLING, LATELY), "too long ago");
 }
 
-/// A dead letter as the worker writes it.
+/// A dead letter in the worker's format.
 fn letter(reason: &str) -> Record {
     let headers = [
         ("dlq-reason", reason),
@@ -243,8 +247,9 @@ fn letter(reason: &str) -> Record {
     }
 }
 
-/// Starts a worker that finds so many refusals of the database and behind them so many other dead letters, and gives it a
-/// row that the database refuses. Whether its breaker was open: then the row is not dead-lettered.
+/// Starts a worker behind this many dead letters of rejected rows, followed by other dead letters,
+/// and sends it a row that the database rejects. Returns whether the breaker starts open, in which
+/// case the row is not dead-lettered.
 #[track_caller]
 fn starts_open(run: &Run, refusals: usize, others: usize) -> bool {
     let mut stack = run.stack("restart").start();

@@ -30,7 +30,7 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
-/// One thing that keeps Postgres from working, for that long.
+/// A fault that keeps Postgres from working, for the given time.
 type Fault = (&'static str, fn(&mut Ground, Duration));
 
 const ABSENT: [Fault; 4] = [
@@ -94,7 +94,8 @@ const UNWILLING: [Fault; 6] = [
     }),
     ("migration", |ground, time| {
         let seconds = time.as_secs_f64() / 2.0;
-        // One table in each transaction, or it would be the migration that a deadlock ends.
+        // One table per transaction. Otherwise a deadlock could end the migration instead of a
+        // worker's transaction.
         for step in [
             &format!(
                 "BEGIN; ALTER TABLE orders ADD COLUMN trial TEXT NOT NULL DEFAULT ''; SELECT pg_sleep({seconds}); COMMIT"
@@ -110,13 +111,13 @@ const UNWILLING: [Fault; 6] = [
     }),
 ];
 
-/// How often something is done again while a fault lasts.
+/// Interval at which a fault is repeated.
 const PERIOD: Duration = Duration::from_millis(200);
 
 const END_SESSIONS: &str =
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'order-%'";
 
-/// A system whose Postgres is spoilt.
+/// A system whose Postgres fails.
 struct Ground {
     stack: Stack,
     proxy: Proxy,
@@ -132,7 +133,8 @@ fn wait_for_all(run: &mut Run, faults: &[Fault]) {
         .private_postgres()
         .variable("DATABASE_TIMEOUT", "1s")
         .variable("WORKER_BATCH_SIZE", "25")
-        // A group that gives up a member of a busy machine reads again, and each dead letter is to come once.
+        // A longer session timeout. On a busy machine the group could remove a slow member, and
+        // records would be read again, but this trial expects each dead letter exactly once.
         .variable("KAFKA_SESSION_TIMEOUT", "30s")
         .start();
     let proxy = Proxy::to(&stack.addresses().database_url);
@@ -167,7 +169,7 @@ fn wait_for_all(run: &mut Run, faults: &[Fault]) {
         .iter_mut()
         .filter_map(|worker| worker.process.ended());
     run.zero("processes that ended", ended.count());
-    // With the number of children, and each dead letter once.
+    // Includes the number of child rows, and each dead letter exactly once.
     stack.check().tiers(&ledger);
     stack.check().api(
         &ledger.of_some(run.choose(300, usize::MAX)),
@@ -179,7 +181,7 @@ fn wait_for_all(run: &mut Run, faults: &[Fault]) {
 }
 
 impl Ground {
-    /// Waits until orders are stored again; how long that took.
+    /// Waits until orders are stored again. Returns how long that took.
     fn await_progress(&self) -> Duration {
         let begun = Instant::now();
         self.stack.await_orders(self.database.count() + 1);
@@ -205,7 +207,7 @@ impl Ground {
         );
     }
 
-    /// A rival locks two orders in the opposite order of the workers'.
+    /// A rival session locks two orders in the opposite order of the workers.
     fn deadlock(&mut self, _: Duration) {
         let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
         let before = self.database.number(deadlocks);
@@ -231,7 +233,7 @@ impl Ground {
             let mut rival = self.database.session();
             let lock =
                 |uid: &str| format!("SELECT FROM orders WHERE order_uid = '{uid}' FOR UPDATE");
-            // The worker is to be the one that notices.
+            // The worker's session must be the one that detects the deadlock.
             rival.execute("SET deadlock_timeout = '10s'; BEGIN");
             rival.execute(&lock(&greater));
             self.stack.send(&mut self.ledger, &drafts);
@@ -243,7 +245,7 @@ impl Ground {
                     _ => Err("nobody waits"),
                 }
             });
-            // One of the two fails; the other goes on.
+            // One of the two fails, the other continues.
             let _ = rival.try_execute(&lock(&lesser));
             drop(rival);
             match self.database.number(deadlocks) {

@@ -37,7 +37,7 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
-/// Orders that are asked for: few enough for the bound on queries to tell.
+/// Orders that are read: few, so that the bound on queries is strict.
 const ORDERS: usize = 50;
 
 fn drafts(run: &Run, count: usize) -> Vec<Draft> {
@@ -45,7 +45,7 @@ fn drafts(run: &Run, count: usize) -> Vec<Draft> {
     orders.map(|order| Draft::order(&order)).collect()
 }
 
-/// How often an api has read an order from Postgres.
+/// Returns how many orders an api has read from Postgres.
 fn queries(api: &Api) -> u64 {
     api.admin
         .metric("db_query_duration_seconds_count", "query=\"read\"")
@@ -71,7 +71,7 @@ fn killed(run: &mut Run) {
     await_reads(&readers, (rate * outage) as usize);
     let asked = readers.count() - read;
     let queries = all_queries(&stack) - before;
-    // Without announcements an order is kept for a second.
+    // Without announcements the local cache keeps an order for a second.
     let bound = (stack.apis.len() * ORDERS) as u64 * (began.elapsed().as_secs() + 2);
 
     stack.redis.start_again();
@@ -92,7 +92,7 @@ fn killed(run: &mut Run) {
 
 #[track_caller]
 fn await_reads(readers: &Readers, more: usize) {
-    // In steps, for the deadline of one wait is shorter than the longest outage.
+    // Waits in steps, because the longest outage takes longer than the deadline of one wait.
     const STEP: usize = 100;
     for step in (0..more).step_by(STEP) {
         let count = readers.count() + STEP.min(more - step);
@@ -139,8 +139,8 @@ fn cold(run: &mut Run) {
     run.figure("queries for each order and replica", 1);
 }
 
-/// So many clients, each with a connection of its own, ask the replicas for `uid` at the same moment; how many answers had
-/// which status.
+/// Sends requests for `uid` from this many clients at the same moment, each on its own connection.
+/// Returns the number of answers by status.
 fn ask_at_once(apis: &[Api], uid: &str, clients: usize) -> BTreeMap<u16, usize> {
     let barrier = Barrier::new(clients);
     let mut answers = BTreeMap::new();

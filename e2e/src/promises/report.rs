@@ -1,4 +1,4 @@
-//! What came of the trials, as a part of `docs/promises.md`.
+//! The results of the trials, as a section of `docs/promises.md`.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -7,25 +7,25 @@ use std::{
 
 use super::{PROMISES, SABOTAGES};
 
-/// What came of one trial.
+/// The outcome of one trial.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The trial, or the rule that was broken on purpose.
+    /// Name of the trial, or of the rule that was broken on purpose.
     pub name: &'static str,
-    /// How long it took.
+    /// Duration.
     pub took: Duration,
-    /// What was measured, or what was complained of.
+    /// The measurements, or the failure.
     pub result: Result<String, String>,
 }
 
 impl Outcome {
-    /// Whether all is as it should be.
+    /// Whether the trial succeeded.
     pub fn is_good(&self) -> bool {
         self.result.is_ok()
     }
 }
 
-/// One line for whoever watches.
+/// One line for the terminal.
 impl Display for Outcome {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let seconds = self.took.as_secs();
@@ -36,8 +36,8 @@ impl Display for Outcome {
     }
 }
 
-/// The promises, how each was tried, and what came of it; the rules that were broken on purpose, and who noticed. What was
-/// not run has no figures.
+/// Returns the promises with their trials and results, and the rules that were broken on purpose
+/// with the trials that noticed them, as Markdown. A trial that did not run has no figures.
 pub fn markdown(outcomes: &[Outcome]) -> String {
     let of = |name: &str| match outcomes.iter().find(|outcome| outcome.name == name) {
         Some(outcome) => cell(outcome),

@@ -52,7 +52,7 @@ fn rolling_restart(run: &mut Run) {
     let bad = answers.bad;
     assert!(bad.is_empty(), "{} bad answers: {}", bad.len(), bad[0]);
     run.zero("errors", bad.len());
-    // Each dead letter once: of what was refused, too, nothing was read again.
+    // Each dead letter exactly once: no rejected record was read again either.
     stack.check().tiers(&ledger);
     for api in &stack.apis {
         stack.check().api(

@@ -1,4 +1,4 @@
-//! One run of a trial: its chance, its length, and what it measured.
+//! One run of a trial: its seed, its length and its measurements.
 
 use std::{
     any::Any,
@@ -13,14 +13,14 @@ use shared::fault::Rule;
 use super::Trial;
 use crate::stack::{Builder, Stack};
 
-/// How long trials go on.
+/// Length of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Seconds: in `make test`.
+    /// Seconds, in `make test`.
     Quick,
-    /// As long as the promise asks for: in `make chaos`.
+    /// As long as the promise requires, in `make chaos`.
     Full {
-        /// How long everything at once goes on.
+        /// Duration of `everything_at_random`.
         everything: Duration,
     },
 }
@@ -28,7 +28,7 @@ pub enum Scale {
 /// One run of a trial.
 #[derive(Debug)]
 pub struct Run {
-    /// Decides whatever is left to chance; the same seed, the same choices.
+    /// Seed of all random choices. The same seed makes the same choices.
     pub seed: u64,
     scale: Scale,
     broken: Option<Rule>,
@@ -36,7 +36,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// With that seed and length.
+    /// A run with that seed and length.
     pub fn new(seed: u64, scale: Scale) -> Self {
         Self {
             seed,
@@ -46,7 +46,7 @@ impl Run {
         }
     }
 
-    /// With programs that break `rule`: the trial has to notice.
+    /// A short run with programs that break `rule`. The trial must fail.
     pub fn breaking(seed: u64, rule: Rule) -> Self {
         Self {
             broken: Some(rule),
@@ -54,12 +54,12 @@ impl Run {
         }
     }
 
-    /// The chance of this run.
+    /// Returns the random number generator of this run.
     pub fn rng(&self) -> StdRng {
         StdRng::seed_from_u64(self.seed)
     }
 
-    /// The first in a quick run, the second in a full one.
+    /// Returns the first value in a short run, the second in a full run.
     pub fn choose<T>(&self, quick: T, full: T) -> T {
         match self.scale {
             Scale::Quick => quick,
@@ -67,7 +67,7 @@ impl Run {
         }
     }
 
-    /// How long everything at once goes on, if that is at full length.
+    /// Duration of `everything_at_random` in a full run.
     pub(super) fn everything(&self) -> Option<Duration> {
         match self.scale {
             Scale::Quick => None,
@@ -75,12 +75,13 @@ impl Run {
         }
     }
 
-    /// Whether what is promised in seconds is to be asserted: only where nobody else wants the machine.
+    /// Whether the trial asserts limits in seconds. It does so only in a full run, which has the
+    /// machine to itself.
     pub fn is_full(&self) -> bool {
         matches!(self.scale, Scale::Full { .. })
     }
 
-    /// A system for a trial.
+    /// Returns the builder of a system for a trial.
     pub fn stack(&self, name: &'static str) -> Builder {
         let builder = Stack::builder(name);
         match self.broken {
@@ -89,22 +90,22 @@ impl Run {
         }
     }
 
-    /// Notes a figure that tells how hard the trial was, or how well the system did.
+    /// Records a figure: how hard the trial was, or how well the system did.
     pub fn figure(&mut self, name: &'static str, value: impl Display) {
         self.figures.push((name, value.to_string()));
     }
 
-    /// Notes a number that must be zero.
+    /// Records a number that must be zero.
     ///
     /// # Panics
-    /// When it is not.
+    /// It is not zero.
     #[track_caller]
     pub fn zero(&mut self, name: &'static str, number: usize) {
         self.figure(name, number);
         assert_eq!(number, 0, "{name}");
     }
 
-    /// What was measured, or that nothing had to be, as one line.
+    /// Returns the figures as one line, or `kept` if there are none.
     pub fn summary(&self) -> String {
         let figures = self.figures.iter();
         let parts: Vec<String> = figures
@@ -117,10 +118,10 @@ impl Run {
     }
 }
 
-/// Runs a trial to its end, whatever that is.
+/// Runs a trial and catches its panic.
 ///
 /// # Errors
-/// What it complained of.
+/// The message of the panic.
 pub fn outcome(trial: &Trial, run: &mut Run) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| (trial.body)(run))).map_err(|panic| text_of(&*panic))
 }

@@ -4,14 +4,14 @@ use shared::fault::Rule;
 
 use super::{Run, run::outcome, trial};
 
-/// A rule that is broken on purpose, and who notices.
+/// A rule that is broken on purpose, and the trial that must notice.
 #[derive(Debug)]
 pub struct Sabotage {
     /// The rule.
     pub rule: Rule,
-    /// The trial that fails, in its quick length.
+    /// The trial that must fail in a short run.
     pub trial: &'static str,
-    /// What it says.
+    /// Expected text of the failure.
     pub complaint: &'static str,
 }
 
@@ -63,7 +63,7 @@ impl Sabotage {
     /// Runs the trial with programs that break the rule.
     ///
     /// # Errors
-    /// When the trial does not notice, or complains of something else.
+    /// The trial succeeds, or fails for another reason.
     pub fn is_noticed(&self, seed: u64) -> Result<(), String> {
         let (rule, trial) = (self.rule.as_str(), trial(self.trial));
         match outcome(trial, &mut Run::breaking(seed, self.rule)) {

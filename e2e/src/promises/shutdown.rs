@@ -1,4 +1,4 @@
-//! The last part of promise 15: whoever is asked to end ends.
+//! The last part of promise 15: a process ends in time after SIGTERM.
 
 use std::{
     fmt,
@@ -8,10 +8,10 @@ use std::{
 use super::Run;
 use crate::{feed::Feed, process::Process, proxy::Proxy, stack::Stack, wait::until};
 
-/// What is promised, and what a busy machine may add.
+/// The promised limit, and an allowance for a busy machine.
 const LIMIT: Duration = Duration::from_secs(25 + 1);
 
-/// What does not answer.
+/// The service that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frozen {
     Kafka,
@@ -19,7 +19,7 @@ enum Frozen {
     Redis,
 }
 
-/// Both processes of a system, and the links on which they can be frozen out.
+/// The links of worker and api that the trial freezes.
 struct Links {
     postgres: Proxy,
     redis: Proxy,
@@ -51,7 +51,7 @@ impl Frozen {
     }
 }
 
-/// How long worker and api took.
+/// Shutdown times of worker and api.
 struct Took {
     worker: Duration,
     api: Duration,
@@ -64,7 +64,7 @@ impl fmt::Display for Took {
     }
 }
 
-/// Under load Kafka, Postgres or Redis is frozen, and worker and api are asked to end.
+/// Freezes Kafka, Postgres or Redis under load, and sends SIGTERM to worker and api.
 pub(super) fn frozen(run: &mut Run) {
     let mut stack = run
         .stack("hangs")
@@ -117,12 +117,12 @@ pub(super) fn frozen(run: &mut Run) {
     stack.settle();
     stack.check().postgres(&ledger);
     stack.check().redis_remains(&ledger);
-    // Whoever could not say what it had finished leaves it to be read again.
+    // A worker that could not commit its finished offsets leaves their records to be read again.
     stack.check().dead_letters_at_least_once(&ledger);
     stack.check().api(&ledger, &stack.apis[0].url(), "local");
 }
 
-/// Asks a process to end, expects exit code 0, and tells how long that took.
+/// Sends SIGTERM, asserts exit code 0 and returns how long that took.
 #[track_caller]
 fn terminate(process: &mut Process) -> Duration {
     let asked = Instant::now();

@@ -1,4 +1,4 @@
-//! Promise 14: what is stuck or lost is noticed.
+//! Promise 14: stalls and lost records are noticed.
 
 use std::time::Instant;
 
@@ -39,10 +39,10 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
-/// What is promised, in seconds.
+/// The promised limit, in seconds.
 const NOTICED_S: u64 = 45;
 
-/// What the worker says of records that it never saw.
+/// Log message of the worker for records that it never received.
 const GAP: &str = "records were deleted from Kafka before this group had read them";
 
 fn drafts(seed: u64, count: usize) -> impl Iterator<Item = Draft> {
@@ -77,14 +77,14 @@ fn stands_still(run: &mut Run) {
         "red after {seconds} s"
     );
 
-    // As an orchestrator does then.
+    // As an orchestrator does after a failed liveness probe.
     stack.workers.remove(0).process.kill();
     stack.start_worker();
     stack.settle();
     stack.check().tiers(&ledger);
 }
 
-/// Records that the worker says were deleted before it read them.
+/// Returns how many records the worker reports as deleted before it read them.
 #[track_caller]
 fn gap(worker: &Worker) -> u64 {
     worker.admin.metric("worker_offset_gap_records_total", "")
@@ -128,8 +128,8 @@ fn deleted_between_runs(run: &mut Run) {
     let long_ago: DateTime<Utc> = Utc::now() - TimeDelta::hours(1);
     stack.stop_workers();
 
-    // Ten more in each partition; of one the first four are deleted, of another one all ten, and of a third one only what
-    // was read before.
+    // Ten more records in each partition. Of partition 0 four unread records are deleted, of
+    // partition 1 all ten, and of partition 2 only records that the group has read.
     stack.send(&mut ledger, &everywhere(run.seed + 1));
     delete(&stack, &[(0, 14), (1, 20), (2, 10)]);
     let worker = stack.start_worker();
@@ -154,7 +154,7 @@ fn deleted_between_runs(run: &mut Run) {
     };
     assert_eq!(ledger.records().iter().filter(lost).count(), 14);
     stack.await_orders(60 + 60 - 14);
-    // Said once.
+    // Reported once.
     await_gap(&stack.workers[0], 14);
     stack.stop_workers();
 
@@ -179,7 +179,7 @@ fn deleted_between_runs(run: &mut Run) {
 fn deleted_under_way(run: &mut Run) {
     let mut stack = run
         .stack("gap-running")
-        // It stays a member while it is frozen.
+        // The worker stays a member of the group while it is frozen.
         .variable("KAFKA_SESSION_TIMEOUT", "30s")
         .workers(1)
         .start();
@@ -190,7 +190,7 @@ fn deleted_under_way(run: &mut Run) {
     stack.send(&mut ledger, &first);
     stack.settle();
 
-    // More than one fetch brings: what it does not bring is deleted before the worker asks for it.
+    // More records than one fetch returns. The rest is deleted before the worker fetches it.
     stack.workers[0].process.signal(Signal::Stop);
     let many: Vec<Draft> = drafts(run.seed + 1, 5000)
         .map(|draft| in_partition(0, draft))

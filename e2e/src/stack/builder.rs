@@ -1,4 +1,4 @@
-//! How a system is to be, and its start.
+//! Configuration and start of a private system.
 
 use std::process;
 
@@ -14,10 +14,10 @@ use crate::{
     redis::RedisServer,
 };
 
-/// What the worker gives the dead letter topic, too.
+/// The limit that the worker sets for the dead letter topic.
 const DEAD_LETTER_MAX_BYTES: u32 = 16 << 20;
 
-/// How a [`Stack`] is to be.
+/// Builder of a [`Stack`].
 pub struct Builder {
     test: &'static str,
     workers: usize,
@@ -49,83 +49,83 @@ impl Builder {
         }
     }
 
-    /// With so many workers; without one unless this is called.
+    /// Sets the number of workers; the default is 0.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
 
-    /// With so many api replicas; without one unless this is called.
+    /// Sets the number of api replicas; the default is 0.
     #[must_use]
     pub fn apis(mut self, apis: usize) -> Self {
         self.apis = apis;
         self
     }
 
-    /// With a Postgres that nobody else uses, instead of a database on the shared one.
+    /// Uses a private Postgres instead of a database on the shared one.
     #[must_use]
     pub fn private_postgres(self) -> Self {
         self.private_postgres_with(&[])
     }
 
-    /// As [`Builder::private_postgres`], with settings such as `wal_level=logical`.
+    /// Like [`Builder::private_postgres`], with settings such as `wal_level=logical`.
     #[must_use]
     pub fn private_postgres_with(mut self, settings: &'static [&'static str]) -> Self {
         self.private_postgres = Some(settings);
         self
     }
 
-    /// With a Kafka that nobody else uses.
+    /// Uses a private Kafka.
     #[must_use]
     pub fn private_kafka(mut self) -> Self {
         self.private_kafka = true;
         self
     }
 
-    /// With the Redis at this URL, or the cluster of these masters, instead of one of its own.
+    /// Uses the Redis at this URL, or the cluster of these masters, instead of a private one.
     #[must_use]
     pub fn redis(mut self, url: &str) -> Self {
         self.redis_url = Some(url.to_owned());
         self
     }
 
-    /// With an empty database.
+    /// Uses an empty database.
     #[must_use]
     pub fn without_schema(mut self) -> Self {
         self.migrate = false;
         self
     }
 
-    /// With topics that do not exist before the first worker creates them.
+    /// Creates no topics; the first worker creates them.
     #[must_use]
     pub fn without_topics(mut self) -> Self {
         self.topics = None;
         self
     }
 
-    /// With timestamps of the producers in the topic.
+    /// Uses producers' timestamps in the topic.
     #[must_use]
     pub fn producers_timestamps(mut self) -> Self {
         self.topics = Some(Timestamps::Create);
         self
     }
 
-    /// With a dead letter topic that takes no record larger than this.
+    /// Limits the size of a record in the dead letter topic.
     #[must_use]
     pub fn dead_letter_max_bytes(mut self, bytes: u32) -> Self {
         self.dead_letter_max_bytes = bytes;
         self
     }
 
-    /// With a variable for every program.
+    /// Sets an environment variable for every program.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With the programs that were built with the feature `faults`: they break `rule`, if any, and die where
+    /// Uses the programs with the feature `faults`. They break `rule`, if given, and die where
     /// [`CRASH_AT`](shared::fault::CRASH_AT) says.
     #[must_use]
     pub fn faulty(mut self, rule: Option<Rule>) -> Self {
@@ -136,7 +136,7 @@ impl Builder {
         }
     }
 
-    /// Starts it; returns once every process is ready.
+    /// Starts the system. Returns when every process is ready.
     #[track_caller]
     pub fn start(self) -> Stack {
         let name = format!(

@@ -1,4 +1,4 @@
-//! The processes of a system.
+//! Processes of a system.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::{
 pub struct Worker {
     /// The process.
     pub process: Process,
-    /// Its admin port.
+    /// Admin port.
     pub admin: Admin,
 }
 
@@ -22,11 +22,11 @@ pub struct Api {
     /// The process.
     pub process: Process,
     pub(super) port: Port,
-    /// Its admin port.
+    /// Admin port.
     pub admin: Admin,
 }
 
-/// The admin port of a process.
+/// Admin port of a process.
 pub struct Admin(Port);
 
 impl Admin {
@@ -34,30 +34,31 @@ impl Admin {
         Self(Port::reserve())
     }
 
-    /// Where it is.
+    /// Returns the address.
     pub fn address(&self) -> String {
         self.0.address()
     }
 
-    /// Its answer, such as to `/readyz`.
+    /// Sends GET to a path such as `/readyz`.
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
         Http::new().get(&self.url(path))
     }
 
-    /// The state of one thing, as `/readyz` tells it.
+    /// Returns the state of a check in `/readyz`.
     #[track_caller]
     pub fn state_of(&self, name: &str) -> String {
         check_of(&self.get("/readyz"), name)
     }
 
-    /// As [`Admin::state_of`]; none when it does not answer yet.
+    /// Like [`Admin::state_of`], but returns `None` if the process does not answer yet.
     pub fn try_state_of(&self, name: &str) -> Option<String> {
         let answer = Http::new().try_get(&self.url("/readyz"), &[]).ok()?;
         Some(check_of(&answer, name))
     }
 
-    /// The sum of the series of a counter that have a label (all of them for none).
+    /// Returns the sum of a counter over all series with that label; an empty label matches every
+    /// series.
     #[track_caller]
     pub fn metric(&self, name: &str, label: &str) -> u64 {
         metric(&self.get("/metrics").text(), name, label)
@@ -69,14 +70,14 @@ impl Admin {
 }
 
 impl Worker {
-    /// How many records ended with that outcome.
+    /// Returns the number of records with that outcome.
     #[track_caller]
     pub fn messages(&self, outcome: &str) -> u64 {
         let label = format!("outcome=\"{outcome}\"");
         self.admin.metric("worker_messages_total", &label)
     }
 
-    /// How many records ended, whichever way.
+    /// Returns the number of records with any outcome.
     #[track_caller]
     pub fn all_messages(&self) -> u64 {
         self.admin.metric("worker_messages_total", "")
@@ -84,24 +85,24 @@ impl Worker {
 }
 
 impl Api {
-    /// Where it answers, such as `http://127.0.0.1:8080`.
+    /// Returns the base URL, such as `http://127.0.0.1:8080`.
     pub fn url(&self) -> String {
         format!("http://{}", self.port.address())
     }
 
-    /// Where it answers, such as `127.0.0.1:8080`.
+    /// Returns the address, such as `127.0.0.1:8080`.
     pub fn address(&self) -> String {
         self.port.address()
     }
 
-    /// The answer to `GET /order/{uid}`.
+    /// Sends `GET /order/{uid}`.
     #[track_caller]
     pub fn order(&self, uid: &str) -> Answer {
         Http::new().get(&format!("{}/order/{uid}", self.url()))
     }
 
-    /// Waits until `GET /order/{uid}` is answered from `source`: an announcement that comes in the middle of a read, or a
-    /// link that was lost for a moment, keeps its answer out of the local cache.
+    /// Waits until `source` answers `GET /order/{uid}`. An announcement during a read, or a link
+    /// that was lost for a moment, keeps an answer out of the local cache.
     #[track_caller]
     pub fn await_source(&self, uid: &str, source: &str) -> Answer {
         until(&format!("{uid} from {source}"), || {
@@ -113,14 +114,14 @@ impl Api {
         })
     }
 
-    /// The answer to `GET /order/{uid}?nocache=1`.
+    /// Sends `GET /order/{uid}?nocache=1`.
     #[track_caller]
     pub fn order_in_postgres(&self, uid: &str) -> Answer {
         Http::new().get(&format!("{}/order/{uid}?nocache=1", self.url()))
     }
 }
 
-/// The state of one thing in the body of a probe's answer.
+/// Returns the state of a check in the response of a probe.
 fn check_of(answer: &Answer, name: &str) -> String {
     let report: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let check = report["checks"]
@@ -132,7 +133,8 @@ fn check_of(answer: &Answer, name: &str) -> String {
     )
 }
 
-/// The sum of the series of a counter that have a label (all of them for none).
+/// Returns the sum of a counter over all series with that label; an empty label matches every
+/// series.
 fn metric(text: &str, name: &str, label: &str) -> u64 {
     text.lines()
         .filter_map(|line| {

@@ -1,4 +1,4 @@
-//! A whole system of its own.
+//! A private system.
 
 mod builder;
 mod member;
@@ -25,26 +25,27 @@ use crate::{
     wait::{DEADLINE, until},
 };
 
-/// What the worker gives the topic of orders, too.
+/// The limit that the worker sets for the topic of the orders.
 const TOPIC_MAX_BYTES: u32 = 8 << 20;
 
-/// Set for every program of every stack, unless a test says otherwise.
+/// Variables of every program of every stack. A test can override them.
 const VARIABLES: [(&str, &str); 3] = [
     ("LOG_FORMAT", "json"),
-    // The shortest that a broker allows by default: after a `kill -9` its partitions are free again so much sooner.
+    // The shortest timeout that a broker allows by default. After a kill the worker's partitions
+    // are reassigned sooner.
     ("KAFKA_SESSION_TIMEOUT", "6s"),
-    // A busy machine is not to look like an outage.
+    // A busy machine must not look like an outage.
     ("REDIS_TIMEOUT", "1s"),
 ];
 
-/// Set for every api.
+/// Variables of every api.
 const API_VARIABLES: [(&str, &str); 2] = [
-    // As above.
+    // A busy machine must not look like an outage.
     ("DATABASE_TIMEOUT", "5s"),
     ("API_REQUEST_TIMEOUT", "15s"),
 ];
 
-/// Topics that are deleted with their owner.
+/// Topics of a stack. Dropping this value deletes them.
 struct Topics {
     broker: Broker,
     topic: String,
@@ -70,13 +71,13 @@ impl Drop for Topics {
     }
 }
 
-/// A system of its own; everything goes away with it, also after a panic.
+/// A private system. Dropping it removes everything, also after a panic.
 pub struct Stack {
     /// Workers, in the order of their start.
     pub workers: Vec<Worker>,
     /// Api replicas, in the order of their start.
     pub apis: Vec<Api>,
-    /// Its Redis.
+    /// Redis.
     pub redis: RedisServer,
     addresses: Addresses,
     topics: Topics,
@@ -90,58 +91,58 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A system for a test of that name.
+    /// Returns the builder of a system. `test` is the name of the test.
     pub fn builder(test: &'static str) -> Builder {
         Builder::new(test)
     }
 
-    /// Where it can be reached.
+    /// Returns the addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Its brokers.
+    /// Returns the client of the brokers.
     pub fn broker(&self) -> &Broker {
         &self.topics.broker
     }
 
-    /// Its database.
+    /// Returns the database.
     pub fn database(&self) -> Database {
         Database::new(&self.addresses.database_url)
     }
 
-    /// The Postgres that it has for itself.
+    /// Returns the private Postgres.
     ///
     /// # Panics
-    /// When it has none.
+    /// The stack has no private Postgres.
     pub fn postgres(&self) -> &PrivatePostgres {
         self.private_postgres
             .as_ref()
             .expect("built with a private Postgres")
     }
 
-    /// The Kafka that it has for itself.
+    /// Returns the private Kafka.
     ///
     /// # Panics
-    /// When it has none.
+    /// The stack has no private Kafka.
     pub fn kafka(&self) -> &PrivateKafka {
         self.private_kafka
             .as_ref()
             .expect("built with a private Kafka")
     }
 
-    /// Compares its tiers with a ledger.
+    /// Returns a check of the whole system.
     pub fn check(&self) -> Check<'_> {
         Check::new(&self.addresses, &self.topics.broker)
     }
 
-    /// Sends records and takes them down.
+    /// Sends records and adds them to the ledger.
     #[track_caller]
     pub fn send(&self, ledger: &mut Ledger, drafts: &[Draft]) {
         ledger.send(self.broker(), &self.addresses.topic, drafts);
     }
 
-    /// The environment of its programs; what comes last counts.
+    /// Returns the environment of the programs. Later variables override earlier ones.
     pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let addresses = &self.addresses;
         let own = [
@@ -162,13 +163,13 @@ impl Stack {
             .collect()
     }
 
-    /// Runs a command of one of the programs to its end.
+    /// Runs a command of a program to its end.
     #[track_caller]
     pub fn command(&self, name: &str, arguments: &[&str]) -> Finished {
         self.command_with(name, arguments, &[])
     }
 
-    /// As [`Stack::command`], with more variables.
+    /// Like [`Stack::command`], with additional variables.
     #[track_caller]
     pub fn command_with(
         &self,
@@ -180,7 +181,7 @@ impl Stack {
             .unwrap_or_else(|| panic!("{name} {arguments:?} still ran after {DEADLINE:?}"))
     }
 
-    /// As [`Stack::command_with`], but none when it still runs after `limit`.
+    /// Like [`Stack::command_with`], but returns `None` if the command still runs after `limit`.
     #[track_caller]
     pub fn command_within(
         &self,
@@ -192,13 +193,14 @@ impl Stack {
         Finished::run(&program(name), arguments, &self.variables(variables), limit)
     }
 
-    /// Starts one more worker and waits until it is ready; it is the last of [`Stack::workers`].
+    /// Starts one more worker and waits until it is ready. It becomes the last of
+    /// [`Stack::workers`].
     #[track_caller]
     pub fn start_worker(&mut self) -> &mut Worker {
         self.start_worker_with(&[])
     }
 
-    /// As [`Stack::start_worker`], with more variables.
+    /// Like [`Stack::start_worker`], with additional variables.
     #[track_caller]
     pub fn start_worker_with(&mut self, variables: &[(&str, &str)]) -> &mut Worker {
         self.launch_worker(variables);
@@ -206,7 +208,7 @@ impl Stack {
         self.workers.last_mut().expect("just started")
     }
 
-    /// Starts so many more workers at once and waits until they are ready.
+    /// Starts this many more workers at once and waits until they are ready.
     #[track_caller]
     pub fn start_workers(&mut self, count: usize) {
         for _ in 0..count {
@@ -221,7 +223,7 @@ impl Stack {
         for worker in &mut self.workers[others..] {
             await_ready(&mut worker.process, &worker.admin);
         }
-        // A worker that meets a Redis of which nothing is known clears it. From then on what is there stays there.
+        // A worker clears a Redis without a watermark. Entries that are written after that stay.
         until("a watermark in Redis", || {
             let seen: Vec<_> = self.addresses.redis_url.split(',').map(watermark).collect();
             match seen.iter().any(|seen| matches!(seen, Ok(Some(_)))) {
@@ -231,7 +233,7 @@ impl Stack {
         });
     }
 
-    /// Starts one more worker, with more variables, and does not wait.
+    /// Starts one more worker with additional variables, without waiting for it.
     #[track_caller]
     pub fn launch_worker(&mut self, variables: &[(&str, &str)]) -> &mut Worker {
         let admin = Admin::reserve();
@@ -243,13 +245,14 @@ impl Stack {
         self.workers.last_mut().expect("just started")
     }
 
-    /// Starts one more api replica and waits until it is ready; it is the last of [`Stack::apis`].
+    /// Starts one more api replica and waits until it is ready. It becomes the last of
+    /// [`Stack::apis`].
     #[track_caller]
     pub fn start_api(&mut self) -> &mut Api {
         self.start_api_with(&[])
     }
 
-    /// As [`Stack::start_api`], with more variables.
+    /// Like [`Stack::start_api`], with additional variables.
     #[track_caller]
     pub fn start_api_with(&mut self, variables: &[(&str, &str)]) -> &mut Api {
         self.launch_api(variables);
@@ -258,7 +261,7 @@ impl Stack {
         api
     }
 
-    /// Starts one more api replica, with more variables, and does not wait.
+    /// Starts one more api replica with additional variables, without waiting for it.
     #[track_caller]
     pub fn launch_api(&mut self, variables: &[(&str, &str)]) -> &mut Api {
         let (port, admin) = (Port::reserve(), Admin::reserve());
@@ -294,13 +297,13 @@ impl Stack {
         )
     }
 
-    /// Asks every worker to end and expects exit code 0.
+    /// Sends SIGTERM to every worker and asserts exit code 0.
     #[track_caller]
     pub fn stop_workers(&mut self) {
         self.stop_oldest_workers(self.workers.len());
     }
 
-    /// Asks the oldest workers to end, all at once, and expects exit code 0.
+    /// Sends SIGTERM to the oldest workers at once and asserts exit code 0.
     #[track_caller]
     pub fn stop_oldest_workers(&mut self, count: usize) {
         let mut oldest: Vec<Worker> = self.workers.drain(..count).collect();
@@ -312,19 +315,19 @@ impl Stack {
         }
     }
 
-    /// From now on workers belong to another group, which has read nothing yet.
+    /// Makes workers that start from now on use a new consumer group, which has read nothing.
     pub fn use_new_group(&mut self) {
         self.addresses.group_id = format!("{}-again", self.addresses.group_id);
     }
 
-    /// How many records the group has finished, and how many there are.
+    /// Returns the number of records that the group has finished, and the number of all records.
     #[track_caller]
     pub fn progress(&self) -> (i64, i64) {
         self.broker()
             .progress(&self.addresses.group_id, &self.addresses.topic)
     }
 
-    /// Waits until the group has finished every record, and Redis has learnt of everything.
+    /// Waits until the group has finished every record and no update is missing in Redis.
     #[track_caller]
     pub fn settle(&self) {
         let (group, topic) = (&self.addresses.group_id, &self.addresses.topic);
@@ -342,7 +345,7 @@ impl Stack {
         });
     }
 
-    /// Waits until Postgres has so many orders.
+    /// Waits until Postgres holds this many orders.
     #[track_caller]
     pub fn await_orders(&self, count: usize) {
         let mut database = self.database().session();
@@ -356,7 +359,8 @@ impl Stack {
         });
     }
 
-    /// Waits until every replica answers every order as it is; what was erased with 410.
+    /// Waits until every replica answers every order in its newest version, and 410 for an erased
+    /// order.
     #[track_caller]
     pub fn await_answers(&self, ledger: &Ledger) {
         let http = Http::new();
@@ -377,7 +381,7 @@ impl Stack {
         }
     }
 
-    /// Waits until Redis holds of every order the newest version, or nothing.
+    /// Waits until Redis holds the newest version of every order, or no entry.
     #[track_caller]
     pub fn await_redis(&self, ledger: &Ledger) {
         let orders = ledger.orders();
@@ -392,7 +396,7 @@ impl Stack {
         });
     }
 
-    /// Waits until `GET /order/{uid}` has that status on every replica.
+    /// Waits until every replica answers `GET /order/{uid}` with that status.
     #[track_caller]
     pub fn await_status(&self, uid: &str, status: u16) {
         for api in &self.apis {

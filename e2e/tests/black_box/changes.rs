@@ -5,7 +5,7 @@ use shared::order::Order;
 
 use crate::{order, orders};
 
-/// What is wrong with an answer that is not this order.
+/// Returns a check that the answer is this order. The error describes what differs.
 fn is(order: &Order) -> impl Fn(&Answer) -> Result<(), String> {
     let json = order.to_json();
     move |answer| match answer.status == 200 && answer.body == json {
@@ -37,7 +37,7 @@ fn an_order_that_was_not_found_is_found_when_it_arrives() {
     let mut ledger = Ledger::default();
     for order in orders(&system).take(3) {
         system.await_everywhere(&format!("/order/{}", order.order_uid), |answer| {
-            // Anything else is never to be seen.
+            // Any other answer fails the test at once.
             answer.problem(404);
             Ok(())
         });

@@ -1,11 +1,12 @@
-//! Records that cost only themselves.
+//! Records that cannot be stored affect only themselves.
 
 use e2e::{Database, Draft, Ledger, System};
 use shared::order::Reason;
 
 use crate::orders;
 
-/// A constraint that refuses one amount, which nobody else uses; it goes away with its owner.
+/// A constraint that rejects one amount, which no other user uses. Dropping this value drops the
+/// constraint.
 struct Refusal {
     database: Database,
     name: String,
@@ -39,7 +40,7 @@ impl Drop for Refusal {
 fn a_row_that_the_database_refuses_costs_only_itself() {
     let system = System::join();
     let mut ledger = Ledger::default();
-    // More than a double can tell from its neighbours, and hence than anybody pays.
+    // Larger than any integer that a double represents exactly, and larger than any real amount.
     let amount = i64::MAX - (system.seed >> 12) as i64;
     let _refusal = Refusal::of(amount, &system);
     let drafts: Vec<Draft> = orders(&system)
@@ -58,7 +59,7 @@ fn a_row_that_the_database_refuses_costs_only_itself() {
     system.check_all(&ledger);
 }
 
-/// Brokers take such a name, although Kafka's protocol asks for UTF-8.
+/// Brokers accept such a name, although Kafka's protocol requires UTF-8.
 #[test]
 fn a_header_name_that_is_not_utf8_stops_nobody() {
     const NAME: &[u8] = b"\xffa";
@@ -74,7 +75,7 @@ fn a_header_name_that_is_not_utf8_stops_nobody() {
             .with_header(NAME, None),
         order(),
     ];
-    // One behind the other.
+    // One after the other in one partition.
     for draft in &mut drafts {
         draft.record.partition = Some(0);
     }

@@ -1,4 +1,4 @@
-//! An order that is erased, stays erased, and comes back with a newer record.
+//! An order that is erased, stays erased, and returns with a newer record.
 
 use e2e::{Draft, Http, Ledger, System, entries_of};
 
@@ -15,7 +15,7 @@ fn an_erased_order_stays_erased_until_a_newer_record_comes() {
     system.await_status(uid, 200);
     let before = system.database().order(uid);
 
-    // An erasure of what was never there is remembered, too.
+    // The erasure of an unknown order is remembered, too.
     let never_there = format!("never-there-{:016x}", system.seed);
     let erasures = [Draft::erasure(uid), Draft::erasure(&never_there)];
     system.send(&mut ledger, &erasures);
@@ -36,7 +36,7 @@ fn an_erased_order_stays_erased_until_a_newer_record_comes() {
         assert_eq!((list.status, list.text().contains(uid)), (200, false));
     }
 
-    // An older record does not bring it back.
+    // An older record does not restore the order.
     let old =
         Draft::order(&order(uid, 1)).with_header("replay-version", Some(b"1600000000000/7/0"));
     system.send(&mut ledger, &[old]);

@@ -1,11 +1,11 @@
-//! What a client sees.
+//! The api as a client sees it.
 
 use e2e::{Draft, Http, Ledger, System, until};
 use serde_json::Value;
 
 use crate::orders;
 
-/// Sends one order and hands back the ledger and the order's path.
+/// Sends one order. Returns the ledger and the path of the order.
 #[track_caller]
 fn one_order(system: &System) -> (Ledger, String) {
     let mut ledger = Ledger::default();

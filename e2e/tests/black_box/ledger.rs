@@ -1,4 +1,4 @@
-//! Everything that can arrive, and where it ends.
+//! Every kind of record, and where it ends.
 
 use e2e::{Draft, Ledger, System, refused_samples, valid_samples};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -6,7 +6,7 @@ use shared::order::Reason;
 
 use crate::{order, orders};
 
-/// Orders of the generator, beside one record of each other kind.
+/// Number of generated orders, besides one record of each other kind.
 const ORDERS: usize = 500;
 
 #[test]
@@ -16,12 +16,12 @@ fn every_record_ends_where_it_belongs() {
         .take(ORDERS)
         .map(|order| Draft::order(&order))
         .collect();
-    // The same order again.
+    // Some of the orders twice.
     drafts.extend_from_within(..ORDERS / 20);
     drafts.extend(valid_samples(system.seed.wrapping_add(1)));
     drafts.extend(refused_samples(system.seed.wrapping_add(3)));
     drafts.shuffle(&mut StdRng::seed_from_u64(system.seed));
-    // Other content for every tenth of the orders, and the end of every fortieth.
+    // Other content for every tenth order, and the erasure of every fortieth.
     let changes: Vec<Draft> = orders(&system)
         .take(ORDERS)
         .enumerate()

@@ -1,4 +1,4 @@
-//! Lists, in the middle of what others store.
+//! Lists, while other users store orders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::orders;
 
-/// Every page of a list, or as many as it takes until `enough`.
+/// Returns the pages of a list, up to the first one that `enough` accepts.
 #[track_caller]
 fn pages(url: &str, mut enough: impl FnMut(&[Value]) -> bool) -> Vec<Vec<Value>> {
     let http = Http::new();
@@ -32,7 +32,7 @@ fn uids(pages: &[Vec<Value>]) -> Vec<String> {
     pages.iter().flatten().map(uid).collect()
 }
 
-/// The orders that a list is to have, in its order.
+/// Returns the orders that a list must hold, in its order.
 fn newest_first(rows: &BTreeMap<String, Row>, filter: impl Fn(&Value) -> bool) -> Vec<String> {
     let mut rows: Vec<_> = rows
         .iter()
@@ -81,7 +81,7 @@ fn lists_have_each_order_once_newest_first() {
         }
         assert!(list("customer_id=nobody-at-all")[0].is_empty());
 
-        // Ours among those of everybody, who may add to them meanwhile.
+        // Our orders among those of all users, who may add more during the test.
         let mut left = 44;
         let ours = |uid: &String| rows.contains_key(uid);
         let found = pages(&format!("{url}/orders?limit=100"), |page| {

@@ -1,5 +1,6 @@
-//! What holds for any running system, seen from outside, by whoever else uses it meanwhile: the one that the variables
-//! `E2E_...` name (see README.md of this crate), or else one that is started for these tests.
+//! Properties of any running system, seen from outside, with any other users. The system is the one
+//! that the variables `E2E_...` describe (see README.md of this crate), or one that is started for
+//! these tests.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -19,7 +20,7 @@ fn orders(system: &System) -> impl Iterator<Item = Order> {
     Generator::new(system.seed, 1..=4)
 }
 
-/// An order with that uid and a content of its own.
+/// Returns an order with that uid and generated content.
 fn order(uid: &str, seed: u64) -> Order {
     let mut order = Generator::new(seed, 1..=4)
         .next()

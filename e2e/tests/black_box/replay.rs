@@ -1,4 +1,4 @@
-//! The same records again, with the versions that they had.
+//! The same records again, with their original versions.
 
 use e2e::{Draft, Ledger, System};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -8,7 +8,8 @@ use crate::{order, orders};
 /// A time in the past.
 const FIRST_MS: i64 = 1_600_000_000_000;
 
-/// Orders with changes, repetitions and erasures of their own, in the order in which they are sent.
+/// Returns orders, each followed by changes, repetitions and erasures, in the order in which they
+/// are sent.
 fn history(system: &System, rng: &mut StdRng) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for first in orders(system).take(100) {
@@ -24,7 +25,7 @@ fn history(system: &System, rng: &mut StdRng) -> Vec<Draft> {
     drafts
 }
 
-/// Each record with the version that it had, in another order, and in any partition.
+/// Returns each record with its original version, in another order and in any partition.
 fn shuffled(ledger: &Ledger, partitions: i32, rng: &mut StdRng) -> Vec<Draft> {
     let again = ledger.records().iter().map(|sent| {
         let version = sent.version();
@@ -64,14 +65,14 @@ fn a_replay_in_any_order_changes_nothing() {
         "the versions were carried along"
     );
     system.check_all(&again);
-    // Ids and times of the last change included.
+    // The comparison includes ids and update times.
     assert!(
         system.database().orders_of(&ledger.uids()) == rows,
         "a row has changed"
     );
 }
 
-/// On rows that are not there yet, as opposed to the above.
+/// With rows that do not exist yet, unlike the test above.
 #[test]
 fn the_greatest_version_wins_whatever_the_order() {
     let system = System::join();
@@ -79,7 +80,7 @@ fn the_greatest_version_wins_whatever_the_order() {
     let mut drafts: Vec<Draft> = (0..)
         .zip(history(&system, &mut rng))
         .map(|(index, draft)| {
-            // Some at the same time, where offset and partition decide.
+            // Some with the same timestamp, so that offset and partition decide.
             let version = format!("{}/{}/{}", FIRST_MS + index / 4, index % 4 / 2, index % 2);
             draft.with_header("replay-version", Some(version.as_bytes()))
         })
@@ -91,7 +92,7 @@ fn the_greatest_version_wins_whatever_the_order() {
     system.check_all(&ledger);
 }
 
-/// What was dead-lettered once and is sent again later must not overwrite what came in between.
+/// A replayed dead letter must not overwrite a record that arrived in between.
 #[test]
 fn an_older_record_never_covers_a_newer_one() {
     let system = System::join();

@@ -1,4 +1,4 @@
-//! A Redis Cluster, by nothing but its addresses.
+//! A Redis Cluster, configured by its addresses only.
 
 use e2e::{Draft, Ledger, Stack, entries, refused_samples, until, valid_samples};
 use shared::{
@@ -6,7 +6,7 @@ use shared::{
     testing::TestCluster,
 };
 
-/// Remembered for so long that nothing but an announcement can be the reason for a new answer.
+/// Cached for so long that only an announcement can cause a new answer.
 const FOR_EVER: [(&str, &str); 2] = [("LOCAL_CACHE_TTL", "1h"), ("NEGATIVE_CACHE_TTL", "1h")];
 
 #[test]
@@ -39,7 +39,7 @@ fn a_redis_cluster_needs_nothing_but_its_addresses() {
         );
     }
 
-    // Every replica holds the orders now. Each master passes on what was written there.
+    // Fills the local cache of every replica. Each master announces the changes of its own orders.
     for api in &stack.apis {
         until("announcements", || {
             match api.admin.state_of("announcements") {

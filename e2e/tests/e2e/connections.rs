@@ -1,4 +1,5 @@
-//! Connections that a middlebox has forgotten: what is sent on them is acknowledged, and no answer comes. New ones work.
+//! Connections that a middlebox has forgotten: their data is acknowledged, but no answer arrives.
+//! New connections work.
 
 use std::thread;
 
@@ -8,10 +9,10 @@ use shared::{
     testing::TestCluster,
 };
 
-/// No local cache, so that each read shows whether Redis answers.
+/// No local cache, so that each read depends on Redis.
 const NO_LOCAL_CACHE: (&str, &str) = ("LOCAL_CACHE_MAX_BYTES", "0");
 
-/// Pooled connections of an api, with one left for its health check.
+/// Pooled connections of an api, except one for its health check.
 const POOLED: usize = 7;
 
 fn drafts(seed: u64, count: usize) -> Vec<Draft> {
@@ -43,7 +44,8 @@ fn await_state(admin: &Admin, name: &str, wanted: &str) {
     });
 }
 
-/// Makes the link forget its connections while the api uses them, and waits until the api has replaced each.
+/// Makes the link forget its connections while the api uses them. Waits until the api has replaced
+/// all of them.
 #[track_caller]
 fn forget_and_await_new_ones(link: &Proxy, api: &Api, uid: &str) {
     let held = link.ports().len();
@@ -95,7 +97,7 @@ fn a_replica_whose_subscription_was_forgotten_learns_of_changes_again() {
     forget_and_await_new_ones(&link, &stack.apis[0], &uid);
     await_state(&stack.apis[0].admin, "announcements", "heard");
     stack.apis[0].await_source(&uid, "local");
-    // Only an announcement ends what the local cache keeps for an hour.
+    // Only an announcement removes the entry, which the local cache would keep for an hour.
     stack.send(&mut ledger, &changes(311, 5));
     stack.settle();
     stack.await_answers(&ledger);
@@ -128,7 +130,7 @@ fn an_api_replaces_forgotten_connections_to_a_cluster() {
     for uid in &uids {
         api.await_source(uid, "redis");
     }
-    // One node alone, then all.
+    // First one node, then all.
     for forgetful in [&links[..1], &links[..]] {
         forgetful.iter().for_each(Proxy::forget_connections);
         until("nobody to hold a dead connection", || {
@@ -150,7 +152,7 @@ fn an_api_replaces_forgotten_connections_to_a_cluster() {
     stack.check().tiers(&ledger);
 }
 
-/// Makes a node of a cluster name the link as its address.
+/// Makes a node of a cluster announce the link as its address.
 #[track_caller]
 fn announce(url: &str, link: &Proxy) {
     let address = link.address();
@@ -162,7 +164,7 @@ fn announce(url: &str, link: &Proxy) {
     set.unwrap();
 }
 
-/// Waits until every node knows every other by its link.
+/// Waits until every node knows every other node by its link.
 #[track_caller]
 fn await_announced(urls: &[String]) {
     let known_at = |url: &str| -> redis::RedisResult<usize> {
@@ -205,7 +207,7 @@ fn forgotten_connections_to_postgres_do_not_fail_one_by_one() {
         }
     });
     await_state(&api.admin, "postgres", "up");
-    // At that moment a read and the health check may each have had a connection in use.
+    // A read and the health check may each have used a connection at that moment.
     let failed = failures() - before;
     assert!(
         (1..=2).contains(&failed),
@@ -213,7 +215,7 @@ fn forgotten_connections_to_postgres_do_not_fail_one_by_one() {
     );
 }
 
-/// Makes the api open all its pooled connections: a lock holds up one read on each.
+/// Makes the api open all its pooled connections: a lock blocks one read on each.
 #[track_caller]
 fn open_connections(stack: &Stack, link: &Proxy) {
     let api = &stack.apis[0];
@@ -278,7 +280,8 @@ fn clients_of_kafka_replace_forgotten_connections() {
         &[Draft::refused(Reason::MalformedJson, "rubbish")],
     );
     stack.settle();
-    // The consumer's, its coordinator's, the dead letter producer's, and the test's own.
+    // The connections of the consumer, its coordinator, the dead letter producer and the test
+    // itself.
     stack.kafka().link().forget_connections();
     stack
         .command("producer", &["send", "-n", "10", "--seed", "342"])

@@ -1,4 +1,4 @@
-//! The dashboard and the alerts, against what the processes really export.
+//! The dashboard and the alerts, checked against the metrics that the processes export.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +9,8 @@ use std::{
 use e2e::{Feed, Http, Prometheus, Stack, until};
 use serde_json::Value;
 
-/// Panels that live on exporters, which the native stack does not have, with the job of each. They are checked where there
-/// are exporters: see [`no_panel_is_empty_where_there_are_exporters`].
+/// Panels that need exporters, which the native stack lacks, with the job of each. They are checked
+/// on a system with exporters: see [`no_panel_is_empty_where_there_are_exporters`].
 const FROM_EXPORTERS: [(&str, &str); 9] = [
     ("Host: CPU", "node-exporter"),
     ("Host: memory", "node-exporter"),
@@ -23,9 +23,9 @@ const FROM_EXPORTERS: [(&str, &str); 9] = [
     ("Kafka: lag of the group", "kafka-exporter"),
 ];
 
-/// A Prometheus that scrapes a system with exporters.
+/// URL of a Prometheus that scrapes a system with exporters.
 const PROMETHEUS_URL: &str = "ORDER_SERVICE_PROMETHEUS_URL";
-/// Jobs, separated by commas, that this system is known not to have.
+/// Jobs, separated by commas, that this system lacks.
 const WITHOUT_JOBS: &str = "ORDER_SERVICE_PROMETHEUS_WITHOUT";
 
 /// Columns of Grafana's grid.
@@ -41,7 +41,7 @@ fn dashboard() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Rows and panels, those inside collapsed rows included.
+/// Returns rows and panels, including those inside collapsed rows.
 fn all_panels(dashboard: &Value) -> Vec<Value> {
     let outer = dashboard["panels"].as_array().unwrap();
     outer
@@ -71,7 +71,7 @@ fn expressions(panel: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// The sections of the runbook, as the anchors that a link to them has.
+/// Returns the sections of the runbook as the anchors that link to them.
 fn runbooks() -> BTreeSet<String> {
     repository("docs/runbooks.md")
         .lines()
@@ -80,8 +80,8 @@ fn runbooks() -> BTreeSet<String> {
         .collect()
 }
 
-/// The query that Grafana sends with *All* selected everywhere and a range that covers the whole test. *All* of a variable
-/// without `allValue` is the list of its values.
+/// Returns the query that Grafana sends with *All* selected in every variable and a range that
+/// covers the whole test. *All* of a variable without `allValue` is the list of its values.
 fn substituted(expression: &str, jobs: &[String], instances: &[String]) -> String {
     let all = |values: &[String]| format!("({})", values.join("|").replace('.', r"\\."));
     expression
@@ -93,7 +93,7 @@ fn substituted(expression: &str, jobs: &[String], instances: &[String]) -> Strin
         .replace("$instance", &all(instances))
 }
 
-/// The values of a label of our processes, as the variables of the dashboard look them up.
+/// Returns the values of a label of our processes, as the variables of the dashboard do.
 fn values_of(prometheus: &Prometheus, label: &str) -> Vec<String> {
     let ours = r#"{__name__=~"worker_messages_total|cache_announcements_up"}"#;
     let samples = prometheus.query(ours).unwrap().into_iter();
@@ -103,7 +103,7 @@ fn values_of(prometheus: &Prometheus, label: &str) -> Vec<String> {
     values.into_iter().collect()
 }
 
-/// The expressions that give no number, by panel.
+/// Returns the expressions without a number, by panel.
 fn empty(prometheus: &Prometheus, panels: &[Value]) -> Vec<String> {
     let (jobs, instances) = (
         values_of(prometheus, "job"),
@@ -266,7 +266,7 @@ fn no_panel_is_empty_and_every_alert_watches_something_that_is_there() {
                 assert!([200, 410].contains(&api.order(uid).status));
                 api.order_in_postgres(uid);
             }
-            // Known to Postgres only, then known to nobody, then malformed.
+            // Known only to Postgres; unknown; malformed.
             stack.redis.evict(&uids[0]);
             api.order(&uids[0]);
             for path in ["/order/nobody", "/order/a.b", "/orders", "/"] {
@@ -314,7 +314,7 @@ fn it_shows_when_caches_may_be_stale() {
     await_true(well);
 }
 
-/// Every rule can be evaluated, is explained, and watches metrics that exist.
+/// Asserts that every rule can be evaluated, has a runbook section, and uses metrics that exist.
 #[track_caller]
 fn check_rules(prometheus: &Prometheus) {
     let (runbooks, tests) = (runbooks(), repository("observability/alerts_test.yml"));
@@ -349,12 +349,13 @@ fn check_rules(prometheus: &Prometheus) {
     assert_eq!(linked, runbooks, "sections without an alert");
 }
 
-/// The names of metrics in an expression: words with an underscore that are neither a function nor inside braces or
-/// quotes, nor a label of `by (...)`, all of which have none. `up` is the one without.
+/// Returns the names of the metrics in an expression: words with an underscore that are neither
+/// functions nor inside braces or quotes. Labels in `by (...)` have no underscore. `up` is the only
+/// metric without one.
 fn metrics_in(expression: &str) -> BTreeSet<String> {
     let mut metrics = BTreeSet::new();
     let mut depth = 0;
-    // Every second part is a quoted string; none of ours holds a quote.
+    // Every second part is a quoted string. No string of ours contains an escaped quote.
     let unquoted: Vec<&str> = expression.split('"').step_by(2).collect();
     let unquoted = unquoted.join("\"");
     let mut rest = unquoted.as_str();
@@ -376,7 +377,7 @@ fn metrics_in(expression: &str) -> BTreeSet<String> {
     metrics
 }
 
-/// The text inside each pair of braces that is not inside quotes.
+/// Returns the text inside each pair of braces that is not inside quotes.
 fn selectors_in(expression: &str) -> Vec<String> {
     let (mut selectors, mut quoted) = (Vec::new(), false);
     let mut selector: Option<String> = None;
@@ -426,8 +427,8 @@ fn metrics_are_told_from_functions_and_labels() {
     assert_eq!(found, ["a_bucket", "up"]);
 }
 
-/// Against the Prometheus of a running system with exporters, such as `docker compose` with the profile `observability`,
-/// while orders flow and are read.
+/// Checks the Prometheus of a running system with exporters, such as `docker compose` with the
+/// profile `observability`, under load.
 #[test]
 #[ignore = "needs a running system with exporters: observability/README.md tells how"]
 fn no_panel_is_empty_where_there_are_exporters() {

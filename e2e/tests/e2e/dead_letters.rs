@@ -1,4 +1,4 @@
-//! A dead letter topic that does not take what is to go there.
+//! A dead letter topic that rejects records.
 
 use e2e::{Draft, Ledger, Stack, Stored};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -12,7 +12,7 @@ fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {
         .workers(1)
         .start();
     let mut ledger = Ledger::default();
-    // Nothing that compression could make small enough.
+    // Random bytes, which compression cannot shrink enough.
     let mut value = vec![0; 3 << 20];
     StdRng::seed_from_u64(96).fill(value.as_mut_slice());
     let draft = Draft::refused(Reason::TooLarge, value.clone())
@@ -46,7 +46,7 @@ fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {
     );
 }
 
-/// A trigger and an index reject rows that pass every rule of ours.
+/// A trigger and an index that reject rows which pass all our rules.
 const REJECTIONS: [&str; 4] = [
     "CREATE FUNCTION long(text) RETURNS text IMMUTABLE LANGUAGE sql AS \
      $$ SELECT string_agg(md5(n || $1), '') FROM generate_series(1, 500) n WHERE $1 = 'long' $$",
@@ -64,7 +64,7 @@ fn rows_that_only_the_database_rejects_cost_only_themselves() {
         stack.database().execute(statement);
     }
     let mut orders = Generator::new(97, 1..=3);
-    // More of each kind than there may be batches in Postgres at once.
+    // More of each kind than the number of batches that can be in Postgres at once.
     let customers = ["raised", "denied", "long"].repeat(5);
     let mut drafts: Vec<Draft> = customers
         .iter()

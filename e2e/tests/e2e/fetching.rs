@@ -1,15 +1,15 @@
-//! What a worker reads from Kafka, and what it cannot read.
+//! What a worker can read from Kafka, and what it cannot.
 
 use e2e::{Record, Stack, Worker, large_order, until};
 use shared::order::sample::Generator;
 
-/// As the worker creates the topic.
+/// The limit that the worker sets when it creates the topic.
 const TOPIC_MAX_BYTES: u32 = 8 << 20;
-/// What a worker holds at most, while what is fetched at once has an unpacked size of at most 48 MiB.
+/// Memory bound of a worker whose fetches have an unpacked size of at most 48 MiB.
 const MAX_BYTES: usize = 256 << 20;
-/// Nobody listens there.
+/// An address without a listener.
 const REFUSES: &str = "127.0.0.1:1";
-/// What no worker unpacks with zstd.
+/// Records of a zstd batch that is too large for a worker to unpack.
 const TOO_LARGE_TO_UNPACK: usize = 26;
 
 fn record(value: Vec<u8>) -> Record {
@@ -32,7 +32,7 @@ fn large_orders(seed: u64, count: usize) -> Vec<Record> {
         .collect()
 }
 
-/// Blank records of that size, between two orders.
+/// Returns blank records of that size between two orders.
 fn blank(seed: u64, count: usize, size: usize) -> Vec<Record> {
     let mut records = orders(seed, 2);
     for _ in 0..count {
@@ -50,7 +50,7 @@ fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_48_mib() {
     let mut stack = Stack::builder("codecs").workers(1).start();
     let topic = stack.addresses().topic.clone();
     let (mut stored, mut letters) = (0, 0);
-    // Unpacked sizes in MB: 48, 24, 24, 24, and last 46 MiB of valid orders.
+    // Unpacked sizes in MB: 48, 24, 24, 24. The last one is 46 MiB of valid orders.
     for (seed, packer, codec, records, refuses) in [
         (61, "topic", "zstd", blank(61, 48, 1_000_000), 48),
         (62, "producer", "gzip", blank(62, 12, 2_000_000), 12),
@@ -60,7 +60,7 @@ fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_48_mib() {
     ] {
         if packer == "topic" {
             stack.broker().pack_anew(&topic, codec, TOPIC_MAX_BYTES);
-            // The broker leaves a batch as it is that has the codec of the topic.
+            // The broker does not recompress a batch that already has the codec of the topic.
             stack.broker().send_batch(&topic, "gzip", 3, &records);
         } else {
             stack
@@ -70,7 +70,7 @@ fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_48_mib() {
         }
         letters += refuses;
         for _ in refuses..records.len() {
-            // One after the other, for large orders take a busy machine long.
+            // One wait per order, because large orders take long on a busy machine.
             stored += 1;
             stack.await_orders(stored);
         }
@@ -113,8 +113,8 @@ fn a_partition_that_cannot_be_read_is_reported_while_others_move() {
             other => Err(other),
         }
     });
-    // librdkafka retries twice a second. Other partitions move, and the worker stays ready and live for longer than a
-    // standstill that a restart may help takes to turn it red.
+    // librdkafka retries twice a second. Other partitions progress. The worker stays ready and live
+    // for longer than the stall after which it would report a failed liveness.
     let mut stored = 2;
     for seed in 72..82 {
         stack
@@ -135,13 +135,13 @@ fn a_partition_that_cannot_be_read_is_reported_while_others_move() {
     assert_eq!(unreadable(""), 1, "the others can be read");
     let log = worker.process.log();
     let lines = log.lines().filter(|line| line.contains("BadCompression"));
-    // One when it begins, one when the partition is known, and the first one again each minute.
+    // One line at the start, one when the partition is known, and the first one again each minute.
     let lines = lines.count() as u64;
     assert!((2..=failures() / 8).contains(&lines), "{log}");
     let begins = log.matches("partition cannot be read").count();
     assert_eq!(begins, 1, "{log}");
 
-    // The batch goes, as in the runbook.
+    // Deletes the batch, as the runbook says.
     stack
         .broker()
         .delete_records(&topic, &[(3, 2 + bad.len() as i64)]);
@@ -167,7 +167,7 @@ fn a_partition_that_cannot_be_read_is_reported_while_others_move() {
 fn an_outage_of_kafka_is_logged_when_it_begins_and_when_it_ends() {
     let mut stack = Stack::builder("silence").private_kafka().start();
     let topic = stack.addresses().topic.clone();
-    // One of its brokers refuses connections, as they do whose process has ended.
+    // One of the brokers refuses connections, like a broker whose process has ended.
     let brokers = format!("{},{REFUSES}", stack.addresses().brokers);
     stack.start_worker_with(&[("KAFKA_BROKERS", &brokers)]);
     stack.broker().send_batch(&topic, "none", 0, &orders(91, 2));
@@ -209,7 +209,7 @@ fn the_first_start_warns_of_nothing() {
     stack.await_orders(2);
     let first = stack.workers[0].process.log();
     stack.stop_workers();
-    // Another one finds the topics.
+    // The second worker finds the topics.
     let second = stack.start_worker().process.log();
     for log in [&first, &second] {
         for level in ["\"WARN\"", "\"ERROR\""] {

@@ -1,4 +1,5 @@
-//! What a client sees of replicas whose start and whose Redis the test decides; the rest is in `tests/black_box`.
+//! The api as a client sees it, where the test controls the start and Redis. The other tests are in
+//! `tests/black_box`.
 
 use e2e::{Draft, Http, Ledger, Stack};
 use shared::order::sample::Generator;
@@ -19,7 +20,7 @@ fn an_order_is_answered_by_the_nearest_tier_that_has_it() {
     let uid = ledger.some_uid();
     let json = ledger.orders()[&uid].json.clone().unwrap();
     for _ in 0..2 {
-        // What was loaded before it is ready would be answered by the local cache at once.
+        // Without warmup, because the local cache would answer warmed orders at once.
         stack.start_api_with(&[("CACHE_WARMUP", "0")]);
     }
     let (one, other) = (&stack.apis[0], &stack.apis[1]);
@@ -37,10 +38,10 @@ fn an_order_is_answered_by_the_nearest_tier_that_has_it() {
     other.await_source(&uid, "local");
     assert_eq!(missed.body, json);
     assert_eq!(missed.header("ETag"), first.header("ETag"));
-    // Whoever missed it has put it back.
+    // The replica that missed the entry has put it back.
     stack.check().redis(&ledger);
 
-    // A gateway would refuse this by itself.
+    // A gateway would reject this itself.
     Http::new()
         .get(&format!("{}/order/%00", one.url()))
         .problem(400);

@@ -1,4 +1,4 @@
-//! Everything that can arrive, and where it ends.
+//! Every kind of record, and where it ends.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,8 @@ use shared::order::{Reason, sample::Generator};
 
 const SEED: u64 = 3;
 
-/// Every kind of record, shuffled: orders, the same order again, orders of many origins, everything that is to be refused.
+/// Returns every kind of record, shuffled: orders, repetitions, orders from different producers,
+/// records that the worker rejects.
 fn drafts() -> Vec<Draft> {
     let orders: Vec<Draft> = Generator::new(SEED, 1..=5)
         .take(1700)
@@ -28,7 +29,7 @@ fn drafts() -> Vec<Draft> {
     drafts
 }
 
-/// Other content for every tenth of the orders, and the end of every fortieth.
+/// Returns other content for every tenth order, and the erasure of every fortieth.
 fn changes() -> Vec<Draft> {
     Generator::new(SEED, 1..=5)
         .take(1700)
@@ -140,7 +141,7 @@ fn strict_mode_refuses_foreign_fields() {
     stack.check().tiers(&ledger);
 }
 
-/// The comparison itself: whatever is changed behind the back of the system, it notices.
+/// A test of the comparison: it must notice every change from outside.
 #[test]
 fn every_difference_is_noticed() {
     let stack = Stack::builder("notice").workers(1).apis(1).start();
@@ -160,7 +161,8 @@ fn every_difference_is_noticed() {
         let outcome = catch_unwind(AssertUnwindSafe(check));
         assert!(outcome.is_err(), "a difference was not noticed");
     };
-    // As on a system with other users, who may have entries that the ledger does not know, but nothing of what it does.
+    // Like a check of a system with other users. They may have unknown entries, but the entries of
+    // the ledger must match.
     let since = BTreeMap::new();
     let of_ledger = Check::of_ledger_only(stack.addresses(), stack.broker(), &since);
 
@@ -225,7 +227,7 @@ fn every_difference_is_noticed() {
         stack.check().redis(&ledger);
     }
 
-    // More was sent than what the system has seen.
+    // A ledger with records that the system never received.
     let elsewhere = format!("{}-elsewhere", stack.addresses().topic);
     let broker = Broker::new(&stack.addresses().brokers);
     broker.create_topic(&elsewhere, Timestamps::LogAppend, 1 << 20);

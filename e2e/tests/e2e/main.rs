@@ -1,4 +1,5 @@
-//! The built programs against real services; see the library of this crate for how a test is made.
+//! The built programs against real services. The library of this crate describes how a test is
+//! built.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! What an operator does, step by step as in `docs/operations.md`: a restore from a backup.
+//! Procedures of `docs/operations.md`, step by step: a restore from a backup.
 
 use std::{
     env,
@@ -21,7 +21,7 @@ fn drafts(seed: u64, count: usize) -> Vec<Draft> {
         .collect()
 }
 
-/// A backup file that goes away with its owner.
+/// A backup file. Dropping this value removes the file.
 struct Backup(PathBuf);
 
 impl Backup {
@@ -43,7 +43,7 @@ impl Backup {
 
 impl Drop for Backup {
     fn drop(&mut self) {
-        // What is left behind in the temporary folder harms nobody.
+        // A file that remains in the temporary folder is harmless.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -72,7 +72,7 @@ fn await_log(worker: &Worker, text: &str) {
 #[test]
 fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
     let mut stack = Stack::builder("restore")
-        // Only the command makes the replicas forget.
+        // So long that only the command clears the local caches.
         .variable("LOCAL_CACHE_TTL", "1h")
         .variable("RUST_LOG", "info,worker=debug")
         .workers(2)
@@ -85,13 +85,13 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
         DateTime::<Utc>::from(SystemTime::now()).to_rfc3339_opts(SecondsFormat::Millis, true);
     let before = ledger.clone();
 
-    // A backup in the middle of traffic: orders, changes and erasures of earlier ones, and what is refused.
+    // A backup under load: orders, changes and erasures of earlier orders, rejected records.
     let feed = Feed::of_everything(stack.addresses(), 202);
     stack.await_orders(600);
     let backup = Backup::take(&stack);
     stack.await_orders(stack.database().count() + 600);
     let mut since = feed.stop();
-    // Changes and an erasure of what the backup holds, and refused records at the very end.
+    // Changes and an erasure of orders in the backup, and rejected records at the very end.
     let mut order = Generator::new(201, 1..=3).nth(7).unwrap();
     order.track_number = "CHANGED-SINCE".into();
     stack.send(&mut since, &[Draft::order(&order)]);
@@ -112,7 +112,7 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
         api.await_source(&newest, "local");
         api.order(&gone).problem(410);
     }
-    // All is well, and a worker that starts says so.
+    // No restore is detected, and a starting worker logs that.
     await_log(stack.start_worker(), NOT_RESTORED);
 
     stack.stop_workers();
@@ -123,7 +123,7 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
     );
     await_log(stack.start_worker(), RESTORED);
 
-    // As the log says: stop every worker, rewind, clear, start.
+    // The steps that the log names: stop every worker, rewind, clear, start.
     let refused = stack
         .command("worker", &["rewind", "--to", &quiet])
         .failed();
@@ -143,7 +143,7 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
         assert!(said.contains(&again), "{said}");
     }
     assert_eq!(stack.progress().0, before.records().len() as i64);
-    // What the api answers is what was before the restore, until it is made to forget.
+    // Until its cache is cleared, the api returns the state before the restore.
     for api in &stack.apis {
         api.await_source(&newest, "local");
     }

@@ -1,4 +1,4 @@
-//! Postgres and Kafka that are away for a while.
+//! Outages of Postgres and Kafka.
 
 use e2e::{Draft, Http, Ledger, Stack, until};
 use shared::order::sample::Generator;
@@ -22,7 +22,7 @@ fn changes(seed: u64, count: usize) -> Vec<Draft> {
         .collect()
 }
 
-/// Every replica answers every order as it is, whatever is away.
+/// Asserts that every replica answers every order correctly, also during an outage.
 #[track_caller]
 fn assert_readable(stack: &Stack, ledger: &Ledger) {
     let http = Http::new();
@@ -50,7 +50,7 @@ fn without_postgres_nothing_is_lost_and_what_is_cached_is_answered() {
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &drafts(131, 100));
     stack.settle();
-    // What is in Redis is cached, and nothing else.
+    // Without a local cache, only entries in Redis are cached.
     stack.start_api_with(&[("DATABASE_TIMEOUT", "1s"), ("LOCAL_CACHE_MAX_BYTES", "0")]);
     let uids: Vec<String> = ledger.orders().into_keys().collect();
     let (cached, uncached) = (&uids[0], &uids[1]);
@@ -80,7 +80,7 @@ fn without_postgres_nothing_is_lost_and_what_is_cached_is_answered() {
             }
         });
         for worker in &stack.workers {
-            // During the attempts, too, not only between them.
+            // During the attempts as well, not only between them.
             for _ in 0..100 {
                 let waits = worker.admin.state_of("waiting_for");
                 assert!(waits.contains("postgres"), "{waits}");

@@ -10,17 +10,18 @@ use std::{
 use e2e::{Draft, Ledger, Stack, until};
 use shared::order::sample::Generator;
 
-/// A request on a connection of its own. None when nobody took it: refused, or closed before the first byte.
+/// Sends a request on a new connection. Returns `None` if the connection was refused, or closed
+/// before the first byte.
 ///
 /// # Panics
-/// When the answer is not whole.
+/// The answer is incomplete.
 fn answer(address: &str, uid: &str) -> Option<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(address).ok()?;
     let request = format!(
         "GET /order/{uid}?nocache=1 HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     );
     let mut answer = Vec::new();
-    // A connection that nobody takes is reset at either step.
+    // A connection that was not accepted is reset at either step.
     let outcome = stream
         .write_all(request.as_bytes())
         .and_then(|()| stream.read_to_end(&mut answer));

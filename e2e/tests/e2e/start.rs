@@ -1,4 +1,4 @@
-//! Starting: configuration, schema, the small commands.
+//! Startup: configuration, schema, the small commands.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use e2e::{Stack, until};
 /// A process that still runs after this time has accepted its configuration.
 const START: Duration = Duration::from_secs(10);
 
-/// Starts a program with one variable after the other, and tells which of them did not stop it or were not named.
+/// Starts a program with one variable at a time. Returns the variables that did not stop it or that
+/// its error does not name.
 fn accepted(
     stack: &Stack,
     program: &str,
@@ -82,7 +83,7 @@ fn a_malformed_variable_stops_the_start_and_is_named() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// It can be read, but nothing would ever be done with it.
+/// The value is well-formed but unusable.
 #[test]
 fn a_value_that_can_never_work_stops_the_start_and_is_named() {
     let stack = Stack::builder("never").start();
@@ -109,7 +110,7 @@ fn a_value_that_can_never_work_stops_the_start_and_is_named() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// The text of an error must not have the password in it.
+/// The text of an error must not contain the password.
 #[test]
 fn a_malformed_secret_is_not_shown() {
     let stack = Stack::builder("secret").start();

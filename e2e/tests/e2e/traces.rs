@@ -1,4 +1,4 @@
-//! What becomes of one record, and of one request, as their traces tell it.
+//! The path of a record, and of a request, as their traces show it.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use e2e::{Admin, Draft, Http, Ledger, OtlpReceiver, Proxy, Span, SpanKind, Stack
 use serde_json::Value;
 use shared::order::sample::Generator;
 
-/// A system that sends its spans to `receiver`, without the usual wait of five seconds.
+/// A system that sends its spans to `receiver` without the usual delay of five seconds.
 fn stack(test: &'static str, receiver: &OtlpReceiver) -> Stack {
     Stack::builder(test)
         .workers(1)
@@ -160,8 +160,9 @@ fn a_trace_that_is_not_sampled_costs_nothing_and_one_record_in_a_batch_can_be() 
         set(["postgres apply", "redis write"])
     );
 
-    // A producer that samples nothing writes traces that nobody continues. The next one, which is sampled, comes after
-    // whatever they had caused.
+    // The worker does not continue the trace of a producer that samples nothing. The record of the
+    // next producer, which samples, comes after all spans that the unsampled ones could have
+    // caused.
     let unsampled = [("OTEL_TRACES_SAMPLER", "always_off")];
     for (count, variables) in [("10", &unsampled[..]), ("1", &[])] {
         let arguments = ["send", "-n", count];
@@ -187,7 +188,7 @@ fn a_receiver_that_is_not_there_costs_nothing_but_spans() {
     let nobody = Stack::builder("no-receiver")
         .workers(1)
         .apis(1)
-        // The port for discarding, which nobody has open.
+        // The discard port, which has no listener.
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
     let mut stack = nobody.start();
     let log = send(&stack, 100);
@@ -203,7 +204,8 @@ fn a_receiver_that_is_not_there_costs_nothing_but_spans() {
     stack.apis[0].process.terminate();
 }
 
-/// Sends so many records, each with a trace of its own, and waits until they are finished. Returns the producer's log.
+/// Sends this many records, each with its own trace, and waits until they are finished. Returns the
+/// producer's log.
 #[track_caller]
 fn send(stack: &Stack, count: usize) -> String {
     let sent = stack.command("producer", &["send", "-n", &count.to_string()]);
@@ -337,7 +339,8 @@ fn a_request_is_one_trace_down_to_the_tier_that_answered() {
     let (api, uid) = (&stack.apis[0], ledger.some_uid());
     let path = format!("/order/{uid}");
 
-    // The client's own trace goes on; what it does not want to be traced is not.
+    // The api continues the client's trace, and does not trace a request that the client does not
+    // sample.
     let get = |number: u8, path: &str, flags: &str| {
         let header = format!("00-{number:032x}-00000000000000aa-{flags}");
         Http::new().get_with(
@@ -346,7 +349,8 @@ fn a_request_is_one_trace_down_to_the_tier_that_answered() {
         )
     };
     get(0x10, &path, "00");
-    // Postgres itself, whatever the caches hold; then Redis, unless the first read has filled the local cache.
+    // First Postgres, past the caches. Then the local cache, once it holds the order. Then an order
+    // that does not exist.
     get(0x11, &format!("{path}?nocache=1"), "01");
     api.await_source(&uid, "local");
     get(0x12, &path, "01");
@@ -391,7 +395,7 @@ fn a_request_is_one_trace_down_to_the_tier_that_answered() {
         for tier in &asked {
             assert_within(tier, &server);
         }
-        // The tier that answered is the one that was asked last.
+        // The tier that answered is the one that was queried last.
         let last = asked.iter().max_by_key(|tier| tier.times.1).unwrap();
         assert_eq!(last.name.trim_end_matches(" cache"), source);
     }

@@ -1,12 +1,13 @@
-//! The trials of `e2e::promises` in short, and the proof that they can fail; `make chaos` runs them at full length.
+//! Short runs of the trials of `e2e::promises`, and the proof that they can fail. `make chaos` runs
+//! them at full length.
 
 use e2e::promises::{PROMISES, Run, SABOTAGES, Scale, trial};
 use shared::fault::Rule;
 
-/// Decides all that is left to chance here; `make chaos` takes another one each time.
+/// Seed of all random choices here. `make chaos` uses a new one for each run.
 const SEED: u64 = 20_261_121;
 
-/// A test for each trial, and one that none was forgotten.
+/// Generates a test for each trial, and one that asserts that no trial is missing.
 macro_rules! quickly {
     ($($name:ident)*) => {
         $(
@@ -71,7 +72,7 @@ quickly! {
     everything_at_random
 }
 
-/// A test for each rule: programs that break it are noticed by its trial.
+/// Generates a test for each rule: its trial must notice programs that break the rule.
 macro_rules! noticed {
     ($($name:ident)*) => {
         mod broken {
@@ -114,7 +115,8 @@ fn assert_noticed(rule: &str) {
     }
 }
 
-/// Each sentence, each trial and each rule that is broken stands in `docs/promises.md`, with the figures of some run.
+/// Asserts that `docs/promises.md` holds each promise, each trial and each broken rule, with the
+/// figures of a run.
 #[test]
 fn the_page_tells_every_promise() {
     let page = include_str!("../../../docs/promises.md");

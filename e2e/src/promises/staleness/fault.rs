@@ -1,38 +1,39 @@
-//! What is done to Redis and to the links to it.
+//! Faults of Redis and of the links to it.
 
 use std::ops::Range;
 
 use super::hot::Hot;
 use crate::readers::now_us;
 
-/// For so long after Redis is back the api may answer what is older than Postgres, in microseconds.
+/// How long after the return of Redis the api may return older versions than Postgres holds, in
+/// microseconds.
 const RETURN_US: i64 = 20_000_000;
 
-/// Memory and policy of Redis as it is started.
+/// Memory limit and eviction policy with which Redis starts.
 const SETTINGS: [[&str; 2]; 2] = [["maxmemory", "256mb"], ["maxmemory-policy", "allkeys-lru"]];
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// No replica of the api reaches Redis.
+    /// No api replica reaches Redis.
     ApiLinkCut,
-    /// No worker reaches Redis, and the api does.
+    /// No worker reaches Redis, but the api does.
     WorkerLinksCut,
     /// One of two workers does not reach Redis.
     OneWorkerLinkCut,
-    /// The connections end on which the api hears announcements.
+    /// The api's subscriptions to announcements are disconnected.
     SubscriptionsKilled,
     /// Redis does not answer.
     Frozen,
-    /// Redis refuses writes, as a replica does.
+    /// Redis rejects writes, as a replica does.
     ReadOnly,
-    /// Redis refuses writes, for its memory is full.
+    /// Redis rejects writes because its memory is full.
     Full,
     /// Redis is emptied.
     Flushed,
-    /// Entries vanish all the time.
+    /// Entries are deleted all the time.
     Deleted,
-    /// Redis comes back with what it held before.
+    /// Redis restarts with older content.
     Restored,
 }
 
@@ -52,7 +53,7 @@ impl Fault {
         }
     }
 
-    /// Whether Redis itself goes back, and the api with it, for the time that the promise leaves.
+    /// Whether Redis itself, and thus the api, may return older versions for the promised time.
     pub(super) fn may_go_back(self) -> bool {
         matches!(
             self,
@@ -66,7 +67,7 @@ impl Fault {
             Self::WorkerLinksCut => hot.worker_links.iter().for_each(|link| link.cut()),
             Self::OneWorkerLinkCut => hot.worker_links[0].cut(),
             Self::Frozen => hot.stack.redis.freeze(),
-            // Nobody listens at the discard port, so this replica never learns anything.
+            // Nothing listens on the discard port, so this replica never receives data.
             Self::ReadOnly => hot.stack.redis.command(&["REPLICAOF", "127.0.0.1", "9"]),
             Self::Full => configure(
                 hot,
@@ -77,7 +78,7 @@ impl Fault {
         }
     }
 
-    /// What happens again and again.
+    /// Repeats the part of the fault that recurs.
     pub(super) fn again(self, hot: &mut Hot) {
         match self {
             Self::SubscriptionsKilled => hot
@@ -90,10 +91,10 @@ impl Fault {
         }
     }
 
-    /// Ends it; the time in which the api may answer what Redis had not learnt, in microseconds since 1970; empty where it may
-    /// never.
+    /// Ends the fault. Returns the period in which the api may return versions that Redis missed,
+    /// in microseconds since 1970. The period is empty if the api never may.
     pub(super) fn end(self, hot: &mut Hot) -> Range<i64> {
-        // Before it is back, for it answers before this function has returned.
+        // Measured before the end of the fault, because Redis answers before this function returns.
         let begin = now_us();
         match self {
             Self::ApiLinkCut => hot.api_link.restore(),

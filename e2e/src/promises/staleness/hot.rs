@@ -1,4 +1,5 @@
-//! Orders that change all the time, clients that read them all the time, and how far these were behind.
+//! Orders that change all the time, clients that read them all the time, and the staleness of the
+//! reads.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,23 +24,23 @@ use crate::{
 
 const HOT_ORDERS: usize = 50;
 
-/// Some of them change so rarely that the local cache expires in between.
+/// These orders change so rarely that the local cache expires in between.
 const LUKEWARM: Range<usize> = 40..HOT_ORDERS;
 const LUKEWARM_SHARE: f64 = 0.02;
 
-/// Updates that are sent at once; with the time that acknowledgements take, about 200 a second.
+/// Updates in one send. With the time for acknowledgements this gives about 200 a second.
 const CHUNK: usize = 20;
 
-/// How often each client reads some order.
+/// Interval between two reads of a client.
 const READ_PACE: Duration = Duration::from_micros(500);
 
-/// Two workers and two api replicas with links to Redis that can be cut, and orders that change.
+/// Two workers and two api replicas, whose links to Redis can be cut, and orders that change.
 pub(super) struct Hot {
     pub(super) stack: Stack,
     pub(super) uids: Vec<String>,
-    /// Of both replicas.
+    /// The link of both replicas.
     pub(super) api_link: Proxy,
-    /// Of each worker.
+    /// The link of each worker.
     pub(super) worker_links: [Proxy; 2],
     ledger: Ledger,
     commits: Vec<Commit>,
@@ -96,7 +97,7 @@ impl Hot {
         Readers::start(&self.stack.apis, &self.uids, READ_PACE)
     }
 
-    /// Sends so many updates of orders by chance.
+    /// Sends this many updates of random orders.
     pub(super) fn update(&mut self, updates: usize) {
         let mut drafts = Vec::with_capacity(updates);
         for mut order in self.orders.by_ref().take(updates) {
@@ -112,14 +113,15 @@ impl Hot {
         }
     }
 
-    /// Waits until everything is where it belongs, and every replica answers it.
+    /// Waits until every tier and every replica holds the newest versions.
     pub(super) fn settle(&self) {
         self.stack.settle();
         self.stack.await_redis(&self.ledger);
         self.stack.await_answers(&self.ledger);
     }
 
-    /// A Redis that is away is no reason to restart or to pass by anybody.
+    /// Asserts liveness of the workers and readiness of the api: a missing Redis must not cause
+    /// restarts or remove replicas from the load balancer.
     #[track_caller]
     pub(super) fn assert_healthy(&self) {
         for worker in &self.stack.workers {
@@ -145,7 +147,7 @@ impl Hot {
         }
     }
 
-    /// Ends the clients; what they saw.
+    /// Stops the clients. Returns what they read.
     pub(super) fn seen(&mut self, readers: Readers) -> Seen {
         let replicas = readers.stop();
         self.commits.extend(self.stack.database().commits());
@@ -162,9 +164,9 @@ impl Hot {
     }
 }
 
-/// What was committed when, and what each replica answered meanwhile.
+/// The commits, and the answers of each replica in the same period.
 pub(super) struct Seen {
-    /// Of each order, versions and the time of their commit.
+    /// For each order, its versions and the times of their commits.
     commits: Vec<Vec<(Version, i64)>>,
     replicas: Vec<Vec<Read>>,
 }
@@ -174,7 +176,7 @@ impl Seen {
         self.replicas.iter().map(Vec::len).sum()
     }
 
-    /// Every read was answered with a version that was sent.
+    /// Asserts that every read returned a version that was sent.
     #[track_caller]
     pub(super) fn assert_sound(&self, hot: &Hot) {
         let sent = hot.ledger.records().iter();
@@ -195,7 +197,7 @@ impl Seen {
         }
     }
 
-    /// How often a replica answered an older version than before.
+    /// Returns how often a replica returned an older version than before.
     pub(super) fn went_back(&self) -> usize {
         let of_replica = |reads: &Vec<Read>| {
             let mut newest = [None; HOT_ORDERS];
@@ -209,8 +211,8 @@ impl Seen {
         self.replicas.iter().map(of_replica).sum()
     }
 
-    /// For each commit and replica, how long after it a read still began that was answered with an older version. Reads
-    /// that were under way in `grace` do not count.
+    /// Returns the lag of each commit on each replica: the time from the commit to the start of the
+    /// last read that returned an older version. Ignores reads that overlap with `grace`.
     pub(super) fn lags(&self, grace: Range<i64>) -> Lags {
         let counts = |read: &&Read| read.answered_us < grace.start || grace.end <= read.at_us;
         let mut lags = Vec::new();
@@ -224,7 +226,7 @@ impl Seen {
                     continue;
                 };
                 reads.sort_unstable();
-                // Of what is read in a version or an older one: when it was read last.
+                // For each version: the time of the last read that returned it or an older one.
                 let mut last = i64::MIN;
                 for (_, at_us) in &mut reads {
                     last = last.max(*at_us);
@@ -243,11 +245,11 @@ impl Seen {
     }
 }
 
-/// How far readers were behind, in microseconds, in ascending order.
+/// Lags of the readers, in microseconds, in ascending order.
 pub(super) struct Lags(Vec<i64>);
 
 impl Lags {
-    /// The smallest that `percent` of all do not exceed.
+    /// Returns the percentile: `percent` % of all lags do not exceed it.
     pub(super) fn percentile(&self, percent: usize) -> Lag {
         let index = (self.0.len() * percent).div_ceil(100).saturating_sub(1);
         Lag(*self.0.get(index).expect("there were updates"))
@@ -261,7 +263,7 @@ impl fmt::Display for Lags {
     }
 }
 
-/// In microseconds.
+/// A lag in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lag(pub(super) i64);
 
@@ -287,7 +289,7 @@ mod tests {
         };
         let seen = Seen {
             commits: vec![vec![(version(0), 0), (version(1), 10), (version(2), 20)]],
-            // The second update was never seen by itself, and the first was seen late.
+            // No read returns version 1, and a late read still returns version 0.
             replicas: vec![vec![
                 read(5, 0),
                 read(14, 0),
@@ -298,7 +300,7 @@ mod tests {
         };
         assert_eq!(seen.lags(0..0).0, [7, 17]);
         assert_eq!(seen.lags(26..28).0, [0, 4]);
-        // The old answer came when the grace had begun, though it was asked for before.
+        // The read began before the grace period, but its old answer arrived within it.
         assert_eq!(seen.lags(29..30).0, [0, 4]);
         assert_eq!(seen.went_back(), 1);
     }

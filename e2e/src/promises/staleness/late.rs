@@ -1,4 +1,4 @@
-//! Reads and writes that are overtaken by newer versions.
+//! Reads and writes that newer versions overtake.
 
 use std::{panic, thread};
 
@@ -15,10 +15,11 @@ use crate::{
     wait::until,
 };
 
-/// Longer than a write that meets no entry counts as fresh, in ms.
+/// Age at which Redis no longer accepts a write for an order without an entry, with a margin, in
+/// ms.
 const STALE_MS: i64 = 1200;
 
-/// For each api: nothing but an announcement makes it forget, and it waits for what is held back.
+/// Settings of each api: it forgets only because of an announcement, and it waits for held data.
 const API: [(&str, &str); 4] = [
     ("LOCAL_CACHE_TTL", "1h"),
     ("CACHE_WARMUP", "0"),
@@ -26,7 +27,7 @@ const API: [(&str, &str); 4] = [
     ("API_REQUEST_TIMEOUT", "30s"),
 ];
 
-/// An order in two versions, told apart by their track numbers.
+/// Two versions of an order that differ in their track numbers.
 struct Versions {
     old: Order,
     new: Order,
@@ -45,12 +46,12 @@ impl Versions {
     }
 }
 
-/// The entry of an order in Redis.
+/// Returns the entry of an order in Redis.
 fn entry(stack: &Stack, uid: &str) -> Option<Entry> {
     entries(&stack.addresses().redis_url).unwrap().remove(uid)
 }
 
-/// Waits until Redis holds an order as the ledger has it.
+/// Waits until Redis holds the order's newest version in the ledger.
 #[track_caller]
 fn await_newest(stack: &Stack, ledger: &Ledger, uid: &str) {
     let newest = ledger.orders()[uid].version.to_string();
@@ -62,7 +63,8 @@ fn await_newest(stack: &Stack, ledger: &Ledger, uid: &str) {
     });
 }
 
-/// Waits until the last change in Postgres is so old that a write of what was there before comes too late.
+/// Waits until the last change in Postgres is so old that a write of the state before it is too
+/// late.
 #[track_caller]
 fn await_age(stack: &Stack) {
     let database = stack.database();
@@ -75,7 +77,7 @@ fn await_age(stack: &Stack) {
     });
 }
 
-/// Reads an order, and does `meanwhile` while `proxy` keeps something of that read back.
+/// Reads an order, and runs `meanwhile` while `proxy` holds data of that read.
 fn read_held(stack: &Stack, proxy: &Proxy, uid: &str, meanwhile: impl FnOnce()) -> Answer {
     thread::scope(|scope| {
         let reader = scope.spawn(|| stack.apis[0].order(uid));
@@ -91,8 +93,8 @@ fn read_held(stack: &Stack, proxy: &Proxy, uid: &str, meanwhile: impl FnOnce()) 
     })
 }
 
-/// What no worker can write to Redis nobody announces either. Once the api passes such a Redis by, it must not go on with
-/// what it has from there.
+/// An update that no worker can write to Redis is not announced either. When the api starts to
+/// bypass such a Redis, it must drop local entries that came from it.
 pub(super) fn unreachable(run: &mut Run) {
     let mut stack = run.stack("unreachable").start();
     let redis = stack.addresses().redis_url.clone();
@@ -116,8 +118,9 @@ pub(super) fn unreachable(run: &mut Run) {
     stack.check().api(&ledger, &stack.apis[0].url(), "local");
 }
 
-/// Between COMMIT and its answer others may store and cache a newer version, and Redis may evict it: then nothing in Redis
-/// tells that what was committed is old by now. Hence its age counts from before COMMIT.
+/// Between COMMIT and its answer another worker may store and cache a newer version, and Redis may
+/// evict it. Redis then holds no sign that the committed version is old. Therefore its age counts
+/// from before COMMIT.
 pub(super) fn commit(run: &mut Run) {
     let mut stack = run.stack("late-commit").start();
     let proxy = Proxy::to(&stack.addresses().database_url);
@@ -129,7 +132,7 @@ pub(super) fn commit(run: &mut Run) {
     proxy.hold_commits();
     stack.send(&mut Ledger::default(), &[Draft::order(&versions.old)]);
     stack.await_orders(1);
-    // As another worker would, but that Redis has evicted it already.
+    // Like a write of another worker whose entry Redis has already evicted.
     stack.database().execute(
         "UPDATE orders SET source_timestamp_ms = source_timestamp_ms + 1, track_number = 'THE-NEW-VERSION', \
          updated_at = clock_timestamp()",
@@ -148,7 +151,7 @@ pub(super) fn commit(run: &mut Run) {
     assert!(json.contains("THE-NEW-VERSION"), "{json}");
 }
 
-/// As [`commit`], when it is the api that writes what it has read.
+/// Like [`commit`], but the api writes a row that it has read.
 pub(super) fn fill(run: &mut Run) {
     let mut stack = run.stack("late-fill").workers(1).start();
     let proxy = Proxy::to(&stack.addresses().database_url);
@@ -183,7 +186,7 @@ pub(super) fn fill(run: &mut Run) {
     stack.check().redis(&ledger);
 }
 
-/// The write of an older version is under way while a newer one comes to Redis.
+/// The write of an older version is in flight while a newer one arrives at Redis.
 pub(super) fn write(run: &mut Run) {
     let mut stack = run.stack("overtaken-write").workers(1).start();
     let redis = stack.addresses().redis_url.clone();
@@ -210,7 +213,7 @@ pub(super) fn write(run: &mut Run) {
         versions.old.to_json(),
         "it was read before the change"
     );
-    // On the same connection, so behind the write.
+    // On the same connection, so it arrives after the write.
     stack.apis[0].await_source(&other.order_uid, "redis");
     let entry = entry(&stack, uid).and_then(|entry| entry.version());
     let newest = ledger.orders()[uid].version.to_string();
@@ -223,7 +226,7 @@ pub(super) fn write(run: &mut Run) {
     stack.check().tiers(&ledger);
 }
 
-/// The api reads a row, a newer version is announced, and then the row arrives.
+/// A newer version is announced while the api reads a row.
 pub(super) fn load(run: &mut Run) {
     let mut stack = run.stack("overtaken-load").workers(1).start();
     let proxy = Proxy::to(&stack.addresses().database_url);
@@ -247,7 +250,8 @@ pub(super) fn load(run: &mut Run) {
     let answer = read_held(&stack, &proxy, uid, || {
         stack.send(&mut ledger, &[Draft::order(&versions.new)]);
         await_newest(&stack, &ledger, uid);
-        // Announced later: who has heard of this has heard of the order.
+        // Announced after the newest version: an api that received this announcement has also
+        // received the earlier one.
         stack.send(&mut ledger, &[Draft::order(&changed)]);
         until("an announcement", || {
             match stack.apis[0].order(&witness.order_uid).body == changed.to_json() {

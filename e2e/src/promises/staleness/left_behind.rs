@@ -1,4 +1,4 @@
-//! What a worker has committed, and dies before it can tell Redis.
+//! Versions that a worker has committed when it dies before its write to Redis.
 
 use shared::{
     fault::{CRASH_AT, Moment},
@@ -7,10 +7,10 @@ use shared::{
 
 use crate::{ledger::Ledger, promises::Run, record::Draft, wait::until};
 
-/// So long nobody else gets the records of a worker that died.
+/// Session timeout: for this long no other worker gets the records of a worker that died.
 const SESSION: &str = "5m";
 
-/// For each api: nothing but an announcement makes it forget.
+/// Setting of each api: it forgets only because of an announcement.
 const API: [(&str, &str); 1] = [("LOCAL_CACHE_TTL", "1h")];
 
 const PARTITIONS: i32 = 6;
@@ -42,7 +42,8 @@ pub(super) fn between_commit_and_redis(run: &mut Run) {
     let crash_at = format!("{}:1", Moment::BeforeRedisWrite.as_str());
     stack.start_worker_with(&[(CRASH_AT, &crash_at)]);
     let mut victim = stack.workers.pop().expect("just started");
-    // One by one, until one comes to the victim; the other worker finishes its own.
+    // One record at a time, until one reaches the victim. The other worker finishes its own
+    // records.
     let mut partitions = (0..PARTITIONS).cycle().take(100);
     while victim.process.ended().is_none() {
         let partition = partitions.next().expect("a partition of the victim");
@@ -56,7 +57,7 @@ pub(super) fn between_commit_and_redis(run: &mut Run) {
         });
     }
     stack.check().postgres(&ledger);
-    // Before anybody asks the api, which would fill Redis.
+    // Before any request to the api, which would fill Redis.
     stack.await_redis(&ledger);
     stack.await_answers(&ledger);
     let (finished, all) = stack.progress();

@@ -1,4 +1,4 @@
-//! Promise 10: what the api answers is hardly older than what Postgres holds.
+//! Promise 10: answers of the api are hardly older than the content of Postgres.
 
 mod fault;
 mod hot;
@@ -94,11 +94,12 @@ pub(super) const PROMISE: Promise = Promise {
     ],
 };
 
-/// What is promised while all is well, in microseconds of a machine that gets the CPU time that it wants. Where its host
-/// gives half of that to others, all takes twice as long.
+/// The promise for a healthy system, in microseconds, on a machine that gets all the CPU time it
+/// wants. If the host takes half of it (steal), everything takes twice as long.
 const HEALTHY_P99_US: f64 = 50_000.0;
 
-/// What is promised while a link is cut (`LOCAL_CACHE_TTL`), and what a busy machine may add, in microseconds.
+/// The promise while a link is cut (`LOCAL_CACHE_TTL`), and an allowance for a busy machine, in
+/// microseconds.
 const CUT_US: i64 = 5_000_000 + 500_000;
 
 fn healthy(run: &mut Run) {
@@ -129,7 +130,7 @@ fn healthy(run: &mut Run) {
     run.figure("steal", stolen_percent);
 }
 
-/// The same hot orders under one fault after the other.
+/// Runs the hot orders under one fault after the other.
 fn under(run: &mut Run, name: &'static str, faults: &[Fault]) {
     let mut hot = Hot::start(run, name, &[]);
     let (before, during, after) = run.choose((40, 160, 40), (500, 6000, 5000));

@@ -1,4 +1,4 @@
-//! A Redis that comes back with older content and does not show it.
+//! A Redis that returns with older content, which its watermark does not show.
 
 use shared::order::sample::Generator;
 
@@ -11,8 +11,8 @@ use crate::{
     wait::until,
 };
 
-/// The watermark moves once a second: what was written after its last move is lost with a Redis whose snapshot is not older
-/// than that, and the watermark cannot tell.
+/// The watermark moves once a second. If the snapshot is younger than its last move, the watermark
+/// does not show that later writes are lost.
 pub(super) fn same_watermark(run: &mut Run) {
     let mut stack = run.stack("watermark").workers(1).apis(1).start();
     let url = stack.addresses().redis_url.clone();
@@ -24,7 +24,7 @@ pub(super) fn same_watermark(run: &mut Run) {
     let uid = ledger.some_uid();
     let newest = |ledger: &Ledger| Some(ledger.orders()[&uid].version.to_string());
 
-    // As often as the watermark moves between the snapshot and the crash.
+    // Retries while the watermark moves between the snapshot and the crash.
     let mut rounds = 1..=20;
     loop {
         rounds.next().expect("the watermark moves once a second");
@@ -43,7 +43,7 @@ pub(super) fn same_watermark(run: &mut Run) {
             found if found == newest(&ledger) => Ok(()),
             other => Err(format!("{other:?}")),
         });
-        // Nobody looks at it before it is back.
+        // The worker must not check Redis before it is back.
         stack.workers[0].process.signal(Signal::Stop);
         if stack.redis.watermark().unwrap() == watermark {
             break;
