@@ -4,35 +4,15 @@
 use std::thread;
 
 use e2e::{Admin, Api, Draft, Ledger, Proxy, Stack, until};
-use shared::{
-    order::{Reason, sample::Generator},
-    testing::TestCluster,
-};
+use shared::{order::Reason, testing::TestCluster};
+
+use crate::orders::{changes, drafts};
 
 /// No local cache, so that each read depends on Redis.
 const NO_LOCAL_CACHE: (&str, &str) = ("LOCAL_CACHE_MAX_BYTES", "0");
 
 /// Pooled connections of an api, except one for its health check.
 const POOLED: usize = 7;
-
-fn drafts(seed: u64, count: usize) -> Vec<Draft> {
-    Generator::new(seed, 1..=3)
-        .take(count)
-        .map(|order| Draft::order(&order))
-        .collect()
-}
-
-/// Other content for the orders of `seed`.
-fn changes(seed: u64, count: usize) -> Vec<Draft> {
-    Generator::new(seed, 1..=3)
-        .take(count)
-        .zip(Generator::new(seed + 1000, 1..=3))
-        .map(|(order, mut other)| {
-            other.order_uid = order.order_uid;
-            Draft::order(&other)
-        })
-        .collect()
-}
 
 #[track_caller]
 fn await_state(admin: &Admin, name: &str, wanted: &str) {
@@ -133,7 +113,7 @@ fn an_api_replaces_forgotten_connections_to_a_cluster() {
     // First one node, then all.
     for forgetful in [&links[..1], &links[..]] {
         forgetful.iter().for_each(Proxy::forget_connections);
-        until("nobody to hold a dead connection", || {
+        until("no call to hold a dead connection", || {
             for uid in &uids[..10] {
                 api.order(uid);
             }
@@ -194,14 +174,14 @@ fn forgotten_connections_to_postgres_do_not_fail_one_by_one() {
     assert!(held >= POOLED, "{held} connections");
     link.forget_connections();
     until("the api to have no dead connection", || {
-        api.order_in_postgres("nobody");
+        api.order_in_postgres("absent");
         match link.forgotten() {
             0 => Ok(()),
             left => Err(format!("{left} of {held} are still open")),
         }
     });
     until("an answer of Postgres", || {
-        match api.order_in_postgres("nobody") {
+        match api.order_in_postgres("absent") {
             answer if answer.status == 404 => Ok(()),
             answer => Err(answer.text()),
         }
@@ -223,7 +203,7 @@ fn open_connections(stack: &Stack, link: &Proxy) {
     session.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE");
     thread::scope(|scope| {
         for _ in 0..POOLED {
-            scope.spawn(|| api.order_in_postgres("nobody"));
+            scope.spawn(|| api.order_in_postgres("absent"));
         }
         until("a connection for each read", || match link.ports().len() {
             POOLED.. => Ok(()),

@@ -154,7 +154,7 @@ fn a_partition_that_cannot_be_read_is_reported_while_others_move() {
         }
     });
     until(
-        "a report of the records that nobody has read",
+        "a report of the records that were never read",
         || match worker.admin.metric("worker_offset_gap_records_total", "") {
             gap if gap == bad.len() as u64 => Ok(()),
             gap => Err(gap),

@@ -11,6 +11,7 @@ mod fetching;
 mod http;
 mod ledger;
 mod operate;
+mod orders;
 mod outages;
 mod producer;
 mod shutdown;

@@ -1,26 +1,8 @@
 //! Outages of Postgres and Kafka.
 
-use e2e::{Draft, Http, Ledger, Stack, until};
-use shared::order::sample::Generator;
+use e2e::{Http, Ledger, Stack, until};
 
-fn drafts(seed: u64, count: usize) -> Vec<Draft> {
-    Generator::new(seed, 1..=3)
-        .take(count)
-        .map(|order| Draft::order(&order))
-        .collect()
-}
-
-/// Other content for the orders of `seed`.
-fn changes(seed: u64, count: usize) -> Vec<Draft> {
-    Generator::new(seed, 1..=3)
-        .take(count)
-        .zip(Generator::new(seed + 1000, 1..=3))
-        .map(|(order, mut other)| {
-            other.order_uid = order.order_uid;
-            Draft::order(&other)
-        })
-        .collect()
-}
+use crate::orders::{changes, drafts};
 
 /// Asserts that every replica answers every order correctly, also during an outage.
 #[track_caller]
