@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     local_cache::LocalCache,
-    lookup::{Lookup, insist},
+    lookup::{Lookup, retry_on_new_connection},
     redis_health::RedisHealth,
 };
 
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Progress of the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Stage {
+enum StartPhase {
     /// The schema is not checked yet because Postgres does not answer.
     Waiting,
     /// The schema is older than this version needs.
@@ -45,7 +45,7 @@ enum Stage {
     Stopping,
 }
 
-impl Stage {
+impl StartPhase {
     const ALL: [Self; 5] = [
         Self::Waiting,
         Self::SchemaTooOld,
@@ -67,7 +67,7 @@ impl Stage {
 
 /// State of the process, as the probes report it.
 pub struct Health {
-    stage: AtomicU8,
+    phase: AtomicU8,
     postgres: Dependency,
     /// The read replica of Postgres; `None` if lists are read from Postgres itself.
     replica: Option<Dependency>,
@@ -80,7 +80,7 @@ impl Health {
     /// A process that has just started. The state of every dependency is unknown.
     pub fn new(local: Arc<LocalCache>, uses_redis: bool, uses_replica: bool) -> Self {
         Self {
-            stage: AtomicU8::new(Stage::Waiting as u8),
+            phase: AtomicU8::new(StartPhase::Waiting as u8),
             postgres: Dependency::new("postgres", "db_up"),
             replica: uses_replica.then(|| Dependency::new("postgres replica", "db_replica_up")),
             redis: uses_redis.then(|| Dependency::new("redis", "redis_up")),
@@ -105,11 +105,12 @@ impl Health {
 
     /// Readiness: the start is complete, and Postgres or Redis answers reads.
     pub fn ready(&self) -> Report {
-        let stage = self.stage();
+        let phase = self.phase();
         let redis_up = self.redis.as_ref().is_some_and(Dependency::answers);
-        let report = Report::new(stage == Stage::Started && (self.postgres.is_up() || redis_up))
-            .with("stage", stage.as_str())
-            .with("postgres", self.postgres.state());
+        let report =
+            Report::new(phase == StartPhase::Started && (self.postgres.is_up() || redis_up))
+                .with("stage", phase.as_str())
+                .with("postgres", self.postgres.state());
         let report = match &self.replica {
             Some(replica) => report.with("postgres replica", replica.state()),
             None => report,
@@ -134,20 +135,21 @@ impl Health {
 
     /// Marks the process as not ready, permanently.
     pub fn stop(&self) {
-        self.stage.store(Stage::Stopping as u8, Ordering::Release);
+        self.phase
+            .store(StartPhase::Stopping as u8, Ordering::Release);
     }
 
-    fn stage(&self) -> Stage {
-        Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
+    fn phase(&self) -> StartPhase {
+        StartPhase::ALL[usize::from(self.phase.load(Ordering::Acquire))]
     }
 
-    /// Moves to stage `next`, unless the process is stopping. Returns the stage before the call.
-    fn enter(&self, next: Stage) -> Stage {
-        let enter = |now| (now != Stage::Stopping as u8).then_some(next as u8);
+    /// Moves to phase `next`, unless the process is stopping. Returns the phase before the call.
+    fn enter(&self, next: StartPhase) -> StartPhase {
+        let enter = |now| (now != StartPhase::Stopping as u8).then_some(next as u8);
         let before = self
-            .stage
+            .phase
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter);
-        Stage::ALL[usize::from(before.unwrap_or_else(|now| now))]
+        StartPhase::ALL[usize::from(before.unwrap_or_else(|now| now))]
     }
 }
 
@@ -157,7 +159,7 @@ pub async fn watch(health: Arc<Health>, postgres: Postgres, mut redis: Option<Re
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let answer = insist(&postgres, Instant::now(), |postgres| {
+        let answer = retry_on_new_connection(&postgres, Instant::now(), |postgres| {
             cache_knowledge(&health, postgres)
         })
         .await;
@@ -183,7 +185,7 @@ pub async fn watch_replica(replica: Postgres, health: Dependency) {
     loop {
         ticks.tick().await;
         let version = |replica: Postgres| async move { replica.schema_version().await };
-        let answered = insist(&replica, Instant::now(), version).await;
+        let answered = retry_on_new_connection(&replica, Instant::now(), version).await;
         if health.is_up() && answered.is_err() {
             ticks.reset_immediately();
         }
@@ -197,12 +199,14 @@ async fn cache_knowledge(
     health: &Health,
     postgres: Postgres,
 ) -> Result<CacheKnowledge, StorageError> {
-    match health.stage() {
-        Stage::Waiting | Stage::SchemaTooOld => postgres
+    match health.phase() {
+        StartPhase::Waiting | StartPhase::SchemaTooOld => postgres
             .schema_version()
             .await
             .map(|_| CacheKnowledge::default()),
-        Stage::WarmingUp | Stage::Started | Stage::Stopping => postgres.cache_knowledge().await,
+        StartPhase::WarmingUp | StartPhase::Started | StartPhase::Stopping => {
+            postgres.cache_knowledge().await
+        }
     }
 }
 
@@ -216,7 +220,7 @@ pub async fn start(
     warmup: u32,
 ) {
     wait_for_schema(&health, &postgres).await;
-    health.enter(Stage::WarmingUp);
+    health.enter(StartPhase::WarmingUp);
     // A slower subscription costs only the warm-up: the local cache is dropped when the link is up.
     let _ = timeout(PATIENCE, subscription_tried.wait_for(|tried| *tried)).await;
     if warmup > 0 {
@@ -230,7 +234,7 @@ pub async fn start(
             }
         }
     }
-    health.enter(Stage::Started);
+    health.enter(StartPhase::Started);
     tracing::info!("ready");
 }
 
@@ -244,7 +248,7 @@ async fn wait_for_schema(health: &Health, postgres: &Postgres) {
         match postgres.schema_version().await {
             Ok(found) if found >= required => return,
             Ok(found) => {
-                if health.enter(Stage::SchemaTooOld) != Stage::SchemaTooOld {
+                if health.enter(StartPhase::SchemaTooOld) != StartPhase::SchemaTooOld {
                     tracing::error!(
                         found,
                         required,
@@ -253,7 +257,7 @@ async fn wait_for_schema(health: &Health, postgres: &Postgres) {
                 }
             }
             Err(error) => {
-                health.enter(Stage::Waiting);
+                health.enter(StartPhase::Waiting);
                 if !told {
                     tracing::warn!(%error, "waiting for Postgres to check the schema");
                     told = true;

@@ -52,7 +52,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use auth::Keys;
 use config::Config;
 use health::Health;
-use http::{Front, HttpServer};
+use http::{HttpServer, HttpService};
 use local_cache::{LocalCache, Settings};
 use lookup::{Lookup, Tiers};
 use metrics::Metrics;
@@ -64,7 +64,7 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// The api with both ports bound, not serving yet.
 pub struct App {
     server: HttpServer,
-    front: Front,
+    service: HttpService,
     admin_port: u16,
     admin_stop: CancellationToken,
     health: Arc<Health>,
@@ -123,7 +123,7 @@ impl App {
             replica: replica.clone().zip(health.replica()),
         };
         let lookup = Lookup::new(tiers, metrics.cache.clone());
-        let front = Front::new(&config.api, keys, lookup.clone(), &metrics)?;
+        let service = HttpService::new(&config.api, keys, lookup.clone(), &metrics)?;
         let server = HttpServer::bind(&config.api.addr).await?;
         let (live, ready) = (health.clone(), health.clone());
         let admin = Admin {
@@ -135,7 +135,7 @@ impl App {
         let admin_port = admin.serve(&config.admin.addr, admin_stop.clone()).await?;
         Ok(Self {
             server,
-            front,
+            service,
             admin_port,
             admin_stop,
             health,
@@ -175,7 +175,7 @@ impl App {
                 health.stop();
             }
         });
-        let served = self.server.serve(self.front, shutdown).await;
+        let served = self.server.serve(self.service, shutdown).await;
         self.health.stop();
         background.cancel();
         tasks.wait().await;

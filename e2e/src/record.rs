@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use shared::order::{
-    ForeignFields, MAX_VALUE_BYTES, Order, Reason, decode,
+    MAX_VALUE_BYTES, Order, Reason, UnknownFields, decode,
     sample::{Defect, Generator, broken_json, gibberish},
 };
 
@@ -44,7 +44,7 @@ impl Draft {
     /// # Panics
     /// The document is not an order.
     pub fn valid(value: Vec<u8>) -> Self {
-        let order = decode(&value, ForeignFields::Ignore).unwrap().order;
+        let order = decode(&value, UnknownFields::Ignore).unwrap().order;
         Self {
             record: Record {
                 key: Some(order.order_uid.as_bytes().to_vec()),
@@ -139,7 +139,7 @@ const FOREIGN_ORDERS: [(&[u8], &str); 5] = [
         include_bytes!("../fixtures/python_isoformat.json"),
         "2025-08-31T22:15:00Z",
     ),
-    // JavaScript's toISOString(); foreign fields; escapes.
+    // JavaScript's toISOString(); unknown fields; escapes.
     (
         include_bytes!("../fixtures/javascript_milliseconds.json"),
         "2025-01-31T23:59:59.120Z",

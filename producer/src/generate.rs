@@ -128,7 +128,7 @@ fn write_array(orders: Orders, mut to: impl Write) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use shared::order::{ForeignFields, Reason, decode};
+    use shared::order::{Reason, UnknownFields, decode};
 
     use super::*;
     use crate::cli::{Cli, Command};
@@ -147,7 +147,7 @@ mod tests {
             [(1000, 0.1, 100), (1000, 0.0, 0), (50, 1.0, 50), (3, 0.5, 2)]
         {
             let invalid = orders(&format!("-n {count} --invalid-rate {rate} --seed 1"))
-                .filter_map(|json| decode(&json, ForeignFields::Refuse).err())
+                .filter_map(|json| decode(&json, UnknownFields::Refuse).err())
                 .inspect(|refusal| assert_eq!(refusal.reason, Reason::InvalidOrder))
                 .count();
             assert_eq!(invalid, expected);

@@ -13,7 +13,7 @@ use crate::generate::Orders;
 use crate::interrupt::Interrupt;
 use crate::kafka::{self, Reports};
 use crate::progress::{Counts, Progress, Summary};
-use crate::source::{BadRecords, Kind, Record, Source};
+use crate::source::{BadRecords, Kind, Record, RecordSource};
 use crate::verify::Verify;
 
 /// Longest single wait for librdkafka, so that interrupts and progress are handled in between.
@@ -30,11 +30,11 @@ const TOPIC_INTERVAL: Duration = Duration::from_millis(200);
 /// does not return an order.
 pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     let source = match (options.what.file, options.what.num_orders) {
-        (Some(path), _) => Source::open(path)?,
+        (Some(path), _) => RecordSource::open(path)?,
         (None, count) => {
             let orders = Orders::new(count.unwrap_or_default(), &options.variety)?;
             println!("seed {}", orders.seed());
-            Source::Orders(Box::new(orders))
+            RecordSource::Orders(Box::new(orders))
         }
     };
     let bad_records = BadRecords::new(options.invalid_json, options.gibberish);
@@ -59,7 +59,7 @@ pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Resul
 pub(crate) fn erasures(options: cli::Erase, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
     let config = options.kafka.config()?;
     Sender::connect(&config, &options.kafka, Pace::default(), interrupt)?
-        .send_all(Source::Erase(options.uids), BadRecords::new(0, 0))
+        .send_all(RecordSource::Erase(options.uids), BadRecords::new(0, 0))
 }
 
 struct Sender<'a> {
@@ -96,7 +96,7 @@ impl<'a> Sender<'a> {
 
     fn send_all(
         &mut self,
-        source: Source,
+        source: RecordSource,
         mut bad_records: BadRecords,
     ) -> anyhow::Result<ExitCode> {
         let outcome = source.for_each(|record, done| {

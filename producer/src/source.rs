@@ -74,7 +74,7 @@ fn uid_of(json: &[u8]) -> Option<String> {
 }
 
 /// Source of the records.
-pub(crate) enum Source {
+pub(crate) enum RecordSource {
     /// An open file of orders, and its name.
     File(File, PathBuf),
     /// The generator.
@@ -83,7 +83,7 @@ pub(crate) enum Source {
     Erase(Vec<OrderUid>),
 }
 
-impl Source {
+impl RecordSource {
     /// Opens a file of orders.
     ///
     /// # Errors
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn file_that_cannot_be_opened_is_named() {
-        let missing = Source::open("/nowhere/at/all.json".into());
+        let missing = RecordSource::open("/nowhere/at/all.json".into());
         let text = format!("{:#}", missing.err().unwrap());
         assert!(
             text.starts_with("cannot read orders from /nowhere/at/all.json: "),

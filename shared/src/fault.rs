@@ -22,7 +22,7 @@ compile_error!(
 
 /// A rule without which the system would lose orders or return old ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub enum Invariant {
     /// The worker stores an offset only after every write of its record: Postgres, Redis or a
     /// repair mark, dead letter.
     OffsetAfterWrite,
@@ -42,7 +42,7 @@ pub enum Rule {
     FillFence,
 }
 
-impl Rule {
+impl Invariant {
     /// All rules.
     pub const ALL: [Self; 8] = [
         Self::OffsetAfterWrite,

@@ -60,7 +60,7 @@ const FETCH_ERRORS: [&str; 4] = [
 
 /// A stage of a batch, whose time is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum BatchStage {
     /// Lookup, write and COMMIT in Postgres, including retries.
     Persist,
     /// Compare-and-set in Redis, including repair marks.
@@ -69,7 +69,7 @@ pub enum Stage {
     DeadLetter,
 }
 
-impl Stage {
+impl BatchStage {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Persist => "persist",
@@ -84,7 +84,7 @@ impl Stage {
 pub struct Metrics {
     messages: Counter<u64>,
     dead_letters: Counter<u64>,
-    foreign_fields: Counter<u64>,
+    unknown_fields: Counter<u64>,
     clock_steps: Counter<u64>,
     offset_gap: Counter<u64>,
     went_back: Counter<u64>,
@@ -112,8 +112,8 @@ impl Metrics {
                 .u64_counter("dead_letter_messages_total")
                 .with_description("Records that went to the dead letter topic, by reason")
                 .build(),
-            foreign_fields: meter
-                .u64_counter("worker_foreign_fields_total")
+            unknown_fields: meter
+                .u64_counter("worker_unknown_fields_total")
                 .with_description("Fields that the order does not have and that were ignored")
                 .build(),
             clock_steps: meter
@@ -175,7 +175,7 @@ impl Metrics {
         Reason::ALL
             .into_iter()
             .for_each(|reason| metrics.dead_lettered(reason, 0));
-        metrics.foreign_fields(0);
+        metrics.unknown_fields(0);
         metrics.clock_stepped_back(0);
         metrics.offset_gap(0);
         FETCH_ERRORS
@@ -197,8 +197,8 @@ impl Metrics {
     }
 
     /// Counts ignored fields.
-    pub fn foreign_fields(&self, count: u64) {
-        self.foreign_fields.add(count, &[]);
+    pub fn unknown_fields(&self, count: u64) {
+        self.unknown_fields.add(count, &[]);
     }
 
     /// Counts records that lost to a version with a lower offset in their own partition.
@@ -242,7 +242,7 @@ impl Metrics {
     }
 
     /// Records the time of a batch in one stage.
-    pub fn stage(&self, stage: Stage, duration: Duration) {
+    pub fn stage(&self, stage: BatchStage, duration: Duration) {
         self.batch_duration.record(
             duration.as_secs_f64(),
             &[KeyValue::new("stage", stage.as_str())],

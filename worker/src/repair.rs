@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics::Metrics,
     pipeline::{
-        pace::Pace,
+        step_size::StepSize,
         write_through::{Unwritten, WriteThrough},
     },
 };
@@ -254,11 +254,11 @@ impl Repair {
         };
         match changed {
             Some(ids) => {
-                let (mut pace, mut left) = (Pace::default(), ids.as_slice());
-                while let Some(step) = pace.step(&mut left) {
+                let (mut size, mut left) = (StepSize::default(), ids.as_slice());
+                while let Some(step) = size.next(&mut left) {
                     let read_at = Instant::now();
                     let revisions = self.postgres.read_ids(step).await?;
-                    pace.adapt(&revisions);
+                    size.adapt(&revisions);
                     let failed = self.write_through.try_write(revisions, read_at).await;
                     if !failed.is_empty() {
                         return Err(RepairError::incomplete(failed.uids.len(), failed.error));
@@ -288,7 +288,7 @@ impl Repair {
     /// Finishes the writes of a worker that died or froze between COMMIT and its Redis write. Redis
     /// holds older versions of these orders.
     async fn finish_abandoned(&self) -> Result<(), RepairError> {
-        let mut pace = Pace::default();
+        let mut size = StepSize::default();
         loop {
             let abandoned = self.postgres.abandoned_cache_writes(ABANDONED, WRITES);
             let abandoned = abandoned.await?;
@@ -296,7 +296,7 @@ impl Repair {
                 return Ok(());
             }
             for (write, uids) in abandoned {
-                let failed = self.rewrite(&uids, &mut pace).await?;
+                let failed = self.rewrite(&uids, &mut size).await?;
                 if !failed.is_empty() {
                     return Err(RepairError::incomplete(failed.uids.len(), failed.error));
                 }
@@ -310,12 +310,16 @@ impl Repair {
     }
 
     /// Writes to Redis what Postgres holds of `uids`; returns the orders that could not be written.
-    async fn rewrite(&self, uids: &[OrderUid], pace: &mut Pace) -> Result<Unwritten, StorageError> {
+    async fn rewrite(
+        &self,
+        uids: &[OrderUid],
+        size: &mut StepSize,
+    ) -> Result<Unwritten, StorageError> {
         let (mut failed, mut left) = (Unwritten::default(), uids);
-        while let Some(step) = pace.step(&mut left) {
+        while let Some(step) = size.next(&mut left) {
             let read_at = Instant::now();
             let revisions = self.postgres.read_many(step).await?;
-            pace.adapt(&revisions);
+            size.adapt(&revisions);
             failed.extend(self.write_through.try_write(revisions, read_at).await);
         }
         Ok(failed)
@@ -327,7 +331,7 @@ impl Repair {
     /// others either. The next look starts after them, so that orders that cannot be written do not
     /// delay the rest.
     async fn repair_marks(&self, last: &mut Option<RepairMark>) -> Result<(), RepairError> {
-        let mut pace = Pace::default();
+        let mut size = StepSize::default();
         // Only count the failures: a long outage may leave a mark for each order.
         let (mut unrepaired, mut error) = (0, None);
         loop {
@@ -335,7 +339,7 @@ impl Repair {
             let are_all = marks.len() < MARKS as usize;
             *last = marks.last().filter(|_| !are_all).cloned();
             let uids: Vec<OrderUid> = marks.iter().map(|mark| mark.uid).collect();
-            let failed = self.rewrite(&uids, &mut pace).await?;
+            let failed = self.rewrite(&uids, &mut size).await?;
             marks.retain(|mark| !failed.uids.contains(&mark.uid));
             let repaired = marks;
             unrepaired += failed.uids.len();

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use shared::{
     config::Kafka,
-    order::{ForeignFields, OrderUid, Version, decode},
+    order::{OrderUid, UnknownFields, Version, decode},
     runtime::backoff::Backoff,
     storage::{ListFilter, Postgres},
     telemetry,
@@ -25,7 +25,7 @@ const MISSING: usize = 3;
 
 /// Checks once, retrying until Kafka and Postgres answer. Logs an error if Postgres lacks what the
 /// group has finished.
-pub async fn look(kafka: &Kafka, postgres: &Postgres, fields: ForeignFields) {
+pub async fn look(kafka: &Kafka, postgres: &Postgres, fields: UnknownFields) {
     let mut backoff = Backoff::default();
     let partitions = loop {
         match missing(kafka, postgres, fields).await {
@@ -60,7 +60,7 @@ type Finished = BTreeMap<i32, Vec<(OrderUid, Version)>>;
 async fn missing(
     kafka: &Kafka,
     postgres: &Postgres,
-    fields: ForeignFields,
+    fields: UnknownFields,
 ) -> anyhow::Result<Vec<i32>> {
     let kafka = kafka.clone();
     let finished = kafka::ask(move || newest_finished(&kafka, fields)).await?;
@@ -74,7 +74,7 @@ async fn missing(
     Ok(lacking(&finished, &stored))
 }
 
-fn newest_finished(kafka: &Kafka, fields: ForeignFields) -> anyhow::Result<Finished> {
+fn newest_finished(kafka: &Kafka, fields: UnknownFields) -> anyhow::Result<Finished> {
     let offsets = Offsets::new(kafka)?;
     let ranges = offsets
         .partitions()?
@@ -102,7 +102,7 @@ fn newest_finished(kafka: &Kafka, fields: ForeignFields) -> anyhow::Result<Finis
 
 /// Returns the version that the record gave to its order. None if it is not an order or was
 /// replayed, because a replay may carry the version of another record.
-fn version_of(record: &Record, fields: ForeignFields) -> Option<(OrderUid, Version)> {
+fn version_of(record: &Record, fields: UnknownFields) -> Option<(OrderUid, Version)> {
     if record.header(REPLAY_VERSION).is_some() {
         return None;
     }

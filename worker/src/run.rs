@@ -8,7 +8,7 @@ use std::{
 use shared::{
     cache::Cache,
     config::{self, Kafka},
-    order::{ForeignFields, Reason},
+    order::{Reason, UnknownFields},
     runtime::{
         admin::Admin,
         backoff::Backoff,
@@ -27,7 +27,7 @@ use crate::{
     metrics::Metrics,
     pipeline::{
         Pipeline,
-        breaker::Breaker,
+        breaker::RejectionBreaker,
         future::{Clock, FutureGuard},
         waits::{Wait, Waits},
         write_through::WriteThrough,
@@ -151,9 +151,9 @@ async fn create_topics(kafka: &Kafka, health: &Health) -> Vec<String> {
 fn look_back(kafka: &Kafka, postgres: &Postgres, strict: bool, shutdown: CancellationToken) {
     let (kafka, postgres) = (kafka.clone(), postgres.clone());
     let fields = if strict {
-        ForeignFields::Refuse
+        UnknownFields::Refuse
     } else {
-        ForeignFields::Ignore
+        UnknownFields::Ignore
     };
     tokio::spawn(async move {
         let look = restored::look(&kafka, &postgres, fields);
@@ -306,7 +306,7 @@ async fn work(
         write_through,
         dead_letters,
         assignment: started.assignment,
-        breaker: Arc::new(Breaker::new(lately.database_refused)),
+        breaker: Arc::new(RejectionBreaker::new(lately.database_refused)),
         future: FutureGuard::new(clock, lately.future),
         waits: Arc::clone(&health.waits),
         metrics,

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Front;
+use super::HttpService;
 
 /// A connection closes after this time without a byte from the client, or with a blocked write. The
 /// client may have vanished, or may hold the connection on purpose.
@@ -47,18 +47,18 @@ const ONE_PIECE: usize = 4096;
 pub(super) async fn serve(
     stream: TcpStream,
     client: IpAddr,
-    front: Arc<Front>,
+    service: Arc<HttpService>,
     shutdown: CancellationToken,
 ) {
     let heads = Arc::new(AtomicU64::new(0));
     let guarded = Guarded::new(stream, heads.clone());
-    let front = &*front;
+    let service = &*service;
     let service = service_fn(move |request: Request<Incoming>| {
         // Only this connection's own task writes the counter.
         heads.store(heads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         // No route reads a body.
         let (head, _) = request.into_parts();
-        let answer = front.answer(head, client);
+        let answer = service.answer(head, client);
         answer.map(|response| Ok::<_, Infallible>(response.into()))
     });
     let mut connection = pin!(

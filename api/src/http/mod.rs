@@ -2,7 +2,7 @@
 //!
 //! | module | responsibility |
 //! |---|---|
-//! | `front` | the layer before all routes: request id, keys, rate limit, deadline, metrics |
+//! | `service` | the layer before all routes: request id, keys, rate limit, deadline, metrics |
 //! | `route` | maps a path to a route |
 //! | `orders` | the two order routes |
 //! | `params`, `cursor`, `dto` | request parameters and response bodies |
@@ -17,7 +17,6 @@ mod cors;
 mod cursor;
 mod document;
 mod dto;
-mod front;
 mod orders;
 mod pages;
 mod params;
@@ -26,9 +25,10 @@ mod request_id;
 mod route;
 mod schema;
 mod server;
+mod service;
 
-pub use front::Front;
 pub use server::HttpServer;
+pub use service::HttpService;
 
 /// Returns the OpenAPI document as JSON, or as YAML.
 pub fn openapi(yaml: bool) -> String {

@@ -25,7 +25,7 @@ const DEFAULT_LIMIT: u32 = 20;
 /// Maximum page size.
 const MAX_LIMIT: u32 = 100;
 
-/// Declares the API key in the document. `front` checks the key before the endpoint runs.
+/// Declares the API key in the document. `service` checks the key before the endpoint runs.
 pub(super) struct ApiKey;
 
 impl<'a> ApiExtractor<'a> for ApiKey {

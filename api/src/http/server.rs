@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Front, connection};
+use super::{HttpService, connection};
 
 /// Maximum number of open connections. Further connections wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 8192;
@@ -53,8 +53,12 @@ impl HttpServer {
     ///
     /// # Errors
     /// Returns no error today: it logs a failed accept and retries with backoff.
-    pub async fn serve(self, front: Front, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let front = Arc::new(front);
+    pub async fn serve(
+        self,
+        service: HttpService,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let service = Arc::new(service);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut backoff = Backoff::default();
@@ -70,9 +74,9 @@ impl HttpServer {
                     backoff = Backoff::default();
                     // Each connection gets a child token. A shared token would be one lock that
                     // every connection takes at each wake-up.
-                    let (front, shutdown) = (front.clone(), shutdown.child_token());
+                    let (service, shutdown) = (service.clone(), shutdown.child_token());
                     connections.spawn(async move {
-                        connection::serve(stream, client, front, shutdown).await;
+                        connection::serve(stream, client, service, shutdown).await;
                         drop(place);
                     });
                 }

@@ -35,9 +35,9 @@ impl Stripe {
     /// Returns whether the answer of a load is at least as new as every announcement since the load
     /// began. Either none was made, or `version` is not less than any announced one. `None` means
     /// "not found".
-    pub(super) fn admits(&self, ticket: Ticket, version: Option<Version>) -> bool {
-        ticket.generation == self.generation
-            || ticket.generation >= self.dropped && version >= self.newest
+    pub(super) fn admits(&self, token: LoadToken, version: Option<Version>) -> bool {
+        token.generation == self.generation
+            || token.generation >= self.dropped && version >= self.newest
     }
 
     fn drop_all(&mut self) {
@@ -55,18 +55,18 @@ pub(super) struct Fence {
 
 /// Start time and generation of a load.
 #[derive(Clone, Copy, Debug)]
-pub struct Ticket {
+pub struct LoadToken {
     generation: u64,
     started: Instant,
 }
 
-/// A ticket for a load whose uids are not known yet.
-pub struct AnyTicket {
+/// A token for a load whose uids are not known yet.
+pub struct AnyLoadToken {
     generations: Box<[u64]>,
     started: Instant,
 }
 
-impl Ticket {
+impl LoadToken {
     /// Start time of the load.
     pub fn started(&self) -> Instant {
         self.started
@@ -92,17 +92,17 @@ impl Fence {
         lock(&self.stripes[self.index(uid)])
     }
 
-    pub(super) fn ticket(&self, uid: &OrderUid) -> Ticket {
+    pub(super) fn token(&self, uid: &OrderUid) -> LoadToken {
         let started = Instant::now();
-        Ticket {
+        LoadToken {
             generation: self.lock(uid).generation,
             started,
         }
     }
 
-    pub(super) fn any_ticket(&self) -> AnyTicket {
+    pub(super) fn any_token(&self) -> AnyLoadToken {
         let started = Instant::now();
-        AnyTicket {
+        AnyLoadToken {
             generations: self
                 .stripes
                 .iter()
@@ -112,8 +112,8 @@ impl Fence {
         }
     }
 
-    pub(super) fn ticket_of(&self, uid: &OrderUid, any: &AnyTicket) -> Ticket {
-        Ticket {
+    pub(super) fn token_of(&self, uid: &OrderUid, any: &AnyLoadToken) -> LoadToken {
+        LoadToken {
             generation: any.generations[self.index(uid)],
             started: any.started,
         }

@@ -18,11 +18,11 @@ use std::{
 
 use quick_cache::{Weighter, sync};
 use shared::{
-    fault::Rule,
+    fault::Invariant,
     order::{OrderUid, Version},
 };
 
-pub use fence::{AnyTicket, Ticket};
+pub use fence::{AnyLoadToken, LoadToken};
 
 use crate::answer::{Answer, Document};
 use fence::Fence;
@@ -136,25 +136,25 @@ impl LocalCache {
         ttl.min(longest)
     }
 
-    /// Starts a load. Call it before reading the first tier, and pass the ticket to
+    /// Starts a load. Call it before reading the first tier, and pass the token to
     /// [`LocalCache::insert`] with the answer.
-    pub fn begin(&self, uid: &OrderUid) -> Ticket {
-        self.fence.ticket(uid)
+    pub fn begin(&self, uid: &OrderUid) -> LoadToken {
+        self.fence.token(uid)
     }
 
     /// Like [`LocalCache::begin`], for a load whose uids are not known yet.
-    pub fn begin_any(&self) -> AnyTicket {
-        self.fence.any_ticket()
+    pub fn begin_any(&self) -> AnyLoadToken {
+        self.fence.any_token()
     }
 
-    /// Returns the ticket for one order of such a load.
-    pub fn ticket_of(&self, uid: &OrderUid, any: &AnyTicket) -> Ticket {
-        self.fence.ticket_of(uid, any)
+    /// Returns the token for one order of such a load.
+    pub fn token_of(&self, uid: &OrderUid, any: &AnyLoadToken) -> LoadToken {
+        self.fence.token_of(uid, any)
     }
 
-    /// Inserts an answer, unless it may be older than a version announced since `ticket` was
+    /// Inserts an answer, unless it may be older than a version announced since `token` was
     /// issued, or the cache holds a newer version.
-    pub fn insert(&self, uid: OrderUid, answer: Answer, ticket: Ticket) -> Insertion {
+    pub fn insert(&self, uid: OrderUid, answer: Answer, token: LoadToken) -> Insertion {
         let Some(entries) = &self.entries else {
             return Insertion::TooLarge;
         };
@@ -162,7 +162,7 @@ impl LocalCache {
             return Insertion::TooLarge;
         }
         let stripe = self.fence.lock(&uid);
-        if !stripe.admits(ticket, answer.version()) && !Rule::FillFence.is_broken() {
+        if !stripe.admits(token, answer.version()) && !Invariant::FillFence.is_broken() {
             return Insertion::Fenced;
         }
         if entries
@@ -174,7 +174,7 @@ impl LocalCache {
         entries.insert(
             uid,
             Entry {
-                expires: ticket.started() + self.ttl(&answer),
+                expires: token.started() + self.ttl(&answer),
                 answer,
             },
         );

@@ -80,9 +80,9 @@ fn an_announcement_drops_what_is_older_and_nothing_else() {
 #[test]
 fn a_load_that_began_before_an_announcement_cannot_insert_after_it() {
     let cache = cache();
-    let ticket = cache.begin(&uid("a"));
+    let token = cache.begin(&uid("a"));
     cache.invalidate(&uid("a"), version(2));
-    assert_eq!(cache.insert(uid("a"), order(1), ticket), Insertion::Fenced);
+    assert_eq!(cache.insert(uid("a"), order(1), token), Insertion::Fenced);
     assert_eq!(held(&cache, "a"), None);
     assert_eq!(load(&cache, "a", order(2)), Insertion::Kept);
 }
@@ -90,10 +90,10 @@ fn a_load_that_began_before_an_announcement_cannot_insert_after_it() {
 #[test]
 fn not_found_that_was_loaded_before_an_announcement_cannot_be_remembered_after_it() {
     let cache = cache();
-    let ticket = cache.begin(&uid("a"));
+    let token = cache.begin(&uid("a"));
     cache.invalidate(&uid("a"), version(1));
     assert_eq!(
-        cache.insert(uid("a"), Answer::Unknown, ticket),
+        cache.insert(uid("a"), Answer::Unknown, token),
         Insertion::Fenced
     );
     assert_eq!(held(&cache, "a"), None);
@@ -103,12 +103,12 @@ fn not_found_that_was_loaded_before_an_announcement_cannot_be_remembered_after_i
 fn a_load_that_brought_what_was_announced_meanwhile_is_kept() {
     for loaded in [2, 3] {
         let cache = cache();
-        let ticket = cache.begin(&uid("a"));
+        let token = cache.begin(&uid("a"));
         cache.invalidate(&uid("a"), version(1));
         cache.invalidate(&uid("a"), version(2));
         let (stale, current) = (order(1), order(loaded));
-        assert_eq!(cache.insert(uid("a"), stale, ticket), Insertion::Fenced);
-        assert_eq!(cache.insert(uid("a"), current, ticket), Insertion::Kept);
+        assert_eq!(cache.insert(uid("a"), stale, token), Insertion::Fenced);
+        assert_eq!(cache.insert(uid("a"), current, token), Insertion::Kept);
         assert_eq!(held(&cache, "a"), Some(Some(version(loaded))));
     }
 }
@@ -116,11 +116,11 @@ fn a_load_that_brought_what_was_announced_meanwhile_is_kept() {
 #[test]
 fn what_was_announced_before_the_link_was_lost_vouches_for_nothing() {
     let cache = cache();
-    let ticket = cache.begin(&uid("a"));
+    let token = cache.begin(&uid("a"));
     cache.invalidate(&uid("a"), version(2));
     cache.link_down();
     cache.link_up();
-    assert_eq!(cache.insert(uid("a"), order(2), ticket), Insertion::Fenced);
+    assert_eq!(cache.insert(uid("a"), order(2), token), Insertion::Fenced);
     // A load that starts now does not depend on earlier announcements.
     assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
 }
@@ -155,12 +155,12 @@ fn any_version_beats_not_found() {
 fn a_load_that_spans_the_loss_of_the_link_is_refused() {
     let cache = cache();
     load(&cache, "held", order(1));
-    let (ticket, any) = (cache.begin(&uid("a")), cache.begin_any());
+    let (token, any) = (cache.begin(&uid("a")), cache.begin_any());
     cache.link_down();
     assert_eq!(held(&cache, "held"), None);
-    assert_eq!(cache.insert(uid("a"), order(1), ticket), Insertion::Fenced);
+    assert_eq!(cache.insert(uid("a"), order(1), token), Insertion::Fenced);
     assert_eq!(
-        cache.insert(uid("b"), order(1), cache.ticket_of(&uid("b"), &any)),
+        cache.insert(uid("b"), order(1), cache.token_of(&uid("b"), &any)),
         Insertion::Fenced
     );
 }
@@ -170,23 +170,23 @@ fn what_was_loaded_while_the_link_was_down_is_dropped_when_it_is_back() {
     let cache = cache();
     cache.link_down();
     assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
-    let ticket = cache.begin(&uid("b"));
+    let token = cache.begin(&uid("b"));
     cache.link_up();
     assert_eq!(held(&cache, "a"), None);
-    assert_eq!(cache.insert(uid("b"), order(1), ticket), Insertion::Fenced);
+    assert_eq!(cache.insert(uid("b"), order(1), token), Insertion::Fenced);
 }
 
 #[test]
 fn entries_expire_counted_from_the_start_of_their_load() {
     let cache = cache();
-    let ticket = cache.begin(&uid("a"));
-    cache.insert(uid("a"), order(1), ticket);
+    let token = cache.begin(&uid("a"));
+    cache.insert(uid("a"), order(1), token);
     cache.insert(
         uid("b"),
         Answer::Unknown,
-        cache.ticket_of(&uid("b"), &cache.begin_any()),
+        cache.token_of(&uid("b"), &cache.begin_any()),
     );
-    let at = |delay: Duration| ticket.started() + delay;
+    let at = |delay: Duration| token.started() + delay;
     assert!(
         cache
             .get(&uid("a"), at(TTL - Duration::from_nanos(1)))
@@ -225,16 +225,16 @@ fn may_be_told_to_serve_for_ever() {
 fn nothing_is_served_longer_than_a_second_without_the_link() {
     let cache = cache();
     cache.link_down();
-    let ticket = cache.begin(&uid("a"));
-    cache.insert(uid("a"), order(1), ticket);
+    let token = cache.begin(&uid("a"));
+    cache.insert(uid("a"), order(1), token);
     assert!(
         cache
-            .get(&uid("a"), ticket.started() + Duration::from_millis(999))
+            .get(&uid("a"), token.started() + Duration::from_millis(999))
             .is_some()
     );
     assert!(
         cache
-            .get(&uid("a"), ticket.started() + UNLINKED_TTL)
+            .get(&uid("a"), token.started() + UNLINKED_TTL)
             .is_none()
     );
 }
@@ -244,7 +244,7 @@ fn a_warm_up_passes_through_the_fence() {
     let cache = cache();
     let any = cache.begin_any();
     cache.invalidate(&uid("changed"), version(2));
-    let insert = |text: &str| cache.insert(uid(text), order(1), cache.ticket_of(&uid(text), &any));
+    let insert = |text: &str| cache.insert(uid(text), order(1), cache.token_of(&uid(text), &any));
     assert_eq!(insert("changed"), Insertion::Fenced);
     // One uid may share the stripe of `changed`, but not all of them can.
     assert!((0..64).any(|n| insert(&format!("quiet-{n}")) == Insertion::Kept));

@@ -47,7 +47,7 @@ impl Database {
         }
     }
 
-    /// Runs `call` with retries, as [`insist`] does.
+    /// Runs `call` with retries, as [`retry_on_new_connection`] does.
     ///
     /// # Errors
     /// Returns [`DatabaseError::Down`] or [`DatabaseError::Busy`] without a call, or the error of
@@ -61,7 +61,7 @@ impl Database {
         }
         let started = Instant::now();
         let _running = self.admit().await?;
-        let answer = insist(&self.postgres, started, call).await;
+        let answer = retry_on_new_connection(&self.postgres, started, call).await;
         Ok(answer.inspect_err(report)?)
     }
 
@@ -86,7 +86,7 @@ impl Database {
 ///
 /// # Errors
 /// Returns the error of the last attempt.
-pub(crate) async fn insist<T, F>(
+pub(crate) async fn retry_on_new_connection<T, F>(
     postgres: &Postgres,
     started: Instant,
     call: impl Fn(Postgres) -> F,

@@ -30,11 +30,11 @@ use shared::{
 use tokio::sync::Semaphore;
 
 pub use database::DatabaseError;
-pub(crate) use database::insist;
+pub(crate) use database::retry_on_new_connection;
 
 use crate::{
     answer::Answer,
-    local_cache::{LocalCache, Ticket},
+    local_cache::{LoadToken, LocalCache},
     metrics::{CacheMetrics, LocalResult, RedisResult},
     trace,
 };
@@ -195,18 +195,18 @@ impl Lookup {
         uid: OrderUid,
         freshness: Freshness,
     ) -> Result<(Source, Answer), LookupError> {
-        let ticket = self.inner.local.begin(&uid);
+        let token = self.inner.local.begin(&uid);
         if freshness == Freshness::Cached
-            && let Some(answer) = self.look_in_redis(&uid, ticket).await
+            && let Some(answer) = self.look_in_redis(&uid, token).await
         {
             return Ok((Source::Redis, answer));
         }
         let answer = match freshness {
-            Freshness::Cached => self.look_in_postgres(uid, ticket).await?,
+            Freshness::Cached => self.look_in_postgres(uid, token).await?,
             // Not single-flight: a load in flight may have begun before the change that the caller
             // knows of.
             Freshness::Current => {
-                trace::in_span("postgres", Box::pin(self.load(uid, ticket))).await?
+                trace::in_span("postgres", Box::pin(self.load(uid, token))).await?
             }
         };
         Ok((Source::Postgres, answer))
@@ -227,7 +227,7 @@ impl Lookup {
     /// Returns an error if Postgres does not answer.
     pub async fn warm_up(&self, limit: u32) -> Result<usize, DatabaseError> {
         let local = &self.inner.local;
-        let ticket = local.begin_any();
+        let token = local.begin_any();
         let rows = self
             .inner
             .database
@@ -235,8 +235,8 @@ impl Lookup {
             .await?;
         // The newest last: if not all fit, the newest stay.
         let kept = rows.iter().rev().filter(|row| {
-            let ticket = local.ticket_of(&row.uid, &ticket);
-            local.insert(row.uid, Answer::from_row(Some(row)), ticket)
+            let token = local.token_of(&row.uid, &token);
+            local.insert(row.uid, Answer::from_row(Some(row)), token)
                 == crate::local_cache::Insertion::Kept
         });
         Ok(kept.count())
@@ -259,11 +259,11 @@ impl Lookup {
         })
     }
 
-    async fn look_in_redis(&self, uid: &OrderUid, ticket: Ticket) -> Option<Answer> {
+    async fn look_in_redis(&self, uid: &OrderUid, token: LoadToken) -> Option<Answer> {
         let (result, answer) = trace::in_span("redis", self.ask_redis(uid)).await;
         self.inner.metrics.redis(result);
         let answer = answer?;
-        self.inner.local.insert(*uid, answer.clone(), ticket);
+        self.inner.local.insert(*uid, answer.clone(), token);
         Some(answer)
     }
 
@@ -294,10 +294,14 @@ impl Lookup {
         }
     }
 
-    async fn look_in_postgres(&self, uid: OrderUid, ticket: Ticket) -> Result<Answer, LookupError> {
+    async fn look_in_postgres(
+        &self,
+        uid: OrderUid,
+        token: LoadToken,
+    ) -> Result<Answer, LookupError> {
         // The generation is part of the key: a request that arrives after an announcement must not
         // share a load that began before it.
-        let key = (uid, ticket.generation());
+        let key = (uid, token.generation());
         let lookup = self.clone();
         let load = move || {
             trace::carried(async move {
@@ -305,7 +309,7 @@ impl Lookup {
                 if let Some(answer) = lookup.inner.local.get(&uid, Instant::now()) {
                     return Ok(answer);
                 }
-                trace::in_span("postgres", lookup.load(uid, ticket)).await
+                trace::in_span("postgres", lookup.load(uid, token)).await
             })
         };
         self.inner
@@ -315,12 +319,12 @@ impl Lookup {
             .unwrap_or(Err(LookupError::Unavailable))
     }
 
-    async fn load(&self, uid: OrderUid, ticket: Ticket) -> Result<Answer, LookupError> {
+    async fn load(&self, uid: OrderUid, token: LoadToken) -> Result<Answer, LookupError> {
         let read_at = Instant::now();
         let read = |postgres: Postgres| async move { postgres.read(&uid).await };
         let row = self.inner.database.run(read).await?;
         let answer = Answer::from_row(row.as_ref());
-        self.inner.local.insert(uid, answer.clone(), ticket);
+        self.inner.local.insert(uid, answer.clone(), token);
         if let Some(row) = row {
             self.fill_redis(row, read_at);
         }

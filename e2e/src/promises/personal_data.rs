@@ -124,7 +124,7 @@ fn drafts(run: &Run) -> Vec<Draft> {
     ] {
         drafts.push(Draft::refused(Reason::MalformedJson, value));
     }
-    // Foreign fields, keys that are not uids, and foreign headers.
+    // Unknown fields, keys that are not uids, and foreign headers.
     let foreign = b"{\"Canary7f3a\":\"Canary7f3a\",".iter().chain(&whole[1..]);
     drafts.push(Draft::valid(foreign.copied().collect()));
     let key = b"canary7f3a@example.com";

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rand::{SeedableRng, rngs::StdRng};
-use shared::fault::Rule;
+use shared::fault::Invariant;
 
 use super::Trial;
 use crate::stack::{Builder, Stack};
@@ -31,7 +31,7 @@ pub struct Run {
     /// Seed of all random choices. The same seed makes the same choices.
     pub seed: u64,
     scale: Scale,
-    broken: Option<Rule>,
+    broken: Option<Invariant>,
     figures: Vec<(&'static str, String)>,
 }
 
@@ -47,7 +47,7 @@ impl Run {
     }
 
     /// A short run with programs that break `rule`. The trial must fail.
-    pub fn breaking(seed: u64, rule: Rule) -> Self {
+    pub fn breaking(seed: u64, rule: Invariant) -> Self {
         Self {
             broken: Some(rule),
             ..Self::new(seed, Scale::Quick)

@@ -1,6 +1,6 @@
 //! Proof that the trials can fail: programs that break one rule each, and the trial that notices.
 
-use shared::fault::Rule;
+use shared::fault::Invariant;
 
 use super::{Run, run::outcome, trial};
 
@@ -8,7 +8,7 @@ use super::{Run, run::outcome, trial};
 #[derive(Debug)]
 pub struct Sabotage {
     /// The rule.
-    pub rule: Rule,
+    pub rule: Invariant,
     /// The trial that must fail in a short run.
     pub trial: &'static str,
     /// Expected text of the failure.
@@ -18,42 +18,42 @@ pub struct Sabotage {
 /// One for each rule.
 pub const SABOTAGES: &[Sabotage] = &[
     Sabotage {
-        rule: Rule::OffsetAfterWrite,
+        rule: Invariant::OffsetAfterWrite,
         trial: "an_unfinished_record_holds_the_offset_back",
         complaint: "which is in neither Postgres nor the dead letter topic",
     },
     Sabotage {
-        rule: Rule::ContiguousOffset,
+        rule: Invariant::ContiguousOffset,
         trial: "an_unfinished_record_holds_the_offset_back",
         complaint: "which is in neither Postgres nor the dead letter topic",
     },
     Sabotage {
-        rule: Rule::EpochFence,
+        rule: Invariant::EpochFence,
         trial: "a_late_answer_takes_no_offset_back",
         complaint: "went back from",
     },
     Sabotage {
-        rule: Rule::TransientIsNoVerdict,
+        rule: Invariant::TransientIsNoVerdict,
         trial: "an_absent_postgres_is_waited_for",
         complaint: "was refused for what it says",
     },
     Sabotage {
-        rule: Rule::ChildrenFollowTheRow,
+        rule: Invariant::ChildrenFollowTheRow,
         trial: "the_greatest_version_wins_whatever_the_order",
         complaint: "Postgres differs",
     },
     Sabotage {
-        rule: Rule::CompareAndSet,
+        rule: Invariant::CompareAndSet,
         trial: "an_older_version_never_replaces_a_newer_one_in_redis",
         complaint: "an older version replaced a newer one in Redis",
     },
     Sabotage {
-        rule: Rule::FreshFill,
+        rule: Invariant::FreshFill,
         trial: "a_fill_that_comes_late_puts_nothing_old_into_redis",
         complaint: "a late fill put an old version into Redis",
     },
     Sabotage {
-        rule: Rule::FillFence,
+        rule: Invariant::FillFence,
         trial: "a_load_that_an_announcement_overtakes_is_not_kept",
         complaint: "a load that was overtaken was kept",
     },

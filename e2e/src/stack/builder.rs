@@ -2,7 +2,7 @@
 
 use std::process;
 
-use shared::fault::{BREAK, Rule};
+use shared::fault::{BREAK, Invariant};
 
 use super::{Stack, Topics};
 use crate::{
@@ -128,7 +128,7 @@ impl Builder {
     /// Uses the programs with the feature `faults`. They break `rule`, if given, and die where
     /// [`CRASH_AT`](shared::fault::CRASH_AT) says.
     #[must_use]
-    pub fn faulty(mut self, rule: Option<Rule>) -> Self {
+    pub fn faulty(mut self, rule: Option<Invariant>) -> Self {
         self.faulty = true;
         match rule {
             Some(rule) => self.variable(BREAK, rule.as_str()),

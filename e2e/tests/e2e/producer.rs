@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use e2e::{Stack, Stored};
-use shared::order::{ForeignFields, decode};
+use shared::order::{UnknownFields, decode};
 
 fn reason(letter: &Stored) -> String {
     let (_, value) = letter
@@ -42,7 +42,7 @@ fn what_the_producer_says_that_it_sent_adds_up() {
     let sent = stack.broker().read(&stack.addresses().topic);
     let orders = sent.iter().filter_map(|record| {
         let value = record.value.as_deref()?;
-        Some(decode(value, ForeignFields::Refuse).ok()?.order)
+        Some(decode(value, UnknownFields::Refuse).ok()?.order)
     });
     for order in orders.step_by(50) {
         let answer = stack.apis[0].order(&order.order_uid);

@@ -2,7 +2,7 @@
 //! them at full length.
 
 use e2e::promises::{PROMISES, Run, SABOTAGES, Scale, trial};
-use shared::fault::Rule;
+use shared::fault::Invariant;
 
 /// Seed of all random choices here. `make chaos` uses a new one for each run.
 const SEED: u64 = 20_261_121;
@@ -87,7 +87,7 @@ macro_rules! noticed {
         #[test]
         fn every_rule_is_broken_once() {
             let rules = SABOTAGES.iter().map(|sabotage| sabotage.rule);
-            assert_eq!(Vec::from_iter(rules), Rule::ALL);
+            assert_eq!(Vec::from_iter(rules), Invariant::ALL);
             let names = SABOTAGES.iter().map(|sabotage| sabotage.rule.as_str());
             assert_eq!(Vec::from_iter(names), [$(stringify!($name)),*]);
         }

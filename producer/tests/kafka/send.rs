@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{env, fs};
 
-use shared::order::{ForeignFields, Reason, decode};
+use shared::order::{Reason, UnknownFields, decode};
 
 use super::harness::*;
 
@@ -65,7 +65,7 @@ fn file_arrives_byte_for_byte_under_its_uids() {
         let mut reasons = BTreeMap::new();
         for Received { key, value, .. } in topic.records() {
             let bytes = value.as_deref().unwrap();
-            if let Err(refusal) = decode(bytes, ForeignFields::Refuse) {
+            if let Err(refusal) = decode(bytes, UnknownFields::Refuse) {
                 *reasons.entry(refusal.reason).or_insert(0) += 1;
                 if refusal.reason == Reason::MalformedJson {
                     assert_eq!(key, None);
@@ -179,7 +179,7 @@ fn made_up_orders_follow_the_seed_and_one_uid_keeps_its_partition() {
     } in records
     {
         assert_eq!(traceparent, None);
-        let order = decode(value.as_deref().unwrap(), ForeignFields::Refuse)
+        let order = decode(value.as_deref().unwrap(), UnknownFields::Refuse)
             .unwrap()
             .order;
         assert_eq!(order.items.len(), 2);

@@ -15,20 +15,20 @@ const KEPT: Duration = Duration::from_secs(5);
 
 /// A reading of the Redis clock, and when it arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct ClockReading {
     /// Milliseconds since 1970.
     pub(super) redis_ms: i64,
     /// When the reading arrived, which is not before Redis took it.
-    pub(super) heard: Instant,
+    pub(super) arrived: Instant,
 }
 
-impl Reading {
+impl ClockReading {
     /// Returns the time at Redis at the moment `then`, or an earlier time: Redis took the reading
     /// before it arrived.
     pub(super) fn at(self, then: Instant) -> i64 {
-        let passed = match then.checked_duration_since(self.heard) {
+        let passed = match then.checked_duration_since(self.arrived) {
             Some(later) => later.as_millis() as i64,
-            None => -(self.heard.duration_since(then).as_millis() as i64) - 1,
+            None => -(self.arrived.duration_since(then).as_millis() as i64) - 1,
         };
         self.redis_ms + passed
     }
@@ -36,20 +36,20 @@ impl Reading {
 
 /// The last reading that was precise enough to keep.
 #[derive(Debug, Default)]
-pub(super) struct Clock(Mutex<Option<Reading>>);
+pub(super) struct Clock(Mutex<Option<ClockReading>>);
 
 impl Clock {
     /// Keeps `reading` if it arrived soon enough after the request at `asked`.
-    pub(super) fn hear(&self, reading: Reading, asked: Instant) {
-        if reading.heard.duration_since(asked) <= PRECISE {
+    pub(super) fn keep(&self, reading: ClockReading, asked: Instant) {
+        if reading.arrived.duration_since(asked) <= PRECISE {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
         }
     }
 
     /// Returns the kept reading if it is still valid at `now`.
-    pub(super) fn reading(&self, now: Instant) -> Option<Reading> {
+    pub(super) fn reading(&self, now: Instant) -> Option<ClockReading> {
         let kept = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.filter(|kept| now.saturating_duration_since(kept.heard) < KEPT)
+        kept.filter(|kept| now.saturating_duration_since(kept.arrived) < KEPT)
     }
 }
 
@@ -59,18 +59,18 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn reading(redis_ms: i64, heard: Instant) -> Reading {
-        Reading { redis_ms, heard }
+    fn reading(redis_ms: i64, arrived: Instant) -> ClockReading {
+        ClockReading { redis_ms, arrived }
     }
 
     #[test]
     fn time_passes_at_redis_as_it_does_here() {
-        let heard = Instant::now() + 10 * MS;
-        let reading = reading(1000, heard);
-        assert_eq!(reading.at(heard), 1000);
-        assert_eq!(reading.at(heard + 7 * MS), 1007);
+        let arrived = Instant::now() + 10 * MS;
+        let reading = reading(1000, arrived);
+        assert_eq!(reading.at(arrived), 1000);
+        assert_eq!(reading.at(arrived + 7 * MS), 1007);
         // Rounds towards an earlier time, which is the safe side.
-        assert_eq!(reading.at(heard - 7 * MS), 992);
+        assert_eq!(reading.at(arrived - 7 * MS), 992);
     }
 
     #[test]
@@ -78,20 +78,20 @@ mod tests {
         let (clock, asked) = (Clock::default(), Instant::now());
         assert_eq!(clock.reading(asked), None);
         let late = asked + PRECISE + MS;
-        clock.hear(reading(1, late), asked);
+        clock.keep(reading(1, late), asked);
         assert_eq!(clock.reading(late), None);
         let good = reading(2, asked + PRECISE);
-        clock.hear(good, asked);
+        clock.keep(good, asked);
         assert_eq!(clock.reading(late), Some(good));
-        clock.hear(reading(3, late), asked);
+        clock.keep(reading(3, late), asked);
         assert_eq!(clock.reading(late), Some(good));
     }
 
     #[test]
     fn a_reading_serves_for_some_seconds() {
-        let (clock, heard) = (Clock::default(), Instant::now());
-        clock.hear(reading(1, heard), heard);
-        assert!(clock.reading(heard + KEPT - MS).is_some());
-        assert!(clock.reading(heard + KEPT).is_none());
+        let (clock, arrived) = (Clock::default(), Instant::now());
+        clock.keep(reading(1, arrived), arrived);
+        assert!(clock.reading(arrived + KEPT - MS).is_some());
+        assert!(clock.reading(arrived + KEPT).is_none());
     }
 }

@@ -17,8 +17,8 @@ use redis::{
 
 use super::{
     CacheError,
-    batcher::Batcher,
     link::{Cluster, Node as SharedNode},
+    read_pipeline::ReadPipeline,
 };
 use crate::config::{self, ConfigError};
 
@@ -29,13 +29,13 @@ const POOL_SIZE: usize = 8;
 /// How long sent data may stay unacknowledged by the server's kernel.
 const SILENCE: Duration = Duration::from_secs(5);
 
-pub(super) enum Source {
+pub(super) enum Connections {
     Shared(Arc<SharedNode>),
     Pooled(Box<Pooled>),
     Cluster(Arc<Cluster>),
 }
 
-impl Source {
+impl Connections {
     pub(super) fn shared(config: &config::Redis) -> Result<Self, ConfigError> {
         let Some(client) = single_client(config)? else {
             return Self::cluster(config);
@@ -70,10 +70,10 @@ impl Source {
         ))))
     }
 
-    /// Returns a batcher for the connection that all callers share; none for a pool or a cluster.
-    pub(super) fn batcher(&self, timeout: Duration) -> Option<Batcher> {
+    /// Returns the read pipeline of the connection that all callers share; none for a pool or a cluster.
+    pub(super) fn read_pipeline(&self, timeout: Duration) -> Option<ReadPipeline> {
         match self {
-            Self::Shared(node) => Some(Batcher::new(Arc::clone(node), timeout)),
+            Self::Shared(node) => Some(ReadPipeline::new(Arc::clone(node), timeout)),
             Self::Pooled(_) | Self::Cluster(_) => None,
         }
     }

@@ -14,7 +14,7 @@ use redis::{
 
 use super::{Cache, CacheError, announcement, connection::Connection, durations::GET};
 use crate::{
-    fault::Rule,
+    fault::Invariant,
     order::{OrderUid, Revision, Version},
     runtime::backoff::random_fraction,
 };
@@ -32,7 +32,7 @@ const CLUSTER_CONCURRENCY: usize = 64;
 
 static COMPARE_AND_SET: LazyLock<Script> = LazyLock::new(|| {
     let script = include_str!("compare_and_set.lua");
-    match Rule::CompareAndSet.is_broken() {
+    match Invariant::CompareAndSet.is_broken() {
         true => Script::new(&script.replace("if held > ARGV[1] then return -1 end", "")),
         false => Script::new(script),
     }
@@ -119,9 +119,9 @@ impl Cache {
     /// When Redis does not answer, or the key holds something other than an order entry.
     pub async fn get(&self, uid: &OrderUid) -> Result<Option<Cached>, CacheError> {
         let command = get(uid);
-        let reply: Reply = match &self.inner.batcher {
-            Some(batcher) => {
-                let reply = self.attempt(GET, batcher.call(command)).await?;
+        let reply: Reply = match &self.inner.reads {
+            Some(reads) => {
+                let reply = self.attempt(GET, reads.call(command)).await?;
                 Reply::from_redis_value(reply).map_err(|_| CacheError::Corrupt)?
             }
             // Boxed: otherwise every read would reserve the memory for this branch.
@@ -203,7 +203,7 @@ impl Cache {
         let until = self.fresh_until(read_at).await?;
         self.run("write", async {
             let mut connection = self.connection().await?;
-            if self.inner.source.is_cluster() {
+            if self.inner.connections.is_cluster() {
                 self.write_to_cluster(&connection, revisions, until).await
             } else {
                 self.write_pipeline(&mut connection, revisions, until).await
@@ -292,7 +292,7 @@ impl Cache {
             Some(reading) => reading,
             None => self.read_clock().await?,
         };
-        if Rule::FreshFill.is_broken() {
+        if Invariant::FreshFill.is_broken() {
             return Ok(i64::MAX);
         }
         Ok(reading.at(read_at) + FRESH.as_millis() as i64)

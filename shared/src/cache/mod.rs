@@ -6,13 +6,13 @@
 //! its row was read or committed. Each writer announces what it wrote.
 
 mod announcement;
-mod batcher;
 mod breaker;
 mod clock;
 mod connection;
 mod durations;
 mod entry;
 mod link;
+mod read_pipeline;
 mod state;
 mod subscription;
 
@@ -35,11 +35,11 @@ use crate::{
     config::{self, ConfigError},
     runtime::outage::OutageLog,
 };
-use batcher::Batcher;
 use breaker::Breaker;
 use clock::Clock;
-use connection::{Connection, Source};
+use connection::{Connection, Connections};
 use durations::Durations;
+use read_pipeline::ReadPipeline;
 
 /// Minimum time between two renewals, because thousands of calls may be rejected at once.
 const RENEWAL: Duration = Duration::from_millis(500);
@@ -123,9 +123,9 @@ pub struct Cache {
 }
 
 struct Inner {
-    source: Source,
+    connections: Connections,
     /// Batches reads if one connection serves them all.
-    batcher: Option<Batcher>,
+    reads: Option<ReadPipeline>,
     /// When all connections were last replaced.
     renewed: Mutex<Option<Instant>>,
     /// Whether writes are rejected because other workers write to another server.
@@ -146,7 +146,7 @@ impl Cache {
     /// # Errors
     /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, or the timeout is zero.
     pub fn shared(config: &config::Redis) -> Result<Self, ConfigError> {
-        Ok(Self::new(Source::shared(config)?, config))
+        Ok(Self::new(Connections::shared(config)?, config))
     }
 
     /// Creates a cache over a pool, for a few large pipelines at a time. A cluster is always
@@ -155,15 +155,15 @@ impl Cache {
     /// # Errors
     /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, or the timeout is zero.
     pub fn pooled(config: &config::Redis) -> Result<Self, ConfigError> {
-        Ok(Self::new(Source::pooled(config)?, config))
+        Ok(Self::new(Connections::pooled(config)?, config))
     }
 
-    fn new(source: Source, config: &config::Redis) -> Self {
+    fn new(connections: Connections, config: &config::Redis) -> Self {
         Self {
             inner: Arc::new(Inner {
-                batcher: source.batcher(config.timeout),
+                reads: connections.read_pipeline(config.timeout),
                 renewed: Mutex::default(),
-                source,
+                connections,
                 misplaced: AtomicBool::new(false),
                 announcements: OutageLog::default(),
                 timeout: config.timeout,
@@ -186,14 +186,14 @@ impl Cache {
             .unwrap_or_else(PoisonError::into_inner);
         if renewed.is_none_or(|then| now.saturating_duration_since(then) >= RENEWAL) {
             *renewed = Some(now);
-            self.inner.source.renew();
+            self.inner.connections.renew();
         }
     }
 
     /// Replaces the connections to a single server, in case its name now resolves to another
     /// server. Keeps connections to a cluster, because they follow it.
     pub fn resolve_again(&self) {
-        if !self.inner.source.is_cluster() {
+        if !self.inner.connections.is_cluster() {
             self.renew();
         }
     }
@@ -206,7 +206,7 @@ impl Cache {
     }
 
     async fn connection(&self) -> Result<Connection, CacheError> {
-        self.inner.source.connection().await
+        self.inner.connections.connection().await
     }
 
     /// Runs `work` with the deadline of one command, unless the breaker is open.
@@ -238,7 +238,7 @@ impl Cache {
         let answered = result.as_ref().err().is_none_or(|error| !error.is_outage());
         self.inner.breaker.record(answered);
         if !answered {
-            self.inner.source.suspect();
+            self.inner.connections.suspect();
         }
         if let Err(error) = &result {
             self.note(error);

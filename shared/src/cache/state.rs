@@ -5,7 +5,9 @@ use std::{sync::LazyLock, time::Instant};
 
 use redis::{FromRedisValue, Script, Value};
 
-use super::{Cache, CacheError, announcement, clock::Reading, connection::Node, entry::PREFIX};
+use super::{
+    Cache, CacheError, announcement, clock::ClockReading, connection::Node, entry::PREFIX,
+};
 
 /// The hash that holds the state.
 const KEY: &str = "order-cache";
@@ -116,7 +118,7 @@ impl Cache {
         .await
     }
 
-    pub(super) async fn read_clock(&self) -> Result<Reading, CacheError> {
+    pub(super) async fn read_clock(&self) -> Result<ClockReading, CacheError> {
         let asked = Instant::now();
         let (seconds, micros): (i64, i64) = self
             .run("time", async {
@@ -124,11 +126,11 @@ impl Cache {
                 Ok(redis::cmd("TIME").query_async(&mut connection).await?)
             })
             .await?;
-        let reading = Reading {
+        let reading = ClockReading {
             redis_ms: seconds * 1000 + micros / 1000,
-            heard: Instant::now(),
+            arrived: Instant::now(),
         };
-        self.inner.clock.hear(reading, asked);
+        self.inner.clock.keep(reading, asked);
         Ok(reading)
     }
 

@@ -17,7 +17,7 @@ const MAX_BROKEN_RULES: usize = 8;
 
 /// How to treat fields that an order does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForeignFields {
+pub enum UnknownFields {
     /// Ignores and counts them.
     Ignore,
     /// Rejects the record with [`Reason::UnknownField`] (strict mode).
@@ -29,31 +29,31 @@ pub enum ForeignFields {
 pub struct Decoded {
     /// The order, normalised.
     pub order: Order,
-    /// Number of ignored foreign fields. Fields inside a foreign object do not count.
-    pub foreign_fields: u64,
+    /// Number of ignored unknown fields. Fields inside an unknown field do not count.
+    pub unknown_fields: u64,
 }
 
 /// Decodes the value of a record and checks every rule.
 ///
 /// # Errors
 /// If the record cannot be stored. The error names the reason.
-pub fn decode(value: &[u8], fields: ForeignFields) -> Result<Decoded, Refusal> {
+pub fn decode(value: &[u8], fields: UnknownFields) -> Result<Decoded, Refusal> {
     if value.len() > MAX_VALUE_BYTES {
         return Err(refusal(
             Reason::TooLarge,
             format!("{} bytes, {MAX_VALUE_BYTES} are allowed", value.len()),
         ));
     }
-    let mut reading = Reading::default();
-    let order = read(value, &mut reading)?;
-    if fields == ForeignFields::Refuse
-        && let Some(entity) = reading.first_foreign
+    let mut state = DecodeState::default();
+    let order = read(value, &mut state)?;
+    if fields == UnknownFields::Refuse
+        && let Some(entity) = state.first_unknown
     {
         return Err(refusal(
             Reason::UnknownField,
             format!(
                 "{} unknown fields, the first in {entity}",
-                reading.foreign_fields
+                state.unknown_fields
             ),
         ));
     }
@@ -62,30 +62,30 @@ pub fn decode(value: &[u8], fields: ForeignFields) -> Result<Decoded, Refusal> {
         .map_err(|errors| refusal(Reason::InvalidOrder, broken_rules(&errors)))?;
     Ok(Decoded {
         order,
-        foreign_fields: reading.foreign_fields,
+        unknown_fields: state.unknown_fields,
     })
 }
 
 /// Reads the order that `value` contains, without checking its rules.
-fn read(value: &[u8], reading: &mut Reading) -> Result<Order, Refusal> {
+fn read(value: &[u8], state: &mut DecodeState) -> Result<Order, Refusal> {
     let text = str::from_utf8(value).map_err(|error| {
         refusal(
             Reason::MalformedJson,
             format!("not UTF-8 at byte {}", error.valid_up_to()),
         )
     })?;
-    read_text(text, reading).or_else(|refusal| {
+    read_text(text, state).or_else(|refusal| {
         let text = without_negative_zeros(text).ok_or(refusal)?;
-        *reading = Reading::default();
-        read_text(&text, reading)
+        *state = DecodeState::default();
+        read_text(&text, state)
     })
 }
 
-fn read_text(text: &str, reading: &mut Reading) -> Result<Order, Refusal> {
+fn read_text(text: &str, state: &mut DecodeState) -> Result<Order, Refusal> {
     let mut source = serde_json::Deserializer::from_str(text);
-    Order::read(&mut source, reading)
+    Order::read(&mut source, state)
         .and_then(|order| source.end().map(|()| order))
-        .map_err(|error| refusal(Reason::MalformedJson, reading.describe(&error)))
+        .map_err(|error| refusal(Reason::MalformedJson, state.describe(&error)))
 }
 
 /// Returns `text` with every integer `-0` replaced by ` 0`, which has the same length, or `None` if
@@ -154,9 +154,9 @@ impl Fault {
 /// State of a reader besides the order. It costs time only after a failure: the path is built while
 /// the error returns.
 #[derive(Default)]
-pub(super) struct Reading {
-    foreign_fields: u64,
-    first_foreign: Option<&'static str>,
+pub(super) struct DecodeState {
+    unknown_fields: u64,
+    first_unknown: Option<&'static str>,
     fault: Option<Fault>,
     /// Path to the fault, innermost step first.
     path: Vec<Step>,
@@ -167,11 +167,11 @@ enum Step {
     Index(usize),
 }
 
-impl Reading {
-    /// Counts a foreign field of `entity`.
-    pub(super) fn foreign_field(&mut self, entity: &'static str) {
-        self.foreign_fields += 1;
-        self.first_foreign.get_or_insert(entity);
+impl DecodeState {
+    /// Counts an unknown field of `entity`.
+    pub(super) fn unknown_field(&mut self, entity: &'static str) {
+        self.unknown_fields += 1;
+        self.first_unknown.get_or_insert(entity);
     }
 
     /// Returns the error for a `fault` of `field`.
@@ -254,14 +254,14 @@ impl<K: for<'a> From<&'a str>> Visitor<'_> for KeySeed<K> {
 
 /// Reads the value of a field.
 pub(super) struct ValueSeed<'r, T> {
-    reading: &'r mut Reading,
+    state: &'r mut DecodeState,
     value: PhantomData<T>,
 }
 
 impl<'r, T> ValueSeed<'r, T> {
-    pub(super) fn new(reading: &'r mut Reading) -> Self {
+    pub(super) fn new(state: &'r mut DecodeState) -> Self {
         Self {
-            reading,
+            state,
             value: PhantomData,
         }
     }
@@ -271,20 +271,20 @@ impl<'de, T: FieldType> DeserializeSeed<'de> for ValueSeed<'_, T> {
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<T, D::Error> {
-        T::read(source, self.reading)
+        T::read(source, self.state)
     }
 }
 
 /// Reads an array of objects.
 pub(super) struct Elements<'r, T> {
-    reading: &'r mut Reading,
+    state: &'r mut DecodeState,
     element: PhantomData<T>,
 }
 
 impl<'r, T> Elements<'r, T> {
-    pub(super) fn new(reading: &'r mut Reading) -> Self {
+    pub(super) fn new(state: &'r mut DecodeState) -> Self {
         Self {
-            reading,
+            state,
             element: PhantomData,
         }
     }
@@ -300,11 +300,11 @@ impl<'de, T: FieldType> Visitor<'de> for Elements<'_, T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
         let mut elements = Vec::new();
         loop {
-            match seq.next_element_seed(ValueSeed::new(self.reading)) {
+            match seq.next_element_seed(ValueSeed::new(self.state)) {
                 Ok(Some(element)) => elements.push(element),
                 Ok(None) => return Ok(elements),
                 Err(error) => {
-                    self.reading.path.push(Step::Index(elements.len()));
+                    self.state.path.push(Step::Index(elements.len()));
                     return Err(error);
                 }
             }

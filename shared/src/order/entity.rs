@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use smol_str::SmolStr;
 use validator::{Validate, ValidationError, ValidationErrorsKind};
 
-use super::decode::{Elements, Reading};
+use super::decode::{DecodeState, Elements};
 use super::rule::{Entity, List, Range, Text, Years};
 use super::timestamp::{self, Rfc3339};
 
@@ -17,7 +17,10 @@ pub(super) trait FieldType: Sized {
     type Limits;
 
     /// Reads a value. A wrong type is an error. A broken rule is not.
-    fn read<'de, D: Deserializer<'de>>(source: D, reading: &mut Reading) -> Result<Self, D::Error>;
+    fn read<'de, D: Deserializer<'de>>(
+        source: D,
+        state: &mut DecodeState,
+    ) -> Result<Self, D::Error>;
 
     /// Checks the value against `limits`. The error contains the broken rules.
     fn check(&self, limits: &Self::Limits) -> Result<(), ValidationErrorsKind>;
@@ -71,24 +74,24 @@ macro_rules! entity {
         impl FieldType for $name {
             type Limits = &'static Entity;
 
-            fn read<'de, D: Deserializer<'de>>(source: D, reading: &mut Reading) -> Result<Self, D::Error> {
+            fn read<'de, D: Deserializer<'de>>(source: D, state: &mut DecodeState) -> Result<Self, D::Error> {
                 #[allow(non_camel_case_types, reason = "the variants are named like the fields")]
                 enum Key {
                     $($field,)+
                     #[allow(non_camel_case_types, reason = "must differ from every field's name")]
-                    Foreign__(Box<str>),
+                    Unknown__(Box<str>),
                 }
 
                 impl From<&str> for Key {
                     fn from(name: &str) -> Self {
                         match name {
                             $(stringify!($field) => Self::$field,)+
-                            _ => Self::Foreign__(name.into()),
+                            _ => Self::Unknown__(name.into()),
                         }
                     }
                 }
 
-                struct Fields<'r>(&'r mut Reading);
+                struct Fields<'r>(&'r mut DecodeState);
 
                 impl<'de> Visitor<'de> for Fields<'_> {
                     type Value = $name;
@@ -98,27 +101,27 @@ macro_rules! entity {
                     }
 
                     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$name, A::Error> {
-                        let Self(reading) = self;
-                        let mut foreign = HashSet::new();
+                        let Self(state) = self;
+                        let mut unknown = HashSet::new();
                         $(let mut $field: Option<$type> = None;)+
                         while let Some(key) = map.next_key_seed(KeySeed::new())? {
                             match key {
                                 $(Key::$field => {
                                     if $field.is_some() {
-                                        return Err(reading.fault(stringify!($field), Fault::Duplicated));
+                                        return Err(state.fault(stringify!($field), Fault::Duplicated));
                                     }
-                                    match map.next_value_seed(ValueSeed::new(reading)) {
+                                    match map.next_value_seed(ValueSeed::new(state)) {
                                         Ok(value) => $field = Some(value),
-                                        Err(error) => return Err(reading.inside(stringify!($field), error)),
+                                        Err(error) => return Err(state.inside(stringify!($field), error)),
                                     }
                                 })+
-                                Key::Foreign__(key) => {
-                                    reading.foreign_field(stringify!($name));
-                                    if !foreign.insert(key) {
-                                        return Err(reading.fault("(foreign field)", Fault::Duplicated));
+                                Key::Unknown__(key) => {
+                                    state.unknown_field(stringify!($name));
+                                    if !unknown.insert(key) {
+                                        return Err(state.fault("(unknown field)", Fault::Duplicated));
                                     }
-                                    if let Err(fault) = foreign::check(map.next_value()?) {
-                                        return Err(reading.fault("(foreign field)", fault));
+                                    if let Err(fault) = unknown::check(map.next_value()?) {
+                                        return Err(state.fault("(unknown field)", fault));
                                     }
                                 }
                             }
@@ -126,14 +129,14 @@ macro_rules! entity {
                         Ok($name {
                             $($field: match $field {
                                 Some(value) => value,
-                                None => return Err(reading.fault(stringify!($field), Fault::Missing)),
+                                None => return Err(state.fault(stringify!($field), Fault::Missing)),
                             },)+
                         })
                     }
                 }
 
                 // Not `deserialize_struct`: it also accepts an array of the values.
-                source.deserialize_map(Fields(reading))
+                source.deserialize_map(Fields(state))
             }
 
             fn check(&self, _: &&'static Entity) -> Result<(), ValidationErrorsKind> {
@@ -186,7 +189,7 @@ fn broken(code: &'static str) -> ValidationErrorsKind {
 impl FieldType for SmolStr {
     type Limits = Text;
 
-    fn read<'de, D: Deserializer<'de>>(source: D, _: &mut Reading) -> Result<Self, D::Error> {
+    fn read<'de, D: Deserializer<'de>>(source: D, _: &mut DecodeState) -> Result<Self, D::Error> {
         Self::deserialize(source)
     }
 
@@ -209,7 +212,7 @@ macro_rules! integer {
         impl FieldType for $type {
             type Limits = Range<$type>;
 
-            fn read<'de, D: Deserializer<'de>>(source: D, _: &mut Reading) -> Result<Self, D::Error> {
+            fn read<'de, D: Deserializer<'de>>(source: D, _: &mut DecodeState) -> Result<Self, D::Error> {
                 Self::deserialize(source)
             }
 
@@ -230,7 +233,7 @@ impl FieldType for DateTime<Utc> {
 
     /// Reads a string that is not RFC 3339 as a time that no rule allows: its type is right, but it
     /// breaks a rule.
-    fn read<'de, D: Deserializer<'de>>(source: D, _: &mut Reading) -> Result<Self, D::Error> {
+    fn read<'de, D: Deserializer<'de>>(source: D, _: &mut DecodeState) -> Result<Self, D::Error> {
         source
             .deserialize_str(timestamp::TextVisitor)
             .map(|time| time.unwrap_or(Self::MIN_UTC))
@@ -255,8 +258,11 @@ where
 {
     type Limits = List;
 
-    fn read<'de, D: Deserializer<'de>>(source: D, reading: &mut Reading) -> Result<Self, D::Error> {
-        source.deserialize_seq(Elements::new(reading))
+    fn read<'de, D: Deserializer<'de>>(
+        source: D,
+        state: &mut DecodeState,
+    ) -> Result<Self, D::Error> {
+        source.deserialize_seq(Elements::new(state))
     }
 
     fn check(&self, limits: &List) -> Result<(), ValidationErrorsKind> {

@@ -10,7 +10,7 @@
 //! | [`rule`](Rule) | the rules that a field can have |
 //! | `registry` | the registered currencies and language subtags |
 //! | `decode` | bytes to [`Order`], or a [`Refusal`] |
-//! | `foreign` | the values of unknown fields |
+//! | `unknown` | the values of unknown fields |
 //! | `timestamp` | RFC 3339 parsing and formatting |
 //! | `version`, `uid` | [`Version`], [`OrderUid`] |
 //! | `revision`, `refusal` | [`Revision`], [`Refusal`] |
@@ -18,7 +18,6 @@
 
 mod decode;
 mod entity;
-mod foreign;
 mod model;
 mod refusal;
 mod registry;
@@ -30,11 +29,12 @@ pub mod sample;
 mod tests;
 mod timestamp;
 mod uid;
+mod unknown;
 mod version;
 
 use std::time::Duration;
 
-pub use decode::{Decoded, ForeignFields, decode};
+pub use decode::{Decoded, UnknownFields, decode};
 pub use model::{Delivery, Item, Order, Payment};
 pub use refusal::{Reason, Refusal};
 pub use revision::Revision;

@@ -13,10 +13,10 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use smol_str::SmolStr;
 use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
-use super::decode::{Fault, KeySeed, Reading, ValueSeed};
+use super::decode::{DecodeState, Fault, KeySeed, ValueSeed};
 use super::entity::{FieldType, entity};
-use super::foreign;
 use super::rule::{Entity, Field, List, Range, Rule, Text, Years};
+use super::unknown;
 
 entity! {
     /// An order: who gets what, how it was paid, and where it is handled.

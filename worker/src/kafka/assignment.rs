@@ -12,7 +12,7 @@ use rdkafka::{
     error::KafkaError,
 };
 
-use shared::fault::{Moment, Rule};
+use shared::fault::{Invariant, Moment};
 
 use super::{
     context::Context,
@@ -131,7 +131,7 @@ impl Assignment {
                 return;
             }
         };
-        let stored = match Rule::EpochFence.is_broken() {
+        let stored = match Invariant::EpochFence.is_broken() {
             // librdkafka has a fence of its own: it stores no offset for partitions of other
             // members, and the timer commits no lower offset. An explicit commit bypasses both.
             true => consumer.commit(&offsets, CommitMode::Async),

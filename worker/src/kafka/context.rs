@@ -35,7 +35,7 @@ pub struct GroupState {
     lag: AtomicI64,
     lagging_since: Mutex<Option<Instant>>,
     /// When the poll thread last reported that it is alive. None before the thread runs.
-    heard: Mutex<Option<Instant>>,
+    last_poll: Mutex<Option<Instant>>,
     /// Partitions that cannot be read although brokers answer, with their errors.
     unreadable: Mutex<BTreeMap<i32, String>>,
     brokers: Dependency,
@@ -49,7 +49,7 @@ impl GroupState {
             rounds: AtomicU64::new(0),
             lag: AtomicI64::new(0),
             lagging_since: Mutex::new(None),
-            heard: Mutex::new(None),
+            last_poll: Mutex::new(None),
             unreadable: Mutex::default(),
             brokers: Dependency::new("kafka", "kafka_up"),
         }
@@ -81,13 +81,21 @@ impl GroupState {
 
     /// Time since the poll thread last reported that it is alive. Zero before the thread runs.
     pub fn silent_for(&self) -> Duration {
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.map(|heard| heard.elapsed()).unwrap_or_default()
+        let last_poll = *self
+            .last_poll
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        last_poll
+            .map(|last_poll| last_poll.elapsed())
+            .unwrap_or_default()
     }
 
     /// Notes that the poll thread is alive.
-    pub(super) fn heard(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    pub(super) fn polled(&self) {
+        *self
+            .last_poll
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Assigned partitions that cannot be read although brokers answer, with their errors.

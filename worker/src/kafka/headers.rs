@@ -14,7 +14,7 @@ use super::record::Header;
 /// Kafka's protocol requires UTF-8 names, but brokers do not check it.
 #[allow(
     unsafe_code,
-    reason = "rust-rdkafka's own reader panics at a foreign header name"
+    reason = "rust-rdkafka's own reader panics at a header name that is not UTF-8"
 )]
 pub(super) fn copy(message: &BorrowedMessage<'_>) -> Vec<Header> {
     const NO_ERROR: rd_kafka_resp_err_t = rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use shared::fault::Rule;
+use shared::fault::Invariant;
 
 /// Proof that a record was received under an assignment. It has no effect once the partition is
 /// revoked.
@@ -33,7 +33,7 @@ struct Partition {
 impl Ledger {
     /// Begins an assignment of `partition`.
     pub(super) fn assign(&mut self, partition: i32) {
-        if Rule::EpochFence.is_broken() && self.partitions.contains_key(&partition) {
+        if Invariant::EpochFence.is_broken() && self.partitions.contains_key(&partition) {
             return;
         }
         self.epochs += 1;
@@ -47,7 +47,7 @@ impl Ledger {
 
     /// Ends the assignment of `partition`. Its tickets have no effect from now on.
     pub(super) fn revoke(&mut self, partition: i32) {
-        if !Rule::EpochFence.is_broken() {
+        if !Invariant::EpochFence.is_broken() {
             self.partitions.remove(&partition);
         }
     }
@@ -104,7 +104,7 @@ impl Ledger {
                 .binary_search_by_key(&ticket.offset, |(offset, _)| *offset)
             {
                 held.outstanding[index].1 = true;
-                if Rule::ContiguousOffset.is_broken() {
+                if Invariant::ContiguousOffset.is_broken() {
                     let lower = held.outstanding.range_mut(..index);
                     lower.for_each(|(_, finished)| *finished = true);
                 }

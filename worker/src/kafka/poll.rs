@@ -215,7 +215,7 @@ impl Polling {
     /// Polls once, and holds the record that it returns.
     fn poll(&mut self, limit: Duration) {
         let context = self.consumer.context();
-        context.group.heard();
+        context.group.polled();
         context.bootstrap.restore(self.consumer.client());
         match self.consumer.poll(limit) {
             None => {}

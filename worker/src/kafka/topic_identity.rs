@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_metadata_and_brokers_without_ids_give_none() {
+    fn other_metadata_and_brokers_without_ids_give_none() {
         for metadata in [
             "",
             "topic-id=",

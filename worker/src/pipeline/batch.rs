@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 use shared::{
-    fault::Rule,
+    fault::Invariant,
     order::{OrderUid, Reason, Refusal, Version},
     runtime::backoff::Backoff,
     storage::Change,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     kafka::{Assignment, Received, Record, Ticket, dead_letter::DeadLetters},
-    metrics::{Metrics, Outcome, Stage},
+    metrics::{BatchStage, Metrics, Outcome},
 };
 
 /// A record and its intent: store, erase or dead-letter.
@@ -111,7 +111,7 @@ impl Processor {
     /// soon as Postgres is done, so that the next batch is written while this one goes to Redis.
     pub(super) async fn process(&self, mut batch: Batch, turn: Turn) {
         self.metrics.batch(batch.len());
-        if Rule::OffsetAfterWrite.is_broken() {
+        if Invariant::OffsetAfterWrite.is_broken() {
             self.assignment.finish(&batch.tickets());
         }
         let mut trace = BatchTrace::begin(batch.entries.iter().map(|entry| &entry.received.record));
@@ -145,7 +145,7 @@ impl Processor {
     async fn store(&self, changes: Vec<Change>, writing: Writing<'_>) -> (Persisted, SystemTime) {
         let started = Instant::now();
         let persisted = self.persist.persist(changes, writing).await;
-        self.metrics.stage(Stage::Persist, started.elapsed());
+        self.metrics.stage(BatchStage::Persist, started.elapsed());
         (persisted, SystemTime::now())
     }
 
@@ -158,7 +158,7 @@ impl Processor {
             self.metrics.visible(read_at.elapsed());
             spent += started.elapsed();
         }
-        self.metrics.stage(Stage::WriteThrough, spent);
+        self.metrics.stage(BatchStage::WriteThrough, spent);
         SystemTime::now()
     }
 
@@ -188,7 +188,8 @@ impl Processor {
         }
         let started = Instant::now();
         join_all(sends).await;
-        self.metrics.stage(Stage::DeadLetter, started.elapsed());
+        self.metrics
+            .stage(BatchStage::DeadLetter, started.elapsed());
     }
 
     /// Sends one record to the dead letter topic; retries until the topic has it.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use shared::{
-    order::{ForeignFields, OrderUid, Refusal},
+    order::{OrderUid, Refusal, UnknownFields},
     storage::Postgres,
 };
 use tokio::{
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     batch::{Batch, Processor},
-    breaker::Breaker,
+    breaker::RejectionBreaker,
     decode::{Decoded, decode_record},
     future::FutureGuard,
     persist::Persist,
@@ -53,7 +53,7 @@ pub struct Pipeline {
     /// Takes the tickets of finished records.
     pub assignment: Arc<Assignment>,
     /// Stops dead-lettering when Postgres rejects too many rows.
-    pub breaker: Arc<Breaker>,
+    pub breaker: Arc<RejectionBreaker>,
     /// Holds records when every record is from the future.
     pub future: FutureGuard,
     /// The current waits.
@@ -83,9 +83,9 @@ impl Pipeline {
             max_bytes: config.batch_max_bytes,
             linger: config.batch_linger,
             fields: if config.strict_fields {
-                ForeignFields::Refuse
+                UnknownFields::Refuse
             } else {
-                ForeignFields::Ignore
+                UnknownFields::Ignore
             },
             metrics: self.metrics,
             future: self.future,
@@ -108,7 +108,7 @@ struct Batcher {
     max_records: usize,
     max_bytes: usize,
     linger: Duration,
-    fields: ForeignFields,
+    fields: UnknownFields,
     metrics: Metrics,
     future: FutureGuard,
     /// Records from the future that the guard holds back. Their memory permits bound them.
@@ -173,8 +173,8 @@ impl Batcher {
         }
         match decoded {
             Ok(decoded) => {
-                if decoded.foreign_fields > 0 {
-                    self.metrics.foreign_fields(decoded.foreign_fields);
+                if decoded.unknown_fields > 0 {
+                    self.metrics.unknown_fields(decoded.unknown_fields);
                 }
                 self.open.push_change(received, decoded.change);
             }

@@ -25,7 +25,7 @@ const MAX_IN_A_ROW: usize = 100;
 const TRIAL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Counts the rows that Postgres accepts and rejects.
-pub struct Breaker {
+pub struct RejectionBreaker {
     state: Mutex<State>,
     stored: AtomicU64,
     trial_interval: Duration,
@@ -55,7 +55,7 @@ struct State {
     in_a_row: usize,
 }
 
-impl Breaker {
+impl RejectionBreaker {
     /// Creates a breaker that is closed, or `open` until a first trial succeeds. A worker starts it
     /// open if the newest dead letters are rows that Postgres rejected. Otherwise repeated restarts
     /// would empty the topic in steps.
@@ -63,7 +63,7 @@ impl Breaker {
         Self::trying_every(TRIAL_INTERVAL, open)
     }
 
-    /// Creates a breaker as [`Breaker::new`] does, with another pause between trials.
+    /// Creates a breaker as [`RejectionBreaker::new`] does, with another pause between trials.
     pub fn trying_every(trial_interval: Duration, open: bool) -> Self {
         let state = State {
             open,
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_hundred_in_a_row_open_it() {
-        let breaker = Breaker::new(false);
+        let breaker = RejectionBreaker::new(false);
         for _ in 1..MAX_IN_A_ROW {
             assert!(breaker.refused("23514"));
         }
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn more_than_a_twentieth_of_the_last_thousand_opens_it() {
-        let breaker = Breaker::new(false);
+        let breaker = RejectionBreaker::new(false);
         breaker.accepted(WINDOW, 0);
         for _ in 0..MAX_IN_WINDOW {
             assert!(breaker.refused("23514"));
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn few_among_many_do_not() {
-        let breaker = Breaker::new(false);
+        let breaker = RejectionBreaker::new(false);
         for _ in 0..1000 {
             assert!(breaker.refused("23514"));
             breaker.accepted(99, 0);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn old_refusals_leave_the_window() {
-        let breaker = Breaker::new(false);
+        let breaker = RejectionBreaker::new(false);
         for _ in 0..MAX_IN_WINDOW {
             assert!(breaker.refused("23514"));
         }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn one_accepted_row_closes_it_with_a_clean_slate() {
-        let breaker = Breaker::new(true);
+        let breaker = RejectionBreaker::new(true);
         assert!(breaker.is_open());
         assert!(!breaker.refused("23514"));
         breaker.accepted(1, 0);

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use shared::{
     order::{
-        ForeignFields, MAX_FUTURE, MAX_VALUE_BYTES, OrderUid, Reason, Refusal, Version, decode,
+        MAX_FUTURE, MAX_VALUE_BYTES, OrderUid, Reason, Refusal, UnknownFields, Version, decode,
         parse_replay_version,
     },
     storage::Change,
@@ -15,13 +15,13 @@ use crate::kafka::{Record, Timestamp, dead_letter::REPLAY_VERSION};
 /// A record that can be stored.
 pub(super) struct Decoded {
     pub(super) change: Change,
-    pub(super) foreign_fields: u64,
+    pub(super) unknown_fields: u64,
 }
 
 /// Decodes and checks `record`, in the order of [`Reason`].
 pub(super) fn decode_record(
     record: &Record,
-    fields: ForeignFields,
+    fields: UnknownFields,
     now: SystemTime,
 ) -> Result<Decoded, Refusal> {
     let version = version(record);
@@ -50,7 +50,7 @@ pub(super) fn decode_record(
             };
             Ok(Decoded {
                 change,
-                foreign_fields: decoded.foreign_fields,
+                unknown_fields: decoded.unknown_fields,
             })
         }
         None => {
@@ -62,7 +62,7 @@ pub(super) fn decode_record(
                     version: version?,
                     order: None,
                 },
-                foreign_fields: 0,
+                unknown_fields: 0,
             })
         }
     }
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn check(record: &Record) -> Result<Version, Reason> {
-        decode_record(record, ForeignFields::Ignore, UNIX_EPOCH + NOW)
+        decode_record(record, UnknownFields::Ignore, UNIX_EPOCH + NOW)
             .map(|decoded| decoded.change.version)
             .map_err(|refusal| refusal.reason)
     }
@@ -195,7 +195,7 @@ mod tests {
     fn a_null_value_erases_and_an_empty_one_is_malformed() {
         let erasure = decode_record(
             &record(Timestamp::LogAppend(1), None),
-            ForeignFields::Ignore,
+            UnknownFields::Ignore,
             UNIX_EPOCH + NOW,
         );
         let change = erasure.ok().map(|decoded| decoded.change).unwrap();

@@ -4,17 +4,17 @@ use std::{collections::HashMap, sync::Arc, time};
 
 use bytes::Bytes;
 use shared::{
-    fault::Rule,
+    fault::Invariant,
     order::{OrderUid, Revision, Version},
     storage::{Applied, CacheWrite, Change, ChangeSet, Class, Postgres, StorageError},
 };
 use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
-    breaker::Breaker,
-    pace::Pace,
+    breaker::RejectionBreaker,
     parts::{Part, Parts, Remedy},
     retry::{Retry, read_persistently},
+    step_size::StepSize,
     turn::Turn,
     waits::{BatchWaits, Wait, Waits},
     write_through::Fresh,
@@ -128,7 +128,7 @@ impl<'w> Writing<'w> {
 #[derive(Clone)]
 pub(super) struct Persist {
     pub(super) postgres: Postgres,
-    pub(super) breaker: Arc<Breaker>,
+    pub(super) breaker: Arc<RejectionBreaker>,
     pub(super) waits: Arc<Waits>,
 }
 
@@ -292,12 +292,12 @@ impl Persist {
     /// orders may be far larger than the records that lost.
     async fn read_back(&self, writing: &mut Writing<'_>) {
         let outdated = std::mem::take(&mut writing.outdated);
-        let (mut pace, mut left) = (Pace::default(), outdated.as_slice());
-        while let Some(step) = pace.step(&mut left) {
+        let (mut size, mut left) = (StepSize::default(), outdated.as_slice());
+        while let Some(step) = size.next(&mut left) {
             let uids: Vec<OrderUid> = step.iter().map(|(uid, _)| *uid).collect();
             let read_at = time::Instant::now();
             let revisions = read_persistently(&self.postgres, &self.waits, &uids).await;
-            pace.adapt(&revisions);
+            size.adapt(&revisions);
             let held: HashMap<&OrderUid, Version> = revisions
                 .iter()
                 .map(|revision| (&revision.uid, revision.version))
@@ -314,7 +314,7 @@ impl Persist {
 
 fn class(error: &StorageError) -> Class {
     match error.class() {
-        Class::Transient if Rule::TransientIsNoVerdict.is_broken() => Class::Record,
+        Class::Transient if Invariant::TransientIsNoVerdict.is_broken() => Class::Record,
         class => class,
     }
 }

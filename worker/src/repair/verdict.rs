@@ -52,7 +52,7 @@ pub(super) fn judge(
     recorded: Option<&CompleteCache>,
     state: &CacheState,
 ) -> Verdict {
-    let is_foreign = |recorded: &CompleteCache| recorded.servers != state.servers;
+    let is_unknown = |recorded: &CompleteCache| recorded.servers != state.servers;
     let others_agree_until = match seen {
         // This worker saw this server complete; since then another worker recorded another server.
         Some(seen) if seen.servers == state.servers => OTHERS_RUN,
@@ -61,7 +61,7 @@ pub(super) fn judge(
         // A worker that starts waits until the others have followed a server that has just changed.
         None => OTHERS_FOLLOW,
     };
-    if recorded.is_some_and(|recorded| is_foreign(recorded) && recorded.age < others_agree_until) {
+    if recorded.is_some_and(|recorded| is_unknown(recorded) && recorded.age < others_agree_until) {
         return Verdict::Misplaced;
     }
     let known = match (seen, recorded) {

@@ -6,7 +6,7 @@ use shared::{
     order::{Order, sample::Generator},
     testing::{TestDatabase, eventually},
 };
-use worker::{config::Worker, pipeline::breaker::Breaker};
+use worker::{config::Worker, pipeline::breaker::RejectionBreaker};
 
 use crate::pipeline::TestPipeline;
 
@@ -32,7 +32,7 @@ async fn single_bad_rows_do_not_hold_the_breaker_open() {
         batch_size: 1,
         ..Worker::default()
     };
-    let breaker = Breaker::trying_every(TRIAL_INTERVAL, true);
+    let breaker = RejectionBreaker::trying_every(TRIAL_INTERVAL, true);
     let pipeline = TestPipeline::start(database, breaker, one_by_one, &orders).await;
 
     eventually("a closed breaker", async || {
@@ -68,7 +68,7 @@ async fn every_row_of_a_batch_has_its_trial() {
         batch_linger: Duration::from_secs(2),
         ..Worker::default()
     };
-    let breaker = Breaker::trying_every(Duration::from_millis(10), false);
+    let breaker = RejectionBreaker::trying_every(Duration::from_millis(10), false);
     let pipeline = TestPipeline::start(database, breaker, whole, &orders).await;
     pipeline.await_stored(1).await;
     pipeline.await_dead_letters(119).await;

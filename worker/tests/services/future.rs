@@ -31,7 +31,7 @@ use worker::{
     metrics::Metrics,
     pipeline::{
         Pipeline,
-        breaker::Breaker,
+        breaker::RejectionBreaker,
         future::{Clock, FutureGuard},
         waits::{Wait, Waits},
         write_through::WriteThrough,
@@ -114,7 +114,7 @@ impl World {
             write_through: WriteThrough::new(cache, postgres, Arc::clone(&waits)),
             dead_letters: DeadLetters::new(&self.kafka).unwrap(),
             assignment: started.assignment,
-            breaker: Arc::new(Breaker::new(false)),
+            breaker: Arc::new(RejectionBreaker::new(false)),
             future: FutureGuard::new(clock, suspicious),
             waits: Arc::clone(&waits),
             metrics,

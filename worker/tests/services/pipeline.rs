@@ -22,7 +22,8 @@ use worker::{
     kafka::{self, GroupState, Poller, dead_letter::DeadLetters},
     metrics::Metrics,
     pipeline::{
-        Pipeline, breaker::Breaker, future::FutureGuard, waits::Waits, write_through::WriteThrough,
+        Pipeline, breaker::RejectionBreaker, future::FutureGuard, waits::Waits,
+        write_through::WriteThrough,
     },
 };
 
@@ -103,7 +104,7 @@ pub(crate) struct TestPipeline {
     /// Its current waits.
     pub(crate) waits: Arc<Waits>,
     /// The breaker for its database.
-    pub(crate) breaker: Arc<Breaker>,
+    pub(crate) breaker: Arc<RejectionBreaker>,
     topics: Topics,
     poller: Poller,
     running: JoinHandle<()>,
@@ -114,7 +115,7 @@ impl TestPipeline {
     /// Sends `orders` to one partition, then starts a pipeline with `config`.
     pub(crate) async fn start(
         database: TestDatabase,
-        breaker: Breaker,
+        breaker: RejectionBreaker,
         config: Worker,
         orders: &[Order],
     ) -> Self {

@@ -9,7 +9,7 @@ use shared::{
 };
 use worker::{
     config::Worker,
-    pipeline::{breaker::Breaker, waits::Wait},
+    pipeline::{breaker::RejectionBreaker, waits::Wait},
 };
 
 use crate::pipeline::TestPipeline;
@@ -71,7 +71,7 @@ async fn a_row_that_a_trigger_rejects_is_dead_lettered_and_the_others_are_stored
     for (seed, code) in (0..).zip(["P0001", "UE042", "42501", "XX000"]) {
         for config in [one_by_one(), together()] {
             let database = with_trigger(&raise(code)).await;
-            let breaker = Breaker::new(false);
+            let breaker = RejectionBreaker::new(false);
             let pipeline = TestPipeline::start(database, breaker, config, &orders(seed)).await;
             pipeline.await_stored(GOOD_ROWS).await;
             pipeline.await_dead_letters(BAD_ROWS).await;
@@ -89,7 +89,7 @@ async fn a_row_that_a_trigger_rejects_is_dead_lettered_and_the_others_are_stored
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_row_that_passes_nothing_is_dead_lettered() {
     let database = with_trigger(&raise("42501")).await;
-    let (orders, breaker) = (orders(11), Breaker::new(false));
+    let (orders, breaker) = (orders(11), RejectionBreaker::new(false));
     let bad = &orders[..BAD_ROWS];
     let pipeline = TestPipeline::start(database, breaker, one_by_one(), bad).await;
     eventually("every bad row to be waited for", async || {
@@ -110,7 +110,7 @@ async fn without_a_row_that_passes_nothing_is_dead_lettered() {
 async fn rows_that_never_pass_keep_no_other_from_being_stored() {
     for config in [one_by_one(), together()] {
         let database = with_trigger(&raise("57014")).await;
-        let breaker = Breaker::new(false);
+        let breaker = RejectionBreaker::new(false);
         let orders = orders(21);
         let pipeline = TestPipeline::start(database, breaker, config, &orders).await;
         pipeline.await_stored(GOOD_ROWS).await;
@@ -135,7 +135,13 @@ async fn what_is_waited_for_is_known_during_the_attempts_too() {
     let database = TestDatabase::migrated().await;
     database.shut().await;
     let orders = orders(31);
-    let pipeline = TestPipeline::start(database, Breaker::new(false), one_by_one(), &orders).await;
+    let pipeline = TestPipeline::start(
+        database,
+        RejectionBreaker::new(false),
+        one_by_one(),
+        &orders,
+    )
+    .await;
     eventually("a wait for Postgres", async || {
         pipeline.waits.waiting_for(Wait::Postgres).then_some(())
     })

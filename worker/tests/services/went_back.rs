@@ -24,7 +24,8 @@ use worker::{
     kafka::{self, GroupState, Offsets, Poller, dead_letter::DeadLetters},
     metrics::Metrics,
     pipeline::{
-        Pipeline, breaker::Breaker, future::FutureGuard, waits::Waits, write_through::WriteThrough,
+        Pipeline, breaker::RejectionBreaker, future::FutureGuard, waits::Waits,
+        write_through::WriteThrough,
     },
 };
 
@@ -91,7 +92,7 @@ impl World {
             write_through: WriteThrough::new(cache, postgres, Arc::clone(&waits)),
             dead_letters: DeadLetters::new(&self.kafka).unwrap(),
             assignment: started.assignment,
-            breaker: Arc::new(Breaker::new(false)),
+            breaker: Arc::new(RejectionBreaker::new(false)),
             future: FutureGuard::new(Arc::default(), false),
             waits,
             metrics,

@@ -4,7 +4,7 @@ mod client;
 mod replica;
 mod world;
 
-use shared::order::{ForeignFields, Order, OrderUid, Version, decode};
+use shared::order::{Order, OrderUid, UnknownFields, Version, decode};
 
 pub(crate) use client::{Request, Response};
 pub(crate) use replica::Replica;
@@ -28,7 +28,7 @@ pub(crate) fn etag(offset: i64) -> String {
 
 /// A valid order.
 pub(crate) fn order(uid: &str) -> Order {
-    let mut order = decode(MODEL.as_bytes(), ForeignFields::Ignore)
+    let mut order = decode(MODEL.as_bytes(), UnknownFields::Ignore)
         .unwrap()
         .order;
     order.order_uid = uid.into();

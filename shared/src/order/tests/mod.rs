@@ -9,7 +9,7 @@ mod times;
 use serde_json::Value;
 
 use super::sample::MODEL_JSON;
-use super::{Decoded, ForeignFields, Reason, Refusal, decode};
+use super::{Decoded, Reason, Refusal, UnknownFields, decode};
 
 /// Returns the model as a value that a test can change.
 fn model() -> Value {
@@ -37,11 +37,11 @@ fn text_with_members(members: &str) -> String {
 }
 
 fn read(order: &Value) -> Result<Decoded, Refusal> {
-    decode(order.to_string().as_bytes(), ForeignFields::Ignore)
+    decode(order.to_string().as_bytes(), UnknownFields::Ignore)
 }
 
 fn refusal(value: impl AsRef<[u8]>) -> Refusal {
-    decode(value.as_ref(), ForeignFields::Ignore).unwrap_err()
+    decode(value.as_ref(), UnknownFields::Ignore).unwrap_err()
 }
 
 #[track_caller]

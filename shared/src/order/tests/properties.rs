@@ -14,7 +14,7 @@ fn generated_orders_are_valid_and_written_once_and_for_all() {
     for order in Generator::new(1, 1..=20).take(500) {
         let json = order.to_json();
         let decoded =
-            decode(&json, ForeignFields::Refuse).unwrap_or_else(|refusal| panic!("{refusal}"));
+            decode(&json, UnknownFields::Refuse).unwrap_or_else(|refusal| panic!("{refusal}"));
         assert!(decoded.order == order);
         assert_eq!(decoded.order.to_json(), json);
         assert!(OrderUid::parse(&order.order_uid).is_ok());
@@ -30,7 +30,7 @@ fn what_is_written_reads_back_the_same_whatever_came_in() {
     order["foreign"] = Value::Null;
     let first = read(&order).unwrap().order;
     let json = first.to_json();
-    let second = decode(&json, ForeignFields::Refuse).unwrap().order;
+    let second = decode(&json, UnknownFields::Refuse).unwrap().order;
     assert!(first == second);
     assert_eq!(second.to_json(), json);
     assert_eq!(first.delivery.name.as_str(), order["delivery"]["name"]);
@@ -69,7 +69,7 @@ fn each_defect_is_refused_for_its_reason() {
         for order in &orders {
             let json = defect.apply(order);
             assert!(serde_json::from_slice::<Value>(&json).is_ok(), "{defect:?}");
-            let refusal = decode(&json, ForeignFields::Refuse).unwrap_err();
+            let refusal = decode(&json, UnknownFields::Refuse).unwrap_err();
             assert_eq!(refusal.reason, defect.reason(), "{defect:?}: {refusal}");
             // One defect breaks exactly one rule.
             assert!(

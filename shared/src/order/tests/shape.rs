@@ -35,9 +35,9 @@ fn path(pointer: &str) -> String {
 fn model_reads_and_writes_back_byte_for_byte() {
     let Decoded {
         order,
-        foreign_fields,
-    } = decode(MODEL_JSON.as_bytes(), ForeignFields::Refuse).unwrap();
-    assert_eq!(foreign_fields, 0);
+        unknown_fields,
+    } = decode(MODEL_JSON.as_bytes(), UnknownFields::Refuse).unwrap();
+    assert_eq!(unknown_fields, 0);
     // The file is indented. No string in it has a blank next to a line break.
     let compact: String = MODEL_JSON
         .lines()
@@ -132,7 +132,7 @@ fn integers_end_at_their_width() {
             (format!("-{digits}"), false),
         ] {
             let order = text_with_value(&pointer, &text);
-            let outcome = decode(order.as_bytes(), ForeignFields::Ignore);
+            let outcome = decode(order.as_bytes(), UnknownFields::Ignore);
             let malformed = outcome.is_err_and(|refusal| {
                 refusal.reason == Reason::MalformedJson
                     && refusal
@@ -160,11 +160,11 @@ fn negative_zero_is_the_integer_zero() {
         for spelling in ["-0", " -0 ", "\n-0\r\n"] {
             let outcome = decode(
                 text_with_value(&pointer, spelling).as_bytes(),
-                ForeignFields::Refuse,
+                UnknownFields::Refuse,
             );
             let zero = decode(
                 text_with_value(&pointer, "0").as_bytes(),
-                ForeignFields::Refuse,
+                UnknownFields::Refuse,
             );
             assert_eq!(outcome, zero, "{pointer} {spelling:?}");
             if rule.minimum() == Some(1) {
@@ -182,10 +182,10 @@ fn negative_zero_changes_nothing_around_it() {
         .replace("\"custom_fee\":0", "\"custom_fee\":-0")
         .replace("Ploshad Mira 15", r#"\":-0,\\"#);
     assert!(text.contains("\"custom_fee\":-0"));
-    let decoded = decode(text.as_bytes(), ForeignFields::Ignore).unwrap();
+    let decoded = decode(text.as_bytes(), UnknownFields::Ignore).unwrap();
     assert_eq!(decoded.order.delivery.address, r#"":-0,\"#);
     assert_eq!(decoded.order.payment.custom_fee, 0);
-    assert_eq!(decoded.foreign_fields, 3);
+    assert_eq!(decoded.unknown_fields, 3);
     // A second fault is reported with its own position.
     let text = text.replace("\"en\"", "7");
     assert_malformed(text, "locale: wrong type or out of range, line 1");
@@ -273,7 +273,7 @@ fn only_one_whole_json_text_will_do() {
         assert_malformed(&model[..end], "");
     }
     let padded = format!(" \t\r\n{model}\n ");
-    assert!(decode(padded.as_bytes(), ForeignFields::Refuse).is_ok());
+    assert!(decode(padded.as_bytes(), UnknownFields::Refuse).is_ok());
 }
 
 #[test]
@@ -291,12 +291,12 @@ fn text_must_be_unicode() {
         assert_malformed(text_with("Test Testov", lone), "delivery.name: not JSON");
         assert_malformed(
             text_with_members(&format!(r#""a":["{lone}"]"#)),
-            "(foreign field): not JSON",
+            "(unknown field): not JSON",
         );
     }
     let pair = decode(
         text_with("Test Testov", r"\ud83d\ude00").as_bytes(),
-        ForeignFields::Ignore,
+        UnknownFields::Ignore,
     )
     .unwrap();
     assert_eq!(pair.order.delivery.name, "😀");
@@ -306,8 +306,8 @@ fn text_must_be_unicode() {
 fn escaped_names_are_the_same_names() {
     let escaped = text_with("\"locale\"", r#""\u006cocale""#);
     assert_eq!(
-        decode(escaped.as_bytes(), ForeignFields::Refuse),
-        decode(MODEL_JSON.as_bytes(), ForeignFields::Refuse)
+        decode(escaped.as_bytes(), UnknownFields::Refuse),
+        decode(MODEL_JSON.as_bytes(), UnknownFields::Refuse)
     );
     assert_malformed(
         text_with("\"locale\"", r#""\u006cocale":"en","locale""#),
@@ -316,7 +316,7 @@ fn escaped_names_are_the_same_names() {
 }
 
 #[test]
-fn foreign_fields_are_counted_on_each_object() {
+fn unknown_fields_are_counted_on_each_object() {
     let mut order = model();
     order["a"] = json!({"b": {"c": 1}, "d": [1, {"e": null}]});
     order["delivery"]["a"] = json!(null);
@@ -324,10 +324,10 @@ fn foreign_fields_are_counted_on_each_object() {
     order["items"][0]["a"] = json!([[]]);
     order["items"][0]["ü"] = json!(-1.5e3);
     let decoded = read(&order).unwrap();
-    assert_eq!(decoded.foreign_fields, 5);
+    assert_eq!(decoded.unknown_fields, 5);
     assert_eq!(decoded.order, read(&model()).unwrap().order);
 
-    let refusal = decode(order.to_string().as_bytes(), ForeignFields::Refuse).unwrap_err();
+    let refusal = decode(order.to_string().as_bytes(), UnknownFields::Refuse).unwrap_err();
     assert_eq!(refusal.reason, Reason::UnknownField);
     assert_eq!(refusal.detail, "5 unknown fields, the first in Order");
 }
@@ -338,7 +338,7 @@ fn unknown_field_ranks_between_malformed_and_invalid() {
     order["a"] = json!(1);
     order["locale"] = json!("xx_123");
     let strict = |text: &str| {
-        decode(text.as_bytes(), ForeignFields::Refuse)
+        decode(text.as_bytes(), UnknownFields::Refuse)
             .unwrap_err()
             .reason
     };
@@ -350,7 +350,7 @@ fn unknown_field_ranks_between_malformed_and_invalid() {
 }
 
 #[test]
-fn foreign_values_may_be_any_json() {
+fn unknown_values_may_be_any_json() {
     for value in [
         "9".repeat(400).as_str(),
         "-0.1e-400",
@@ -362,9 +362,9 @@ fn foreign_values_may_be_any_json() {
     ] {
         let text = text_with_members(&format!("\"foreign\": {value} "));
         assert_eq!(
-            decode(text.as_bytes(), ForeignFields::Ignore)
+            decode(text.as_bytes(), UnknownFields::Ignore)
                 .unwrap()
-                .foreign_fields,
+                .unknown_fields,
             1,
             "{value}"
         );
@@ -372,19 +372,19 @@ fn foreign_values_may_be_any_json() {
 }
 
 #[test]
-fn foreign_values_must_be_json_without_duplicates() {
+fn unknown_values_must_be_json_without_duplicates() {
     for (value, detail) in [
-        (r#"{"a":1,"a":1}"#, "(foreign field): duplicated"),
+        (r#"{"a":1,"a":1}"#, "(unknown field): duplicated"),
         (
             r#"[{"b":{"a":1,"c":{},"a":{}}}]"#,
-            "(foreign field): duplicated",
+            "(unknown field): duplicated",
         ),
-        (r#"{"a":1,"\u0061":1}"#, "(foreign field): duplicated"),
+        (r#"{"a":1,"\u0061":1}"#, "(unknown field): duplicated"),
         (
             r#"{"a":[1,{"x":2}],"b":3,"a":4}"#,
-            "(foreign field): duplicated",
+            "(unknown field): duplicated",
         ),
-        (r#"1,"foreign":2"#, "(foreign field): duplicated"),
+        (r#"1,"foreign":2"#, "(unknown field): duplicated"),
         ("01", "not JSON"),
         ("[1,]", "not JSON"),
         ("{\"a\":}", "not JSON"),
@@ -395,7 +395,7 @@ fn foreign_values_must_be_json_without_duplicates() {
         assert_malformed(text_with_members(&format!("\"foreign\":{value}")), detail);
     }
     let nested = text_with("\"bank\"", r#""foreign":{"a":1,"a":1},"bank""#);
-    assert_malformed(nested, "payment.(foreign field): duplicated");
+    assert_malformed(nested, "payment.(unknown field): duplicated");
 }
 
 #[test]
@@ -406,9 +406,9 @@ fn nesting_is_bounded_anywhere() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let foreign =
             |depth| text_with_members(&format!("\"foreign\":{}", nest(open, close, depth)));
-        assert!(decode(foreign(100).as_bytes(), ForeignFields::Ignore).is_ok());
-        assert_malformed(foreign(101), "(foreign field): nested too deep");
-        assert_malformed(foreign(10_000), "(foreign field): nested too deep");
+        assert!(decode(foreign(100).as_bytes(), UnknownFields::Ignore).is_ok());
+        assert_malformed(foreign(101), "(unknown field): nested too deep");
+        assert_malformed(foreign(10_000), "(unknown field): nested too deep");
         // Also if the value is never closed.
         assert_malformed(
             text_with(
@@ -428,7 +428,7 @@ fn nesting_is_bounded_anywhere() {
 fn size_is_checked_before_anything_else() {
     let order = model().to_string();
     let padded = |bytes: usize| format!("{order}{}", " ".repeat(bytes - order.len()));
-    assert!(decode(padded(MAX_VALUE_BYTES).as_bytes(), ForeignFields::Ignore).is_ok());
+    assert!(decode(padded(MAX_VALUE_BYTES).as_bytes(), UnknownFields::Ignore).is_ok());
     let refused = refusal(padded(MAX_VALUE_BYTES + 1));
     assert_eq!(refused.reason, Reason::TooLarge);
     assert_eq!(refused.detail, "1048577 bytes, 1048576 are allowed");
@@ -452,7 +452,7 @@ fn no_refusal_quotes_the_input() {
     spoilt.push(format!("{secret}{}", model()));
     spoilt.push(format!("\"{secret}\""));
     for text in spoilt {
-        for fields in [ForeignFields::Ignore, ForeignFields::Refuse] {
+        for fields in [UnknownFields::Ignore, UnknownFields::Refuse] {
             if let Err(refusal) = decode(text.as_bytes(), fields) {
                 assert!(!refusal.to_string().contains("SECRET"), "{refusal}");
             }

@@ -82,22 +82,24 @@ impl Postgres {
     pub async fn apply(&self, changes: &ChangeSet) -> Result<Applied, StorageError> {
         let changes = changes.as_slice();
         let deadline = self.deadline_to_lock();
-        let way = match changes.len() {
-            ..WORTH_COPYING => Way::Upsert,
-            WORTH_COPYING.. if !self.copy_gate.is_open() => Way::Upsert,
-            WORTH_COPYING.. if self.streak.is_long() => Way::CopyAll,
-            WORTH_COPYING.. => Way::CopyUnknown,
+        let plan = match changes.len() {
+            ..WORTH_COPYING => WritePlan::Upsert,
+            WORTH_COPYING.. if !self.copy_gate.is_open() => WritePlan::Upsert,
+            WORTH_COPYING.. if self.streak.is_long() => WritePlan::CopyAll,
+            WORTH_COPYING.. => WritePlan::CopyUnknown,
         };
-        match self.write(changes, way, deadline).await {
-            Err(error) if way == Way::CopyAll && error.class() == Class::Rival => {
+        match self.write(changes, plan, deadline).await {
+            Err(error) if plan == WritePlan::CopyAll && error.class() == Class::Rival => {
                 self.streak.guessed_wrong();
                 if Sequence::of_key(error.constraint()).is_some() {
                     self.pass_used_ids(&error).await?;
                 }
-                let result = self.write(changes, Way::CopyUnknown, deadline).await;
+                let result = self.write(changes, WritePlan::CopyUnknown, deadline).await;
                 self.or_upsert(result, changes, deadline).await
             }
-            result if way == Way::Upsert => self.or_upsert_again(result, changes, deadline).await,
+            result if plan == WritePlan::Upsert => {
+                self.or_upsert_again(result, changes, deadline).await
+            }
             result => self.or_upsert(result, changes, deadline).await,
         }
     }
@@ -120,7 +122,7 @@ impl Postgres {
             }
             _ => return self.or_upsert_again(result, changes, deadline).await,
         };
-        let result = self.write(changes, Way::Upsert, deadline).await;
+        let result = self.write(changes, WritePlan::Upsert, deadline).await;
         if result.is_ok() && self.copy_gate.close() {
             tracing::warn!(
                 error = refused,
@@ -140,7 +142,7 @@ impl Postgres {
         match result {
             Err(error) if error.class() == Class::Rival => {
                 self.pass_used_ids(&error).await?;
-                self.write(changes, Way::Upsert, deadline).await
+                self.write(changes, WritePlan::Upsert, deadline).await
             }
             result => result,
         }
@@ -159,13 +161,19 @@ impl Postgres {
     async fn write(
         &self,
         changes: &[Change],
-        way: Way,
+        plan: WritePlan,
         deadline: Deadline,
     ) -> Result<Applied, StorageError> {
         let mut lease = self.lease_for_batch("apply", deadline).await?;
         let answer = timeout_at(
             lease.deadline,
-            write(&mut lease.connection, &self.ids, &self.streak, changes, way),
+            write(
+                &mut lease.connection,
+                &self.ids,
+                &self.streak,
+                changes,
+                plan,
+            ),
         )
         .await;
         lease.finish(answer)
@@ -186,7 +194,7 @@ impl Postgres {
 
 /// How new orders are written. Known orders and erasures are always upserted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum WritePlan {
     /// Copies all orders, assuming that all are unknown.
     CopyAll,
     /// Looks up which orders are unknown and copies these.
@@ -199,12 +207,12 @@ async fn write(
     ids: &IdBlocks,
     streak: &Streak,
     changes: &[Change],
-    way: Way,
+    plan: WritePlan,
 ) -> Result<Applied, sqlx::Error> {
     let ids = ids.take(connection, changes.len()).await?;
-    let copied: Vec<bool> = match way {
-        Way::CopyAll => changes.iter().map(Change::is_order).collect(),
-        Way::CopyUnknown => {
+    let copied: Vec<bool> = match plan {
+        WritePlan::CopyAll => changes.iter().map(Change::is_order).collect(),
+        WritePlan::CopyUnknown => {
             let known = known(connection, changes).await?;
             streak.asked(known.is_empty());
             let unknown = |change: &Change| !known.contains(change.uid.as_str());
@@ -213,7 +221,7 @@ async fn write(
                 .map(|change| change.is_order() && unknown(change))
                 .collect()
         }
-        Way::Upsert => vec![false; changes.len()],
+        WritePlan::Upsert => vec![false; changes.len()],
     };
     let (mut to_copy, mut to_upsert) = (Vec::new(), Vec::new());
     for ((change, id), copied) in changes.iter().zip(ids).zip(&copied) {

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{CacheWrite, Candidate};
 use crate::{
-    fault::{Moment, Rule},
+    fault::{Invariant, Moment},
     order::{Item, Order},
 };
 
@@ -80,7 +80,7 @@ pub(super) async fn upsert(
     let mut winners = upsert_orders(connection, candidates).await?;
     let won = winners.iter().map(Option::is_some).collect();
     Moment::AfterUpsert.pass();
-    if Rule::ChildrenFollowTheRow.is_broken() {
+    if Invariant::ChildrenFollowTheRow.is_broken() {
         count_losers_in(connection, candidates, &mut winners).await?;
     }
     let replaced = candidates.iter().zip(&winners);
@@ -112,7 +112,7 @@ pub(super) async fn upsert(
     Ok(Upserted { won, cache_write })
 }
 
-/// Breaks [`Rule::ChildrenFollowTheRow`]. Leaves erasures alone, because an order without children
+/// Breaks [`Invariant::ChildrenFollowTheRow`]. Leaves erasures alone, because an order without children
 /// cannot be read.
 async fn count_losers_in(
     connection: &mut PgConnection,

@@ -22,7 +22,7 @@ const FULL: usize = 16;
 
 /// Groups commands for one connection into pipelines. Clones share all state.
 #[derive(Clone)]
-pub(super) struct Batcher {
+pub(super) struct ReadPipeline {
     node: Arc<Node>,
     timeout: Duration,
     waiting: Arc<Mutex<Vec<Call>>>,
@@ -34,8 +34,8 @@ struct Call {
     reply: oneshot::Sender<Result<Value, CacheError>>,
 }
 
-impl Batcher {
-    /// Creates a batcher. Redis must answer each batch within `timeout`.
+impl ReadPipeline {
+    /// Creates a pipeline. Redis must answer each batch within `timeout`.
     pub(super) fn new(node: Arc<Node>, timeout: Duration) -> Self {
         Self {
             node,

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::decode::Fault;
 
-/// How deep a foreign value may nest.
+/// How deep the value of an unknown field may nest.
 const MAX_DEPTH: usize = 100;
 
 /// Finds duplicate keys, invalid escapes and excessive nesting in a value whose grammar serde_json

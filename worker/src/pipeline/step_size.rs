@@ -5,17 +5,17 @@
 use shared::order::Revision;
 
 /// Number of orders that are read and written in one step.
-pub struct Pace {
+pub struct StepSize {
     orders: usize,
 }
 
-impl Pace {
+impl StepSize {
     const MAX_ORDERS: usize = 500;
     /// Target for the documents of a step. One document has at most 1 MiB.
     const BYTES: usize = 4 << 20;
 
     /// Takes the next orders off `left`; returns none if `left` is empty.
-    pub fn step<'o, T>(&self, left: &mut &'o [T]) -> Option<&'o [T]> {
+    pub fn next<'o, T>(&self, left: &mut &'o [T]) -> Option<&'o [T]> {
         left.split_off(..self.orders.min(left.len()))
             .filter(|step| !step.is_empty())
     }
@@ -30,7 +30,7 @@ impl Pace {
     }
 }
 
-impl Default for Pace {
+impl Default for StepSize {
     /// Starts with small steps, because the size of the first orders is unknown.
     fn default() -> Self {
         Self { orders: 32 }
@@ -54,25 +54,25 @@ mod tests {
 
     #[test]
     fn large_orders_go_in_small_steps_and_small_ones_soon_in_large_ones() {
-        let mut pace = Pace::default();
-        pace.adapt(&orders(pace.orders, 1 << 20));
-        assert_eq!(pace.orders, 4);
-        pace.adapt(&orders(pace.orders, 1200));
-        assert_eq!(pace.orders, 8);
-        // Erased orders have no size, so the step stays the same.
-        pace.adapt(&orders(pace.orders, 0));
-        assert_eq!(pace.orders, 8);
+        let mut size = StepSize::default();
+        size.adapt(&orders(size.orders, 1 << 20));
+        assert_eq!(size.orders, 4);
+        size.adapt(&orders(size.orders, 1200));
+        assert_eq!(size.orders, 8);
+        // Erased orders have no size, so the size stays the same.
+        size.adapt(&orders(size.orders, 0));
+        assert_eq!(size.orders, 8);
         for _ in 0..8 {
-            pace.adapt(&orders(pace.orders, 1200));
+            size.adapt(&orders(size.orders, 1200));
         }
-        assert_eq!(pace.orders, Pace::MAX_ORDERS);
+        assert_eq!(size.orders, StepSize::MAX_ORDERS);
     }
 
     #[test]
     fn steps_leave_nothing_out() {
-        let pace = Pace { orders: 3 };
+        let size = StepSize { orders: 3 };
         let mut left = &[1, 2, 3, 4, 5, 6, 7][..];
-        let steps: Vec<&[i32]> = std::iter::from_fn(|| pace.step(&mut left)).collect();
+        let steps: Vec<&[i32]> = std::iter::from_fn(|| size.next(&mut left)).collect();
         assert_eq!(steps, [&[1, 2, 3][..], &[4, 5, 6], &[7]]);
     }
 }

@@ -43,7 +43,7 @@ use crate::{
 const FAILURES: [u16; 8] = [400, 401, 403, 404, 410, 429, 500, 503];
 
 /// All routes of the public port.
-pub struct Front {
+pub struct HttpService {
     /// The endpoints that poem-openapi generates, called directly: its router would cost more than
     /// the lookup.
     order: BoxEndpoint<'static>,
@@ -57,7 +57,7 @@ pub struct Front {
     metrics: HttpMetrics,
 }
 
-impl Front {
+impl HttpService {
     /// Serves orders from `lookup`. With `keys`, only callers with a valid key may read orders.
     ///
     /// # Errors
