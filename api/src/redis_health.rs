@@ -153,7 +153,7 @@ async fn check_policy(redis: &Cache) {
 
 #[cfg(test)]
 mod tests {
-    use shared::storage::DatabaseTime;
+    use shared::DatabaseTime;
 
     use super::*;
 

@@ -2,13 +2,14 @@
 //! harness.
 //!
 //! - `order` is pure and imports no other module.
-//! - `storage` and `cache` import `order`, but not each other.
+//! - `storage` and `cache` import `order` and [`DatabaseTime`], but not each other.
 //! - `config`, `telemetry` and `runtime` are the process harness.
 //! - `kafka` is for processes that have a Kafka client.
 //! - `fault` injects faults for tests. In a release build it does nothing.
 
 pub mod cache;
 pub mod config;
+mod database_time;
 pub mod fault;
 #[cfg(feature = "kafka")]
 pub mod kafka;
@@ -18,3 +19,5 @@ pub mod storage;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+pub use database_time::DatabaseTime;

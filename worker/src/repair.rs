@@ -8,13 +8,14 @@ mod verdict;
 use std::time::{Duration, Instant};
 
 use shared::{
+    DatabaseTime,
     cache::{Cache, CacheError, CacheState, Watermark},
     order::OrderUid,
     runtime::{
         health::{Dependency, Impairment},
         outage::OutageLog,
     },
-    storage::{CacheKnowledge, CompleteCache, DatabaseTime, Postgres, RepairMark, StorageError},
+    storage::{CacheKnowledge, CompleteCache, Postgres, RepairMark, StorageError},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;

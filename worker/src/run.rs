@@ -6,6 +6,7 @@ use std::{
 };
 
 use shared::{
+    DatabaseTime,
     cache::Cache,
     config::{self, Kafka},
     order::{Reason, UnknownFields},
@@ -16,7 +17,7 @@ use shared::{
         outage::OutageLog,
         shutdown,
     },
-    storage::{DatabaseTime, Postgres, Role, schema},
+    storage::{Postgres, Role, schema},
     telemetry,
 };
 use tokio_util::sync::CancellationToken;

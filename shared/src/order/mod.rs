@@ -35,7 +35,7 @@ mod version;
 use std::time::Duration;
 
 pub use decode::{Decoded, UnknownFields, decode};
-pub use model::{Delivery, Item, Order, Payment};
+pub use model::{Delivery, Item, Order, Payment, REPRESENTATION};
 pub use refusal::{Reason, Refusal};
 pub use revision::Revision;
 pub use rule::{Entity, Field, List, Range, Rule, Text, Years};

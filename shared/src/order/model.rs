@@ -18,6 +18,14 @@ use super::entity::{FieldType, entity};
 use super::rule::{Entity, Field, List, Range, Rule, Text, Years};
 use super::unknown;
 
+/// The number of the document's shape. Raise it by one in each change that adds, removes or renames
+/// a field, or that writes a value in another form.
+///
+/// A program never uses an entry of Redis or an ETag of a lower number, which stand for bytes of an
+/// older shape. Postgres keeps the number of the worker that wrote a row, so that a field that an
+/// older worker did not write reads as absent.
+pub const REPRESENTATION: u8 = 1;
+
 entity! {
     /// An order: who gets what, how it was paid, and where it is handled.
     Order [order_uid] {

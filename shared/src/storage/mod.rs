@@ -17,5 +17,5 @@ pub use changes::{Change, ChangeSet};
 pub use error::{Class, StorageError};
 pub use postgres::{BATCHES_AT_ONCE, Postgres, Role};
 pub use read::{ListFilter, Position, Summary};
-pub use repairs::{CacheKnowledge, CacheWrite, CompleteCache, DatabaseTime, RepairMark};
+pub use repairs::{CacheKnowledge, CacheWrite, CompleteCache, RepairMark};
 pub use write::Applied;

@@ -7,18 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::timeout_at;
 
 use super::{Postgres, StorageError, write::Sequence};
-use crate::order::OrderUid;
-
-/// A moment by the Postgres clock, in microseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DatabaseTime(pub i64);
-
-impl DatabaseTime {
-    fn to_utc(self) -> Result<DateTime<Utc>, StorageError> {
-        DateTime::from_timestamp_micros(self.0)
-            .ok_or_else(|| StorageError::Unexpected("a time out of range".to_owned()))
-    }
-}
+use crate::{DatabaseTime, order::OrderUid};
 
 /// An order whose entry in Redis may be older than Postgres.
 #[derive(Clone, Debug)]
@@ -237,7 +226,7 @@ impl Postgres {
         until: DatabaseTime,
         servers: &[String],
     ) -> Result<(), StorageError> {
-        let until = until.to_utc()?;
+        let until = to_utc(until)?;
         let mut lease = self.lease("remember_complete_cache").await?;
         let statement = sqlx::query(
             "INSERT INTO complete_cache (complete_until, servers) VALUES ($1, $2) \
@@ -277,7 +266,7 @@ impl Postgres {
         since: DatabaseTime,
         limit: u32,
     ) -> Result<Vec<i64>, StorageError> {
-        let since = since.to_utc()?;
+        let since = to_utc(since)?;
         let mut lease = self.lease("changed_since").await?;
         let statement =
             sqlx::query_scalar("SELECT id::int8 FROM orders WHERE updated_at >= $1 LIMIT $2")
@@ -286,6 +275,11 @@ impl Postgres {
         let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
         lease.finish(answer)
     }
+}
+
+fn to_utc(time: DatabaseTime) -> Result<DateTime<Utc>, StorageError> {
+    DateTime::from_timestamp_micros(time.0)
+        .ok_or_else(|| StorageError::Unexpected("a time out of range".to_owned()))
 }
 
 /// Converts elapsed seconds. Returns zero if the mark or note is newer than the transaction of the

@@ -124,7 +124,7 @@ mod tests {
 
     fn recorded(server: &str, seconds: u64) -> Option<CompleteCache> {
         Some(CompleteCache {
-            until: shared::storage::DatabaseTime(110),
+            until: shared::DatabaseTime(110),
             servers: names(server),
             age: Duration::from_secs(seconds),
         })

@@ -123,12 +123,7 @@ async fn note_and_repair(postgres: &Postgres) {
     let known = answer(async || postgres.cache_knowledge().await).await;
     let complete = known.complete.expect("what was remembered");
     assert_eq!((complete.until, complete.servers), (until, servers));
-    let ids = answer(async || {
-        postgres
-            .changed_since(shared::storage::DatabaseTime(0), 5)
-            .await
-    })
-    .await;
+    let ids = answer(async || postgres.changed_since(shared::DatabaseTime(0), 5).await).await;
     assert_eq!(
         answer(async || postgres.read_ids(&ids).await).await.len(),
         5

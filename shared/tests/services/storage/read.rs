@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use shared::{
-    config,
-    storage::{Class, DatabaseTime, ListFilter, Postgres, Role},
+    DatabaseTime, config,
+    storage::{Class, ListFilter, Postgres, Role},
     testing::{TestDatabase, eventually},
 };
 
