@@ -1,88 +1,21 @@
-//! Deliberate faults, for the tests that prove that other tests can fail.
+//! Deliberate crashes and hangs, for end-to-end tests.
 //!
-//! With the feature `faults`, which a release build cannot have, [`BREAK`] names the rule that a
-//! process breaks. [`CRASH_AT`] names the moment at which it crashes, and [`STALL_AT`] the moment
-//! at which it hangs. Without the feature, a program contains no fault.
-
-/// The environment variable that names the rule to break, such as `compare_and_set`.
-pub const BREAK: &str = "FAULT_BREAK";
-
-/// The environment variable that names the moment at which to hang forever, in the form of
-/// [`CRASH_AT`].
-pub const STALL_AT: &str = "FAULT_STALL_AT";
+//! With the feature `faults`, which a release build cannot have, [`CRASH_AT`] names the moment at
+//! which a process crashes, and [`STALL_AT`] the moment at which it hangs. Without the feature, a
+//! program contains no fault.
 
 /// The environment variable that names the moment at which to crash, and at which pass of it, such
 /// as `after_commit:3`.
 pub const CRASH_AT: &str = "FAULT_CRASH_AT";
 
+/// The environment variable that names the moment at which to hang forever, in the form of
+/// [`CRASH_AT`].
+pub const STALL_AT: &str = "FAULT_STALL_AT";
+
 #[cfg(all(feature = "faults", not(debug_assertions)))]
 compile_error!(
-    "the feature `faults` breaks what the system promises: it is for builds with debug assertions only"
+    "the feature `faults` crashes the process on purpose; build it with debug assertions only"
 );
-
-/// A rule without which the system would lose orders or return old ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invariant {
-    /// The worker stores an offset only after every write of its record: Postgres, Redis or a
-    /// repair mark, dead letter.
-    OffsetAfterWrite,
-    /// The stored offset is the lowest unfinished one, not the one behind the highest finished one.
-    ContiguousOffset,
-    /// A record of an earlier assignment of its partition moves no offset.
-    EpochFence,
-    /// A transient error is never treated as an error of the record.
-    TransientIsNoVerdict,
-    /// The children of an order are replaced only together with its row in `orders`.
-    ChildrenFollowTheRow,
-    /// Redis accepts no version that is older than the one it holds.
-    CompareAndSet,
-    /// A missing entry in Redis is created only from a row that was read or committed a moment ago.
-    FreshFill,
-    /// The local cache keeps nothing that was loaded before the announcement of a newer version.
-    FillFence,
-}
-
-impl Invariant {
-    /// All rules.
-    pub const ALL: [Self; 8] = [
-        Self::OffsetAfterWrite,
-        Self::ContiguousOffset,
-        Self::EpochFence,
-        Self::TransientIsNoVerdict,
-        Self::ChildrenFollowTheRow,
-        Self::CompareAndSet,
-        Self::FreshFill,
-        Self::FillFence,
-    ];
-
-    /// Returns the name of the rule in [`BREAK`].
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OffsetAfterWrite => "offset_after_write",
-            Self::ContiguousOffset => "contiguous_offset",
-            Self::EpochFence => "epoch_fence",
-            Self::TransientIsNoVerdict => "transient_is_no_verdict",
-            Self::ChildrenFollowTheRow => "children_follow_the_row",
-            Self::CompareAndSet => "compare_and_set",
-            Self::FreshFill => "fresh_fill",
-            Self::FillFence => "fill_fence",
-        }
-    }
-
-    /// Returns whether this process breaks the rule.
-    #[cfg(feature = "faults")]
-    pub fn is_broken(self) -> bool {
-        static BROKEN: std::sync::LazyLock<Option<String>> =
-            std::sync::LazyLock::new(|| std::env::var(BREAK).ok());
-        BROKEN.as_deref() == Some(self.as_str())
-    }
-
-    /// Returns false: without the feature `faults`, a process breaks no rule.
-    #[cfg(not(feature = "faults"))]
-    pub const fn is_broken(self) -> bool {
-        false
-    }
-}
 
 /// A moment at which the crash of a worker does the most harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

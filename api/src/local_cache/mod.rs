@@ -17,10 +17,7 @@ use std::{
 };
 
 use quick_cache::{Weighter, sync};
-use shared::{
-    fault::Invariant,
-    order::{OrderUid, Version},
-};
+use shared::order::{OrderUid, Version};
 
 pub use fence::{AnyLoadToken, LoadToken};
 
@@ -162,7 +159,7 @@ impl LocalCache {
             return Insertion::TooLarge;
         }
         let stripe = self.fence.lock(&uid);
-        if !stripe.admits(token, answer.version()) && !Invariant::FillFence.is_broken() {
+        if !stripe.admits(token, answer.version()) {
             return Insertion::Fenced;
         }
         if entries

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use e2e::promises::{Outcome, PROMISES, Run, SABOTAGES, Scale, markdown, outcome};
+use e2e::promises::{Outcome, PROMISES, Run, SABOTAGES, Sabotage, Scale, markdown, outcome};
 
 /// Markers in the page. The results replace the text between them.
 const MARKS: [&str; 2] = ["<!-- begin: make chaos -->\n", "<!-- end: make chaos -->"];
@@ -84,15 +84,14 @@ fn chosen(seed: u64, scale: Scale, only: &[String]) -> Vec<Job> {
         (trial.name, Box::new(try_it))
     });
     let sabotages = SABOTAGES.iter().map(|sabotage| -> Job {
-        let rule = sabotage.rule.as_str();
-        let notice = move || {
-            println!(
-                "          {rule} is broken on purpose: {} must complain",
-                sabotage.trial
-            );
-            sabotage.is_noticed(seed).map(|()| "noticed".to_owned())
+        let Sabotage {
+            invariant, trial, ..
+        } = sabotage;
+        let detect = move || {
+            println!("          {invariant} is broken on purpose: {trial} must fail");
+            sabotage.is_detected(seed).map(|()| "detected".to_owned())
         };
-        (rule, Box::new(notice))
+        (*invariant, Box::new(detect))
     });
     let chosen =
         |(name, _): &Job| only.is_empty() || only.iter().any(|only| name.contains(only.as_str()));

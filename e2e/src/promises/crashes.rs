@@ -65,7 +65,7 @@ fn killed_at_worst(run: &mut Run) {
     let mut rng = run.rng();
     let mut stack = run
         .stack("moments")
-        .faulty(None)
+        .faulty()
         .variable(BATCH.0, BATCH.1)
         .start();
     let feed = Feed::of_everything(stack.addresses(), run.seed);

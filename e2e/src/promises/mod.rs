@@ -27,7 +27,7 @@ mod stalls;
 
 pub use report::{Outcome, markdown};
 pub use run::{Run, Scale, outcome};
-pub use sabotage::{SABOTAGES, Sabotage};
+pub use sabotage::{BREAK, SABOTAGES, Sabotage};
 
 /// A promise and its trials.
 #[derive(Debug)]

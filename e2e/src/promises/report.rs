@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{PROMISES, SABOTAGES};
+use super::{PROMISES, SABOTAGES, Sabotage};
 
 /// The outcome of one trial.
 #[derive(Debug)]
@@ -59,10 +59,12 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
         }
         page.push('\n');
     }
-    page += "## Can a trial fail at all?\n\n| rule that is broken on purpose | trial that notices | last run |\n|---|---|---|\n";
+    page += "## Trials that must fail\n\n| broken invariant | trial that detects it | last run |\n|---|---|---|\n";
     for sabotage in SABOTAGES {
-        let rule = sabotage.rule.as_str();
-        page += &format!("| `{rule}` | `{}` | {} |\n", sabotage.trial, of(rule));
+        let Sabotage {
+            invariant, trial, ..
+        } = sabotage;
+        page += &format!("| `{invariant}` | `{trial}` | {} |\n", of(invariant));
     }
     page
 }

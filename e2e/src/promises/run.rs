@@ -8,9 +8,8 @@ use std::{
 };
 
 use rand::{SeedableRng, rngs::StdRng};
-use shared::fault::Invariant;
 
-use super::Trial;
+use super::{Trial, sabotage::BREAK};
 use crate::stack::{Builder, Stack};
 
 /// Length of a trial.
@@ -31,7 +30,7 @@ pub struct Run {
     /// Seed of all random choices. The same seed makes the same choices.
     pub seed: u64,
     scale: Scale,
-    broken: Option<Invariant>,
+    broken: Option<&'static str>,
     figures: Vec<(&'static str, String)>,
 }
 
@@ -46,10 +45,10 @@ impl Run {
         }
     }
 
-    /// A short run with programs that break `rule`. The trial must fail.
-    pub fn breaking(seed: u64, rule: Invariant) -> Self {
+    /// A short run with programs that break `invariant`. The trial must fail.
+    pub fn breaking(seed: u64, invariant: &'static str) -> Self {
         Self {
-            broken: Some(rule),
+            broken: Some(invariant),
             ..Self::new(seed, Scale::Quick)
         }
     }
@@ -85,7 +84,7 @@ impl Run {
     pub fn stack(&self, name: &'static str) -> Builder {
         let builder = Stack::builder(name);
         match self.broken {
-            Some(rule) => builder.faulty(Some(rule)),
+            Some(invariant) => builder.faulty().variable(BREAK, invariant),
             None => builder,
         }
     }

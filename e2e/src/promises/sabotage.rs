@@ -1,81 +1,95 @@
-//! Proof that the trials can fail: programs that break one rule each, and the trial that notices.
-
-use shared::fault::Invariant;
+//! Proof that the trials can fail: programs that break one invariant each, and the trial that must
+//! detect it.
 
 use super::{Run, run::outcome, trial};
 
-/// A rule that is broken on purpose, and the trial that must notice.
+/// The environment variable that names the invariant that a faulty program breaks.
+pub const BREAK: &str = "FAULT_BREAK";
+
+/// An invariant that a patch breaks, and the trial that must detect it.
+///
+/// `e2e/sabotage/INVARIANT.patch` breaks it in a copy of the workspace, in a process that
+/// [`BREAK`] names it for.
 #[derive(Debug)]
 pub struct Sabotage {
-    /// The rule.
-    pub rule: Invariant,
+    /// Name of the invariant and of its patch.
+    pub invariant: &'static str,
     /// The trial that must fail in a short run.
     pub trial: &'static str,
     /// Expected text of the failure.
     pub complaint: &'static str,
 }
 
-/// One for each rule.
+/// One for each patch in `e2e/sabotage`.
 pub const SABOTAGES: &[Sabotage] = &[
+    // The worker stores an offset only after every write of its record: Postgres, Redis or a
+    // repair mark, dead letter.
     Sabotage {
-        rule: Invariant::OffsetAfterWrite,
+        invariant: "offset_after_write",
         trial: "an_unfinished_record_holds_the_offset_back",
         complaint: "which is in neither Postgres nor the dead letter topic",
     },
+    // The stored offset is the lowest unfinished one, not the one behind the highest finished one.
     Sabotage {
-        rule: Invariant::ContiguousOffset,
+        invariant: "contiguous_offset",
         trial: "an_unfinished_record_holds_the_offset_back",
         complaint: "which is in neither Postgres nor the dead letter topic",
     },
+    // A record of an earlier assignment of its partition moves no offset.
     Sabotage {
-        rule: Invariant::EpochFence,
+        invariant: "epoch_fence",
         trial: "a_late_answer_takes_no_offset_back",
         complaint: "went back from",
     },
+    // A transient error is never treated as an error of the record.
     Sabotage {
-        rule: Invariant::TransientIsNoVerdict,
+        invariant: "transient_is_no_verdict",
         trial: "an_absent_postgres_is_waited_for",
         complaint: "was refused for what it says",
     },
+    // The children of an order are replaced only together with its row in `orders`.
     Sabotage {
-        rule: Invariant::ChildrenFollowTheRow,
+        invariant: "children_follow_the_row",
         trial: "the_greatest_version_wins_whatever_the_order",
         complaint: "Postgres differs",
     },
+    // Redis accepts no version that is older than the one it holds.
     Sabotage {
-        rule: Invariant::CompareAndSet,
+        invariant: "compare_and_set",
         trial: "an_older_version_never_replaces_a_newer_one_in_redis",
         complaint: "an older version replaced a newer one in Redis",
     },
+    // A missing entry in Redis is created only from a row that was read or committed a moment ago.
     Sabotage {
-        rule: Invariant::FreshFill,
+        invariant: "fresh_fill",
         trial: "a_fill_that_comes_late_puts_nothing_old_into_redis",
         complaint: "a late fill put an old version into Redis",
     },
+    // The local cache keeps nothing that was loaded before the announcement of a newer version.
     Sabotage {
-        rule: Invariant::FillFence,
+        invariant: "fill_fence",
         trial: "a_load_that_an_announcement_overtakes_is_not_kept",
         complaint: "a load that was overtaken was kept",
     },
 ];
 
 impl Sabotage {
-    /// Runs the trial with programs that break the rule.
+    /// Runs the trial with programs that break the invariant.
     ///
     /// # Errors
     /// The trial succeeds, or fails for another reason.
-    pub fn is_noticed(&self, seed: u64) -> Result<(), String> {
-        let (rule, trial) = (self.rule.as_str(), trial(self.trial));
-        match outcome(trial, &mut Run::breaking(seed, self.rule)) {
-            Err(complaint) if complaint.contains(self.complaint) => Ok(()),
+    pub fn is_detected(&self, seed: u64) -> Result<(), String> {
+        let Self {
+            invariant,
+            trial: name,
+            complaint: expected,
+        } = self;
+        match outcome(trial(name), &mut Run::breaking(seed, invariant)) {
+            Err(complaint) if complaint.contains(expected) => Ok(()),
             Err(complaint) => Err(format!(
-                "{} complains of something else than {rule}: {complaint}",
-                self.trial
+                "{name} fails for another reason than {invariant}: {complaint}"
             )),
-            Ok(()) => Err(format!(
-                "{} does not notice that {rule} is broken",
-                self.trial
-            )),
+            Ok(()) => Err(format!("{name} passes although {invariant} is broken")),
         }
     }
 }

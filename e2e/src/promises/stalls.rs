@@ -51,7 +51,7 @@ fn drafts(seed: u64, count: usize) -> impl Iterator<Item = Draft> {
 }
 
 fn stands_still(run: &mut Run) {
-    let mut stack = run.stack("still").faulty(None).start();
+    let mut stack = run.stack("still").faulty().start();
     let stall = format!("{}:2", Moment::BeforeCommit.as_str());
     stack.start_worker_with(&[(STALL_AT, &stall)]);
     let mut ledger = Ledger::default();

@@ -2,8 +2,6 @@
 
 use std::process;
 
-use shared::fault::{BREAK, Invariant};
-
 use super::{Stack, Topics};
 use crate::{
     addresses::Addresses,
@@ -125,15 +123,13 @@ impl Builder {
         self
     }
 
-    /// Uses the programs with the feature `faults`. They break `rule`, if given, and die where
-    /// [`CRASH_AT`](shared::fault::CRASH_AT) says.
+    /// Uses the faulty programs. They crash where [`CRASH_AT`](shared::fault::CRASH_AT) says, hang
+    /// where [`STALL_AT`](shared::fault::STALL_AT) says, and break the invariant that
+    /// [`BREAK`](crate::promises::BREAK) names.
     #[must_use]
-    pub fn faulty(mut self, rule: Option<Invariant>) -> Self {
+    pub fn faulty(mut self) -> Self {
         self.faulty = true;
-        match rule {
-            Some(rule) => self.variable(BREAK, rule.as_str()),
-            None => self,
-        }
+        self
     }
 
     /// Starts the system. Returns when every process is ready.

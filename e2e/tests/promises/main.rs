@@ -1,8 +1,9 @@
 //! Short runs of the trials of `e2e::promises`, and the proof that they can fail. `make chaos` runs
 //! them at full length.
 
+use std::fs;
+
 use e2e::promises::{PROMISES, Run, SABOTAGES, Scale, trial};
-use shared::fault::Invariant;
 
 /// Seed of all random choices here. `make chaos` uses a new one for each run.
 const SEED: u64 = 20_261_121;
@@ -72,29 +73,27 @@ quickly! {
     everything_at_random
 }
 
-/// Generates a test for each rule: its trial must notice programs that break the rule.
-macro_rules! noticed {
+/// Generates a test for each invariant: its trial must detect programs that break it.
+macro_rules! detected {
     ($($name:ident)*) => {
         mod broken {
             $(
                 #[test]
                 fn $name() {
-                    super::assert_noticed(stringify!($name));
+                    super::assert_detected(stringify!($name));
                 }
             )*
         }
 
         #[test]
-        fn every_rule_is_broken_once() {
-            let rules = SABOTAGES.iter().map(|sabotage| sabotage.rule);
-            assert_eq!(Vec::from_iter(rules), Invariant::ALL);
-            let names = SABOTAGES.iter().map(|sabotage| sabotage.rule.as_str());
+        fn every_sabotage_has_its_test() {
+            let names = SABOTAGES.iter().map(|sabotage| sabotage.invariant);
             assert_eq!(Vec::from_iter(names), [$(stringify!($name)),*]);
         }
     };
 }
 
-noticed! {
+detected! {
     offset_after_write
     contiguous_offset
     epoch_fence
@@ -105,27 +104,47 @@ noticed! {
     fill_fence
 }
 
-fn assert_noticed(rule: &str) {
+fn assert_detected(invariant: &str) {
     let mut sabotages = SABOTAGES.iter();
     let sabotage = sabotages
-        .find(|sabotage| sabotage.rule.as_str() == rule)
-        .unwrap_or_else(|| panic!("nobody notices that {rule} is broken"));
-    if let Err(error) = sabotage.is_noticed(SEED) {
+        .find(|sabotage| sabotage.invariant == invariant)
+        .unwrap_or_else(|| panic!("no trial for {invariant}"));
+    if let Err(error) = sabotage.is_detected(SEED) {
         panic!("{error}");
     }
 }
 
-/// Asserts that `docs/promises.md` holds each promise, each trial and each broken rule, with the
+/// Asserts that each patch breaks the invariant of its name, and that each has a trial.
+#[test]
+fn every_patch_has_its_trial() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/sabotage");
+    let files = fs::read_dir(folder).expect("e2e/sabotage");
+    let mut patches: Vec<String> = files
+        .map(|file| {
+            let file = file.expect("a file of e2e/sabotage").path();
+            let name = file.file_stem().expect("a name").to_string_lossy();
+            let patch = fs::read_to_string(&file).expect("a patch");
+            assert!(patch.contains(&format!("{name:?}")), "{}", file.display());
+            name.into_owned()
+        })
+        .collect();
+    patches.sort();
+    let mut invariants: Vec<&str> = SABOTAGES.iter().map(|entry| entry.invariant).collect();
+    invariants.sort_unstable();
+    assert_eq!(patches, invariants);
+}
+
+/// Asserts that `docs/promises.md` holds each promise, each trial and each broken invariant, with the
 /// figures of a run.
 #[test]
 fn the_page_tells_every_promise() {
     let page = include_str!("../../../docs/promises.md");
     let promises = PROMISES.iter().map(|promise| promise.sentence);
     let trials = PROMISES.iter().flat_map(|promise| promise.trials);
-    let rules = SABOTAGES.iter().map(|sabotage| sabotage.rule.as_str());
+    let invariants = SABOTAGES.iter().map(|sabotage| sabotage.invariant);
     let missing: Vec<&str> = promises
         .chain(trials.flat_map(|trial| [trial.fault, trial.name]))
-        .chain(rules)
+        .chain(invariants)
         .filter(|text| !page.contains(text))
         .collect();
     assert_eq!(missing, [""; 0], "`make chaos` writes the page");

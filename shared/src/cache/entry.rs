@@ -14,7 +14,6 @@ use redis::{
 
 use super::{Cache, CacheError, announcement, connection::Connection, durations::GET};
 use crate::{
-    fault::Invariant,
     order::{OrderUid, Revision, Version},
     runtime::backoff::random_fraction,
 };
@@ -30,13 +29,8 @@ const PIPELINE_BYTES: usize = 256 * 1024;
 /// Concurrent commands in a cluster, where a pipeline cannot span nodes.
 const CLUSTER_CONCURRENCY: usize = 64;
 
-static COMPARE_AND_SET: LazyLock<Script> = LazyLock::new(|| {
-    let script = include_str!("compare_and_set.lua");
-    match Invariant::CompareAndSet.is_broken() {
-        true => Script::new(&script.replace("if held > ARGV[1] then return -1 end", "")),
-        false => Script::new(script),
-    }
-});
+static COMPARE_AND_SET: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("compare_and_set.lua")));
 
 /// The key prefix of our entries.
 pub(super) const PREFIX: &str = "order:";
@@ -292,9 +286,6 @@ impl Cache {
             Some(reading) => reading,
             None => self.read_clock().await?,
         };
-        if Invariant::FreshFill.is_broken() {
-            return Ok(i64::MAX);
-        }
         Ok(reading.at(read_at) + FRESH.as_millis() as i64)
     }
 }

@@ -8,11 +8,11 @@ use std::{
 
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer},
+    consumer::{BaseConsumer, Consumer},
     error::KafkaError,
 };
 
-use shared::fault::{Invariant, Moment};
+use shared::fault::Moment;
 
 use super::{
     context::Context,
@@ -131,12 +131,7 @@ impl Assignment {
                 return;
             }
         };
-        let stored = match Invariant::EpochFence.is_broken() {
-            // librdkafka has a fence of its own: it stores no offset for partitions of other
-            // members, and the timer commits no lower offset. An explicit commit bypasses both.
-            true => consumer.commit(&offsets, CommitMode::Async),
-            false => consumer.store_offsets(&offsets),
-        };
+        let stored = consumer.store_offsets(&offsets);
         // The call returns success if at least one offset was stored.
         let refused = offsets
             .elements()

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use shared::fault::Invariant;
-
 /// Proof that a record was received under an assignment. It has no effect once the partition is
 /// revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +31,6 @@ struct Partition {
 impl Ledger {
     /// Begins an assignment of `partition`.
     pub(super) fn assign(&mut self, partition: i32) {
-        if Invariant::EpochFence.is_broken() && self.partitions.contains_key(&partition) {
-            return;
-        }
         self.epochs += 1;
         let fresh = Partition {
             epoch: self.epochs,
@@ -47,9 +42,7 @@ impl Ledger {
 
     /// Ends the assignment of `partition`. Its tickets have no effect from now on.
     pub(super) fn revoke(&mut self, partition: i32) {
-        if !Invariant::EpochFence.is_broken() {
-            self.partitions.remove(&partition);
-        }
+        self.partitions.remove(&partition);
     }
 
     /// Returns the epoch of the current assignment of `partition`. None if it is not assigned.
@@ -104,10 +97,6 @@ impl Ledger {
                 .binary_search_by_key(&ticket.offset, |(offset, _)| *offset)
             {
                 held.outstanding[index].1 = true;
-                if Invariant::ContiguousOffset.is_broken() {
-                    let lower = held.outstanding.range_mut(..index);
-                    lower.for_each(|(_, finished)| *finished = true);
-                }
             }
             let mut advanced = false;
             while let Some((offset, true)) = held.outstanding.front().copied() {

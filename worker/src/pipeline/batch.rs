@@ -8,7 +8,6 @@ use std::{
 
 use futures_util::future::join_all;
 use shared::{
-    fault::Invariant,
     order::{OrderUid, Reason, Refusal, Version},
     runtime::backoff::Backoff,
     storage::Change,
@@ -111,9 +110,6 @@ impl Processor {
     /// soon as Postgres is done, so that the next batch is written while this one goes to Redis.
     pub(super) async fn process(&self, mut batch: Batch, turn: Turn) {
         self.metrics.batch(batch.len());
-        if Invariant::OffsetAfterWrite.is_broken() {
-            self.assignment.finish(&batch.tickets());
-        }
         let mut trace = BatchTrace::begin(batch.entries.iter().map(|entry| &entry.received.record));
         let changes = std::mem::take(&mut batch.changes);
         let (sink, fresh) = mpsc::channel(1);

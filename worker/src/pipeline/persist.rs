@@ -4,7 +4,6 @@ use std::{collections::HashMap, sync::Arc, time};
 
 use bytes::Bytes;
 use shared::{
-    fault::Invariant,
     order::{OrderUid, Revision, Version},
     storage::{Applied, CacheWrite, Change, ChangeSet, Class, Postgres, StorageError},
 };
@@ -192,7 +191,7 @@ impl Persist {
                 Err(error) => error,
             };
             let stored = self.breaker.stored();
-            match part.remedy(class(&error), &error, stored) {
+            match part.remedy(error.class(), &error, stored) {
                 Remedy::Halve => parts.halve(part, stored),
                 Remedy::Wait => {
                     writing.turn.give_back();
@@ -256,7 +255,7 @@ impl Persist {
                 Err(error) => error,
             };
             rows.splice(0..0, one.into_vec());
-            match class(&error) {
+            match error.class() {
                 Class::Record | Class::Unknown => {
                     retry.succeeded(false);
                     trial.failed(error.sqlstate().unwrap_or_default());
@@ -309,12 +308,5 @@ impl Persist {
             }
             writing.send(revisions, read_at, None).await;
         }
-    }
-}
-
-fn class(error: &StorageError) -> Class {
-    match error.class() {
-        Class::Transient if Invariant::TransientIsNoVerdict.is_broken() => Class::Record,
-        class => class,
     }
 }

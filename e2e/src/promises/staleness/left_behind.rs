@@ -18,7 +18,7 @@ const PARTITIONS: i32 = 6;
 pub(super) fn between_commit_and_redis(run: &mut Run) {
     let mut stack = run
         .stack("left-behind")
-        .faulty(None)
+        .faulty()
         .variable("KAFKA_SESSION_TIMEOUT", SESSION)
         .workers(1)
         .start();

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{CacheWrite, Candidate};
 use crate::{
-    fault::{Invariant, Moment},
+    fault::Moment,
     order::{Item, Order},
 };
 
@@ -77,12 +77,9 @@ pub(super) async fn upsert(
     connection: &mut PgConnection,
     candidates: &[Candidate<'_>],
 ) -> Result<Upserted, sqlx::Error> {
-    let mut winners = upsert_orders(connection, candidates).await?;
+    let winners = upsert_orders(connection, candidates).await?;
     let won = winners.iter().map(Option::is_some).collect();
     Moment::AfterUpsert.pass();
-    if Invariant::ChildrenFollowTheRow.is_broken() {
-        count_losers_in(connection, candidates, &mut winners).await?;
-    }
     let replaced = candidates.iter().zip(&winners);
     let (ids, uids): (Vec<i64>, Vec<&str>) = replaced
         .filter_map(|(candidate, winner)| {
@@ -110,25 +107,6 @@ pub(super) async fn upsert(
         insert_items(connection, &orders).await?;
     }
     Ok(Upserted { won, cache_write })
-}
-
-/// Breaks [`Invariant::ChildrenFollowTheRow`]. Leaves erasures alone, because an order without children
-/// cannot be read.
-async fn count_losers_in(
-    connection: &mut PgConnection,
-    candidates: &[Candidate<'_>],
-    winners: &mut [Option<Winner>],
-) -> Result<(), sqlx::Error> {
-    for (candidate, winner) in candidates.iter().zip(winners) {
-        if winner.is_none() && candidate.change.order.is_some() {
-            let id = sqlx::query_scalar("SELECT id::int8 FROM orders WHERE order_uid = $1")
-                .bind(candidate.change.uid.as_str())
-                .fetch_one(&mut *connection)
-                .await?;
-            *winner = Some(Winner { id, replaced: true });
-        }
-    }
-    Ok(())
 }
 
 struct Winner {
