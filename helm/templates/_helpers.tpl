@@ -2,16 +2,16 @@
 {{- regexReplaceAll "[-.]+$" (default .Chart.Name .Values.nameOverride | trunc 63) "" -}}
 {{- end -}}
 
-{{/* Leaves room for the longest suffix: names of Services and Jobs have at most 63 characters. Release names may hold dots,
-names of Services may not. */}}
+{{/* Prefix of object names. At most 45 characters, because a Service or Job has at most 63 with its suffix. Dots, which a
+release name may hold and a Service name may not, become hyphens. */}}
 {{- define "order-service.fullname" -}}
 {{- $name := include "order-service.name" . -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- regexReplaceAll "-+$" (default $full .Values.fullnameOverride | replace "." "-" | trunc 45) "" -}}
 {{- end -}}
 
-{{/* Name of a service of the demo. Pods of a StatefulSet carry its name and a hash of 10 characters in a label, so it has at
-most 52 characters. (dict "root" $ "component" NAME) */}}
+{{/* Name of a service of the demo. Kubernetes puts the name of a StatefulSet and a hash of 10 characters into a label of its
+pods, so the name has at most 52 characters. (dict "root" $ "component" NAME) */}}
 {{- define "order-service.demoName" -}}
 {{- $room := sub 51 (len .component) | int -}}
 {{- $full := include "order-service.fullname" .root | trunc $room -}}
@@ -27,14 +27,14 @@ app.kubernetes.io/part-of: order-service
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end -}}
 
-{{/* The labels that never change, to select by. (dict "root" $ "component" NAME) */}}
+{{/* Labels that selectors use. They never change. (dict "root" $ "component" NAME) */}}
 {{- define "order-service.selector" -}}
 app.kubernetes.io/name: {{ include "order-service.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* (dict "root" $ "image" IMAGE) */}}
+{{/* Reference of an image. (dict "root" $ "image" IMAGE) */}}
 {{- define "order-service.image" -}}
 {{- with .root.Values.images.registry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}
@@ -48,10 +48,10 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end -}}
 
-{{/* What all pods of ours have in common. (dict "root" $) */}}
+{{/* Fields that all pods except the demo's share. (dict "root" $) */}}
 {{- define "order-service.pod" -}}
 automountServiceAccountToken: false
-# Nothing of ours reads the variables that Kubernetes makes of Services, and some of them would look like settings.
+# No process reads the variables that Kubernetes derives from Services. Some of them have the names of our settings.
 enableServiceLinks: false
 {{- with include "order-service.pullSecrets" .root }}
 {{ . }}
@@ -59,7 +59,7 @@ enableServiceLinks: false
 securityContext: {{- toYaml .root.Values.podSecurityContext | nindent 2 }}
 {{- end -}}
 
-{{/* Secrets of the registry, for every pod, the demo's too. */}}
+{{/* Secrets of the registry, for every pod including the demo's. */}}
 {{- define "order-service.pullSecrets" -}}
 {{- with .Values.images.pullSecrets -}}
 imagePullSecrets:
@@ -75,7 +75,7 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* Labels of a pod: those to select by, then `podLabels`. A role's own entry wins over the one for all pods.
+{{/* Labels of a pod: the selector labels and `podLabels`. A role's entry overrides the entry for all pods.
 (dict "root" $ "component" NAME "values" .Values.ROLE) */}}
 {{- define "order-service.podLabels" -}}
 {{ include "order-service.selector" . }}
@@ -84,14 +84,14 @@ capabilities: { drop: [ALL] }
 {{- end }}
 {{- end -}}
 
-{{/* `podLabels` alone. (dict "root" $ "values" .Values.ROLE) */}}
+{{/* Only `podLabels`, without the selector labels. (dict "root" $ "values" .Values.ROLE) */}}
 {{- define "order-service.extraPodLabels" -}}
 {{- with merge (dict) (default (dict) .values.podLabels) (default (dict) .root.Values.podLabels) -}}
 {{- toYaml . -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Annotations of a pod, likewise, over those in `own`. Empty when there are none.
+{{/* Annotations of a pod: `own` and `podAnnotations`, merged like labels. Empty if there are none.
 (dict "root" $ "component" NAME "values" .Values.ROLE ["own" MAP]) */}}
 {{- define "order-service.podAnnotations" -}}
 {{- $values := merge (dict) (default (dict) .values.podAnnotations) (default (dict) .root.Values.podAnnotations) -}}
@@ -109,11 +109,11 @@ replicas: {{ .values.replicas }}
 {{- end -}}
 {{- end -}}
 
-{{/* Replicas that an upgrade has to keep while an autoscaler decides; empty where the manifest needs no number.
+{{/* Replicas that an upgrade keeps while an autoscaler scales. Empty if the manifest needs no number.
 
-An upgrade that turns autoscaling on would remove `replicas` from the manifest, and Kubernetes would then set it to 1. So it
-renders the live number, and marks the Deployment: later upgrades have to go on rendering it. A release that began with
-autoscaling never renders a number, so that a rollback does not bring back an old one. */}}
+An upgrade that turns autoscaling on would remove `replicas` from the manifest, and Kubernetes would then set it to 1. That
+upgrade therefore renders the live number and marks the Deployment. Later upgrades of a marked Deployment keep rendering it.
+A release installed with autoscaling never renders a number, so that a rollback does not restore an old one. */}}
 {{- define "order-service.keptReplicas" -}}
 {{- $scaling := .values.autoscaling -}}
 {{- $name := printf "%s-%s" (include "order-service.fullname" .root) .component -}}
@@ -130,13 +130,13 @@ autoscaling never renders a number, so that a rollback does not bring back an ol
 {{- end -}}
 {{- end -}}
 
-{{/* An object of the cluster as JSON; empty where there is no such object, or no cluster, as for `helm template`.
+{{/* An object of the cluster as JSON. Empty if there is no such object, or no cluster (`helm template`).
 (dict "root" $ "api" VERSION "kind" KIND "name" NAME) */}}
 {{- define "order-service.live" -}}
 {{- lookup .api .kind .root.Release.Namespace .name | toJson -}}
 {{- end -}}
 
-{{/* Where pods may run: what the role says, else what is said for all pods.
+{{/* Placement of pods: the role's values, else the values for all pods.
 (dict "root" $ "values" .Values.ROLE) */}}
 {{- define "order-service.placement" -}}
 {{- $all := .root.Values -}}
@@ -154,7 +154,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Where pods of a Deployment may run, and how they are spread.
+{{/* Placement and topology spread of the pods of a Deployment.
 (dict "root" $ "component" NAME "values" .Values.ROLE) */}}
 {{- define "order-service.scheduling" -}}
 {{- include "order-service.placement" . }}
@@ -164,13 +164,14 @@ topologySpreadConstraints:
   - {{ toYaml . | nindent 4 | trim }}
     labelSelector:
       matchLabels: {{- include "order-service.selector" $ | nindent 8 }}
-    # Each version is spread on its own, or an upgrade would leave the new one uneven.
+    # Spreads each version separately. Otherwise an upgrade leaves the new version uneven.
     matchLabelKeys: [pod-template-hash]
   {{- end }}
 {{- end }}
 {{- end -}}
 
-{{/* Starts as soon as the admin port answers; then "does it make progress" and "does it want work" are asked apart. */}}
+{{/* Probes: startup succeeds when the admin port responds. Liveness then checks progress, and readiness whether the process
+accepts work. */}}
 {{- define "order-service.probes" -}}
 startupProbe:
   httpGet: { path: /livez, port: admin }
@@ -188,8 +189,8 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{/* Variables that every process of ours reads, then those of `env`. A role's own endpoint for traces replaces the one for
-all, because a name that stands twice breaks later patches of the list. (dict "root" $ "env" MAP) */}}
+{{/* Variables of every process, then those of `env`. A role's own trace endpoint replaces the common one, because a name that
+occurs twice breaks later patches of the list. (dict "root" $ "env" MAP) */}}
 {{- define "order-service.env" -}}
 - { name: RUST_LOG, value: {{ .root.Values.logs.level | quote }} }
 - { name: LOG_FORMAT, value: json }

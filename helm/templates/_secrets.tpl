@@ -1,10 +1,10 @@
 {{/*
-Secrets reach our processes as files (NAME_FILE), never as variables: a variable shows in /proc, is inherited by every child
-and ends in crash reports; and the api's keys have to be a file anyway, so there is one way for all.
+Processes read secrets from files (NAME_FILE), never from variables. A variable is visible in /proc, is inherited by every child
+and ends up in crash reports. The api's keys are always a file, so all secrets use the same mechanism.
 */}}
 
-{{/* Every secret by the variable that names its file: its key, its value where the chart creates it, and your Secret and key
-where you bring it. As JSON. */}}
+{{/* All secrets as JSON, by the variable that names the file: the key in the created Secret, the value if the chart creates
+it, and the Secret and key if the operator provides it. */}}
 {{- define "order-service.secrets" -}}
 {{- $v := .Values -}}
 {{- $database := $v.database.url -}}
@@ -25,8 +25,8 @@ where you bring it. As JSON. */}}
   | toJson -}}
 {{- end -}}
 
-{{/* The secrets among `variables` that are there: (dict "root" $ "variables" LIST ["secret" NAME]), as a JSON list of
-variable, file name, Secret and key. `secret`: the created Secret's name, if it is not the release's. */}}
+{{/* Those of `variables` that are set, as a JSON list of variable, file name, Secret and key. `secret` is the name of the
+created Secret; default: the full name of the release. (dict "root" $ "variables" LIST ["secret" NAME]) */}}
 {{- define "order-service.secretFiles" -}}
 {{- $all := include "order-service.secrets" .root | fromJson -}}
 {{- $created := default (include "order-service.fullname" .root) .secret -}}
@@ -42,7 +42,7 @@ variable, file name, Secret and key. `secret`: the created Secret's name, if it 
 {{- $files | toJson -}}
 {{- end -}}
 
-{{/* Data of the created Secret: those of `variables` that you did not bring. */}}
+{{/* Data of the created Secret: those of `variables` that the operator does not provide in a Secret. */}}
 {{- define "order-service.secretData" -}}
 {{- $all := include "order-service.secrets" .root | fromJson -}}
 {{- range $variable := .variables -}}
@@ -81,7 +81,7 @@ volumes:
   {{- if $files }}
   - name: secrets
     projected:
-      # Readable by the pod's fsGroup alone.
+      # Only the pod's fsGroup can read it.
       defaultMode: 0440
       sources:
         {{- range $files }}
@@ -96,7 +96,8 @@ volumes:
 {{- end }}
 {{- end -}}
 
-{{/* Restarts pods when a Secret that the chart creates changes. Yours it cannot see: restart the Deployment then. */}}
+{{/* Restarts pods when a Secret that the chart creates changes. The chart does not see changes of other Secrets: restart the
+Deployment then. */}}
 {{- define "order-service.secretChecksum" -}}
 {{- with include "order-service.secretData" . -}}
 checksum/secret: {{ sha256sum . }}

@@ -19,7 +19,7 @@ TEMPLATE
 
 # rendered VALUES [OPTION...]: like `render`, into the list that `none` reads.
 rendered() {
-    render "$@" >"$work/rendered.yml" || complain "not rendered: $*"
+    render "$@" >"$work/rendered.yml" || complain "helm does not render: $*"
     objects "$work/rendered.yml" >"$work/rendered"
 }
 
@@ -142,7 +142,7 @@ long_names() {
                 --set-string "nameOverride=$release-and-everything-else" >"$work/long.yml" ||
                 { complain "release $release with $values is not rendered" && continue; }
             objects "$work/long.yml" >"$work/rendered"
-            none "objects of $values in release $release whose name or label Kubernetes refuses" '
+            none "objects of $values in release $release whose name or label Kubernetes rejects" '
                 # Pods of a StatefulSet have "-" and a hash of 10 in a label; KEDA puts "keda-hpa-" before its name.
                 {StatefulSet: 52, ScaledObject: 54, Job: 63, Service: 63, Pod: 63} as $longest
                 | (.[] | .metadata.name as $name | .kind as $kind
@@ -159,9 +159,10 @@ long_names() {
         done
     done
     if helm template 2024-orders "$chart" --kube-version "$kubernetes" --values "$chart/ci/demo-values.yaml" >"$work/out" 2>&1; then
-        complain 'not refused: a release whose Services would begin with a digit'
+        complain 'helm accepts a release whose Services begin with a digit'
     fi
-    grep -q '2024-orders-order-service cannot be the name of a Service' "$work/out" || complain 'refused without naming the Service'
+    grep -q '2024-orders-order-service begins with a digit, but the name of a Service begins with a letter' "$work/out" ||
+        complain 'helm rejects the release name without the name of the Service'
 }
 
 # The addresses in our pods are those of the demo's Services.

@@ -1,4 +1,4 @@
-{{/* What the three services of the demo have in common: Service and StatefulSet of one pod.
+{{/* Service and StatefulSet of one pod, for each of the three services of the demo.
 (dict "root" $ "component" NAME "ports" (list (dict "name" NAME "port" NUMBER)...) "user" UID "volumes" YAML of the pod's
 volumes "claim" whether it keeps data "container" YAML of the container's own fields) */}}
 {{- define "order-service.demo" -}}
@@ -35,7 +35,7 @@ spec:
       {{- end }}
     spec:
       automountServiceAccountToken: false
-      # Kafka's image takes every variable that begins with KAFKA_ for a setting, those made of Services too.
+      # Kafka's image reads every variable that begins with KAFKA_ as a setting, including those derived from Services.
       enableServiceLinks: false
       {{- with include "order-service.pullSecrets" .root }}
       {{- . | nindent 6 }}
