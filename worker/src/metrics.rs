@@ -1,6 +1,6 @@
 //! The worker's metrics.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use opentelemetry::{
     KeyValue,
@@ -10,8 +10,6 @@ use shared::{
     order::Reason,
     telemetry::metrics::{LATENCY_SECONDS, meter},
 };
-
-use crate::pipeline::waits::{Wait, Waits};
 
 /// The outcome of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,16 +262,19 @@ impl Metrics {
         self.repair_age.record(age.as_secs_f64(), &[]);
     }
 
-    /// Exports the current waits of the pipeline at each scrape.
-    pub fn show_waits(&self, waits: Arc<Waits>) {
+    /// Exports the current waits of the pipeline at each scrape. `counts` returns each reason to wait
+    /// and the number of its current waits.
+    pub fn show_waits<C>(&self, counts: impl Fn() -> C + Send + Sync + 'static)
+    where
+        C: IntoIterator<Item = (&'static str, usize)>,
+    {
         // The meter keeps the instrument; the handle is not needed.
         let _registered = meter()
             .u64_observable_gauge("worker_waiting")
             .with_description("Batches that wait, by what for")
             .with_callback(move |observer| {
-                for wait in Wait::ALL {
-                    let reason = KeyValue::new("reason", wait.as_str());
-                    observer.observe(waits.count(wait) as u64, &[reason]);
+                for (reason, count) in counts() {
+                    observer.observe(count as u64, &[KeyValue::new("reason", reason)]);
                 }
             })
             .build();

@@ -271,7 +271,8 @@ async fn work(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new();
-    metrics.show_waits(Arc::clone(&health.waits));
+    let waits = Arc::clone(&health.waits);
+    metrics.show_waits(move || waits.counts());
     let write_through =
         WriteThrough::new(cache.clone(), postgres.clone(), Arc::clone(&health.waits));
     let repair = Repair {

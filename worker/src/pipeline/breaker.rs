@@ -5,13 +5,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 /// Number of newest rows that the breaker looks at.
@@ -96,7 +94,7 @@ impl RejectionBreaker {
     /// Returns whether the breaker is open. Then the worker writes only single trials and
     /// dead-letters no rejected row.
     pub fn is_open(&self) -> bool {
-        self.lock().open
+        self.state.lock().open
     }
 
     /// Returns how many orders were stored. While Postgres rejects a row, this number shows whether
@@ -110,7 +108,7 @@ impl RejectionBreaker {
     /// the breaker.
     pub fn accepted(&self, rows: usize, stored: usize) {
         self.stored.fetch_add(stored as u64, Relaxed);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.open {
             tracing::info!("the database accepts rows again; the breaker closes");
             state.window.clear();
@@ -123,7 +121,7 @@ impl RejectionBreaker {
     /// Counts a row that Postgres rejected with the code `sqlstate`. Returns false if that opens
     /// the breaker, or if it is already open; then the row must not be dead-lettered.
     pub fn refused(&self, sqlstate: &str) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.open {
             state.in_a_row += 1;
             state.count(true);
@@ -147,10 +145,6 @@ impl RejectionBreaker {
         if let Ok(mut turn) = self.turn.try_lock() {
             *turn = Instant::now() + self.trial_interval;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

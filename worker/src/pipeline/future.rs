@@ -6,10 +6,11 @@
 //! only such records, it stops.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use parking_lot::Mutex;
 use shared::order::{Reason, Refusal};
 use tokio::time::Instant;
 
@@ -43,7 +44,7 @@ impl Clock {
             at: Instant::now(),
             was_behind: is_behind,
         };
-        let before = self.lock().replace(reference);
+        let before = self.reference.lock().replace(reference);
         if is_behind && !before.is_some_and(|before| before.was_behind) {
             let behind_s = behind.as_secs();
             tracing::error!(
@@ -57,16 +58,10 @@ impl Clock {
     /// Returns the time that record timestamps are compared with.
     pub fn now(&self) -> SystemTime {
         let own = SystemTime::now();
-        match *self.lock() {
+        match *self.reference.lock() {
             Some(reference) => own.max(reference.time + reference.at.elapsed()),
             None => own,
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Reference>> {
-        self.reference
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

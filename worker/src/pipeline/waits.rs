@@ -1,15 +1,16 @@
 //! Known waits of the pipeline, and the time of its last progress.
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-/// A known reason to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use parking_lot::Mutex;
+use strum::{EnumCount, IntoStaticStr, VariantArray};
+
+/// A known reason to wait. Its name in probes and metrics is in snake case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Wait {
     /// Postgres is down or busy.
     Postgres,
@@ -27,32 +28,15 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// Every reason to wait.
-    pub const ALL: [Self; 6] = [
-        Self::Postgres,
-        Self::Lock,
-        Self::Deployment,
-        Self::DeadLetterTopic,
-        Self::Breaker,
-        Self::Clock,
-    ];
-
-    /// Returns its name in the report of a probe.
+    /// Returns its name in probes and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Postgres => "postgres",
-            Self::Lock => "lock",
-            Self::Deployment => "deployment",
-            Self::DeadLetterTopic => "dead_letter_topic",
-            Self::Breaker => "breaker",
-            Self::Clock => "clock",
-        }
+        self.into()
     }
 }
 
 /// The current waits, and the time of the last progress.
 pub struct Waits {
-    counts: [AtomicUsize; Wait::ALL.len()],
+    counts: [AtomicUsize; Wait::COUNT],
     /// Number of batches that wait for something that other batches may not need.
     held_up: AtomicUsize,
     progress: Mutex<Instant>,
@@ -125,12 +109,21 @@ impl Waits {
 
     /// Returns the reasons of the current waits.
     pub fn reasons(&self) -> impl Iterator<Item = Wait> {
-        Wait::ALL.into_iter().filter(|wait| self.waiting_for(*wait))
+        let all = Wait::VARIANTS.iter().copied();
+        all.filter(|wait| self.waiting_for(*wait))
+    }
+
+    /// Returns the name of each reason to wait, and the number of its current waits.
+    pub fn counts(&self) -> [(&'static str, usize); Wait::COUNT] {
+        std::array::from_fn(|index| {
+            let wait = Wait::VARIANTS[index];
+            (wait.as_str(), self.count(wait))
+        })
     }
 
     /// Notes that records were finished.
     pub fn progressed(&self) {
-        *self.last_progress() = Instant::now();
+        *self.progress.lock() = Instant::now();
     }
 
     /// Returns how long the pipeline has made no progress. Zero while it has a known reason to
@@ -138,12 +131,8 @@ impl Waits {
     pub fn idle_for(&self) -> Duration {
         match self.reasons().next() {
             Some(_) => Duration::ZERO,
-            None => self.last_progress().elapsed(),
+            None => self.progress.lock().elapsed(),
         }
-    }
-
-    fn last_progress(&self) -> MutexGuard<'_, Instant> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,7 +175,7 @@ mod tests {
     fn time_spent_waiting_is_not_idle_and_neither_is_the_time_before_it() {
         let waits = Waits::new();
         let hour = Duration::from_secs(3600);
-        *waits.last_progress() = Instant::now().checked_sub(hour).unwrap();
+        *waits.progress.lock() = Instant::now().checked_sub(hour).unwrap();
         assert!(waits.idle_for() >= hour);
         let waiting = waits.begin(Wait::Postgres);
         assert_eq!(waits.idle_for(), Duration::ZERO);
@@ -194,6 +183,21 @@ mod tests {
         drop(waiting);
         assert!(waits.idle_for() < hour);
         assert!(waits.reasons().next().is_none());
+    }
+
+    #[test]
+    fn a_scrape_gets_every_reason_by_its_name() {
+        let waits = Waits::new();
+        let _waiting = (waits.begin(Wait::Clock), waits.begin(Wait::Clock));
+        let expected = [
+            ("postgres", 0),
+            ("lock", 0),
+            ("deployment", 0),
+            ("dead_letter_topic", 0),
+            ("breaker", 0),
+            ("clock", 2),
+        ];
+        assert_eq!(waits.counts(), expected);
     }
 
     #[test]
