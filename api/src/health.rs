@@ -119,9 +119,9 @@ impl Health {
             Some(redis) => report.with("redis", redis.state()).with(
                 "announcements",
                 if self.local.is_linked() {
-                    "heard"
+                    "subscribed"
                 } else {
-                    "not heard"
+                    "not subscribed"
                 },
             ),
             None => report.with("redis", "off"),

@@ -12,6 +12,9 @@ use tokio::sync::watch;
 
 use crate::{local_cache::LocalCache, redis_health::Link};
 
+/// Section of docs/runbooks.md for an api that is not subscribed.
+const RUNBOOK: &str = "AnnouncementsUnheard";
+
 /// Keeps one subscription open at the Redis that workers write to.
 pub struct Listener {
     /// The cache to invalidate.
@@ -40,20 +43,20 @@ impl Listener {
                     self.local.link_up();
                     self.up.set(1);
                     self.tried.send_replace(true);
-                    tracing::info!("announcements of changed orders are heard");
+                    tracing::info!("subscribed to announcements");
                     let error = tokio::select! {
                         error = follow(&self.local, subscription) => error,
                         _ = self.links.changed() => {
-                            CacheError::Connection("another server answers".to_owned())
+                            CacheError::Connection("the api now uses another Redis server".to_owned())
                         }
                     };
                     self.local.link_down();
                     self.up.set(0);
-                    tracing::warn!(%error, "announcements of changed orders are not heard: the local cache was dropped");
+                    tracing::warn!(%error, runbook = RUNBOOK, "announcement subscription lost");
                 }
                 Err(error) => {
                     if backoff.attempts() == 0 {
-                        tracing::warn!(%error, "announcements of changed orders cannot be subscribed to; trying again");
+                        tracing::warn!(%error, runbook = RUNBOOK, "retrying announcement subscription");
                     }
                     self.tried.send_replace(true);
                 }

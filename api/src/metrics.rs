@@ -211,7 +211,7 @@ impl CacheMetrics {
         registry.register(Box::new(durations.clone()))?;
         let announcements_up = IntGauge::new(
             "cache_announcements_up",
-            "1 while announcements of changed orders are heard, else 0: the local cache then keeps nothing longer than 1 s",
+            "1 while subscribed to announcements of changed orders, else 0; the local cache then keeps entries for at most 1 s",
         )?;
         registry.register(Box::new(announcements_up.clone()))?;
         Ok(Self {

@@ -34,7 +34,7 @@ async fn the_local_cache_is_dropped_with_the_link_and_used_again_when_it_is_back
     world.store(&stored, 2).await;
     replica.wait_for_order(&stored).await;
     world.redis.restart();
-    replica.wait_for_check("announcements", "heard").await;
+    replica.wait_for_check("announcements", "subscribed").await;
     stored.delivery_service = "third".into();
     let revision = world.store(&stored, 3).await;
     world.announce(&revision).await;

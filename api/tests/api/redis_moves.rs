@@ -40,7 +40,7 @@ async fn a_server_that_workers_have_left_is_bypassed_until_its_name_has_moved() 
         .cold_replica_with(|config| config.redis = name.config(old.config()))
         .await;
     replica.wait_for_order_from("redis", &stored).await;
-    replica.wait_for_check("announcements", "heard").await;
+    replica.wait_for_check("announcements", "subscribed").await;
 
     // The workers continue with the new server. The old one still answers, but has no
     // announcements.
@@ -48,7 +48,9 @@ async fn a_server_that_workers_have_left_is_bypassed_until_its_name_has_moved() 
     write(&new, &world.store(&stored, 2).await).await;
     record_as_complete(&world, &new).await;
     replica.wait_for_check("redis", "another server").await;
-    replica.wait_for_check("announcements", "not heard").await;
+    replica
+        .wait_for_check("announcements", "not subscribed")
+        .await;
     let answer = replica.order("moved").await;
     assert_eq!(answer.body, stored.to_json());
     assert_ne!(answer.source(), Some("redis"));
@@ -56,7 +58,7 @@ async fn a_server_that_workers_have_left_is_bypassed_until_its_name_has_moved() 
 
     name.move_to(&new);
     replica.wait_for_check("redis", "up").await;
-    replica.wait_for_check("announcements", "heard").await;
+    replica.wait_for_check("announcements", "subscribed").await;
     let hits = replica.cache_requests("redis", "hit");
     replica.wait_for_order_from("local", &stored).await;
     stored.delivery_service = "third".into();

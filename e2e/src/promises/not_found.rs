@@ -43,7 +43,7 @@ fn arrives(run: &mut Run) {
         let api = stack.start_api_with(&[("LOCAL_CACHE_TTL", "1h"), ("NEGATIVE_CACHE_TTL", "1h")]);
         until("announcements", || {
             match api.admin.state_of("announcements") {
-                heard if heard == "heard" => Ok(()),
+                state if state == "subscribed" => Ok(()),
                 other => Err(other),
             }
         });

@@ -43,7 +43,7 @@ fn a_redis_cluster_needs_nothing_but_its_addresses() {
     for api in &stack.apis {
         until("announcements", || {
             match api.admin.state_of("announcements") {
-                heard if heard == "heard" => Ok(()),
+                state if state == "subscribed" => Ok(()),
                 other => Err(other),
             }
         });

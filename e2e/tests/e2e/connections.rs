@@ -52,12 +52,12 @@ fn an_api_replaces_forgotten_connections_to_redis() {
     let uid = ledger.some_uid();
     for _ in 0..2 {
         api.await_source(&uid, "redis");
-        await_state(&api.admin, "announcements", "heard");
+        await_state(&api.admin, "announcements", "subscribed");
         forget_and_await_new_ones(&link, api, &uid);
     }
     api.await_source(&uid, "redis");
     await_state(&api.admin, "redis", "up");
-    await_state(&api.admin, "announcements", "heard");
+    await_state(&api.admin, "announcements", "subscribed");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_replica_whose_subscription_was_forgotten_learns_of_changes_again() {
     let uid = ledger.some_uid();
     stack.apis[0].await_source(&uid, "local");
     forget_and_await_new_ones(&link, &stack.apis[0], &uid);
-    await_state(&stack.apis[0].admin, "announcements", "heard");
+    await_state(&stack.apis[0].admin, "announcements", "subscribed");
     stack.apis[0].await_source(&uid, "local");
     // Only an announcement removes the entry, which the local cache would keep for an hour.
     stack.send(&mut ledger, &changes(311, 5));

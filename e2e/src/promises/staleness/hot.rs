@@ -67,7 +67,7 @@ impl Hot {
             let api = stack.start_api_with(&variables);
             until("announcements", || {
                 match api.admin.state_of("announcements") {
-                    heard if heard == "heard" => Ok(()),
+                    state if state == "subscribed" => Ok(()),
                     other => Err(other),
                 }
             });

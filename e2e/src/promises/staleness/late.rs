@@ -256,7 +256,7 @@ pub(super) fn load(run: &mut Run) {
         until("an announcement", || {
             match stack.apis[0].order(&witness.order_uid).body == changed.to_json() {
                 true => Ok(()),
-                false => Err("not heard"),
+                false => Err("not received"),
             }
         });
     });
