@@ -42,7 +42,7 @@ impl Config {
     }
 }
 
-/// `API_*`: the public port.
+/// `API_*` (api): the public port.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Api {
@@ -71,7 +71,7 @@ impl Default for Api {
     }
 }
 
-/// `CACHE_*`: all caches.
+/// `CACHE_*` (api): all caches.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Cache {
@@ -90,7 +90,7 @@ impl Default for Cache {
     }
 }
 
-/// `LOCAL_CACHE_*`: the cache inside the process.
+/// `LOCAL_CACHE_*` (api): the cache inside the process.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct LocalCache {
@@ -111,7 +111,7 @@ impl Default for LocalCache {
     }
 }
 
-/// `NEGATIVE_CACHE_*`: negative entries, for orders that do not exist.
+/// `NEGATIVE_CACHE_*` (api): negative entries, for orders that do not exist.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct NegativeCache {

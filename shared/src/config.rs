@@ -133,7 +133,7 @@ fn read_secret(variable: &str, path: &str) -> Result<String, ConfigError> {
     }
 }
 
-/// `DATABASE_*`: Postgres.
+/// `DATABASE_*` (worker, api): Postgres.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Database {
@@ -144,7 +144,7 @@ pub struct Database {
     /// Maximum number of connections per process.
     pub max_connections: u32,
     /// Deadline of one call, including the wait for a connection. The default is
-    /// [`Database::WORKER_TIMEOUT`] or [`Database::API_TIMEOUT`].
+    /// [`Database::WORKER_TIMEOUT`] in the worker and [`Database::API_TIMEOUT`] in the api.
     #[serde(with = "humantime_serde")]
     pub timeout: Option<Duration>,
 }
@@ -167,7 +167,7 @@ impl Default for Database {
     }
 }
 
-/// `REDIS_*`: the shared cache.
+/// `REDIS_*` (worker, api): the shared cache.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Redis {
@@ -191,7 +191,7 @@ impl Default for Redis {
     }
 }
 
-/// `KAFKA_*`: brokers, names and security.
+/// `KAFKA_*` (worker, producer): brokers, names and security.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Kafka {
@@ -258,7 +258,7 @@ impl Kafka {
     }
 }
 
-/// `ADMIN_*`: the port for health checks and metrics.
+/// `ADMIN_*` (worker, api): the port for health checks and metrics.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Admin {
@@ -274,7 +274,7 @@ impl Default for Admin {
     }
 }
 
-/// `LOG_*`: the format of the logs.
+/// `LOG_*` (worker, api, producer): the format of the logs.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Log {
@@ -293,7 +293,7 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// `OTEL_*`: traces.
+/// `OTEL_*` (worker, api, producer): traces.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Otel {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use shared::config::{self, ConfigError, byte_size};
 
-/// `WORKER_*`: batching, strict fields, shutdown.
+/// `WORKER_*` (worker): batching, strict fields, shutdown.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct Worker {
