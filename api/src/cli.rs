@@ -3,19 +3,21 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use shared::{
-    config::{self, Admin},
-    runtime::{health, shutdown},
-    telemetry,
-};
+use shared::runtime::process::{self, Process, Program};
 
 use crate::{App, config::Config, http};
+
+const PROGRAM: Program = Program {
+    name: "api",
+    version: env!("CARGO_PKG_VERSION"),
+};
 
 /// Maximum time for the whole shutdown, after which the watchdog ends the process.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(15);
 
-/// Serves order lookups from a local cache, Redis and Postgres. Configured by environment
-/// variables.
+/// Serves order lookups from a local cache, Redis and Postgres.
+///
+/// Environment variables configure everything else; docs/configuration.md lists them.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -43,50 +45,22 @@ enum Command {
 
 /// Runs the command given on the command line.
 pub fn run() -> ExitCode {
-    let done = match Cli::parse().command.unwrap_or(Command::Serve) {
+    process::exit_code(match Cli::parse().command.unwrap_or(Command::Serve) {
         Command::Serve => serve(),
-        Command::Openapi { yaml } => print(&http::openapi(yaml)),
-        Command::Health { live } => ask(live),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("api: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Prints to stdout. Unlike `println!`, it returns an error and does not panic, and it ignores a
-/// closed pipe (`api openapi | head`).
-fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::{ErrorKind, Write};
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-fn ask(live: bool) -> anyhow::Result<()> {
-    let admin: Admin = config::load("ADMIN_")?;
-    print(&format!("{}\n", health::ask(&admin.addr, live)?))
+        Command::Openapi { yaml } => process::print(&http::openapi(yaml)),
+        Command::Health { live } => process::print_health(live),
+    })
 }
 
 fn serve() -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let telemetry = telemetry::init("api", env!("CARGO_PKG_VERSION"))?;
-            let stop = shutdown::on_signal(SHUTDOWN_LIMIT)?;
-            let app = App::build(Config::from_env()?, telemetry.registry()).await?;
-            tracing::info!(
-                port = app.port(),
-                admin_port = app.admin_port(),
-                "the api is listening"
-            );
-            let result = app.run_until_stopped(stop).await;
-            telemetry.flush();
-            result
-        })
+    let config = Config::from_env()?;
+    PROGRAM.serve(SHUTDOWN_LIMIT, |Process { registry, shutdown }| async {
+        let app = App::build(config, registry).await?;
+        tracing::info!(
+            port = app.port(),
+            admin_port = app.admin_port(),
+            "listening"
+        );
+        app.run_until_stopped(shutdown).await
+    })
 }

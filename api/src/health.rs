@@ -9,8 +9,11 @@ use std::{
 };
 
 use shared::{
-    runtime::health::{Dependency, Report},
-    storage::{CacheKnowledge, Postgres, StorageError, schema::required_version},
+    runtime::{
+        health::{Dependency, Report},
+        startup::{self, SchemaProblem},
+    },
+    storage::{CacheKnowledge, Postgres, StorageError},
 };
 use tokio::{
     sync::watch,
@@ -23,7 +26,7 @@ use crate::{
     redis_health::RedisHealth,
 };
 
-/// Interval of the health checks of Postgres and Redis, and of the schema check during the start.
+/// Interval of the health checks of Postgres and Redis.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Maximum time that the start waits for the subscription, and again for the warm-up.
@@ -219,7 +222,13 @@ pub async fn start(
     mut subscription_tried: watch::Receiver<bool>,
     warmup: u32,
 ) {
-    wait_for_schema(&health, &postgres).await;
+    startup::wait_for_schema(&postgres, |problem| {
+        health.enter(match problem {
+            SchemaProblem::Unreachable(_) => StartPhase::Waiting,
+            SchemaProblem::TooOld { .. } => StartPhase::SchemaTooOld,
+        });
+    })
+    .await;
     health.enter(StartPhase::WarmingUp);
     // A slower subscription costs only the warm-up: the local cache is dropped when the link is up.
     let _ = timeout(PATIENCE, subscription_tried.wait_for(|tried| *tried)).await;
@@ -236,33 +245,4 @@ pub async fn start(
     }
     health.enter(StartPhase::Started);
     tracing::info!("ready");
-}
-
-async fn wait_for_schema(health: &Health, postgres: &Postgres) {
-    let required = required_version();
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = false;
-    loop {
-        ticks.tick().await;
-        match postgres.schema_version().await {
-            Ok(found) if found >= required => return,
-            Ok(found) => {
-                if health.enter(StartPhase::SchemaTooOld) != StartPhase::SchemaTooOld {
-                    tracing::error!(
-                        found,
-                        required,
-                        "the database schema is too old: run `worker migrate`; waiting for it"
-                    );
-                }
-            }
-            Err(error) => {
-                health.enter(StartPhase::Waiting);
-                if !told {
-                    tracing::warn!(%error, "waiting for Postgres to check the schema");
-                    told = true;
-                }
-            }
-        }
-    }
 }

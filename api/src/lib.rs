@@ -92,7 +92,8 @@ impl App {
             .transpose()?;
         if keys.is_none() {
             tracing::warn!(
-                "API_KEYS_FILE is not set: anybody who reaches this port can read every order"
+                variable = "API_KEYS_FILE",
+                "no API keys configured; serving every caller"
             );
         }
         let enabled = config.cache.enabled;
@@ -125,12 +126,7 @@ impl App {
         let lookup = Lookup::new(tiers, metrics.cache.clone());
         let service = HttpService::new(&config.api, keys, lookup.clone(), &metrics)?;
         let server = HttpServer::bind(&config.api.addr).await?;
-        let (live, ready) = (health.clone(), health.clone());
-        let admin = Admin {
-            live: Arc::new(move || live.live()),
-            ready: Arc::new(move || ready.ready()),
-            registry,
-        };
+        let admin = Admin::new(&health, Health::live, Health::ready, registry);
         let admin_stop = CancellationToken::new();
         let admin_port = admin.serve(&config.admin.addr, admin_stop.clone()).await?;
         Ok(Self {
@@ -181,7 +177,7 @@ impl App {
         tasks.wait().await;
         self.admin_stop.cancel();
         if timeout(CLOSE, self.postgres.close()).await.is_err() {
-            tracing::debug!("connections to Postgres did not close");
+            tracing::debug!(limit = ?CLOSE, "connections to Postgres still open at exit");
         }
         served
     }

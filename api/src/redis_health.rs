@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use shared::{
     cache::{Cache, CacheError, CacheState},
-    runtime::health::{Dependency, Impairment},
+    runtime::{
+        health::{Dependency, Impairment},
+        startup::EvictionCheck,
+    },
     storage::{CacheKnowledge, CompleteCache},
 };
 use tokio::sync::watch;
@@ -21,9 +24,6 @@ const OVERDUE: Duration = Duration::from_secs(3);
 /// record means that no worker runs or that none reaches Redis. Workers that cannot reach Redis
 /// mark what they change.
 const NO_WORKER: Duration = Duration::from_secs(10);
-
-/// The eviction policy that suits a cache whose entries may all be evicted.
-const EVICTION_POLICY: &str = "allkeys-lru";
 
 /// The Redis from which to receive announcements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct RedisHealth {
     known: CacheKnowledge,
     /// Whether Redis was under repair, or not the workers' server, at the last check.
     bypassed: bool,
-    policy_checked: bool,
+    eviction: EvictionCheck,
 }
 
 impl RedisHealth {
@@ -62,7 +62,7 @@ impl RedisHealth {
             link,
             known: CacheKnowledge::default(),
             bypassed: true,
-            policy_checked: false,
+            eviction: EvictionCheck::default(),
         }
     }
 
@@ -98,9 +98,8 @@ impl RedisHealth {
         let is_behind = self.known.oldest_repair > OVERDUE;
         self.lookup.use_redis(!is_behind && !self.bypassed);
         self.report(&state, is_misplaced);
-        if !self.policy_checked && state.is_ok() {
-            self.policy_checked = true;
-            check_policy(&self.redis).await;
+        if state.is_ok() {
+            self.eviction.run(&self.redis).await;
         }
     }
 
@@ -134,20 +133,6 @@ fn is_the_one(complete: &CompleteCache, state: &CacheState) -> bool {
     match (state.watermark, complete.servers == state.servers) {
         (None, is_same) => is_same || complete.age > NO_WORKER,
         (Some(watermark), is_same) => is_same && complete.until.0 <= watermark,
-    }
-}
-
-async fn check_policy(redis: &Cache) {
-    // Some hosted services hide the policy. Without it there is nothing to warn about.
-    let Ok(Some(policy)) = redis.eviction_policy().await else {
-        return;
-    };
-    if policy != EVICTION_POLICY {
-        tracing::warn!(
-            policy,
-            recommended = EVICTION_POLICY,
-            "Redis will refuse writes, or evict other keys, when it is full"
-        );
     }
 }
 

@@ -20,16 +20,13 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser;
-use shared::telemetry;
+use shared::{runtime::process, telemetry};
 
 use crate::cli::{Cli, Command};
 use crate::interrupt::Interrupt;
 
 fn main() -> ExitCode {
-    run().unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    process::exit_code(run())
 }
 
 fn run() -> anyhow::Result<ExitCode> {

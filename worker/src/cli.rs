@@ -1,17 +1,28 @@
 //! The command line and its commands.
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use shared::{config, runtime::health, storage::schema};
+use shared::{
+    config,
+    runtime::process::{self, Program},
+    storage::schema,
+};
 
-use crate::{cache_admin, dead_letters, rewind, run};
+use crate::{cache_admin, config::Config, dead_letters, rewind, run};
+
+const PROGRAM: Program = Program {
+    name: "worker",
+    version: env!("CARGO_PKG_VERSION"),
+};
 
 /// Stores orders from Kafka in Postgres and writes them through to Redis.
 ///
-/// Environment variables configure everything else; `.env.example` lists them.
+/// Environment variables configure everything else; docs/configuration.md lists them.
 #[derive(Debug, Parser)]
 #[command(version)]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -44,30 +55,22 @@ enum Command {
     },
 }
 
-/// Runs the command that `cli` names.
-///
-/// # Errors
-/// When the command fails. The error is written for the operator who ran it.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
-    match cli.command.unwrap_or(Command::Run) {
-        Command::Run => runtime()?.block_on(run::run()),
-        Command::Migrate { down } => runtime()?.block_on(migrate(down)),
-        Command::DeadLetters(command) => runtime()?.block_on(dead_letters::run(command)),
+/// Runs the command given on the command line.
+pub fn run() -> ExitCode {
+    process::exit_code(match Cli::parse().command.unwrap_or(Command::Run) {
+        Command::Run => consume(),
+        Command::Migrate { down } => process::block_on(migrate(down)),
+        Command::DeadLetters(command) => process::block_on(dead_letters::run(command)),
         Command::Rewind(rewind) => rewind::run(&rewind),
-        Command::Cache(command) => runtime()?.block_on(cache_admin::run(command)),
-        Command::Health { live } => {
-            let admin: config::Admin = config::load("ADMIN_")?;
-            println!("{}", health::ask(&admin.addr, live)?);
-            Ok(())
-        }
-    }
+        Command::Cache(command) => process::block_on(cache_admin::run(command)),
+        Command::Health { live } => process::print_health(live),
+    })
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")
+fn consume() -> anyhow::Result<()> {
+    let config = Config::from_env()?;
+    let limit = config.worker.shutdown_timeout;
+    PROGRAM.serve(limit, |process| run::run(config, process))
 }
 
 async fn migrate(down: Option<usize>) -> anyhow::Result<()> {

@@ -1,9 +1,44 @@
-//! The worker's own configuration (`WORKER_*`).
+//! The configuration of `worker run`: the worker's own variables, and those that it shares.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use shared::config::{self, ConfigError, byte_size};
+
+use crate::kafka;
+
+/// The whole configuration of `worker run`.
+#[derive(Clone)]
+pub struct Config {
+    /// `WORKER_*`.
+    pub worker: Worker,
+    /// `KAFKA_*`.
+    pub kafka: config::Kafka,
+    /// `DATABASE_*`.
+    pub database: config::Database,
+    /// `REDIS_*`.
+    pub redis: config::Redis,
+    /// `ADMIN_*`.
+    pub admin: config::Admin,
+}
+
+impl Config {
+    /// Reads the environment of the process.
+    ///
+    /// # Errors
+    /// Names the first variable with an unusable value.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let config = Self {
+            worker: Worker::load()?,
+            kafka: config::load("KAFKA_")?,
+            database: config::load("DATABASE_")?,
+            redis: config::load("REDIS_")?,
+            admin: config::load("ADMIN_")?,
+        };
+        kafka::check(&config.kafka)?;
+        Ok(config)
+    }
+}
 
 /// `WORKER_*` (worker): batching, strict fields, shutdown.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

@@ -2,21 +2,27 @@
 //!
 //! | module | responsibility |
 //! |---|---|
+//! | [`run`] | wires the modules together; starts and stops them in order |
+//! | [`prepare`] | what must hold before the worker joins the group |
 //! | [`kafka`] | mechanism: the only files that know librdkafka |
 //! | [`pipeline`] | policy: what happens to a record, and when it counts as finished |
 //! | [`repair`] | repairs Redis from Postgres after a failed or lost write |
-//! | [`run`] | wires the modules together; starts and stops them in order |
 //! | [`restored`] | detects a Postgres that was restored from a backup |
+//! | [`clock`] | the clock of Postgres, for records from the future |
+//! | [`health`] | liveness, readiness |
 //! | [`cli`], [`dead_letters`], [`rewind`], [`cache_admin`] | commands |
 //! | [`config`], [`metrics`] | configuration, metrics |
 
 pub mod cache_admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod dead_letters;
+pub mod health;
 pub mod kafka;
 pub mod metrics;
 pub mod pipeline;
+pub mod prepare;
 pub mod repair;
 pub mod restored;
 pub mod rewind;

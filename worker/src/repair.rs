@@ -14,6 +14,7 @@ use shared::{
     runtime::{
         health::{Dependency, Impairment},
         outage::OutageLog,
+        startup::EvictionCheck,
     },
     storage::{CacheKnowledge, CompleteCache, Postgres, RepairMark, StorageError},
 };
@@ -106,15 +107,13 @@ impl Repair {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut knowledge = Knowledge::default();
-        let mut policy_checked = false;
+        let mut eviction = EvictionCheck::default();
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             let step = async {
                 // Look at Postgres before Redis: a worker moves the watermark before it records it
                 // in Postgres, so the watermark is never behind the record.
                 let recorded = self.look_at_postgres().await;
-                if !policy_checked {
-                    policy_checked = self.check_policy().await;
-                }
+                eviction.run(&self.cache).await;
                 self.step(&mut knowledge, recorded).await;
             };
             if shutdown.run_until_cancelled(step).await.is_none() {
@@ -381,19 +380,5 @@ impl Repair {
             .remember_complete_cache(reached, servers)
             .await?;
         Ok(reached.0)
-    }
-
-    async fn check_policy(&self) -> bool {
-        match self.cache.eviction_policy().await {
-            Ok(Some(policy)) if policy != "allkeys-lru" => {
-                tracing::warn!(
-                    policy,
-                    "Redis should run with maxmemory-policy allkeys-lru: it refuses writes when full, or evicts what is still read"
-                );
-                true
-            }
-            Ok(_) => true,
-            Err(_) => false,
-        }
     }
 }

@@ -25,7 +25,7 @@ const MISSING: usize = 3;
 
 /// Checks once, retrying until Kafka and Postgres answer. Logs an error if Postgres lacks what the
 /// group has finished.
-pub async fn look(kafka: &Kafka, postgres: &Postgres, fields: UnknownFields) {
+pub async fn check(kafka: &Kafka, postgres: &Postgres, fields: UnknownFields) {
     let mut backoff = Backoff::default();
     let partitions = loop {
         match missing(kafka, postgres, fields).await {

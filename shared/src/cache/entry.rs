@@ -13,10 +13,7 @@ use redis::{
 };
 
 use super::{Cache, CacheError, announcement, connection::Connection, durations::GET};
-use crate::{
-    order::{OrderUid, Revision, Version},
-    runtime::backoff::random_fraction,
-};
+use crate::order::{OrderUid, Revision, Version};
 
 /// How long after its row was read or committed a write may create an entry. Later, a newer version
 /// may have come and gone (evicted, expired, flushed).
@@ -267,7 +264,7 @@ impl Cache {
     }
 
     fn invocation(&self, revision: &Revision, until: i64) -> ScriptInvocation<'static> {
-        let ttl = self.inner.ttl.mul_f64(1.0 + 0.1 * random_fraction());
+        let ttl = self.inner.ttl.mul_f64(1.0 + 0.1 * fastrand::f64());
         let mut invocation = COMPARE_AND_SET.prepare_invoke();
         invocation
             .key(key(&revision.uid))

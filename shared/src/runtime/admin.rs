@@ -12,26 +12,45 @@ use poem::{
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    health::{Probe, Report},
-    request,
-};
+use super::{health::Report, request};
 use crate::telemetry::metrics;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
-/// Data behind the admin port.
+/// A function that returns the current report.
+type Probe = Arc<dyn Fn() -> Report + Send + Sync>;
+
+/// The admin port of a process.
 #[derive(Clone)]
 pub struct Admin {
     /// Reports whether the process makes progress.
-    pub live: Probe,
+    live: Probe,
     /// Reports whether the process is ready for work.
-    pub ready: Probe,
+    ready: Probe,
     /// Registry behind `/metrics`.
-    pub registry: Registry,
+    registry: Registry,
 }
 
 impl Admin {
+    /// Creates the admin port of a process whose state is `health`. `live` and `ready` must not
+    /// block.
+    pub fn new<H: Send + Sync + 'static>(
+        health: &Arc<H>,
+        live: fn(&H) -> Report,
+        ready: fn(&H) -> Report,
+        registry: Registry,
+    ) -> Self {
+        let probe = |report: fn(&H) -> Report| -> Probe {
+            let health = Arc::clone(health);
+            Arc::new(move || report(&health))
+        };
+        Self {
+            live: probe(live),
+            ready: probe(ready),
+            registry,
+        }
+    }
+
     /// Listens on `addr` and answers requests until `shutdown`. Returns the port that is open
     /// (`addr` may ask for port 0).
     ///
@@ -53,7 +72,7 @@ impl Admin {
                 .run_with_graceful_shutdown(self.routes(), shutdown.cancelled(), None)
                 .await;
             if let Err(error) = stopped {
-                tracing::error!(%error, "the admin port stopped answering");
+                tracing::error!(%error, "admin port stopped");
             }
         });
         Ok(port)
@@ -121,7 +140,7 @@ fn render_metrics(Data(admin): Data<&Admin>) -> Response {
             .header(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)
             .body(text),
         Err(error) => {
-            tracing::error!(%error, "metrics cannot be rendered");
+            tracing::error!(%error, "rendering metrics failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -1,13 +1,10 @@
 //! Exponential backoff with full jitter.
 
-use std::{
-    hash::{BuildHasher, Hasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// Shortest upper bound of a delay.
 const FIRST: Duration = Duration::from_millis(50);
-/// Longest upper bound of a delay.
+/// Longest upper bound of a delay, unless the caller sets a shorter one.
 const LONGEST: Duration = Duration::from_secs(5);
 /// The first failed attempt is logged, then every 12th.
 const LOG_EVERY: u32 = 12;
@@ -15,12 +12,27 @@ const LOG_EVERY: u32 = 12;
 /// Random delays between 0 and a bound that doubles from 50 ms to 5 s.
 ///
 /// The jitter keeps replicas that failed together from retrying together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backoff {
     attempts: u32,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::up_to(LONGEST)
+    }
 }
 
 impl Backoff {
+    /// Creates delays whose bound stops doubling at `longest`.
+    pub fn up_to(longest: Duration) -> Self {
+        Self {
+            attempts: 0,
+            longest,
+        }
+    }
+
     /// Number of delays returned so far.
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -33,22 +45,17 @@ impl Backoff {
 
     /// Returns the next delay.
     pub fn next_delay(&mut self) -> Duration {
-        let bound = FIRST.saturating_mul(1 << self.attempts.min(7)).min(LONGEST);
+        let bound = FIRST
+            .saturating_mul(1 << self.attempts.min(7))
+            .min(self.longest);
         self.attempts = self.attempts.saturating_add(1);
-        bound.mul_f64(random_fraction())
+        bound.mul_f64(fastrand::f64())
     }
 
     /// Waits for the next delay.
     pub async fn wait(&mut self) {
         tokio::time::sleep(self.next_delay()).await;
     }
-}
-
-/// Returns a random fraction in `0.0..1.0`. The random key of a new `RandomState` is random enough
-/// for jitter.
-pub fn random_fraction() -> f64 {
-    let bits = RandomState::new().build_hasher().finish() >> 11;
-    bits as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -63,6 +70,13 @@ mod tests {
             assert!(backoff.next_delay() <= bound);
         }
         assert_eq!(backoff.attempts(), 40);
+    }
+
+    #[test]
+    fn a_shorter_bound_is_kept() {
+        let longest = Duration::from_millis(80);
+        let mut backoff = Backoff::up_to(longest);
+        assert!((0..200).all(|_| backoff.next_delay() <= longest));
     }
 
     #[test]

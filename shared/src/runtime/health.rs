@@ -52,9 +52,6 @@ impl Report {
     }
 }
 
-/// A function that returns the current report. It must not block.
-pub type Probe = Arc<dyn Fn() -> Report + Send + Sync>;
-
 const UNKNOWN: u8 = 0;
 const UP: u8 = 1;
 const DOWN: u8 = 2;

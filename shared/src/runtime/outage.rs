@@ -1,9 +1,8 @@
 //! Selects which failures of an outage are logged.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Interval between log lines during one outage.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -19,7 +18,7 @@ impl OutageLog {
     }
 
     fn failed_at(&self, now: Instant) -> bool {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.0.lock();
         let is_due = logged.is_none_or(|then| now.saturating_duration_since(then) >= REMINDER);
         if is_due {
             *logged = Some(now);
@@ -29,8 +28,7 @@ impl OutageLog {
 
     /// Records a success. Returns whether it ends an outage.
     pub fn ended(&self) -> bool {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        logged.take().is_some()
+        self.0.lock().take().is_some()
     }
 }
 

@@ -8,6 +8,7 @@
 mod cache;
 mod cache_moves;
 mod round_trips;
+mod startup;
 mod storage;
 
 use bytes::Bytes;

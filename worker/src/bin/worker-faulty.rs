@@ -1,8 +1,7 @@
 //! The `worker` binary with the injected faults of `shared::fault`, for tests.
 
-use clap::Parser;
-use worker::cli::{self, Cli};
+use std::process::ExitCode;
 
-fn main() -> anyhow::Result<()> {
-    cli::run(Cli::parse())
+fn main() -> ExitCode {
+    worker::cli::run()
 }

@@ -57,7 +57,7 @@ pub struct DrainLimits {
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 /// Limit for the last commit and leaving the group together. Both wait for the end of a rebalance,
 /// in which other members may still be draining.
-const LEAVE: Duration = Duration::from_secs(5);
+const LEAVE_GROUP: Duration = Duration::from_secs(5);
 
 /// Handle of the running poll thread.
 pub struct Poller {
@@ -250,7 +250,7 @@ impl Polling {
         let consumer = self.client.connect()?;
         self.watch = Watch::new(&consumer)?;
         let old = mem::replace(&mut self.consumer, consumer);
-        membership::end(&old, Instant::now() + LEAVE);
+        membership::end(&old, Instant::now() + LEAVE_GROUP);
         drop(old);
         self.consumer
             .subscribe(&[&self.client.topic])
@@ -341,7 +341,7 @@ impl Polling {
         drop(self.watch);
         // Without a broker, each of these calls would wait until its time limit.
         if self.consumer.context().group.brokers().is_up() {
-            let deadline = Instant::now() + LEAVE;
+            let deadline = Instant::now() + LEAVE_GROUP;
             self.consumer.context().commit_back(&self.consumer);
             commit_last(&self.consumer);
             if !membership::end(&self.consumer, deadline) {
