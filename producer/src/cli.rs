@@ -43,7 +43,7 @@ pub(crate) struct Generate {
 #[derive(Args, Debug)]
 pub(crate) struct Send {
     #[command(flatten)]
-    pub(crate) what: What,
+    pub(crate) source: OrderSource,
     #[command(flatten)]
     pub(crate) variety: Variety,
     /// Records per second; 0 sends as fast as possible.
@@ -81,10 +81,10 @@ pub(crate) struct Verify {
     pub(crate) api_key_file: Option<PathBuf>,
 }
 
-/// Source of the orders.
+/// Where the orders come from.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
-pub(crate) struct What {
+pub(crate) struct OrderSource {
     /// File with a JSON array of orders, or with one order after another (NDJSON). Each order is
     /// sent unchanged.
     #[arg(long)]
@@ -128,7 +128,7 @@ impl Variety {
     pub(crate) fn items(&self) -> anyhow::Result<RangeInclusive<usize>> {
         anyhow::ensure!(
             self.min_items <= self.max_items,
-            "--min-items {} is more than --max-items {}",
+            "--min-items {} is more than --max-items {}; raise --max-items",
             self.min_items,
             self.max_items
         );
@@ -180,14 +180,14 @@ impl Kafka {
 fn items(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1000) => Ok(count),
-        _ => Err("an order has 1 to 1000 lines".to_owned()),
+        _ => Err("expected a number of items from 1 to 1000".to_owned()),
     }
 }
 
 fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("a number from 0 to 1 is expected".to_owned()),
+        _ => Err("expected a number from 0 to 1".to_owned()),
     }
 }
 
@@ -207,12 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_documented_lines() {
+    fn documented_command_lines_are_accepted() {
         for line in [
             "producer generate",
-            "producer generate -n 3600 --min-items 1 --max-items 5 --invalid-rate 0.1 --seed 42 -o orders.json",
+            "producer generate -n 3600 --min-items 1 --max-items 5 --invalid-rate 0.1",
+            "producer generate --seed 42 -o orders.json",
             "producer send --file mock.json --rps 100 --invalid-json 20 --gibberish 20",
-            "producer send -n 10 --interval 500ms --brokers localhost:9092 --topic orders --client-id me",
+            "producer send -n 10 --interval 500ms --brokers localhost:9092 --topic orders",
+            "producer send -n 10 --client-id me",
             "producer send -n 1 --verify http://localhost:8080 --api-key-file key",
             "producer erase a b-c",
         ] {
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_makes_no_sense() {
+    fn contradictory_command_lines_are_rejected() {
         for line in [
             "producer",
             "producer send",
@@ -240,7 +242,7 @@ mod tests {
         }
         let Command::Generate(options) = parse("producer generate --min-items 6").unwrap().command
         else {
-            panic!("another command");
+            panic!("expected the command `generate`");
         };
         assert!(options.variety.items().is_err());
     }

@@ -68,10 +68,10 @@ impl Iterator for Orders {
         }
         let order = self.generator.next()?;
         // Selection sampling: invalid orders are at random positions, and their number is exact.
-        let spoil = self.rng.random_range(0..self.left) < self.left_invalid;
+        let is_invalid = self.rng.random_range(0..self.left) < self.left_invalid;
         self.left -= 1;
         match self.defects.choose(&mut self.rng) {
-            Some(defect) if spoil => {
+            Some(defect) if is_invalid => {
                 self.left_invalid -= 1;
                 Some(defect.apply(&order))
             }
@@ -136,26 +136,26 @@ mod tests {
     fn orders(arguments: &str) -> Orders {
         let line = format!("producer generate {arguments}");
         let Command::Generate(options) = Cli::parse_from(line.split(' ')).command else {
-            panic!("another command");
+            panic!("expected the command `generate`");
         };
         Orders::new(options.num_orders, &options.variety).unwrap()
     }
 
     #[test]
-    fn exactly_the_wanted_share_is_invalid() {
+    fn the_share_of_invalid_orders_is_exact() {
         for (count, rate, expected) in
             [(1000, 0.1, 100), (1000, 0.0, 0), (50, 1.0, 50), (3, 0.5, 2)]
         {
             let invalid = orders(&format!("-n {count} --invalid-rate {rate} --seed 1"))
                 .filter_map(|json| decode(&json, UnknownFields::Refuse).err())
-                .inspect(|refusal| assert_eq!(refusal.reason, Reason::InvalidOrder))
+                .inspect(|rejection| assert_eq!(rejection.reason, Reason::InvalidOrder))
                 .count();
             assert_eq!(invalid, expected);
         }
     }
 
     #[test]
-    fn a_seed_makes_the_same_orders_whatever_share_is_spoilt() {
+    fn valid_orders_depend_only_on_the_seed() {
         let good: Vec<_> = orders("-n 200 --seed 9").collect();
         assert_eq!(orders("-n 200 --seed 9").collect::<Vec<_>>(), good);
         let same = orders("-n 200 --seed 9 --invalid-rate 0.2")
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn files_hold_one_json_text_an_order() {
+    fn files_hold_one_document_per_order() {
         for count in [0, 1, 3] {
             let arguments = format!("-n {count} --seed 5");
             let mut array = Vec::new();

@@ -35,7 +35,7 @@ impl Interrupt {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a signal would end the process without a summary")
+                    tracing::warn!(exit_code, %error, "cannot handle stop signal")
                 }
             }
         }

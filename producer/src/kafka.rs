@@ -1,12 +1,12 @@
 //! The Kafka client: properties, delivery reports and record headers.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
+use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -30,11 +30,11 @@ pub(crate) struct Reports {
     bootstrap: Bootstrap,
     acknowledged: AtomicU64,
     failed: AtomicU64,
-    hopeless: AtomicBool,
+    permanent: AtomicBool,
     /// Error of the first record that failed.
-    failure: Mutex<Option<KafkaError>>,
+    first_failure: Mutex<Option<KafkaError>>,
     /// Last connection error that librdkafka reported.
-    complaint: Mutex<Option<String>>,
+    connection_error: Mutex<Option<String>>,
 }
 
 impl Reports {
@@ -43,9 +43,9 @@ impl Reports {
             bootstrap,
             acknowledged: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            hopeless: AtomicBool::new(false),
-            failure: Mutex::default(),
-            complaint: Mutex::default(),
+            permanent: AtomicBool::new(false),
+            first_failure: Mutex::default(),
+            connection_error: Mutex::default(),
         }
     }
 
@@ -60,35 +60,27 @@ impl Reports {
     }
 
     /// Returns the error of the first record that failed.
-    pub(crate) fn failure(&self) -> Option<KafkaError> {
-        lock(&self.failure).clone()
+    pub(crate) fn first_failure(&self) -> Option<KafkaError> {
+        self.first_failure.lock().clone()
     }
 
     /// Returns the last connection error that librdkafka reported.
-    pub(crate) fn complaint(&self) -> Option<String> {
-        lock(&self.complaint).clone()
+    pub(crate) fn connection_error(&self) -> Option<String> {
+        self.connection_error.lock().clone()
     }
 
     /// Whether a record failed with an error that later records will also get.
-    pub(crate) fn is_hopeless(&self) -> bool {
-        self.hopeless.load(Ordering::Relaxed)
+    pub(crate) fn is_permanent(&self) -> bool {
+        self.permanent.load(Ordering::Relaxed)
     }
 
     /// Counts a failed record.
     pub(crate) fn record_failure(&self, error: KafkaError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-        self.hopeless
-            .fetch_or(is_hopeless(&error), Ordering::Relaxed);
-        lock(&self.failure).get_or_insert(error);
+        self.permanent
+            .fetch_or(is_permanent(&error), Ordering::Relaxed);
+        self.first_failure.lock().get_or_insert(error);
     }
-}
-
-/// Locks a mutex and ignores poisoning: each update is a single assignment, so a panic leaves no
-/// partial value.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl ClientContext for Reports {
@@ -104,9 +96,9 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
-        // "All brokers down" says less than the error of a single broker.
+        // The error of a single broker holds more details than "all brokers down".
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *lock(&self.complaint) = Some(reason.to_owned());
+            *self.connection_error.lock() = Some(reason.to_owned());
         }
     }
 }
@@ -165,18 +157,18 @@ pub(crate) fn producer(
         .set("reconnect.backoff.max.ms", "1000")
         .set("statistics.interval.ms", "1000")
         .create_with_context(Reports::new(bootstrap))
-        .context("cannot set up the Kafka client")
+        .context("librdkafka rejects the client configuration; check the KAFKA_ variables")
 }
 
-/// Processes delivery reports for `time`, and adds the bootstrap brokers again if librdkafka has
-/// lost them.
+/// Processes delivery reports for `time`. Adds the bootstrap brokers again if librdkafka has lost
+/// them.
 pub(crate) fn serve(producer: &BaseProducer<Reports>, time: Duration) {
     producer.context().bootstrap.restore(producer.client());
     producer.poll(time);
 }
 
 /// Whether all later records will fail with this error too, so that sending must stop.
-fn is_hopeless(error: &KafkaError) -> bool {
+fn is_permanent(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

@@ -123,7 +123,8 @@ impl fmt::Display for Summary<'_> {
         }
         write!(
             f,
-            "), acknowledged {acknowledged}, failed {failed}, {seconds:.2} s, {:.0} records/s, {bytes} bytes",
+            "), acknowledged {acknowledged}, failed {failed}, {seconds:.2} s, \
+             {:.0} records/s, {bytes} bytes",
             self.counts.sent() as f64 / seconds.max(f64::MIN_POSITIVE)
         )
     }
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn summary_names_every_figure() {
+    fn summary_shows_every_count() {
         let mut counts = Counts {
             acknowledged: 3,
             failed: 1,
@@ -159,8 +160,8 @@ mod tests {
         };
         assert_eq!(
             summary(&counts),
-            "topic orders: sent 4 (2 orders, 1 invalid JSON, 1 gibberish), acknowledged 3, failed 1, 0.50 s, 8 records/s, \
-             37 bytes"
+            "topic orders: sent 4 (2 orders, 1 invalid JSON, 1 gibberish), acknowledged 3, \
+             failed 1, 0.50 s, 8 records/s, 37 bytes"
         );
         let mut counts = Counts {
             acknowledged: 1,

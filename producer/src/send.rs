@@ -29,7 +29,7 @@ const TOPIC_INTERVAL: Duration = Duration::from_millis(200);
 /// If the options contradict each other, the file cannot be read, no broker responds, or the api
 /// does not return an order.
 pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
-    let source = match (options.what.file, options.what.num_orders) {
+    let source = match (options.source.file, options.source.num_orders) {
         (Some(path), _) => RecordSource::open(path)?,
         (None, count) => {
             let orders = Orders::new(count.unwrap_or_default(), &options.variety)?;
@@ -119,8 +119,11 @@ impl<'a> Sender<'a> {
         println!("{summary}");
         outcome?;
         let mut exit_code = ExitCode::SUCCESS;
-        if let Some(error) = self.producer.context().failure() {
-            eprintln!("error: records failed at {}: {error}", self.config.brokers);
+        if let Some(error) = self.producer.context().first_failure() {
+            eprintln!(
+                "error: {} did not acknowledge {} records; first error: {error}",
+                self.config.brokers, self.counts.failed
+            );
             exit_code = ExitCode::FAILURE;
         }
         Ok(self.interrupt.exit_code().map_or(exit_code, ExitCode::from))
@@ -165,7 +168,7 @@ impl<'a> Sender<'a> {
         self.counts.acknowledged = self.producer.context().acknowledged();
         self.counts.failed = self.producer.context().failed();
         self.progress.show(&self.counts, done);
-        if self.producer.context().is_hopeless() || self.interrupt.exit_code().is_some() {
+        if self.producer.context().is_permanent() || self.interrupt.exit_code().is_some() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -176,16 +179,20 @@ impl<'a> Sender<'a> {
     /// `message.timeout.ms` at the latest.
     fn drain(&mut self) {
         while self.producer.in_flight_count() > 0 {
-            let _go_on = self.serve(TICK, 1.0);
-            if self.producer.context().is_hopeless() {
+            let _continues = self.serve(TICK, 1.0);
+            if self.producer.context().is_permanent() {
                 self.producer
                     .purge(PurgeConfig::default().queue().inflight());
             }
         }
-        let _go_on = self.serve(Duration::ZERO, 1.0);
+        let _continues = self.serve(Duration::ZERO, 1.0);
     }
 }
 
+/// Waits until a broker responds and has the topic.
+///
+/// # Errors
+/// If that does not happen within `timeout`.
 fn wait_for_topic(
     producer: &BaseProducer<Reports>,
     config: &shared::config::Kafka,
@@ -195,26 +202,22 @@ fn wait_for_topic(
     let deadline = Instant::now() + timeout;
     // An interrupt ends the wait without an error. The first record then sees the same interrupt.
     while interrupt.exit_code().is_none() {
-        let answer = kafka::has_topic(producer, &config.topic, METADATA_TIMEOUT);
-        if answer == Ok(true) {
+        let found = kafka::has_topic(producer, &config.topic, METADATA_TIMEOUT);
+        if found == Ok(true) {
             break;
         }
         if Instant::now() >= deadline {
-            let problem = match answer {
-                Ok(_) => format!("no topic {} (a worker creates it)", config.topic),
-                Err(error) => {
-                    let complaint = producer.context().complaint();
-                    format!(
-                        "no broker answers: {}",
-                        complaint.unwrap_or(error.to_string())
-                    )
-                }
-            };
-            bail!(
-                "{}: {problem}; gave up after {} s",
-                config.brokers,
-                timeout.as_secs_f64()
-            );
+            let (brokers, seconds) = (&config.brokers, timeout.as_secs_f64());
+            match found {
+                Ok(_) => bail!(
+                    "{brokers}: no topic {} after {seconds} s; start a worker, which creates it",
+                    config.topic
+                ),
+                Err(error) => bail!(
+                    "{brokers}: no broker responded within {seconds} s: {}",
+                    (producer.context().connection_error()).unwrap_or(error.to_string())
+                ),
+            }
         }
         // Processes connection errors during the wait.
         producer.poll(TOPIC_INTERVAL);
@@ -265,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_due_one_gap_after_another() {
+    fn records_are_due_one_gap_apart() {
         let gap = Duration::from_millis(10);
         assert_eq!(wait_at(gap, 0, Duration::ZERO), None);
         assert_eq!(wait_at(gap, 1, Duration::ZERO), Some(gap));
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn rate_and_interval_mean_the_same() {
+    fn rate_and_interval_set_the_same_gap() {
         assert_eq!(Pace::new(50, None).gap, Duration::from_millis(20));
         assert_eq!(
             Pace::new(0, Some(Duration::from_millis(20))).gap,

@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_that_cannot_be_opened_is_named() {
+    fn error_names_a_file_that_cannot_be_opened() {
         let missing = RecordSource::open("/nowhere/at/all.json".into());
         let text = format!("{:#}", missing.err().unwrap());
         assert!(
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn key_is_the_uid_where_there_is_one() {
+    fn key_is_the_uid_if_there_is_one() {
         for (json, key) in [
             (
                 r#"{"x":[{"order_uid":"no"}],"order_uid":"a-1"}"#,
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_records_follow_the_orders_and_none_is_forgotten() {
+    fn every_bad_record_is_sent_between_or_after_the_orders() {
         let mut bad = BadRecords::new(3, 2);
         let early: Vec<_> = (1..=25)
             .filter_map(|order| Some((order, bad.after_order()?.kind)))

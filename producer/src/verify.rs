@@ -36,7 +36,7 @@ impl Verify {
         };
         ensure!(
             url.starts_with("http://"),
-            "--verify {url}: an http:// URL is expected"
+            "--verify: \"{url}\" is not an http:// URL; write http://HOST:PORT"
         );
         Ok(Some(Self {
             agent: Agent::config_builder()
@@ -59,13 +59,13 @@ impl Verify {
     pub(crate) fn wait_for(&self, uids: &[String], interrupt: &Interrupt) -> anyhow::Result<()> {
         let started = Instant::now();
         for (index, uid) in uids.iter().enumerate() {
-            while let Err(problem) = self.look(uid)? {
+            while let Err(problem) = self.request(uid)? {
                 if interrupt.exit_code().is_some() {
                     return Ok(());
                 }
                 ensure!(
                     started.elapsed() < self.timeout,
-                    "{}: {index} of {} orders were answered within {} s; then {problem}",
+                    "{}: the api returned {index} of {} orders within {} s; last error: {problem}",
                     self.base,
                     uids.len(),
                     self.timeout.as_secs_f64()
@@ -74,7 +74,7 @@ impl Verify {
             }
         }
         println!(
-            "{}: answered {} orders after {:.2} s",
+            "{}: returned {} orders after {:.2} s",
             self.base,
             uids.len(),
             started.elapsed().as_secs_f64()
@@ -83,9 +83,9 @@ impl Verify {
     }
 
     /// Requests an order once. The inner error is one that a retry may resolve.
-    fn look(&self, uid: &str) -> anyhow::Result<Result<(), String>> {
+    fn request(&self, uid: &str) -> anyhow::Result<Result<(), String>> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct Order {
             order_uid: String,
         }
         let mut request = self.agent.get(format!("{}/order/{uid}", self.base));
@@ -99,15 +99,22 @@ impl Verify {
         match response.status().as_u16() {
             200 => {
                 let body = response.body_mut().read_to_string()?;
-                let answer: Answer =
-                    serde_json::from_str(&body).context("the api answers something else")?;
-                ensure!(answer.order_uid == uid, "the api answers another order");
+                let order: Order = serde_json::from_str(&body)
+                    .with_context(|| format!("{}: the response is not an order", self.base))?;
+                ensure!(
+                    order.order_uid == uid,
+                    "{}: expected order {uid}, the api returned another one",
+                    self.base
+                );
                 Ok(Ok(()))
             }
             status @ (401 | 403) => {
-                bail!("{} answers {status}: see --api-key-file", self.base)
+                bail!(
+                    "{}: the api rejects the request with {status}; check --api-key-file",
+                    self.base
+                )
             }
-            status => Ok(Err(format!("it answers {status}"))),
+            status => Ok(Err(format!("status {status}"))),
         }
     }
 }
@@ -127,7 +134,7 @@ mod tests {
 
     /// A server that gives each of these responses once, in order, one per connection. The thread
     /// returns the request heads.
-    fn api(answers: &'static [(u16, &str)]) -> (String, thread::JoinHandle<Vec<String>>) {
+    fn api(responses: &'static [(u16, &str)]) -> (String, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let serving = thread::spawn(move || {
@@ -143,7 +150,7 @@ mod tests {
                 .unwrap();
                 head.join("\n")
             };
-            answers.iter().map(serve).collect()
+            responses.iter().map(serve).collect()
         });
         (url, serving)
     }
@@ -163,7 +170,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn asks_until_the_order_is_there() {
+    fn requests_until_the_api_returns_the_order() {
         let (url, serving) = api(&[(404, "{}"), (503, ""), (200, r#"{"order_uid":"a1"}"#)]);
         wait_for(url, LONG).unwrap();
         let requests = serving.join().unwrap();
@@ -172,32 +179,32 @@ mod tests {
     }
 
     #[test]
-    fn gives_up_in_time_and_says_what_it_saw() {
+    fn timeout_is_an_error_that_names_the_last_status() {
         let (url, serving) = api(&[(404, "{}")]);
         let error = wait_for(url, Duration::ZERO).unwrap_err().to_string();
         assert!(
-            error.ends_with("0 of 1 orders were answered within 0 s; then it answers 404"),
+            error.ends_with("returned 0 of 1 orders within 0 s; last error: status 404"),
             "{error}"
         );
         serving.join().unwrap();
     }
 
     #[test]
-    fn what_will_not_change_is_not_waited_for() {
-        for (answers, problem) in [
-            (&[(401, "{}")], "answers 401: see --api-key-file"),
-            (&[(200, r#"{"order_uid":"b2"}"#)], "answers another order"),
-            (&[(200, "<html>")], "answers something else"),
+    fn permanent_errors_are_not_retried() {
+        for (responses, expected) in [
+            (&[(401, "{}")], "with 401; check --api-key-file"),
+            (&[(200, r#"{"order_uid":"b2"}"#)], "returned another one"),
+            (&[(200, "<html>")], "is not an order"),
         ] {
-            let (url, serving) = api(answers);
+            let (url, serving) = api(responses);
             let error = wait_for(url, LONG).unwrap_err().to_string();
-            assert!(error.ends_with(problem), "{error}");
+            assert!(error.ends_with(expected), "{error}");
             serving.join().unwrap();
         }
     }
 
     #[test]
-    fn reads_the_key_of_any_editor() {
+    fn key_file_may_have_a_byte_order_mark_and_line_ends() {
         let path = std::env::temp_dir().join(format!("api-key-{}", std::process::id()));
         std::fs::write(&path, "\u{feff}t0ken\r\n").unwrap();
         let authorization = bearer(&path);
@@ -206,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn presents_the_key() {
+    fn requests_carry_the_api_key() {
         let (url, serving) = api(&[(200, r#"{"order_uid":"a1"}"#)]);
         let mut verify = verify(url, LONG);
         verify.authorization = Some("Bearer t0ken".to_owned());
@@ -218,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_address() {
+    fn only_http_urls_are_accepted() {
         let options = cli::Verify {
             verify: Some("https://localhost".to_owned()),
             api_key_file: None,

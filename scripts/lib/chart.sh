@@ -75,7 +75,7 @@ $component:
   priorityClassName: own
 YAML
         rendered demo --values "$work/placement-values.yaml" --values "$work/own-values.yaml"
-        none "pods that do not go where $component.* says, or where only $component should" '
+        none "pods that do not follow the placement of $component.*, or follow it without being $component" '
             pods | select(.component == $component) as $pod | [
                 .metadata.labels.team == "own", .metadata.annotations.own == "yes", .spec.nodeSelector.pool == "own",
                 .spec.tolerations == [{key: "own"}], (.spec.affinity // {} | keys == ["podAffinity"]),
@@ -83,7 +83,7 @@ YAML
                 .metadata.annotations["sidecar.istio.io/inject"] == "false"
             ] | select(all | not) | "  " + $pod.object' --arg component "$component"
         rendered demo --values "$work/placement-values.yaml" --set-json "$component.tolerations=[{\"key\": \"own\"}]"
-        none "pods that follow $component.tolerations, and are not its own" '
+        none "other pods that follow $component.tolerations" '
             pods | select(.component != $component and .spec.tolerations[0].key == "own") | "  " + .object' \
             --arg component "$component"
     done
@@ -107,7 +107,7 @@ no_name_twice() {
                 | select([.spec.containers[].env[] | select(.name == $endpoint).value] != [$wanted]) | "  " + .object' \
             --arg endpoint "$endpoint"
         # `env` must not allow a variable for which the chart has its own value.
-        none "variables that the chart sets and values.schema.json lets worker.env or api.env set, too" '
+        none "variables that the chart sets and that values.schema.json also allows in worker.env or api.env" '
             ($schema[0].properties | {worker: .worker.properties.env, api: .api.properties.env}) as $env
             | pods | .component as $role | select($env[$role])
             | .spec.containers[].env[].name | select(. != $endpoint)

@@ -8,7 +8,7 @@ wait_until() {
     local deadline=$((SECONDS + $1)) what=$2
     shift 2
     until "$@" >/dev/null 2>&1; do
-        ((SECONDS < deadline)) || die "$what: not within the time allowed"
+        ((SECONDS < deadline)) || die "timed out: $what"
         sleep 0.5
     done
 }

@@ -9,7 +9,7 @@ die() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # All native data is outside the source tree, so that clones share one download and one set of services.
-# Root uses a system folder: PostgreSQL refuses to run as root, and its user cannot enter /root.
+# Root uses a system folder: PostgreSQL does not run as root, and its user cannot enter /root.
 if [[ -z ${ORDER_SERVICE_HOME:-} ]]; then
     if ((EUID == 0)); then
         ORDER_SERVICE_HOME=/var/lib/order-service

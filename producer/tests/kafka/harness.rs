@@ -18,7 +18,7 @@ pub(crate) const PARTITIONS: i32 = 3;
 
 pub(crate) fn brokers() -> String {
     env::var("KAFKA_BROKERS")
-        .expect("set KAFKA_BROKERS to a Kafka broker, such as `scripts/services env` prints it")
+        .expect("KAFKA_BROKERS is not set; run: eval \"$(scripts/services env)\"")
 }
 
 /// A record as the test received it.
@@ -133,7 +133,7 @@ impl Drop for Topic {
                 .delete_topics(&[&self.name], &AdminOptions::new()),
         );
         if let Err(error) = deleted {
-            eprintln!("topic {} is left behind: {error}", self.name);
+            eprintln!("cannot delete topic {}: {error}", self.name);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Tests of the binary with a real broker.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod failures;
 mod harness;

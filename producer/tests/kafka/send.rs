@@ -8,11 +8,12 @@ use shared::order::{Reason, UnknownFields, decode};
 use super::harness::*;
 
 #[test]
-fn file_arrives_byte_for_byte_under_its_uids() {
+fn file_is_sent_byte_for_byte_with_uids_as_keys() {
     let topic = Topic::create("file");
-    for extension in ["json", "ndjson"] {
+    // The second round also finds the records of the first: both files hold the same orders.
+    for (extension, rounds) in [("json", 1), ("ndjson", 2)] {
         let file = TempFile::new(&format!("orders.{extension}"));
-        let said = succeeded(&producer(&[
+        let output = succeeded(&producer(&[
             "generate",
             "-n",
             "200",
@@ -24,10 +25,10 @@ fn file_arrives_byte_for_byte_under_its_uids() {
             file.path(),
         ]));
         assert!(
-            said.contains("200 orders, 20 of them invalid") && said.contains("seed 7"),
-            "{said}"
+            output.contains("200 orders, 20 of them invalid") && output.contains("seed 7"),
+            "{output}"
         );
-        let said = succeeded(&producer(&[
+        let output = succeeded(&producer(&[
             "send",
             "--topic",
             &topic.name,
@@ -39,66 +40,82 @@ fn file_arrives_byte_for_byte_under_its_uids() {
             "6",
         ]));
         assert!(
-            said.contains(
+            output.contains(
                 "sent 211 (200 orders, 5 invalid JSON, 6 gibberish), acknowledged 211, failed 0"
             ),
-            "{said}"
+            "{output}"
         );
-
-        // Each line of both files holds one order. In the array, brackets and commas surround the
-        // orders.
-        let text = fs::read_to_string(&file.0).unwrap();
-        let mut expected: Vec<_> = text
-            .lines()
-            .map(|line| line.trim_end_matches(','))
-            .filter(|line| line.starts_with('{'))
-            .map(|line| {
-                (
-                    key_of(&serde_json::from_str(line).unwrap()),
-                    Some(line.as_bytes().to_vec()),
-                )
-            })
-            .collect();
+        let mut expected = orders_in(&fs::read_to_string(&file.0).unwrap());
         assert_eq!(expected.len(), 200);
-        let mut orders = Vec::new();
-        let mut bad = BTreeMap::new();
-        let mut reasons = BTreeMap::new();
-        for Received { key, value, .. } in topic.records() {
-            let bytes = value.as_deref().unwrap();
-            if let Err(refusal) = decode(bytes, UnknownFields::Refuse) {
-                *reasons.entry(refusal.reason).or_insert(0) += 1;
-                if refusal.reason == Reason::MalformedJson {
-                    assert_eq!(key, None);
-                    *bad.entry(bytes[0] == b'{').or_insert(0) += 1;
-                    continue;
-                }
-            }
-            orders.push((key, value));
-        }
-        // The second round also finds the records of the first, because both files hold the same
-        // orders.
-        let rounds = orders.len() / 200;
-        assert_eq!(
-            bad,
-            BTreeMap::from([(true, 5 * rounds), (false, 6 * rounds)])
-        );
-        assert_eq!(
-            reasons,
-            BTreeMap::from([
-                (Reason::MalformedJson, 11 * rounds),
-                (Reason::InvalidOrder, 20 * rounds)
-            ])
-        );
+        let sent = Sent::sort(topic.records());
+        let count = |per_round: usize| per_round * rounds;
+        assert_eq!((sent.truncated, sent.gibberish), (count(5), count(6)));
+        assert_eq!((sent.orders.len(), sent.invalid), (count(200), count(20)));
+        let mut orders = sent.orders;
         orders.sort();
         orders.dedup();
         expected.sort();
-        assert!(orders == expected, "other records arrived than were sent");
+        assert!(
+            orders == expected,
+            "the topic does not hold exactly the sent records"
+        );
+    }
+}
+
+/// Key and value of a record.
+type KeyValue = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+/// Returns the records of the orders in a file. Each line of an array or of NDJSON holds one order;
+/// in the array, brackets and commas surround the orders.
+fn orders_in(text: &str) -> Vec<KeyValue> {
+    text.lines()
+        .map(|line| line.trim_end_matches(','))
+        .filter(|line| line.starts_with('{'))
+        .map(|line| {
+            let key = key_of(&serde_json::from_str(line).unwrap());
+            (key, Some(line.as_bytes().to_vec()))
+        })
+        .collect()
+}
+
+/// Received records by kind.
+#[derive(Default)]
+struct Sent {
+    /// Orders, including those that break a rule.
+    orders: Vec<KeyValue>,
+    /// Number of orders that break a rule.
+    invalid: usize,
+    /// Number of truncated documents.
+    truncated: usize,
+    /// Number of records of random bytes.
+    gibberish: usize,
+}
+
+impl Sent {
+    fn sort(records: Vec<Received>) -> Self {
+        let mut sent = Self::default();
+        for Received { key, value, .. } in records {
+            let bytes = value.as_deref().unwrap();
+            match decode(bytes, UnknownFields::Refuse).map_err(|rejection| rejection.reason) {
+                Ok(_) => {}
+                Err(Reason::InvalidOrder) => sent.invalid += 1,
+                Err(reason) => {
+                    assert_eq!((reason, key), (Reason::MalformedJson, None));
+                    let is_truncated = bytes[0] == b'{';
+                    sent.truncated += usize::from(is_truncated);
+                    sent.gibberish += usize::from(!is_truncated);
+                    continue;
+                }
+            }
+            sent.orders.push((key, value));
+        }
+        sent
     }
 }
 
 /// A file as Windows editors and tools write it.
 #[test]
-fn file_with_a_byte_order_mark_arrives_without_it() {
+fn byte_order_mark_of_a_file_is_not_sent() {
     let topic = Topic::create("mark");
     let orders = [r#"{"order_uid":"a"}"#, r#"{"order_uid":"b"}"#];
     let lines = TempFile::new("mark.ndjson");
@@ -118,21 +135,21 @@ fn file_with_a_byte_order_mark_arrives_without_it() {
     let utf16: Vec<u8> = utf16.encode_utf16().flat_map(u16::to_le_bytes).collect();
     fs::write(&wide.0, utf16).unwrap();
     for file in [&lines, &array] {
-        let said = succeeded(&producer(&[
+        let output = succeeded(&producer(&[
             "send",
             "--topic",
             &topic.name,
             "--file",
             file.path(),
         ]));
-        assert!(said.contains("acknowledged 2, failed 0"), "{said}");
+        assert!(output.contains("acknowledged 2, failed 0"), "{output}");
     }
     let output = producer(&["send", "--topic", &topic.name, "--file", wide.path()]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        said.contains("UTF-8 is expected; convert it: iconv"),
-        "{said}"
+        errors.contains("expected UTF-8, found UTF-16 or UTF-32; convert the file: iconv"),
+        "{errors}"
     );
 
     let mut values: Vec<_> = topic
@@ -146,7 +163,7 @@ fn file_with_a_byte_order_mark_arrives_without_it() {
 }
 
 #[test]
-fn made_up_orders_follow_the_seed_and_one_uid_keeps_its_partition() {
+fn the_seed_fixes_generated_orders_and_their_partitions() {
     let topic = Topic::create("seed");
     let send = [
         "send",
@@ -162,10 +179,10 @@ fn made_up_orders_follow_the_seed_and_one_uid_keeps_its_partition() {
         "2",
     ];
     for _ in 0..2 {
-        let said = succeeded(&producer(&send));
+        let output = succeeded(&producer(&send));
         assert!(
-            said.contains("seed 11") && said.contains("sent 100 (100 orders"),
-            "{said}"
+            output.contains("seed 11") && output.contains("sent 100 (100 orders"),
+            "{output}"
         );
     }
     let records = topic.records();
@@ -197,9 +214,9 @@ fn made_up_orders_follow_the_seed_and_one_uid_keeps_its_partition() {
 }
 
 #[test]
-fn erasure_is_a_null_value_and_an_empty_one_is_not() {
+fn erasure_is_a_record_with_a_null_value() {
     let topic = Topic::create("erase");
-    let said = succeeded(&producer(&[
+    let output = succeeded(&producer(&[
         "erase",
         "--topic",
         &topic.name,
@@ -207,8 +224,8 @@ fn erasure_is_a_null_value_and_an_empty_one_is_not() {
         "order_2",
     ]));
     assert!(
-        said.contains("sent 2 (2 erasures), acknowledged 2"),
-        "{said}"
+        output.contains("sent 2 (2 erasures), acknowledged 2"),
+        "{output}"
     );
     let mut records: Vec<_> = topic
         .records()
@@ -226,7 +243,7 @@ fn erasure_is_a_null_value_and_an_empty_one_is_not() {
 }
 
 #[test]
-fn oversized_order_is_sent_up_to_the_topics_limit() {
+fn orders_up_to_the_limit_of_the_topic_are_sent() {
     let topic = Topic::create("large");
     let order = |bytes: usize| {
         format!(
@@ -252,20 +269,21 @@ fn oversized_order_is_sent_up_to_the_topics_limit() {
             .is_some_and(|value| value.len() > 2 << 20)
     );
 
-    // A record that no broker would accept fails alone.
+    // A record above the client's limit fails alone.
     fs::write(&file.0, [order(9 << 20), order(1)].concat()).unwrap();
     let output = producer(&["send", "--topic", &topic.name, "--file", file.path()]);
-    let said = String::from_utf8_lossy(&output.stdout);
+    let summary = String::from_utf8_lossy(&output.stdout);
     assert!(
-        said.contains("sent 2 (2 orders, 0 invalid JSON, 0 gibberish), acknowledged 1, failed 1"),
-        "{said}"
+        summary
+            .contains("sent 2 (2 orders, 0 invalid JSON, 0 gibberish), acknowledged 1, failed 1"),
+        "{summary}"
     );
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("MessageSizeTooLarge"));
 }
 
 #[test]
-fn each_record_carries_a_trace_of_its_own_where_traces_go_anywhere() {
+fn each_record_starts_its_own_trace_if_traces_are_enabled() {
     let topic = Topic::create("traces");
     let output = command(&["send", "--topic", &topic.name, "-n", "3"])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
@@ -287,9 +305,9 @@ fn each_record_carries_a_trace_of_its_own_where_traces_go_anywhere() {
 
 #[test]
 fn version_is_printed() {
-    let said = succeeded(&producer(&["--version"]));
+    let output = succeeded(&producer(&["--version"]));
     assert_eq!(
-        said.trim(),
+        output.trim(),
         format!("producer {}", env!("CARGO_PKG_VERSION"))
     );
 }
