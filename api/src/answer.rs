@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use poem::http::HeaderValue;
-use shared::order::{Revision, Version};
+use shared::order::{DocumentVersion, Revision, Version};
 
 /// State of an order; cheap to clone.
 #[derive(Clone, Debug)]
@@ -10,7 +10,7 @@ pub enum Answer {
     /// The order exists.
     Order(Document),
     /// The order existed; this version erased it.
-    Erased(Version),
+    Erased(DocumentVersion),
     /// There is no such order.
     Unknown,
 }
@@ -21,8 +21,9 @@ pub enum Answer {
 /// of the processor, so one block means one miss.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// Version of the order.
-    pub version: Version,
+    /// Version of the order, and the shape of the document. An entry of Redis may have a newer
+    /// shape than this program writes.
+    pub version: DocumentVersion,
     /// The version in double quotes, as the ETag header needs it. Built once, so that no response
     /// has to.
     pub etag: HeaderValue,
@@ -31,10 +32,10 @@ pub struct Document {
 }
 
 impl Document {
-    /// Length of an ETag in bytes.
-    pub const ETAG_WIDTH: usize = Version::WIDTH + 2;
+    /// Maximum length of an ETag in bytes.
+    pub const ETAG_WIDTH: usize = DocumentVersion::MAX_WIDTH + 2;
 
-    fn new(version: Version, json: &[u8]) -> Self {
+    fn new(version: DocumentVersion, json: &[u8]) -> Self {
         let etag = format!("\"{version}\"");
         let mut block = Bytes::from([etag.as_bytes(), json].concat());
         let json = block.split_off(etag.len());
@@ -51,7 +52,7 @@ impl Document {
 impl Answer {
     /// Builds the answer for a version. `None` as the document means that the version erased the
     /// order.
-    pub fn new(version: Version, document: Option<&[u8]>) -> Self {
+    pub fn new(version: DocumentVersion, document: Option<&[u8]>) -> Self {
         match document {
             Some(json) => Self::Order(Document::new(version, json)),
             None => Self::Erased(version),
@@ -61,17 +62,54 @@ impl Answer {
     /// Builds the answer for a row of Postgres, or for its absence.
     pub fn from_row(row: Option<&Revision>) -> Self {
         match row {
-            Some(row) => Self::new(row.version, row.document.as_deref()),
+            Some(row) => {
+                let version = DocumentVersion::current(row.version);
+                Self::new(version, row.document.as_deref())
+            }
             None => Self::Unknown,
         }
     }
 
-    /// Version of the answer. `None` if the order is unknown; any version is greater.
+    /// Version of the order. `None` if the order is unknown; any version is greater.
     pub fn version(&self) -> Option<Version> {
+        self.document_version().map(|document| document.version)
+    }
+
+    /// Version of the order and shape of its document. `None` if the order is unknown.
+    pub fn document_version(&self) -> Option<DocumentVersion> {
         match self {
             Self::Order(document) => Some(document.version),
             Self::Erased(version) => Some(*version),
             Self::Unknown => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients and operators know this text: it must never change for documents of shape 1.
+    const TEXT: &str = "\"0001637907727000000-0000000000000000042-0000000005\"";
+
+    fn etag(representation: u8) -> String {
+        let version = DocumentVersion {
+            version: Version::new(1_637_907_727_000_000, 42, 5),
+            representation,
+        };
+        match Answer::new(version, Some(b"{}")) {
+            Answer::Order(document) => {
+                assert_eq!(document.json, "{}");
+                document.etag.to_str().unwrap().to_owned()
+            }
+            other => panic!("{other:?} instead of an order"),
+        }
+    }
+
+    #[test]
+    fn the_etag_is_the_version_of_the_document_in_quotes() {
+        assert_eq!(etag(1), TEXT);
+        assert_eq!(etag(2), TEXT.replace("05\"", "05-2\""));
+        assert!(etag(255).len() <= Document::ETAG_WIDTH);
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use shared::order::Version;
+use shared::order::{DocumentVersion, Version};
 
 use crate::{http::Http, stack::Api};
 
@@ -90,9 +90,10 @@ fn read(urls: &[String], pace: Duration, stop: &AtomicBool, count: &AtomicUsize)
         let at_us = now_us();
         let answer = http.get(url);
         let answered_us = now_us();
-        let version = answer
-            .header("ETag")
-            .map(|etag| etag.trim_matches('"').parse().expect("a version as ETag"));
+        let version = answer.header("ETag").map(|etag| {
+            let document: Result<DocumentVersion, _> = etag.trim_matches('"').parse();
+            document.expect("the version of a document as ETag").version
+        });
         count.fetch_add(1, Ordering::Relaxed);
         reads.push(Read {
             order,

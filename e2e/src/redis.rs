@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use redis::{Connection, RedisError, RedisResult, cmd};
+use shared::order::Version;
 
 use crate::{
     environment::{Folder, required},
@@ -27,9 +28,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns the version.
+    /// Returns the version of the order, without the shape of the document.
     pub fn version(&self) -> Option<String> {
-        Some(String::from_utf8_lossy(self.fields.get("version")?).into_owned())
+        let version = self.fields.get("version")?;
+        let version = version.get(..Version::WIDTH).unwrap_or(version);
+        Some(String::from_utf8_lossy(version).into_owned())
     }
 
     /// Returns the document.

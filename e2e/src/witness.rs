@@ -12,6 +12,7 @@ use std::{
 
 use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use sha2::{Digest, Sha256};
+use shared::order::DocumentVersion;
 
 use crate::{
     http::Http,
@@ -46,7 +47,7 @@ impl Testimony {
             .filter_map(|sent| match &sent.class {
                 Class::Order { uid, json } => Some((
                     uid.clone(),
-                    format!("\"{}\"", sent.version()),
+                    format!("\"{}\"", DocumentVersion::current(sent.version())),
                     Sha256::digest(json).into(),
                 )),
                 Class::Erasure { .. } | Class::Refused(_) => None,

@@ -58,7 +58,7 @@ pub enum Insertion {
     Kept,
     /// The answer may be older than a version that was announced since its load began.
     Fenced,
-    /// The cache holds a newer version.
+    /// The cache holds a newer version, or the same version in a newer shape.
     KeptNewer,
     /// The entry is too large, or the cache is off.
     TooLarge,
@@ -164,7 +164,7 @@ impl LocalCache {
         }
         if entries
             .peek(&uid)
-            .is_some_and(|held| held.answer.version() > answer.version())
+            .is_some_and(|held| held.answer.document_version() > answer.document_version())
         {
             return Insertion::KeptNewer;
         }

@@ -1,5 +1,7 @@
 //! Every race between a load and an announcement, step by step.
 
+use shared::order::DocumentVersion;
+
 use super::*;
 
 const TTL: Duration = Duration::from_secs(5);
@@ -28,7 +30,20 @@ fn version(offset: i64) -> Version {
 }
 
 fn order(offset: i64) -> Answer {
-    Answer::new(version(offset), Some(b"{}"))
+    Answer::new(DocumentVersion::current(version(offset)), Some(b"{}"))
+}
+
+fn erased(offset: i64) -> Answer {
+    Answer::Erased(DocumentVersion::current(version(offset)))
+}
+
+/// The answer of a program whose documents have another shape.
+fn order_in_shape(offset: i64, representation: u8) -> Answer {
+    let version = DocumentVersion {
+        version: version(offset),
+        representation,
+    };
+    Answer::new(version, Some(b"{}"))
 }
 
 fn held(cache: &LocalCache, text: &str) -> Option<Option<Version>> {
@@ -46,10 +61,7 @@ fn serves_what_was_loaded() {
     let cache = cache();
     assert_eq!(held(&cache, "a"), None);
     assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
-    assert_eq!(
-        load(&cache, "b", Answer::Erased(version(2))),
-        Insertion::Kept
-    );
+    assert_eq!(load(&cache, "b", erased(2)), Insertion::Kept);
     assert_eq!(load(&cache, "c", Answer::Unknown), Insertion::Kept);
     assert_eq!(held(&cache, "a"), Some(Some(version(1))));
     assert_eq!(held(&cache, "b"), Some(Some(version(2))));
@@ -63,7 +75,7 @@ fn an_announcement_drops_what_is_older_and_nothing_else() {
         load(&cache, name, order(5));
     }
     load(&cache, "unknown", Answer::Unknown);
-    load(&cache, "erased", Answer::Erased(version(5)));
+    load(&cache, "erased", erased(5));
     cache.invalidate(&uid("older"), version(6));
     cache.invalidate(&uid("equal"), version(5));
     cache.invalidate(&uid("newer"), version(4));
@@ -136,11 +148,35 @@ fn of_two_loads_that_overlap_the_newer_version_stays() {
         Insertion::KeptNewer
     );
     assert_eq!(held(&cache, "a"), Some(Some(version(2))));
-    assert_eq!(
-        cache.insert(uid("a"), Answer::Erased(version(3)), slow),
-        Insertion::Kept
-    );
+    assert_eq!(cache.insert(uid("a"), erased(3), slow), Insertion::Kept);
     assert_eq!(held(&cache, "a"), Some(Some(version(3))));
+}
+
+#[test]
+fn of_one_version_the_newer_shape_stays() {
+    let cache = cache();
+    let shape = || {
+        let answer = cache.get(&uid("a"), Instant::now()).unwrap();
+        let held = answer.document_version().unwrap();
+        (held.version.offset, held.representation)
+    };
+    load(&cache, "a", order_in_shape(1, 1));
+    assert_eq!(load(&cache, "a", order_in_shape(1, 2)), Insertion::Kept);
+    assert_eq!(
+        load(&cache, "a", order_in_shape(1, 1)),
+        Insertion::KeptNewer
+    );
+    assert_eq!(shape(), (1, 2));
+    // The version decides first.
+    assert_eq!(load(&cache, "a", order_in_shape(2, 1)), Insertion::Kept);
+    assert_eq!(
+        load(&cache, "a", order_in_shape(1, 2)),
+        Insertion::KeptNewer
+    );
+    assert_eq!(shape(), (2, 1));
+    // An announcement names the version alone.
+    cache.invalidate(&uid("a"), version(2));
+    assert_eq!(shape(), (2, 1));
 }
 
 #[test]
@@ -254,7 +290,12 @@ fn a_warm_up_passes_through_the_fence() {
 fn stays_within_its_bytes_and_keeps_no_giant() {
     let max_bytes = 256 << 10;
     let cache = cache_of(max_bytes);
-    let document = |bytes: usize| Answer::new(version(1), Some(&vec![b'x'; bytes]));
+    let document = |bytes: usize| {
+        Answer::new(
+            DocumentVersion::current(version(1)),
+            Some(&vec![b'x'; bytes]),
+        )
+    };
     assert_eq!(
         load(&cache, "giant", document(max_bytes / LARGEST_SHARE)),
         Insertion::TooLarge

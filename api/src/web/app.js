@@ -386,9 +386,9 @@ function showOrder(uid, { text, data: order, headers, roundTrip }, again) {
   focusNext = undefined;
 }
 
-/** A version (record time in ms, offset, partition, each of fixed width) in words. */
+/** A version (record time in ms, offset, partition, each of fixed width; then the shape of the document) in words. */
 function version(etag) {
-  const [, ms, offset, partition] = /^(\d{19})-(\d{19})-(\d{10})$/.exec(etag) ?? [];
+  const [, ms, offset, partition] = /^(\d{19})-(\d{19})-(\d{10})(?:-\d+)?$/.exec(etag) ?? [];
   if (!ms) return code(etag);
   return h("b", { title: etag }, time(Number(ms)), `, partition ${Number(partition)}, offset ${BigInt(offset)}`);
 }

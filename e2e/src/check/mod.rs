@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt::Debug, iter};
 
 use chrono::DateTime;
 use serde_json::{Value, json};
+use shared::order::REPRESENTATION;
 
 use crate::{
     addresses::Addresses,
@@ -252,14 +253,18 @@ fn assert_answer(answer: &Answer, state: &State, url: &str) {
     assert_eq!(answer.header("ETag"), Some(etag.as_str()), "{url}");
 }
 
-/// The fixed-width text of a version. Written out here instead of taken from `shared`, because
-/// operators who inspect Redis rely on this format.
+/// The text of the version of a document in Redis. Written out here instead of taken from `shared`,
+/// because operators who inspect Redis rely on this format.
 fn version_text(state: &State) -> String {
     let version = state.version;
-    format!(
+    let text = format!(
         "{:019}-{:019}-{:010}",
         version.timestamp_ms, version.offset, version.partition
-    )
+    );
+    match REPRESENTATION {
+        ..=1 => text,
+        shape => format!("{text}-{shape}"),
+    }
 }
 
 /// Returns a document in the shape in which rows are read: the time in microseconds since 1970.

@@ -13,7 +13,7 @@ use redis::{
 };
 
 use super::{Cache, CacheError, announcement, connection::Connection, durations::GET};
-use crate::order::{OrderUid, Revision, Version};
+use crate::order::{DocumentVersion, OrderUid, Revision};
 
 /// How long after its row was read or committed a write may create an entry. Later, a newer version
 /// may have come and gone (evicted, expired, flushed).
@@ -52,8 +52,8 @@ fn get(uid: &OrderUid) -> Cmd {
 /// The entry of an order in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cached {
-    /// The version of the order.
-    pub version: Version,
+    /// The version of the order, and the shape of the document.
+    pub version: DocumentVersion,
     /// The bytes that the api returns; none for an erased order.
     pub document: Option<Bytes>,
 }
@@ -81,11 +81,11 @@ impl FromRedisValue for Reply {
 /// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// The entry now holds this version.
+    /// The entry now holds this version in this shape.
     Written,
-    /// The entry already held this version.
+    /// The entry already held this version in this shape.
     Unchanged,
-    /// The entry holds a newer version.
+    /// The entry holds a newer version, or this version in a newer shape.
     KeptNewer,
     /// There is no entry, and the row was read too long ago to create one. Read the row again.
     Late,
@@ -104,7 +104,10 @@ impl WriteOutcome {
 }
 
 impl Cache {
-    /// Returns the entry of the order `uid`; none if Redis has no entry.
+    /// Returns the entry of the order `uid`; none if Redis has no entry, or one of an older shape.
+    ///
+    /// An entry of a newer shape is returned as it is. Newer programs write such entries during an
+    /// upgrade.
     ///
     /// # Errors
     /// When Redis does not answer, or the key holds something other than an order entry.
@@ -127,10 +130,13 @@ impl Cache {
         let Some((version, document)) = reply.0 else {
             return Ok(None);
         };
-        let version = std::str::from_utf8(&version)
+        let version: DocumentVersion = std::str::from_utf8(&version)
             .ok()
             .and_then(|text| text.parse().ok())
             .ok_or(CacheError::Corrupt)?;
+        if version.representation < self.representation {
+            return Ok(None);
+        }
         Ok(Some(Cached {
             version,
             document: document.map(Bytes::from),
@@ -264,11 +270,15 @@ impl Cache {
     }
 
     fn invocation(&self, revision: &Revision, until: i64) -> ScriptInvocation<'static> {
+        let version = DocumentVersion {
+            version: revision.version,
+            representation: self.representation,
+        };
         let ttl = self.inner.ttl.mul_f64(1.0 + 0.1 * fastrand::f64());
         let mut invocation = COMPARE_AND_SET.prepare_invoke();
         invocation
             .key(key(&revision.uid))
-            .arg(revision.version.to_string())
+            .arg(version.to_string())
             .arg(revision.document.as_deref().unwrap_or_default())
             .arg(ttl.as_millis() as u64)
             .arg(until);
@@ -316,6 +326,7 @@ fn chunks(revisions: &[Revision]) -> Vec<&[Revision]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::order::Version;
 
     fn revision(size: usize) -> Revision {
         Revision {

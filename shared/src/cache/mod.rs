@@ -4,6 +4,10 @@
 //! `json`. Entries are written only by compare-and-set on the version. A missing entry has no
 //! version to compare with, so a write creates an entry only within a second of the moment at which
 //! its row was read or committed. Each writer announces what it wrote.
+//!
+//! The field `version` is a [`DocumentVersion`](crate::order::DocumentVersion): it also names the
+//! shape of the document. An entry of an older shape is overwritten, and counts as missing for a
+//! reader.
 
 mod announcement;
 mod breaker;
@@ -33,6 +37,7 @@ use redis::RedisError;
 
 use crate::{
     config::{self, ConfigError},
+    order::REPRESENTATION,
     runtime::outage::OutageLog,
 };
 use breaker::Breaker;
@@ -120,6 +125,8 @@ impl From<RedisError> for CacheError {
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
+    /// Shape of the documents that this program writes.
+    representation: u8,
 }
 
 struct Inner {
@@ -160,6 +167,7 @@ impl Cache {
 
     fn new(connections: Connections, config: &config::Redis) -> Self {
         Self {
+            representation: REPRESENTATION,
             inner: Arc::new(Inner {
                 reads: connections.read_pipeline(config.timeout),
                 renewed: Mutex::default(),
@@ -172,6 +180,16 @@ impl Cache {
                 clock: Clock::default(),
                 durations: Durations::new(),
             }),
+        }
+    }
+
+    /// Returns the cache as a program whose documents have the shape `representation` uses it.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_representation(self, representation: u8) -> Self {
+        Self {
+            representation,
+            ..self
         }
     }
 

@@ -13,10 +13,12 @@
 //! | `unknown` | the values of unknown fields |
 //! | `timestamp` | RFC 3339 parsing and formatting |
 //! | `version`, `uid` | [`Version`], [`OrderUid`] |
+//! | `document_version` | [`DocumentVersion`]: the version of an order and the shape of its document |
 //! | `revision`, `refusal` | [`Revision`], [`Refusal`] |
 //! | `sample` (feature `sample`) | valid and invalid orders for the producer and for tests |
 
 mod decode;
+mod document_version;
 mod entity;
 mod model;
 mod refusal;
@@ -35,6 +37,7 @@ mod version;
 use std::time::Duration;
 
 pub use decode::{Decoded, UnknownFields, decode};
+pub use document_version::DocumentVersion;
 pub use model::{Delivery, Item, Order, Payment, REPRESENTATION};
 pub use refusal::{Reason, Refusal};
 pub use revision::Revision;

@@ -6,7 +6,6 @@
 )]
 
 mod cache;
-mod cache_moves;
 mod round_trips;
 mod startup;
 mod storage;

@@ -158,7 +158,7 @@ impl World {
         for revision in revisions {
             let entry = self.cache.get(&revision.uid).await.ok().flatten();
             if entry.is_none_or(|entry| {
-                entry.version != revision.version || entry.document != revision.document
+                entry.version.version != revision.version || entry.document != revision.document
             }) {
                 return false;
             }

@@ -4,7 +4,7 @@ mod client;
 mod replica;
 mod world;
 
-use shared::order::{Order, OrderUid, UnknownFields, Version, decode};
+use shared::order::{DocumentVersion, Order, OrderUid, UnknownFields, Version, decode};
 
 pub(crate) use client::{Request, Response};
 pub(crate) use replica::Replica;
@@ -23,7 +23,7 @@ pub(crate) fn version(offset: i64) -> Version {
 
 /// The `ETag` of the version of `offset`.
 pub(crate) fn etag(offset: i64) -> String {
-    format!("\"{}\"", version(offset))
+    format!("\"{}\"", DocumentVersion::current(version(offset)))
 }
 
 /// A valid order.
