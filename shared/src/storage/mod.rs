@@ -4,11 +4,13 @@
 //! states how to react ([`Class`]).
 
 mod changes;
+mod columns;
 mod error;
 mod nodelay;
 mod postgres;
 mod read;
 mod repairs;
+mod rows;
 pub mod schema;
 mod silence;
 mod write;

@@ -11,7 +11,6 @@
 mod copy;
 mod copy_gate;
 mod ids;
-mod rows;
 mod sequence;
 mod streak;
 mod upsert;

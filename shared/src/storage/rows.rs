@@ -1,13 +1,11 @@
 //! Rows in the binary format of `COPY`:
 //! <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>.
 
-use chrono::{DateTime, Utc};
-
 /// The signature, no flags, and an empty header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
-/// The epoch of Postgres, 2000-01-01, in microseconds since 1970.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+/// Stands for null in place of the length of a value.
+const NULL: i32 = -1;
 
 /// Rows for one table.
 pub(super) struct Rows(Vec<u8>);
@@ -43,29 +41,21 @@ pub(super) struct Row<'r> {
 }
 
 impl Row<'_> {
-    pub(super) fn text(self, value: &str) -> Self {
-        self.value(value.as_bytes())
-    }
-
-    pub(super) fn int4(self, value: i32) -> Self {
-        self.value(&value.to_be_bytes())
-    }
-
-    pub(super) fn int8(self, value: i64) -> Self {
-        self.value(&value.to_be_bytes())
-    }
-
-    pub(super) fn timestamptz(self, value: DateTime<Utc>) -> Self {
-        self.int8(value.timestamp_micros() - POSTGRES_EPOCH)
-    }
-
-    fn value(mut self, value: &[u8]) -> Self {
+    /// Adds a value in the binary form of its type.
+    pub(super) fn value(&mut self, value: &[u8]) {
         // The cast loses nothing: a value is part of a record, and records end far below 2 GiB.
-        self.bytes
-            .extend_from_slice(&(value.len() as i32).to_be_bytes());
+        self.length(value.len() as i32);
         self.bytes.extend_from_slice(value);
+    }
+
+    /// Adds a null.
+    pub(super) fn null(&mut self) {
+        self.length(NULL);
+    }
+
+    fn length(&mut self, length: i32) {
+        self.bytes.extend_from_slice(&length.to_be_bytes());
         self.columns += 1;
-        self
     }
 
     /// Ends the row.
