@@ -132,7 +132,7 @@ impl RedisHealth {
 fn is_the_one(complete: &CompleteCache, state: &CacheState) -> bool {
     match (state.watermark, complete.servers == state.servers) {
         (None, is_same) => is_same || complete.age > NO_WORKER,
-        (Some(watermark), is_same) => is_same && complete.until.0 <= watermark,
+        (Some(watermark), is_same) => is_same && complete.until <= watermark,
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
             (true, 60, &["a", "b"], Some(100)),
         ] {
             assert_eq!(
-                is_the_one(&complete(age), &state(names, watermark)),
+                is_the_one(&complete(age), &state(names, watermark.map(DatabaseTime))),
                 is_the_one_expected,
                 "{age} {names:?} {watermark:?}"
             );

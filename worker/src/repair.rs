@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use shared::{
     DatabaseTime,
-    cache::{Cache, CacheError, CacheState, Watermark},
+    cache::{Cache, CacheError, CacheState},
     order::OrderUid,
     runtime::{
         health::{Dependency, Impairment},
@@ -217,7 +217,7 @@ impl Repair {
         verdict: Verdict,
         state: &CacheState,
         last_mark: &mut Option<RepairMark>,
-    ) -> Result<Watermark, RepairError> {
+    ) -> Result<DatabaseTime, RepairError> {
         let (from, until) = match verdict {
             Verdict::Complete(watermark) => (Some(watermark), watermark),
             Verdict::Evicted(until) => (None, until),
@@ -240,14 +240,14 @@ impl Repair {
     /// `since` is none or too much changed, deletes our entries instead.
     async fn catch_up(
         &self,
-        watermark: Option<Watermark>,
-        since: Option<Watermark>,
-    ) -> Result<Watermark, RepairError> {
-        let now = self.postgres.now().await?.0;
+        watermark: Option<DatabaseTime>,
+        since: Option<DatabaseTime>,
+    ) -> Result<DatabaseTime, RepairError> {
+        let now = self.postgres.now().await?;
         let changed = match since {
             None => None,
             Some(since) => {
-                let since = DatabaseTime(since.saturating_sub(MARGIN.as_micros() as i64));
+                let since = DatabaseTime(since.0.saturating_sub(MARGIN.as_micros() as i64));
                 let ids = self.postgres.changed_since(since, MAX_REWRITES + 1).await?;
                 (ids.len() <= MAX_REWRITES as usize).then_some(ids)
             }
@@ -366,19 +366,19 @@ impl Repair {
     /// which this worker knows Redis to be complete.
     async fn advance(
         &self,
-        from: Option<Watermark>,
-        until: Watermark,
+        from: Option<DatabaseTime>,
+        until: DatabaseTime,
         servers: &[String],
-    ) -> Result<Watermark, RepairError> {
+    ) -> Result<DatabaseTime, RepairError> {
         let reached = self.postgres.repaired_up_to().await?;
-        let reached = reached.max(DatabaseTime(until));
-        if !self.cache.move_watermark(from, reached.0).await? {
+        let reached = reached.max(until);
+        if !self.cache.move_watermark(from, reached).await? {
             // Another worker has already moved it.
             return Ok(until);
         }
         self.postgres
             .remember_complete_cache(reached, servers)
             .await?;
-        Ok(reached.0)
+        Ok(reached)
     }
 }

@@ -3,10 +3,10 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use shared::order::{OrderUid, Version};
 
 /// Number of stripes. It exceeds what a burst of announcements touches during one load, so that few
@@ -89,7 +89,7 @@ impl Fence {
 
     /// Locks the stripe of `uid`. Every change of the uid's entry requires this lock.
     pub(super) fn lock(&self, uid: &OrderUid) -> MutexGuard<'_, Stripe> {
-        lock(&self.stripes[self.index(uid)])
+        self.stripes[self.index(uid)].lock()
     }
 
     pub(super) fn token(&self, uid: &OrderUid) -> LoadToken {
@@ -106,7 +106,7 @@ impl Fence {
             generations: self
                 .stripes
                 .iter()
-                .map(|stripe| lock(stripe).generation)
+                .map(|stripe| stripe.lock().generation)
                 .collect(),
             started,
         }
@@ -122,17 +122,11 @@ impl Fence {
     /// Rejects all loads in flight.
     pub(super) fn drop_all(&self) {
         for stripe in &self.stripes {
-            lock(stripe).drop_all();
+            stripe.lock().drop_all();
         }
     }
 
     fn index(&self, uid: &OrderUid) -> usize {
         self.hasher.hash_one(uid) as usize % STRIPES
     }
-}
-
-/// Locks a stripe. No code panics between two changes of a stripe, so a poisoned stripe is
-/// consistent.
-fn lock(stripe: &Mutex<Stripe>) -> MutexGuard<'_, Stripe> {
-    stripe.lock().unwrap_or_else(PoisonError::into_inner)
 }

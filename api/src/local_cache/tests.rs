@@ -57,7 +57,7 @@ fn load(cache: &LocalCache, text: &str, answer: Answer) -> Insertion {
 }
 
 #[test]
-fn serves_what_was_loaded() {
+fn a_loaded_answer_is_served() {
     let cache = cache();
     assert_eq!(held(&cache, "a"), None);
     assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
@@ -69,7 +69,7 @@ fn serves_what_was_loaded() {
 }
 
 #[test]
-fn an_announcement_drops_what_is_older_and_nothing_else() {
+fn an_announcement_drops_only_older_versions() {
     let cache = cache();
     for name in ["older", "equal", "newer", "other"] {
         load(&cache, name, order(5));
@@ -90,7 +90,7 @@ fn an_announcement_drops_what_is_older_and_nothing_else() {
 }
 
 #[test]
-fn a_load_that_began_before_an_announcement_cannot_insert_after_it() {
+fn a_load_begun_before_an_announcement_inserts_nothing_after_it() {
     let cache = cache();
     let token = cache.begin(&uid("a"));
     cache.invalidate(&uid("a"), version(2));
@@ -100,7 +100,7 @@ fn a_load_that_began_before_an_announcement_cannot_insert_after_it() {
 }
 
 #[test]
-fn not_found_that_was_loaded_before_an_announcement_cannot_be_remembered_after_it() {
+fn not_found_loaded_before_an_announcement_is_not_kept_after_it() {
     let cache = cache();
     let token = cache.begin(&uid("a"));
     cache.invalidate(&uid("a"), version(1));
@@ -112,7 +112,7 @@ fn not_found_that_was_loaded_before_an_announcement_cannot_be_remembered_after_i
 }
 
 #[test]
-fn a_load_that_brought_what_was_announced_meanwhile_is_kept() {
+fn a_load_that_returns_the_announced_version_is_kept() {
     for loaded in [2, 3] {
         let cache = cache();
         let token = cache.begin(&uid("a"));
@@ -126,7 +126,7 @@ fn a_load_that_brought_what_was_announced_meanwhile_is_kept() {
 }
 
 #[test]
-fn what_was_announced_before_the_link_was_lost_vouches_for_nothing() {
+fn announcements_before_a_lost_link_admit_no_load() {
     let cache = cache();
     let token = cache.begin(&uid("a"));
     cache.invalidate(&uid("a"), version(2));
@@ -188,7 +188,7 @@ fn any_version_beats_not_found() {
 }
 
 #[test]
-fn a_load_that_spans_the_loss_of_the_link_is_refused() {
+fn a_load_that_spans_the_loss_of_the_link_is_rejected() {
     let cache = cache();
     load(&cache, "held", order(1));
     let (token, any) = (cache.begin(&uid("a")), cache.begin_any());
@@ -202,7 +202,7 @@ fn a_load_that_spans_the_loss_of_the_link_is_refused() {
 }
 
 #[test]
-fn what_was_loaded_while_the_link_was_down_is_dropped_when_it_is_back() {
+fn entries_loaded_without_the_link_are_dropped_when_it_returns() {
     let cache = cache();
     cache.link_down();
     assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
@@ -242,7 +242,7 @@ fn entries_expire_counted_from_the_start_of_their_load() {
 }
 
 #[test]
-fn may_be_told_to_serve_for_ever() {
+fn the_time_to_live_may_be_unlimited() {
     let cache = LocalCache::new(Settings {
         max_bytes: 1 << 20,
         ttl: Duration::MAX,
@@ -258,7 +258,7 @@ fn may_be_told_to_serve_for_ever() {
 }
 
 #[test]
-fn nothing_is_served_longer_than_a_second_without_the_link() {
+fn without_the_link_no_entry_is_served_longer_than_a_second() {
     let cache = cache();
     cache.link_down();
     let token = cache.begin(&uid("a"));
@@ -276,7 +276,7 @@ fn nothing_is_served_longer_than_a_second_without_the_link() {
 }
 
 #[test]
-fn a_warm_up_passes_through_the_fence() {
+fn a_warm_up_is_fenced_too() {
     let cache = cache();
     let any = cache.begin_any();
     cache.invalidate(&uid("changed"), version(2));
@@ -287,7 +287,7 @@ fn a_warm_up_passes_through_the_fence() {
 }
 
 #[test]
-fn stays_within_its_bytes_and_keeps_no_giant() {
+fn the_cache_stays_within_its_bytes_and_keeps_no_giant() {
     let max_bytes = 256 << 10;
     let cache = cache_of(max_bytes);
     let document = |bytes: usize| {
@@ -311,7 +311,7 @@ fn stays_within_its_bytes_and_keeps_no_giant() {
 }
 
 #[test]
-fn can_be_turned_off() {
+fn zero_bytes_turn_the_cache_off() {
     let cache = cache_of(0);
     assert_eq!(load(&cache, "a", order(1)), Insertion::TooLarge);
     cache.invalidate(&uid("a"), version(2));

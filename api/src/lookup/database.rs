@@ -119,10 +119,10 @@ fn may_pass(error: &StorageError) -> bool {
 fn report(error: &StorageError) {
     match error.class() {
         Class::Transient | Class::StalePlan | Class::Locked => {
-            tracing::debug!(%error, "a read from Postgres failed")
+            tracing::debug!(%error, "Postgres read failed")
         }
         Class::Deployment | Class::Record | Class::Rival | Class::Unknown => {
-            tracing::error!(%error, "a read from Postgres failed, and will again");
+            tracing::error!(%error, "Postgres rejects a read");
         }
     }
 }

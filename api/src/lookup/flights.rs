@@ -1,12 +1,8 @@
 //! Single-flight: concurrent requests for the same key share one load and its result.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 type Result<T> = watch::Receiver<Option<T>>;
@@ -37,7 +33,7 @@ where
         F: Future<Output = T> + Send + 'static,
     {
         let mut result = {
-            let mut running = lock(&self.running);
+            let mut running = self.running.lock();
             match running.get(&key) {
                 Some(result) => result.clone(),
                 None => {
@@ -65,7 +61,7 @@ where
     /// Number of loads in flight.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        lock(&self.running).len()
+        self.running.lock().len()
     }
 }
 
@@ -77,13 +73,8 @@ struct Landing<K: Eq + Hash, T> {
 
 impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     fn drop(&mut self) {
-        lock(&self.running).remove(&self.key);
+        self.running.lock().remove(&self.key);
     }
-}
-
-fn lock<V>(running: &Mutex<V>) -> MutexGuard<'_, V> {
-    // No code panics while it holds the map.
-    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -118,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_share_one_load() {
+    async fn concurrent_callers_share_one_load() {
         let (flights, land, loads) = (
             Arc::new(Flights::new()),
             Arc::new(Notify::new()),
@@ -147,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn followers_get_the_result_when_the_leader_hangs_up() {
+    async fn followers_get_the_result_when_the_first_caller_is_cancelled() {
         let (flights, land, loads) = (
             Arc::new(Flights::new()),
             Arc::new(Notify::new()),
@@ -164,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_load_that_panics_strands_nobody() {
+    async fn a_load_that_panics_returns_none_to_every_caller() {
         let flights: Flights<&str, u32> = Flights::new();
         assert_eq!(
             flights.join("a", || async { panic!("on purpose") }).await,

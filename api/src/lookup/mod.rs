@@ -288,7 +288,7 @@ impl Lookup {
             Err(
                 CacheError::Deadline(_)
                 | CacheError::Connection(_)
-                | CacheError::Refused(_)
+                | CacheError::Rejected(_)
                 | CacheError::Misplaced,
             ) => (RedisResult::Error, None),
         }
@@ -343,7 +343,7 @@ impl Lookup {
             // After a failed write the next read goes to Postgres again. The health check reports
             // the failure of Redis.
             if let Err(error) = redis.fill(&row, read_at).await {
-                tracing::debug!(%error, order_uid = %row.uid, "Redis was not filled");
+                tracing::debug!(%error, order_uid = %row.uid, "Redis fill failed");
             }
             drop(permit);
         });

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use shared::{
+    DatabaseTime,
     cache::Cache,
     order::Revision,
     testing::{MovingRedis, TestRedis},
@@ -15,7 +16,7 @@ async fn record_as_complete(world: &World, redis: &TestRedis) {
     let cache = Cache::pooled(&redis.config()).unwrap();
     let state = cache.probe().await.unwrap();
     let now = world.writer.now().await.unwrap();
-    assert!(cache.move_watermark(state.watermark, now.0).await.unwrap());
+    assert!(cache.move_watermark(state.watermark, now).await.unwrap());
     world
         .writer
         .remember_complete_cache(now, &state.servers)
@@ -82,7 +83,7 @@ async fn a_server_that_has_lost_what_workers_wrote_is_bypassed() {
     world.store(&stored, 2).await;
     let cache = world.cache();
     let before = cache.probe().await.unwrap().watermark;
-    assert!(cache.move_watermark(before, 1).await.unwrap());
+    assert!(cache.move_watermark(before, DatabaseTime(1)).await.unwrap());
     replica.wait_for_order_from("postgres", &stored).await;
     // A worker repairs it.
     write(&world.redis, &crate::harness::revision(&stored, 2)).await;

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_comes_back_as_it_went() {
+    fn an_encoded_message_decodes_to_the_same_changes() {
         let revisions: Vec<Revision> = (0..3)
             .map(|n| Revision {
                 uid: OrderUid::parse(&format!("uid-{n}")).unwrap(),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_passed_over() {
+    fn malformed_lines_are_skipped() {
         assert!(decode(b"\xff\xfe").is_empty());
         assert!(decode(b"uid\n\nuid not-a-version\n").is_empty());
     }

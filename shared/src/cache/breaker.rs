@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opens_after_three_outages_in_a_row_and_closes_with_an_answer() {
+    fn opens_after_three_failures_in_a_row_and_closes_at_an_answer() {
         let breaker = Breaker::default();
         breaker.record(false);
         breaker.record(false);

@@ -1,9 +1,8 @@
 //! The clock of Redis.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Maximum round trip of a reading that is kept. A slower reading is used only once: it would make
 /// rows look that much older, so none would be fresh enough to create an entry until the next
@@ -42,14 +41,15 @@ impl Clock {
     /// Keeps `reading` if it arrived soon enough after the request at `asked`.
     pub(super) fn keep(&self, reading: ClockReading, asked: Instant) {
         if reading.arrived.duration_since(asked) <= PRECISE {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
+            *self.0.lock() = Some(reading);
         }
     }
 
     /// Returns the kept reading if it is still valid at `now`.
     pub(super) fn reading(&self, now: Instant) -> Option<ClockReading> {
-        let kept = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.filter(|kept| now.saturating_duration_since(kept.arrived) < KEPT)
+        self.0
+            .lock()
+            .filter(|kept| now.saturating_duration_since(kept.arrived) < KEPT)
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn time_passes_at_redis_as_it_does_here() {
+    fn a_reading_is_extrapolated_to_an_earlier_time_at_most() {
         let arrived = Instant::now() + 10 * MS;
         let reading = reading(1000, arrived);
         assert_eq!(reading.at(arrived), 1000);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_took_long_is_not_kept() {
+    fn a_slow_reading_is_not_kept() {
         let (clock, asked) = (Clock::default(), Instant::now());
         assert_eq!(clock.reading(asked), None);
         let late = asked + PRECISE + MS;
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_serves_for_some_seconds() {
+    fn a_reading_expires_after_five_seconds() {
         let (clock, arrived) = (Clock::default(), Instant::now());
         clock.keep(reading(1, arrived), arrived);
         assert!(clock.reading(arrived + KEPT - MS).is_some());

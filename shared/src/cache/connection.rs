@@ -70,7 +70,8 @@ impl Connections {
         ))))
     }
 
-    /// Returns the read pipeline of the connection that all callers share; none for a pool or a cluster.
+    /// Returns the read pipeline of the connection that all callers share; none for a pool or a
+    /// cluster.
     pub(super) fn read_pipeline(&self, timeout: Duration) -> Option<ReadPipeline> {
         match self {
             Self::Shared(node) => Some(ReadPipeline::new(Arc::clone(node), timeout)),
@@ -194,11 +195,14 @@ fn single_client(config: &config::Redis) -> Result<Option<Client>, ConfigError> 
     if config.timeout.is_zero() {
         return Err(ConfigError::malformed(
             "REDIS_TIMEOUT",
-            "must be longer than nothing",
+            "must be longer than 0; write 100ms, for example",
         ));
     }
     match urls(config).as_slice() {
-        [] => Err(ConfigError::malformed("REDIS_URL", "no address")),
+        [] => Err(ConfigError::malformed(
+            "REDIS_URL",
+            "holds no address; write redis://HOST:6379",
+        )),
         [url] => client(url).map(Some).map_err(|error| malformed(&error)),
         _ => Ok(None),
     }

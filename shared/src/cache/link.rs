@@ -67,7 +67,7 @@ impl Node {
             Ok(manager) => self.current.store(Arc::new(manager)),
             Err(error) => tracing::warn!(
                 error = error.category(),
-                "could not replace a Redis connection"
+                "replacing a Redis connection failed"
             ),
         }
     }

@@ -22,17 +22,18 @@ mod subscription;
 
 pub use announcement::{Announcement, CHANNEL};
 pub use entry::{Cached, WriteOutcome};
-pub use state::{CacheState, Watermark};
+pub use state::CacheState;
 pub use subscription::Subscription;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use redis::RedisError;
 
 use crate::{
@@ -53,7 +54,7 @@ const RENEWAL: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CacheError {
     /// The breaker is open: Redis failed a moment ago, so no call is made for a second.
-    #[error("Redis failed a moment ago and is left alone")]
+    #[error("Redis failed less than a second ago; no call was made")]
     Open,
     /// Redis did not answer in time.
     #[error("no answer from Redis within {0:?}")]
@@ -62,13 +63,13 @@ pub enum CacheError {
     #[error("connection to Redis: {0}")]
     Connection(String),
     /// Redis rejected the command, with a code such as `READONLY` or `OOM`.
-    #[error("Redis refused: {0}")]
-    Refused(String),
+    #[error("Redis rejected the command: {0}")]
+    Rejected(String),
     /// Other workers write to another server, so readers would not see a write to this one.
     #[error("this Redis is not the one that other workers write to")]
     Misplaced,
     /// The key holds something other than an order entry.
-    #[error("not an entry of ours")]
+    #[error("the key does not hold an order entry")]
     Corrupt,
 }
 
@@ -90,7 +91,10 @@ impl CacheError {
             "CLUSTERDOWN",
             "MOVED",
         ];
-        matches!(self, Self::Refused(text) if CODES.contains(&text.split(' ').next().unwrap_or_default()))
+        let Self::Rejected(text) = self else {
+            return false;
+        };
+        CODES.contains(&text.split(' ').next().unwrap_or_default())
     }
 
     /// Converts like [`CacheError::from`], and adds the text of the server. Use it only for
@@ -98,7 +102,7 @@ impl CacheError {
     fn with_text(error: RedisError) -> Self {
         let text = error.detail().map(str::to_owned);
         match (Self::from(error), text) {
-            (Self::Refused(code), Some(text)) => Self::Refused(format!("{code} {text}")),
+            (Self::Rejected(code), Some(text)) => Self::Rejected(format!("{code} {text}")),
             (error, _) => error,
         }
     }
@@ -107,7 +111,7 @@ impl CacheError {
 impl From<RedisError> for CacheError {
     fn from(error: RedisError) -> Self {
         match error.code() {
-            Some(code) => Self::Refused(code.to_owned()),
+            Some(code) => Self::Rejected(code.to_owned()),
             None if matches!(
                 error.kind(),
                 redis::ErrorKind::UnexpectedReturnType | redis::ErrorKind::Parse
@@ -197,11 +201,7 @@ impl Cache {
     /// the name of the server again.
     pub fn renew(&self) {
         let now = Instant::now();
-        let mut renewed = self
-            .inner
-            .renewed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut renewed = self.inner.renewed.lock();
         if renewed.is_none_or(|then| now.saturating_duration_since(then) >= RENEWAL) {
             *renewed = Some(now);
             self.inner.connections.renew();

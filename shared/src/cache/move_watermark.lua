@@ -1,5 +1,5 @@
--- Moves the watermark if it still stands where the caller saw it; a repair that ends ends the bypass.
---   KEYS[1] the state, ARGV[1] where it stood ('' for nowhere), ARGV[2] where it goes
+-- Moves the watermark if it is still the one that the caller saw. Ends the bypass, because the repair has ended.
+--   KEYS[1] the state, ARGV[1] the watermark that the caller saw ('' if none), ARGV[2] the new watermark
 -- Returns 1 moved, 0 not.
 if (redis.call('HGET', KEYS[1], 'watermark') or '') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'watermark', ARGV[2])

@@ -1,4 +1,5 @@
--- Runs every command that writing an entry runs, and leaves nothing behind. An error names its command, because Redis may not.
+-- Runs every command that writing an entry runs, and leaves nothing behind. An error names its command, because Redis
+-- may not.
 --   KEYS[1] a key that no order has, ARGV[1] the channel of announcements
 local commands = {
     {'HGET', KEYS[1], 'version'},

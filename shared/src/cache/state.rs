@@ -8,6 +8,7 @@ use redis::{FromRedisValue, Script, Value};
 use super::{
     Cache, CacheError, announcement, clock::ClockReading, connection::Node, entry::PREFIX,
 };
+use crate::DatabaseTime;
 
 /// The hash that holds the state.
 const KEY: &str = "order-cache";
@@ -31,9 +32,6 @@ static PROBE_WRITE: LazyLock<Script> =
 static MOVE_WATERMARK: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("move_watermark.lua")));
 
-/// A moment by the Postgres clock, in microseconds since 1970. Redis has every write up to it.
-pub type Watermark = i64;
-
 /// The state of the cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheState {
@@ -47,7 +45,7 @@ pub struct CacheState {
     pub evicted: u64,
     /// Moment up to which Redis is known to be complete. None after a flush, after an eviction, or
     /// if Redis returned empty.
-    pub watermark: Option<Watermark>,
+    pub watermark: Option<DatabaseTime>,
     /// Whether the api must bypass Redis: more has to be repaired than can be done at once.
     pub bypass: bool,
     /// Whether `worker cache clear` removed the watermark and may not have deleted every entry yet.
@@ -71,7 +69,7 @@ impl Cache {
                     .query_async(&mut connection)
                     .await
                     .map_err(CacheError::with_text)?;
-                let state: (Option<Watermark>, Option<u8>, Option<u8>) = redis::cmd("HMGET")
+                let state: (Option<i64>, Option<u8>, Option<u8>) = redis::cmd("HMGET")
                     .arg(KEY)
                     .arg(&["watermark", "bypass", "cleared"])
                     .query_async(&mut connection)
@@ -82,7 +80,7 @@ impl Cache {
             .await?;
         let rejects_writes = match self.try_write().await {
             Ok(()) => None,
-            Err(CacheError::Refused(why)) => Some(why),
+            Err(CacheError::Rejected(why)) => Some(why),
             Err(error) => return Err(error),
         };
         let mut replication = fields(&info, "master_replid");
@@ -92,7 +90,7 @@ impl Cache {
             servers: fields(&info, "run_id"),
             replication,
             evicted: evicted.iter().flat_map(|count| count.parse::<u64>()).sum(),
-            watermark,
+            watermark: watermark.map(DatabaseTime),
             bypass: bypass.is_some(),
             cleared: cleared.is_some(),
             rejects_writes,
@@ -141,18 +139,18 @@ impl Cache {
     /// When Redis does not answer or rejects the command.
     pub async fn move_watermark(
         &self,
-        from: Option<Watermark>,
-        to: Watermark,
+        from: Option<DatabaseTime>,
+        to: DatabaseTime,
     ) -> Result<bool, CacheError> {
         let from = from
-            .map(|watermark| watermark.to_string())
+            .map(|DatabaseTime(micros)| micros.to_string())
             .unwrap_or_default();
         self.run("watermark", async {
             let mut connection = self.connection().await?;
             let moved: i64 = MOVE_WATERMARK
                 .key(KEY)
                 .arg(from)
-                .arg(to)
+                .arg(to.0)
                 .invoke_async(&mut connection)
                 .await?;
             Ok(moved == 1)

@@ -32,7 +32,7 @@ impl Subscription {
     /// # Errors
     /// When no node answers.
     pub async fn open(config: &config::Redis) -> Result<Self, CacheError> {
-        let mut last = CacheError::Connection("no address".to_owned());
+        let mut last = CacheError::Connection("REDIS_URL holds no address".to_owned());
         for url in connection::urls(config) {
             match timeout(SILENCE, Self::open_at(url)).await {
                 Ok(Ok(subscription)) => return Ok(subscription),
@@ -67,8 +67,8 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Vec<Announcement>, CacheError> {
         tokio::select! {
             message = self.messages.next() => match message {
-                Some(message) if message.get_payload_bytes() == announcement::CLEARED.as_bytes() => {
-                    Err(CacheError::Connection("ended, for everything was removed".to_owned()))
+                Some(message) if is_cleared(message.get_payload_bytes()) => {
+                    Err(CacheError::Connection("all entries were removed".to_owned()))
                 }
                 Some(message) => Ok(announcement::decode(message.get_payload_bytes())),
                 None => Err(CacheError::Connection("the subscription ended".to_owned())),
@@ -76,6 +76,11 @@ impl Subscription {
             lost = &mut self.lost => Err(lost.unwrap_or(CacheError::Deadline(SILENCE))),
         }
     }
+}
+
+/// Returns whether a message announces that every entry was removed.
+fn is_cleared(message: &[u8]) -> bool {
+    message == announcement::CLEARED.as_bytes()
 }
 
 impl Drop for Subscription {

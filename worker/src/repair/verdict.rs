@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use shared::{
-    cache::{CacheState, Watermark},
-    storage::CompleteCache,
-};
+use shared::{DatabaseTime, cache::CacheState, storage::CompleteCache};
 
 /// Every worker records the server of its Redis once a second. If the record is younger than this,
 /// its author still runs.
@@ -17,7 +14,7 @@ const OTHERS_FOLLOW: Duration = Duration::from_secs(3);
 /// A Redis as it was when this worker saw it complete.
 pub(super) struct Seen {
     /// The moment up to which it was complete.
-    pub(super) until: Watermark,
+    pub(super) until: DatabaseTime,
     /// As in [`CacheState`].
     pub(super) servers: Vec<String>,
     /// As in [`CacheState`].
@@ -30,13 +27,13 @@ pub(super) struct Seen {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Redis has lost nothing; the watermark may move on from here.
-    Complete(Watermark),
+    Complete(DatabaseTime),
     /// Redis has evicted the watermark but lost nothing else that matters. It was complete up to
     /// this moment.
-    Evicted(Watermark),
+    Evicted(DatabaseTime),
     /// Redis returned with older content, or may have. Everything since this moment is written
     /// again; if there is none, all entries are deleted.
-    Lost(Option<Watermark>),
+    Lost(Option<DatabaseTime>),
     /// Other workers write to another server.
     Misplaced,
 }
@@ -66,7 +63,7 @@ pub(super) fn judge(
     }
     let known = match (seen, recorded) {
         (Some(seen), _) => Some((seen.until, seen.servers.as_slice())),
-        (None, Some(recorded)) => Some((recorded.until.0, recorded.servers.as_slice())),
+        (None, Some(recorded)) => Some((recorded.until, recorded.servers.as_slice())),
         (None, None) => None,
     };
     let is_same_server = known.is_some_and(|(_, servers)| servers == state.servers);
@@ -81,7 +78,7 @@ pub(super) fn judge(
         (Some(watermark), None) => Verdict::Lost(Some(watermark)),
         (None, _) => match seen.filter(|seen| was_evicted(seen, state)) {
             Some(seen) => {
-                let recorded = recorded.map_or(seen.until, |recorded| recorded.until.0);
+                let recorded = recorded.map_or(seen.until, |recorded| recorded.until);
                 Verdict::Evicted(seen.until.max(recorded))
             }
             None => Verdict::Lost(None),
@@ -115,7 +112,7 @@ mod tests {
 
     fn seen(server: &str) -> Option<Seen> {
         Some(Seen {
-            until: 100,
+            until: DatabaseTime(100),
             servers: names(server),
             replication: names("r"),
             evicted: 5,
@@ -124,13 +121,13 @@ mod tests {
 
     fn recorded(server: &str, seconds: u64) -> Option<CompleteCache> {
         Some(CompleteCache {
-            until: shared::DatabaseTime(110),
+            until: DatabaseTime(110),
             servers: names(server),
             age: Duration::from_secs(seconds),
         })
     }
 
-    fn state(server: &str, watermark: Option<Watermark>) -> CacheState {
+    fn state(server: &str, watermark: Option<DatabaseTime>) -> CacheState {
         CacheState {
             servers: names(server),
             replication: names("r"),
@@ -148,22 +145,42 @@ mod tests {
     fn a_server_is_complete_until_it_loses_its_watermark_or_is_replaced() {
         let state = |watermark| state("a", watermark);
         for (expected, seen, watermark) in [
-            (Verdict::Complete(120), seen("a"), Some(120)),
-            (Verdict::Lost(Some(99)), seen("a"), Some(99)),
+            (
+                Verdict::Complete(DatabaseTime(120)),
+                seen("a"),
+                Some(DatabaseTime(120)),
+            ),
+            (
+                Verdict::Lost(Some(DatabaseTime(99))),
+                seen("a"),
+                Some(DatabaseTime(99)),
+            ),
             // What others wrote while this worker used another server is written again.
-            (Verdict::Lost(Some(100)), seen("b"), Some(120)),
+            (
+                Verdict::Lost(Some(DatabaseTime(100))),
+                seen("b"),
+                Some(DatabaseTime(120)),
+            ),
             (Verdict::Lost(None), seen("b"), None),
             // A worker that starts trusts the record.
-            (Verdict::Complete(120), None, Some(120)),
-            (Verdict::Lost(Some(109)), None, Some(109)),
+            (
+                Verdict::Complete(DatabaseTime(120)),
+                None,
+                Some(DatabaseTime(120)),
+            ),
+            (
+                Verdict::Lost(Some(DatabaseTime(109))),
+                None,
+                Some(DatabaseTime(109)),
+            ),
             (Verdict::Lost(None), None, None),
         ] {
             let found = verdict(seen, recorded("a", 1), &state(watermark));
             assert_eq!(found, expected, "{watermark:?}");
         }
         assert_eq!(
-            verdict(None, None, &state(Some(1))),
-            Verdict::Lost(Some(1)),
+            verdict(None, None, &state(Some(DatabaseTime(1)))),
+            Verdict::Lost(Some(DatabaseTime(1))),
             "nobody knows"
         );
     }
@@ -172,7 +189,7 @@ mod tests {
     fn a_watermark_counts_as_evicted_only_if_nothing_else_explains_its_loss() {
         let evicted = state("a", None);
         let found = |state: &CacheState| verdict(seen("a"), recorded("a", 1), state);
-        assert_eq!(found(&evicted), Verdict::Evicted(110));
+        assert_eq!(found(&evicted), Verdict::Evicted(DatabaseTime(110)));
         for other in [
             CacheState {
                 evicted: 5,
@@ -210,15 +227,15 @@ mod tests {
 
     #[test]
     fn a_worker_leaves_a_server_that_the_others_do_not_write_to() {
-        let here = state("a", Some(120));
+        let here = state("a", Some(DatabaseTime(120)));
         for (expected, seen, age) in [
             (Verdict::Misplaced, seen("a"), 1),
             // The other workers no longer run.
-            (Verdict::Complete(120), seen("a"), 11),
+            (Verdict::Complete(DatabaseTime(120)), seen("a"), 11),
             // The server was restarted; no other worker has noticed yet.
-            (Verdict::Lost(Some(100)), seen("b"), 1),
+            (Verdict::Lost(Some(DatabaseTime(100))), seen("b"), 1),
             (Verdict::Misplaced, None, 1),
-            (Verdict::Lost(Some(110)), None, 4),
+            (Verdict::Lost(Some(DatabaseTime(110))), None, 4),
         ] {
             let found = verdict(seen, recorded("b", age), &here);
             assert_eq!(found, expected, "{age}");

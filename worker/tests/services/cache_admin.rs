@@ -1,5 +1,6 @@
 use redis::AsyncCommands;
 use shared::{
+    DatabaseTime,
     cache::{Cache, CacheError, Subscription},
     config,
     order::{OrderUid, Revision, Version},
@@ -21,7 +22,7 @@ async fn fill_and_remove(config: &config::Redis) {
     let cache = Cache::pooled(config).unwrap();
     let revisions = revisions(2500);
     write_until_taken(&cache, &revisions).await;
-    assert!(cache.move_watermark(None, 7).await.unwrap());
+    assert!(cache.move_watermark(None, DatabaseTime(7)).await.unwrap());
     let mut subscription = Subscription::open(config).await.unwrap();
     assert_eq!(cache.count().await.unwrap(), 2500);
     assert_eq!(cache.remove_all().await.unwrap(), 2500);

@@ -6,7 +6,8 @@ use std::{
 
 use redis::AsyncCommands;
 use shared::{
-    cache::{Cache, Watermark},
+    DatabaseTime,
+    cache::Cache,
     config,
     order::{OrderUid, Revision, Version, sample::Generator},
     runtime::{health::Dependency, outage::OutageLog},
@@ -135,7 +136,7 @@ impl World {
         .await;
     }
 
-    pub(crate) async fn watermark(&self) -> Option<Watermark> {
+    pub(crate) async fn watermark(&self) -> Option<DatabaseTime> {
         self.cache.probe().await.ok()?.watermark
     }
 
@@ -291,7 +292,7 @@ async fn another_redis_process_is_not_trusted_even_with_the_same_watermark() {
     // Its last snapshot held the watermark, but not the orders.
     let mut connection = world.redis.connect().await;
     let _: () = connection
-        .hset("order-cache", "watermark", lost)
+        .hset("order-cache", "watermark", lost.0)
         .await
         .unwrap();
     eventually("Redis to equal Postgres", async || {
@@ -325,7 +326,7 @@ async fn a_worker_that_starts_notices_what_redis_lost_before() {
     world.redis.restart();
     let mut connection = world.redis.connect().await;
     let _: () = connection
-        .hset("order-cache", "watermark", watermark)
+        .hset("order-cache", "watermark", watermark.0)
         .await
         .unwrap();
     let _looking = world.look_after();
@@ -355,7 +356,7 @@ async fn more_changes_than_can_be_rewritten_are_deleted_instead() {
     let world = World::new().await;
     let stale = world.store(5, 1).await;
     world.write(stale).await;
-    let long_ago = world.postgres.now().await.unwrap().0;
+    let long_ago = world.postgres.now().await.unwrap();
     assert!(world.cache.move_watermark(None, long_ago).await.unwrap());
     world
         .database

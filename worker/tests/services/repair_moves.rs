@@ -47,7 +47,7 @@ async fn a_watermark_that_was_evicted_is_written_again_and_no_entry_is_deleted()
         eviction.exists("order-cache");
         let replies: Vec<redis::Value> = eviction.query_async(&mut connection).await.unwrap();
         assert_eq!(replies.last(), Some(&redis::Value::Int(0)), "evicted");
-        let evicted_at = world.postgres.now().await.unwrap().0;
+        let evicted_at = world.postgres.now().await.unwrap();
         eventually("a watermark that moves on", async || {
             world.watermark().await.filter(|now| *now > evicted_at)
         })

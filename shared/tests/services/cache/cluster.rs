@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use redis::AsyncCommands;
 use shared::{
+    DatabaseTime,
     cache::{Cache, Subscription, WriteOutcome},
     order::{Revision, Version},
     testing::{TestCluster, write_until_taken},
@@ -51,7 +52,7 @@ async fn a_cluster_is_written_announced_and_cleared_like_a_single_server() {
     }
 
     assert_eq!(cache.probe().await.unwrap().servers.len(), 3);
-    assert!(cache.move_watermark(None, 1).await.unwrap());
+    assert!(cache.move_watermark(None, DatabaseTime(1)).await.unwrap());
     assert_eq!(cache.clear().await.unwrap(), 300);
     for node in cluster.nodes() {
         let mut connection = node.connect().await;

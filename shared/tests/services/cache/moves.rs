@@ -59,7 +59,7 @@ async fn a_rejected_read_closes_the_connection_too() {
     master.kill();
     eventually("a rejected read", async || {
         match cache.get(&uid("u")).await {
-            Err(CacheError::Refused(code)) => {
+            Err(CacheError::Rejected(code)) => {
                 assert_eq!(code, "MASTERDOWN");
                 Some(())
             }
@@ -166,7 +166,12 @@ async fn the_documented_rights_are_enough() {
             .await;
         assert_eq!(*results[0].as_ref().unwrap(), WriteOutcome::Written);
         assert!(cache.get(&uid("u")).await.unwrap().is_some());
-        assert!(cache.move_watermark(None, 1).await.unwrap());
+        assert!(
+            cache
+                .move_watermark(None, shared::DatabaseTime(1))
+                .await
+                .unwrap()
+        );
         cache.begin_bypass().await.unwrap();
         assert_eq!(
             cache.eviction_policy().await.unwrap().as_deref(),

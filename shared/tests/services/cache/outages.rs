@@ -60,7 +60,7 @@ async fn rejected_writes_are_reported_one_by_one() {
     assert_eq!(results.len(), 2);
     for result in results {
         assert!(
-            matches!(&result, Err(CacheError::Refused(code)) if code == "OOM"),
+            matches!(&result, Err(CacheError::Rejected(code)) if code == "OOM"),
             "{result:?}"
         );
     }

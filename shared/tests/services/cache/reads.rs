@@ -44,7 +44,7 @@ async fn concurrent_reads_share_pipelines_and_each_gets_its_own_reply() {
     let reads = reads_of(&mut connection).await - before;
     assert!(reads < 50, "{reads} system calls for {} reads", uids.len());
 
-    assert!(matches!(answers.pop(), Some(Err(CacheError::Refused(code))) if code == "WRONGTYPE"));
+    assert!(matches!(answers.pop(), Some(Err(CacheError::Rejected(code))) if code == "WRONGTYPE"));
     assert_eq!(answers.pop().unwrap().unwrap(), None);
     for (answer, revision) in answers.into_iter().zip(batch) {
         let expected = Cached {
