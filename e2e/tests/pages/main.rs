@@ -6,5 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod configuration;
+mod instruments;
+mod metrics;
 mod page;
 mod source;
