@@ -84,11 +84,11 @@ async fn accept(options: &Options) -> anyhow::Result<()> {
 }
 
 struct Answers {
-    source: Source,
+    source: FloorTier,
     requests: AtomicU64,
 }
 
-enum Source {
+enum FloorTier {
     Local(HashMap<String, (HeaderValue, Bytes)>),
     Redis(ConnectionManager),
 }
@@ -102,11 +102,11 @@ impl Answers {
                     let json = Bytes::copy_from_slice(entry.json()?);
                     Some((uid, (etag(entry.version()?.as_bytes())?, json)))
                 });
-                Source::Local(answers.collect())
+                FloorTier::Local(answers.collect())
             }
             Tier::Redis => {
                 let client = redis::Client::open(options.redis_url.as_str())?;
-                Source::Redis(client.get_connection_manager().await?)
+                FloorTier::Redis(client.get_connection_manager().await?)
             }
         };
         Ok(Self {
@@ -119,8 +119,8 @@ impl Answers {
         let uid = request.uri().path().strip_prefix("/order/");
         let found = match (&self.source, uid) {
             (_, None) => None,
-            (Source::Local(answers), Some(uid)) => answers.get(uid).cloned(),
-            (Source::Redis(connection), Some(uid)) => ask(connection.clone(), uid).await,
+            (FloorTier::Local(answers), Some(uid)) => answers.get(uid).cloned(),
+            (FloorTier::Redis(connection), Some(uid)) => ask(connection.clone(), uid).await,
         };
         let Some((etag, json)) = found else {
             let mut response = Response::default();
@@ -134,8 +134,8 @@ impl Answers {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         headers.insert(ETAG, etag);
         let source = match self.source {
-            Source::Local(_) => Tier::Local,
-            Source::Redis(_) => Tier::Redis,
+            FloorTier::Local(_) => Tier::Local,
+            FloorTier::Redis(_) => Tier::Redis,
         };
         headers.insert(X_SOURCE, HeaderValue::from_static(source.as_str()));
         headers.insert(X_DURATION_MS, HeaderValue::from_static("0.042"));

@@ -103,7 +103,7 @@ impl Drop for Feed {
 fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger {
     let broker = Broker::new(&addresses.brokers);
     let mut progress = broker.group_progress(&addresses.group_id, &addresses.topic);
-    let mut source = Source {
+    let mut source = Drafts {
         mix,
         orders: Generator::new(seed, 1..=3),
         rng: StdRng::seed_from_u64(seed),
@@ -125,14 +125,14 @@ fn run(addresses: &Addresses, seed: u64, mix: Mix, stop: &AtomicBool) -> Ledger 
     ledger
 }
 
-struct Source {
+struct Drafts {
     mix: Mix,
     orders: Generator,
     rng: StdRng,
     earlier: Vec<Order>,
 }
 
-impl Source {
+impl Drafts {
     fn draft(&mut self) -> Draft {
         let mut order = self.orders.next().expect("the generator has no end");
         match self.mix {
@@ -149,7 +149,7 @@ impl Source {
                 let defect = Defect::ALL
                     .choose(&mut self.rng)
                     .expect("there are defects");
-                Draft::refused(defect.reason(), defect.apply(&order))
+                Draft::rejected(defect.reason(), defect.apply(&order))
             }
             (4..6, Some(earlier)) => Draft::erasure(&earlier.order_uid),
             (6..10, Some(earlier)) => Draft::order(&earlier),

@@ -11,7 +11,11 @@ use std::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::{environment::required, kafka::Position, ledger::Class, record::Draft};
+use crate::{
+    environment::required,
+    kafka::Position,
+    record::{Draft, Expected},
+};
 
 /// An open journal with one JSON object per line.
 #[derive(Debug)]
@@ -37,10 +41,10 @@ impl Journal {
     /// Writes the records that are about to be sent.
     pub(crate) fn intend(&mut self, drafts: &[Draft]) {
         let lines = (self.written..).zip(drafts).map(|(number, draft)| {
-            let (class, uid) = match &draft.class {
-                Class::Order { uid, .. } => ("order", Some(uid)),
-                Class::Erasure { uid } => ("erasure", Some(uid)),
-                Class::Refused(reason) => (reason.as_str(), None),
+            let (class, uid) = match &draft.expected {
+                Expected::Order { uid, .. } => ("order", Some(uid)),
+                Expected::Erasure { uid } => ("erasure", Some(uid)),
+                Expected::Rejected(reason) => (reason.as_str(), None),
             };
             let value = draft.record.value.as_deref().unwrap_or_default();
             let sha256 = format!("{:x}", Sha256::digest(value));

@@ -8,27 +8,8 @@ use shared::order::{OrderUid, Reason, Version, parse_replay_version};
 use crate::{
     journal::Journal,
     kafka::{Broker, Position},
-    record::{Draft, Record},
+    record::{Draft, Expected, Record},
 };
-
-/// Expected outcome of a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// The record is an order.
-    Order {
-        /// Uid of the order.
-        uid: String,
-        /// The bytes that every tier returns.
-        json: Vec<u8>,
-    },
-    /// The record erases an order.
-    Erasure {
-        /// Uid of the order.
-        uid: String,
-    },
-    /// The worker rejects the record and writes a dead letter.
-    Refused(Reason),
-}
 
 /// A record that the broker has acknowledged.
 #[derive(Clone, Debug)]
@@ -36,7 +17,7 @@ pub struct Sent {
     /// The record.
     pub record: Record,
     /// Its expected outcome.
-    pub class: Class,
+    pub expected: Expected,
     /// Its position.
     pub position: Position,
 }
@@ -60,7 +41,7 @@ impl Sent {
 
 /// Expected final state of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct OrderState {
     /// Its greatest version.
     pub version: Version,
     /// Its document, or `None` if that version erased the order.
@@ -98,7 +79,7 @@ impl Ledger {
         journal.acknowledge(&positions);
         let sent = drafts.iter().zip(positions).map(|(draft, position)| Sent {
             record: draft.record.clone(),
-            class: draft.class.clone(),
+            expected: draft.expected.clone(),
             position,
         });
         self.sent.extend(sent);
@@ -116,15 +97,15 @@ impl Ledger {
     }
 
     /// Returns the greatest version and the document of each order that was sent.
-    pub fn orders(&self) -> BTreeMap<String, State> {
-        let mut orders: BTreeMap<String, State> = BTreeMap::new();
+    pub fn orders(&self) -> BTreeMap<String, OrderState> {
+        let mut orders: BTreeMap<String, OrderState> = BTreeMap::new();
         for sent in &self.sent {
-            let (uid, json) = match &sent.class {
-                Class::Order { uid, json } => (uid, Some(json.clone())),
-                Class::Erasure { uid } => (uid, None),
-                Class::Refused(_) => continue,
+            let (uid, json) = match &sent.expected {
+                Expected::Order { uid, json } => (uid, Some(json.clone())),
+                Expected::Erasure { uid } => (uid, None),
+                Expected::Rejected(_) => continue,
             };
-            let state = State {
+            let state = OrderState {
                 version: sent.version(),
                 json,
             };
@@ -140,9 +121,9 @@ impl Ledger {
     /// Returns a ledger of that many orders, the newest included, or of all orders if there are
     /// fewer.
     pub fn of_some(&self, orders: usize) -> Self {
-        let uid = |sent: &Sent| match &sent.class {
-            Class::Order { uid, .. } | Class::Erasure { uid } => Some(uid.clone()),
-            Class::Refused(_) => None,
+        let uid = |sent: &Sent| match &sent.expected {
+            Expected::Order { uid, .. } | Expected::Erasure { uid } => Some(uid.clone()),
+            Expected::Rejected(_) => None,
         };
         let mut some = BTreeSet::new();
         for uid in self.sent.iter().rev().filter_map(uid) {
@@ -160,16 +141,16 @@ impl Ledger {
     }
 
     /// Returns the records that the worker rejects, with the reason of each.
-    pub fn refused(&self) -> impl Iterator<Item = (&Sent, Reason)> {
-        self.sent.iter().filter_map(|sent| match sent.class {
-            Class::Refused(reason) => Some((sent, reason)),
-            Class::Order { .. } | Class::Erasure { .. } => None,
+    pub fn rejected(&self) -> impl Iterator<Item = (&Sent, Reason)> {
+        self.sent.iter().filter_map(|sent| match sent.expected {
+            Expected::Rejected(reason) => Some((sent, reason)),
+            Expected::Order { .. } | Expected::Erasure { .. } => None,
         })
     }
 
     /// Returns the uids of all records, including the readable ones of rejected records.
     pub fn uids(&self) -> BTreeSet<String> {
-        let refused = self.refused().filter_map(|(sent, _)| {
+        let refused = self.rejected().filter_map(|(sent, _)| {
             let value: Value = serde_json::from_slice(sent.record.value.as_deref()?).ok()?;
             let uid = OrderUid::parse(value["order_uid"].as_str()?).ok()?;
             Some(uid.as_str().to_owned())
@@ -194,10 +175,10 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn sent(timestamp_ms: i64, offset: i64, class: Class) -> Sent {
+    fn sent(timestamp_ms: i64, offset: i64, expected: Expected) -> Sent {
         Sent {
             record: Record::default(),
-            class,
+            expected,
             position: Position {
                 partition: 0,
                 offset,
@@ -207,12 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_version_wins_whatever_the_order() {
-        let order = |json: &[u8]| Class::Order {
+    fn the_greatest_version_wins_in_any_order_of_arrival() {
+        let order = |json: &[u8]| Expected::Order {
             uid: "u".to_owned(),
             json: json.to_vec(),
         };
-        let erasure = Class::Erasure {
+        let erasure = Expected::Erasure {
             uid: "u".to_owned(),
         };
         let mut ledger = Ledger {
@@ -221,11 +202,11 @@ mod tests {
                 sent(2, 0, order(b"new")),
                 sent(1, 9, erasure.clone()),
                 sent(1, 8, order(b"old")),
-                sent(9, 9, Class::Refused(Reason::TooLarge)),
+                sent(9, 9, Expected::Rejected(Reason::TooLarge)),
             ],
         };
         assert_eq!(ledger.orders()["u"].json.as_deref(), Some(&b"new"[..]));
-        assert_eq!(ledger.refused().count(), 1);
+        assert_eq!(ledger.rejected().count(), 1);
         ledger.sent.push(sent(2, 1, erasure));
         let state = &ledger.orders()["u"];
         assert_eq!((state.version, &state.json), (Version::new(2, 1, 0), &None));
@@ -233,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_replayed_record_has_the_version_of_its_header() {
-        let mut replayed = sent(9, 9, Class::Refused(Reason::TooLarge));
+        let mut replayed = sent(9, 9, Expected::Rejected(Reason::TooLarge));
         let header = (b"replay-version".to_vec(), Some(b"1/2/3".to_vec()));
         replayed.record.headers.push(header);
         assert_eq!(replayed.version(), Version::new(1, 2, 3));

@@ -65,10 +65,10 @@ pub use demand::Demand;
 pub use feed::Feed;
 pub use http::{Answer, Http};
 pub use kafka::{
-    Broker, CommittedOffsets, GroupProgress, Header, Position, RawHeader, Stored, Tail, Timestamps,
+    Broker, CommittedOffsets, GroupProgress, Header, Position, Stored, Tail, Timestamps,
 };
 pub use kafka_server::PrivateKafka;
-pub use ledger::{Class, Ledger, Sent, State};
+pub use ledger::{Ledger, OrderState, Sent};
 pub use offset_watch::OffsetWatch;
 pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 pub use otlp::{OtlpReceiver, Span};
@@ -78,7 +78,9 @@ pub use process::{Finished, Process, Signal};
 pub use prometheus::{Prometheus, Sample};
 pub use proxy::Proxy;
 pub use readers::{Read, Readers};
-pub use record::{Draft, Record, large_order, refused_samples, valid_samples};
+pub use record::{
+    Draft, Expected, RawHeader, Record, large_order, rejected_samples, valid_samples,
+};
 pub use redis::{Entry, RedisServer, entries, entries_of};
 pub use stack::{Admin, Api, Builder, Stack, Worker};
 pub use system::System;

@@ -143,7 +143,7 @@ impl Look {
             let now = committed.get(partition).copied().unwrap_or_default();
             if now < *before {
                 return Err(format!(
-                    "the committed offset of partition {partition} went back from {before} to {now}"
+                    "the committed offset of partition {partition} moved back from {before} to {now}"
                 ));
             }
         }

@@ -28,7 +28,7 @@ enum Commits {
 
 /// State of the link.
 #[derive(Debug, Default)]
-struct Road {
+struct LinkState {
     /// Connections are closed, new ones at once.
     cut: bool,
     /// Connections stay open, but no data passes.
@@ -59,46 +59,46 @@ enum Fate {
 }
 
 #[derive(Default)]
-struct State {
-    road: Mutex<Road>,
+struct SharedState {
+    link: Mutex<LinkState>,
     changed: Condvar,
 }
 
-impl State {
-    fn lock(&self) -> MutexGuard<'_, Road> {
-        self.road.lock().unwrap_or_else(PoisonError::into_inner)
+impl SharedState {
+    fn lock(&self) -> MutexGuard<'_, LinkState> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Road)) {
+    fn change(&self, change: impl FnOnce(&mut LinkState)) {
         change(&mut self.lock());
         self.changed.notify_all();
     }
 
     /// Waits until the fate of `piece` of the connection `number` is decided.
     fn fate(&self, number: u64, piece: &[u8], rng: &mut StdRng, is_answer_to_commit: bool) -> Fate {
-        let road = self
+        let link = self
             .changed
-            .wait_while(self.lock(), |road| {
-                let held = road.held.as_ref().is_some_and(|held| contains(piece, held));
-                road.holds |= held;
-                !road.cut
-                    && !road.forgotten.contains(&number)
-                    && (road.frozen
+            .wait_while(self.lock(), |link| {
+                let held = link.held.as_ref().is_some_and(|held| contains(piece, held));
+                link.holds |= held;
+                !link.cut
+                    && !link.forgotten.contains(&number)
+                    && (link.frozen
                         || held
-                        || is_answer_to_commit && road.commits == Commits::HoldAnswers)
+                        || is_answer_to_commit && link.commits == Commits::HoldAnswers)
             })
             .unwrap_or_else(PoisonError::into_inner);
-        let lost = road.cut
-            || is_answer_to_commit && road.commits == Commits::LoseAnswers
-            || road.loss > 0.0 && rng.random_bool(road.loss);
+        let lost = link.cut
+            || is_answer_to_commit && link.commits == Commits::LoseAnswers
+            || link.loss > 0.0 && rng.random_bool(link.loss);
         if lost {
             return Fate::EndsConnection;
         }
-        if road.forgotten.contains(&number) {
+        if link.forgotten.contains(&number) {
             return Fate::Vanishes;
         }
-        let delay = road.delay;
-        drop(road);
+        let delay = link.delay;
+        drop(link);
         if !delay.is_zero() {
             thread::sleep(delay);
         }
@@ -110,9 +110,9 @@ impl State {
     }
 
     fn end(&self, number: u64) {
-        let mut road = self.lock();
-        road.sockets.remove(&number);
-        road.forgotten.remove(&number);
+        let mut link = self.lock();
+        link.sockets.remove(&number);
+        link.forgotten.remove(&number);
     }
 }
 
@@ -120,7 +120,7 @@ impl State {
 pub struct Proxy {
     address: SocketAddr,
     server: String,
-    state: Arc<State>,
+    state: Arc<SharedState>,
     ended: Arc<AtomicBool>,
 }
 
@@ -172,7 +172,7 @@ impl Proxy {
 
     /// Closes every connection, and each new one at once.
     pub fn cut(&self) {
-        self.state.change(|road| road.cut = true);
+        self.state.change(|link| link.cut = true);
         self.end_connections();
     }
 
@@ -187,15 +187,15 @@ impl Proxy {
 
     /// Returns the ports from which the server sees the open connections.
     pub fn ports(&self) -> Vec<u16> {
-        let road = self.state.lock();
-        let ours = road.sockets.values().map(|[_, server]| server.local_addr());
+        let link = self.state.lock();
+        let ours = link.sockets.values().map(|[_, server]| server.local_addr());
         ours.filter_map(|address| Some(address.ok()?.port()))
             .collect()
     }
 
     /// Blocks all data from now on. Connections stay open, including new ones.
     pub fn freeze(&self) {
-        self.state.change(|road| road.frozen = true);
+        self.state.change(|link| link.frozen = true);
     }
 
     /// Forgets the open connections, as a middlebox does: their data is acknowledged and dropped,
@@ -203,7 +203,7 @@ impl Proxy {
     /// revive the forgotten ones.
     pub fn forget_connections(&self) {
         self.state
-            .change(|road| road.forgotten = road.sockets.keys().copied().collect());
+            .change(|link| link.forgotten = link.sockets.keys().copied().collect());
     }
 
     /// Returns how many forgotten connections the client still holds open.
@@ -213,11 +213,11 @@ impl Proxy {
 
     /// Ends all faults: data passes again, without delay or loss.
     pub fn restore(&self) {
-        self.state.change(|road| {
-            *road = Road {
-                sockets: std::mem::take(&mut road.sockets),
-                forgotten: std::mem::take(&mut road.forgotten),
-                ..Road::default()
+        self.state.change(|link| {
+            *link = LinkState {
+                sockets: std::mem::take(&mut link.sockets),
+                forgotten: std::mem::take(&mut link.forgotten),
+                ..LinkState::default()
             };
         });
     }
@@ -225,21 +225,21 @@ impl Proxy {
     /// Delays each chunk by `delay` from now on, and closes its connection with the probability
     /// `loss`.
     pub fn impair(&self, delay: Duration, loss: f64) {
-        self.state.change(|road| {
-            road.delay = delay;
-            road.loss = loss;
+        self.state.change(|link| {
+            link.delay = delay;
+            link.loss = loss;
         });
     }
 
     /// Holds the answer to each COMMIT from now on. The transaction is committed nevertheless.
     pub fn hold_commits(&self) {
         self.state
-            .change(|road| road.commits = Commits::HoldAnswers);
+            .change(|link| link.commits = Commits::HoldAnswers);
     }
 
     /// Holds each chunk that contains `bytes` from now on, with all later data of its connection.
     pub fn hold(&self, bytes: &[u8]) {
-        self.state.change(|road| road.held = Some(bytes.to_vec()));
+        self.state.change(|link| link.held = Some(bytes.to_vec()));
     }
 
     /// Whether [`Proxy::hold`] holds a chunk.
@@ -251,7 +251,7 @@ impl Proxy {
     /// committed nevertheless.
     pub fn lose_commits(&self) {
         self.state
-            .change(|road| road.commits = Commits::LoseAnswers);
+            .change(|link| link.commits = Commits::LoseAnswers);
     }
 }
 
@@ -265,17 +265,22 @@ impl Drop for Proxy {
 }
 
 /// Serves a connection on two threads.
-fn pass_on(client: TcpStream, server: &str, number: u64, state: &Arc<State>) -> io::Result<()> {
+fn pass_on(
+    client: TcpStream,
+    server: &str,
+    number: u64,
+    state: &Arc<SharedState>,
+) -> io::Result<()> {
     let server = TcpStream::connect(server)?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     {
-        let mut road = state.lock();
-        if road.cut {
+        let mut link = state.lock();
+        if link.cut {
             return Ok(());
         }
         let sockets = [client.try_clone()?, server.try_clone()?];
-        road.sockets.insert(number, sockets);
+        link.sockets.insert(number, sockets);
     }
     let committing = Arc::new(AtomicBool::new(false));
     let (from, to) = (client.try_clone()?, server.try_clone()?);

@@ -7,7 +7,8 @@ use shared::order::{
     sample::{Defect, Generator, broken_json, gibberish},
 };
 
-use crate::{kafka::RawHeader, ledger::Class};
+/// Name and value of a header to send. Brokers accept any name, UTF-8 or not.
+pub type RawHeader = (Vec<u8>, Option<Vec<u8>>);
 
 /// A record to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,13 +25,32 @@ pub struct Record {
     pub timestamp_ms: Option<i64>,
 }
 
+/// Expected outcome of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// The record is an order.
+    Order {
+        /// Uid of the order.
+        uid: String,
+        /// The bytes that every tier returns.
+        json: Vec<u8>,
+    },
+    /// The record erases an order.
+    Erasure {
+        /// Uid of the order.
+        uid: String,
+    },
+    /// The worker rejects the record and writes a dead letter.
+    Rejected(Reason),
+}
+
 /// A record to send and its expected outcome.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// The record.
     pub record: Record,
     /// Its expected outcome.
-    pub class: Class,
+    pub expected: Expected,
 }
 
 impl Draft {
@@ -51,7 +71,7 @@ impl Draft {
                 value: Some(value),
                 ..Record::default()
             },
-            class: Class::Order {
+            expected: Expected::Order {
                 json: order.to_json(),
                 uid: order.order_uid.into(),
             },
@@ -65,20 +85,20 @@ impl Draft {
                 key: Some(uid.as_bytes().to_vec()),
                 ..Record::default()
             },
-            class: Class::Erasure {
+            expected: Expected::Erasure {
                 uid: uid.to_owned(),
             },
         }
     }
 
     /// A value that the worker rejects.
-    pub fn refused(reason: Reason, value: impl Into<Vec<u8>>) -> Self {
+    pub fn rejected(reason: Reason, value: impl Into<Vec<u8>>) -> Self {
         Self {
             record: Record {
                 value: Some(value.into()),
                 ..Record::default()
             },
-            class: Class::Refused(reason),
+            expected: Expected::Rejected(reason),
         }
     }
 
@@ -100,8 +120,8 @@ impl Draft {
 
     /// Changes the expected outcome: the worker rejects the record.
     #[must_use]
-    pub fn but_refused(mut self, reason: Reason) -> Self {
-        self.class = Class::Refused(reason);
+    pub fn but_rejected(mut self, reason: Reason) -> Self {
+        self.expected = Expected::Rejected(reason);
         self
     }
 }
@@ -202,7 +222,7 @@ fn negative_zeros(mut order: Order) -> Draft {
         .replace("\"custom_fee\":0", "\"custom_fee\":-0")
         .replace("\"status\":0", "\"status\":-0");
     let draft = Draft::valid(json.into_bytes());
-    assert_eq!(draft.class, Draft::order(&order).class);
+    assert_eq!(draft.expected, Draft::order(&order).expected);
     draft
 }
 
@@ -224,7 +244,7 @@ fn foreign_order(value: &[u8], time: &str) -> Draft {
     let mut expected: Value = serde_json::from_slice(value).unwrap();
     expected["date_created"] = json!(time);
     expected.as_object_mut().unwrap().remove("foreign");
-    let Class::Order { json, .. } = &draft.class else {
+    let Expected::Order { json, .. } = &draft.expected else {
         unreachable!("a valid draft is an order");
     };
     let canonical: Value = serde_json::from_slice(json).unwrap();
@@ -233,7 +253,7 @@ fn foreign_order(value: &[u8], time: &str) -> Draft {
 }
 
 /// Records that the worker rejects, at least one of each kind.
-pub fn refused_samples(seed: u64) -> Vec<Draft> {
+pub fn rejected_samples(seed: u64) -> Vec<Draft> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut orders = Generator::new(seed, 1..=3);
     let mut order = move || orders.next().expect("the generator has no end");
@@ -241,23 +261,23 @@ pub fn refused_samples(seed: u64) -> Vec<Draft> {
         .iter()
         .map(|defect| {
             let order = order();
-            Draft::refused(defect.reason(), defect.apply(&order))
+            Draft::rejected(defect.reason(), defect.apply(&order))
                 .with_key(Some(order.order_uid.as_bytes()))
         })
         .collect();
     samples.extend(malformed_values(&order(), &mut rng).map(|value| {
         // Some with the key that they would have had, some without.
         let key: Option<&[u8]> = rng.random_bool(0.5).then_some(b"malformed");
-        Draft::refused(Reason::MalformedJson, value).with_key(key)
+        Draft::rejected(Reason::MalformedJson, value).with_key(key)
     }));
 
     for size in [MAX_VALUE_BYTES + 1, 2 << 20, 7 << 20] {
         let mut value = order().to_json();
         value.resize(size, b' ');
-        samples.push(Draft::refused(Reason::TooLarge, value));
+        samples.push(Draft::rejected(Reason::TooLarge, value));
     }
 
-    let nobody = Draft::erasure("nobody").but_refused(Reason::InvalidOrder);
+    let nobody = Draft::erasure("nobody").but_rejected(Reason::InvalidOrder);
     samples.push(nobody.clone().with_key(None));
     samples.push(nobody.clone().with_key(Some(b"")));
     samples.push(nobody.with_key(Some(b"not/a/uid")));
@@ -266,18 +286,18 @@ pub fn refused_samples(seed: u64) -> Vec<Draft> {
     for version in ["", "1/2", "1/2/3/4", "-1/2/3", "1700000000000/42/x"] {
         samples.push(
             valid()
-                .but_refused(Reason::InvalidOrder)
+                .but_rejected(Reason::InvalidOrder)
                 .with_header("replay-version", Some(version.as_bytes())),
         );
     }
     samples.push(
         valid()
-            .but_refused(Reason::FutureTimestamp)
+            .but_rejected(Reason::FutureTimestamp)
             .with_header("replay-version", Some(b"9000000000000/42/5")),
     );
     // Original headers with the names of dead letter headers, one of them null, stay in front.
     samples.push(
-        Draft::refused(Reason::MalformedJson, b"{".to_vec())
+        Draft::rejected(Reason::MalformedJson, b"{".to_vec())
             .with_key(Some(b"with headers"))
             .with_header("dlq-reason", Some(b"an original"))
             .with_header("dlq-offset", None)

@@ -14,11 +14,7 @@ use rand::{SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use sha2::{Digest, Sha256};
 use shared::order::DocumentVersion;
 
-use crate::{
-    http::Http,
-    ledger::{Class, Ledger},
-    postgres::Database,
-};
+use crate::{http::Http, ledger::Ledger, postgres::Database, record::Expected};
 
 /// Interval between two reads from Postgres.
 const SAMPLE: Duration = Duration::from_millis(200);
@@ -44,13 +40,13 @@ impl Testimony {
         let sent: BTreeSet<(String, String, [u8; 32])> = ledger
             .records()
             .iter()
-            .filter_map(|sent| match &sent.class {
-                Class::Order { uid, json } => Some((
+            .filter_map(|sent| match &sent.expected {
+                Expected::Order { uid, json } => Some((
                     uid.clone(),
                     format!("\"{}\"", DocumentVersion::current(sent.version())),
                     Sha256::digest(json).into(),
                 )),
-                Class::Erasure { .. } | Class::Refused(_) => None,
+                Expected::Erasure { .. } | Expected::Rejected(_) => None,
             })
             .collect();
         self.versions.difference(&sent).count()
@@ -60,7 +56,7 @@ impl Testimony {
 /// The versions that Postgres held, with the times at which they were seen. Answers are compared
 /// with them.
 #[derive(Default)]
-struct State {
+struct Observations {
     replicas: Vec<String>,
     held: BTreeMap<String, Vec<(Instant, String)>>,
     lenient_until: Option<Instant>,
@@ -69,7 +65,7 @@ struct State {
 
 /// Running readers.
 pub struct Witness {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Observations>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -78,7 +74,10 @@ impl Witness {
     /// Starts to read these orders from the current replicas. No answer may be older than what
     /// Postgres held `bound` before the request.
     pub fn start(database: Database, uids: &[String], bound: Duration, seed: u64) -> Self {
-        let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::default());
+        let (state, stop) = (
+            Arc::new(Mutex::new(Observations::default())),
+            Arc::default(),
+        );
         let sampler = {
             let (state, stop, uids) = (Arc::clone(&state), Arc::clone(&stop), uids.to_vec());
             thread::spawn(move || sample(&database, &uids, &state, &stop))
@@ -121,7 +120,7 @@ impl Drop for Witness {
     }
 }
 
-fn sample(database: &Database, uids: &[String], state: &Mutex<State>, stop: &AtomicBool) {
+fn sample(database: &Database, uids: &[String], state: &Mutex<Observations>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         // If Postgres is down, there is nothing new to record.
         if let Ok(versions) = database.try_versions(uids) {
@@ -143,7 +142,7 @@ fn read(
     uids: &[String],
     bound: Duration,
     mut rng: StdRng,
-    state: &Mutex<State>,
+    state: &Mutex<Observations>,
     stop: &AtomicBool,
 ) {
     let http = Http::new();
@@ -186,6 +185,6 @@ fn read(
 }
 
 /// Ignores poisoning: no panic can leave the state half changed.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<Observations>) -> MutexGuard<'_, Observations> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

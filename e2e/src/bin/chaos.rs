@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use e2e::promises::{Outcome, PROMISES, Run, SABOTAGES, Sabotage, Scale, markdown, outcome};
+use e2e::promises::{Outcome, PROMISES, Run, SABOTAGES, Sabotage, Scale, markdown};
 
 /// Markers in the page. The results replace the text between them.
 const MARKS: [&str; 2] = ["<!-- begin: make chaos -->\n", "<!-- end: make chaos -->"];
@@ -79,7 +79,7 @@ fn chosen(seed: u64, scale: Scale, only: &[String]) -> Vec<Job> {
     let trials = trials.map(|trial| -> Job {
         let try_it = move || {
             let mut run = Run::new(seed, scale);
-            outcome(trial, &mut run).map(|()| run.summary())
+            trial.run(&mut run).map(|()| run.summary())
         };
         (trial.name, Box::new(try_it))
     });

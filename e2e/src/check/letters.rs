@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::{Check, SHOWN, Scope};
 use crate::{
-    kafka::{Header, RawHeader, Stored},
+    kafka::{Header, Stored},
     ledger::{Ledger, Sent},
+    record::RawHeader,
 };
 
 /// The headers that the worker adds to a dead letter.
@@ -22,7 +23,7 @@ const DEAD_LETTER_HEADERS: [&str; 7] = [
 ];
 
 /// Topic, partition and offset that a record had before it became a dead letter.
-type Source = (String, i32, i64);
+type Origin = (String, i32, i64);
 
 impl Check<'_> {
     /// Asserts that the dead letter topic holds each rejected record exactly once, unchanged and
@@ -41,7 +42,7 @@ impl Check<'_> {
         self.letters(ledger);
     }
 
-    fn source_of(&self, sent: &Sent) -> Source {
+    fn source_of(&self, sent: &Sent) -> Origin {
         let position = sent.position;
         (
             self.addresses.topic.clone(),
@@ -51,7 +52,7 @@ impl Check<'_> {
     }
 
     /// Returns the source of each record of a ledger.
-    fn sources(&self, ledger: &Ledger) -> BTreeSet<Source> {
+    fn sources(&self, ledger: &Ledger) -> BTreeSet<Origin> {
         let sent = ledger.records().iter();
         sent.map(|sent| self.source_of(sent)).collect()
     }
@@ -59,9 +60,9 @@ impl Check<'_> {
     /// Compares each dead letter with its rejected record. Returns the number of dead letters of
     /// each rejected record.
     #[track_caller]
-    fn letters(&self, ledger: &Ledger) -> BTreeMap<Source, usize> {
-        let expected: BTreeMap<Source, _> = ledger
-            .refused()
+    fn letters(&self, ledger: &Ledger) -> BTreeMap<Origin, usize> {
+        let expected: BTreeMap<Origin, _> = ledger
+            .rejected()
             .map(|(sent, reason)| (self.source_of(sent), (sent, reason)))
             .collect();
         let topic = &self.addresses.dead_letter_topic;
@@ -148,7 +149,7 @@ fn header<'l>(letter: &'l Stored, name: &str) -> &'l str {
 }
 
 #[track_caller]
-fn source(letter: &Stored) -> Source {
+fn source(letter: &Stored) -> Origin {
     (
         header(letter, "dlq-topic").to_owned(),
         header(letter, "dlq-partition").parse().unwrap(),

@@ -13,7 +13,7 @@ use crate::{
     addresses::Addresses,
     http::{Answer, Http},
     kafka::Broker,
-    ledger::{Ledger, State},
+    ledger::{Ledger, OrderState},
     postgres::Database,
     redis::{Entry, entries, entries_of},
     until,
@@ -206,7 +206,7 @@ impl<'a> Check<'a> {
 
 /// Asserts that `found` holds exactly the entries of these orders.
 #[track_caller]
-fn assert_entries(orders: &BTreeMap<String, State>, found: BTreeMap<String, Entry>) {
+fn assert_entries(orders: &BTreeMap<String, OrderState>, found: BTreeMap<String, Entry>) {
     const HOUR_MS: i64 = 3_600_000;
     let expected: BTreeMap<String, _> = orders
         .iter()
@@ -237,7 +237,7 @@ fn assert_entries(orders: &BTreeMap<String, State>, found: BTreeMap<String, Entr
 
 /// Asserts that a replica's answer matches the state of an order.
 #[track_caller]
-fn assert_answer(answer: &Answer, state: &State, url: &str) {
+fn assert_answer(answer: &Answer, state: &OrderState, url: &str) {
     let Some(json) = &state.json else {
         answer.problem(410);
         return;
@@ -255,7 +255,7 @@ fn assert_answer(answer: &Answer, state: &State, url: &str) {
 
 /// The text of the version of a document in Redis. Written out here instead of taken from `shared`,
 /// because operators who inspect Redis rely on this format.
-fn version_text(state: &State) -> String {
+fn version_text(state: &OrderState) -> String {
     let version = state.version;
     let text = format!(
         "{:019}-{:019}-{:010}",

@@ -6,7 +6,7 @@ use rdkafka::{
 };
 use shared::kafka::Bootstrap;
 
-use super::{Broker, OUTAGE, record::Reports};
+use super::{broker::Broker, inquirer::OUTAGE, record::Reports};
 use crate::{block_on, record::Record};
 
 /// The largest batch that librdkafka builds.

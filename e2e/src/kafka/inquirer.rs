@@ -8,8 +8,11 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use super::OUTAGE;
 use crate::wait::until_within;
+
+/// Timeout of a client while the broker is away. A test that stops the broker, starts it again and
+/// waits for every client to reconnect takes longer on a busy machine than a single wait.
+pub(super) const OUTAGE: Duration = Duration::from_secs(180);
 
 /// Timeout of one request.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -15,13 +15,10 @@ use rdkafka::{
 };
 use shared::kafka::Bootstrap;
 
-use crate::record::Record;
+use crate::record::{RawHeader, Record};
 
 /// Name and value of a header that was read.
 pub type Header = (String, Option<Vec<u8>>);
-
-/// Name and value of a header to send. Brokers accept any name, UTF-8 or not.
-pub type RawHeader = (Vec<u8>, Option<Vec<u8>>);
 
 /// Position of a record in a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::{
 
 use rdkafka::consumer::BaseConsumer;
 
-use super::{Stored, inquirer::Inquirer};
+use super::{inquirer::Inquirer, record::Stored};
 use crate::wait::DEADLINE;
 
 /// A topic that is read incrementally: each read continues where the last one ended.

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use shared::order::{Reason, sample::Generator};
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{
     ledger::Ledger,
     record::{Draft, large_order},
@@ -14,16 +17,16 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 13,
-    sentence: "A worker never holds more than 256 MiB, however long its backlog is and however large the orders are.",
+    sentence: "A worker never uses more than 256 MiB, regardless of the length of its backlog and the size of the orders.",
     trials: &[
         Trial {
-            name: "a_backlog_of_large_orders_fills_no_memory",
-            fault: "a worker starts behind a backlog of orders of almost 1 MiB each, then behind one of old small versions of them",
+            name: "a_backlog_of_large_orders_stays_within_memory",
+            fault: "a worker starts with a backlog of orders of almost 1 MiB each, then with a backlog of small, older versions of them",
             body: large_orders,
         },
         Trial {
-            name: "partitions_that_come_while_a_worker_is_paused_fill_no_memory",
-            fault: "a worker that waits for the dead letter topic is assigned the partitions of one that died",
+            name: "partitions_assigned_during_a_pause_stay_within_memory",
+            fault: "a worker that waits for the dead letter topic is assigned the partitions of a dead worker",
             body: while_paused,
         },
     ],
@@ -49,10 +52,10 @@ fn large_orders(run: &mut Run) {
         stack.send(&mut ledger, &[draft]);
     }
     run.figure("orders", count);
-    run.figure("size of each", format!("{} KiB", (bytes / count) >> 10));
+    run.figure("size of an order", format!("{} KiB", (bytes / count) >> 10));
     finish_backlog(run, &mut stack, &ledger, count, "peak");
     stack.send(&mut ledger, &small);
-    finish_backlog(run, &mut stack, &ledger, count, "peak behind small ones");
+    finish_backlog(run, &mut stack, &ledger, count, "peak with small versions");
 }
 
 /// Starts a worker that finishes a backlog of `count` records, and measures its memory.
@@ -130,7 +133,7 @@ fn while_paused(run: &mut Run) {
     stack.broker().limit(&topic, 1);
     let drafts: Vec<Draft> = (0..RECORDS)
         .map(|index| {
-            let mut draft = Draft::refused(Reason::TooLarge, vec![b' '; RECORD_BYTES]);
+            let mut draft = Draft::rejected(Reason::TooLarge, vec![b' '; RECORD_BYTES]);
             draft.record.partition = Some(index as i32 % PARTITIONS);
             draft
         })
@@ -182,7 +185,7 @@ fn while_paused(run: &mut Run) {
         );
         sources.insert((header("dlq-partition"), header("dlq-offset")));
     }
-    assert_eq!(sources.len(), ledger.refused().count());
+    assert_eq!(sources.len(), ledger.rejected().count());
     let peak = stack.workers[0].process.peak_bytes();
     run.figure("waiting", format!("{} MiB", (RECORDS * RECORD_BYTES) >> 20));
     run.figure("peak", format!("{} MiB", peak >> 20));

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::feed::Feed;
 
 pub(super) const PROMISE: Promise = Promise {
     number: 5,
-    sentence: "A broker that dies, is restarted, or is hard to reach, costs no order, and no process needs a restart.",
+    sentence: "A broker that dies, restarts or has a bad link loses no order, and no process needs a restart.",
     trials: &[Trial {
-        name: "a_broker_that_dies_or_is_hard_to_reach_costs_nothing_but_time",
-        fault: "under load the broker is killed and started again, then restarted in order (so that it says at last that there is no \
-                broker), then the link to it is slow, and connections break all the time",
+        name: "a_broker_outage_or_bad_link_loses_nothing",
+        fault: "under load, the broker is killed and started again, then shut down cleanly and started again (its last answer is an empty list of brokers); then its link is slow and connections break repeatedly",
         body: hard_times,
     }],
 };
@@ -54,7 +56,7 @@ fn hard_times(run: &mut Run) {
     stack.settle();
     let workers = stack.workers.iter_mut();
     let ended = workers.filter_map(|worker| worker.process.ended());
-    run.zero("processes that ended", ended.count());
+    run.zero("processes ended", ended.count());
     stack.check().postgres(&ledger);
     stack.check().redis(&ledger);
     stack.check().dead_letters_at_least_once(&ledger);
@@ -62,7 +64,7 @@ fn hard_times(run: &mut Run) {
     stack.check().api(&some, &stack.apis[0].url(), "local");
     run.figure("kills", kills);
     run.figure("restarts", restarts);
-    run.figure("orders on the bad link", on_bad_link * 300);
+    run.figure("orders over the bad link", on_bad_link * 300);
     run.figure("records", ledger.records().len());
     run.figure("lost", 0);
 }

@@ -5,21 +5,24 @@ use std::os::unix::process::ExitStatusExt;
 use rand::Rng;
 use shared::fault::{CRASH_AT, Moment};
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{feed::Feed, stack::Worker, wait::until};
 
 pub(super) const PROMISE: Promise = Promise {
     number: 1,
-    sentence: "A worker may die at any moment: no order is lost or doubled, and no dead letter is lost.",
+    sentence: "A worker may die at any moment: no order is lost or duplicated, and no dead letter is lost.",
     trials: &[
         Trial {
-            name: "killed_workers_lose_nothing_and_double_nothing",
-            fault: "a worker is killed at random under load",
+            name: "killed_workers_lose_and_duplicate_nothing",
+            fault: "a worker is killed at random times under load",
             body: killed_at_random,
         },
         Trial {
-            name: "workers_that_die_at_the_worst_moments_lose_nothing",
-            fault: "a worker dies before BEGIN, after the upsert, before and after COMMIT, before the Redis write, before the offset is stored, and while partitions are taken away",
+            name: "workers_killed_at_the_worst_moments_lose_nothing",
+            fault: "a worker crashes before BEGIN, after the upsert, before and after COMMIT, before the Redis write, before the offset is stored, and while partitions are revoked",
             body: killed_at_worst,
         },
     ],
@@ -90,7 +93,7 @@ fn killed_at_worst(run: &mut Run) {
     stack.check().postgres(&ledger);
     stack.check().redis(&ledger);
     stack.check().dead_letters_at_least_once(&ledger);
-    run.figure("deaths", Moment::ALL.len() * times);
+    run.figure("crashes", Moment::ALL.len() * times);
     run.figure("records", ledger.records().len());
     run.figure("lost", 0);
 }

@@ -2,7 +2,10 @@
 
 use shared::order::{Reason, sample::Generator};
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{
     ledger::Ledger, offset_watch::OffsetWatch, process::Signal, record::Draft, redis::entries,
     wait::until,
@@ -10,10 +13,10 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 8,
-    sentence: "A record that the dead letter topic has not taken is not passed, and keeps no stored order from Redis.",
+    sentence: "The committed offset never passes a record that the dead letter topic has not acknowledged. Meanwhile, stored orders still reach Redis.",
     trials: &[Trial {
-        name: "what_the_dead_letter_topic_does_not_take_is_not_passed",
-        fault: "the dead letter topic takes nothing, and the workers are replaced meanwhile",
+        name: "an_unavailable_dead_letter_topic_holds_the_offset_back",
+        fault: "the dead letter topic accepts nothing, and the workers are replaced meanwhile",
         body: unavailable,
     }],
 };
@@ -33,7 +36,7 @@ fn unavailable(run: &mut Run) {
         Draft::order(&order)
     });
     let mut version = || versions.next().expect("the generator has no end");
-    let malformed = || Draft::refused(Reason::MalformedJson, b"{".to_vec());
+    let malformed = || Draft::rejected(Reason::MalformedJson, b"{".to_vec());
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &[version()]);
     stack.settle();
@@ -77,5 +80,5 @@ fn unavailable(run: &mut Run) {
     }
     watch.stop();
     run.figure("rounds", rounds);
-    run.figure("passed over", 0);
+    run.figure("skipped", 0);
 }

@@ -4,36 +4,37 @@ use rand::{Rng, seq::SliceRandom};
 use shared::order::{Order, sample::Generator};
 
 use super::{
-    Promise, Run, Trial,
-    refusal::{accept, refuse, refused},
+    rejection::{accept, reject, rejected},
+    run::Run,
     shutdown,
+    trial::{Promise, Trial},
 };
 use crate::{
     ledger::Ledger,
     postgres::Row,
     readers::now_us,
-    record::{Draft, refused_samples},
+    record::{Draft, rejected_samples},
     stack::Stack,
     wait::until,
 };
 
 pub(super) const PROMISE: Promise = Promise {
     number: 15,
-    sentence: "An erased order stays erased, a replayed dead letter never overwrites what came later, and a process that is asked to end has ended within 25 s.",
+    sentence: "An erased order stays erased, a replayed dead letter never overwrites a newer version, and a process ends within 25 s of SIGTERM.",
     trials: &[
         Trial {
-            name: "an_erased_order_stays_erased_whatever_comes_again",
-            fault: "orders, changes and erasures come shuffled over all partitions to two workers, and then all over again",
+            name: "an_erased_order_stays_erased_after_redelivery",
+            fault: "two workers read orders, changes and erasures, shuffled across all partitions, and then all of them again",
             body: stays_erased,
         },
         Trial {
-            name: "a_replayed_dead_letter_never_overwrites_what_came_later",
-            fault: "dead letters are replayed after the order has changed",
+            name: "a_replayed_dead_letter_never_overwrites_a_newer_version",
+            fault: "dead letters are replayed after their order has changed",
             body: replayed,
         },
         Trial {
-            name: "a_process_ends_in_time_whatever_is_frozen",
-            fault: "under load Kafka, Postgres or Redis is frozen, and worker and api are asked to end",
+            name: "a_process_ends_in_time_when_a_service_is_frozen",
+            fault: "under load, Kafka, Postgres or Redis is frozen, and worker and api receive SIGTERM",
             body: shutdown::frozen,
         },
     ],
@@ -122,22 +123,22 @@ fn assert_amount(row: Row, order: &Order) {
 fn replayed(run: &mut Run) {
     let stack = run.stack("letters").workers(1).apis(1).start();
     let database = stack.database();
-    refuse(&database);
+    reject(&database);
     let mut orders = Generator::new(run.seed, 1..=3);
     let mut named = |uid: &str| {
         let mut order = orders.next().unwrap();
         order.order_uid = uid.into();
         order
     };
-    let (first, first_draft) = refused(named("first"));
-    let (second, second_draft) = refused(named("second"));
+    let (first, first_draft) = rejected(named("first"));
+    let (second, second_draft) = rejected(named("second"));
     let newer = named("second");
     let neighbours: Vec<Draft> = orders.take(60).map(|order| Draft::order(&order)).collect();
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &neighbours[..30]);
     stack.send(&mut ledger, &[first_draft, second_draft]);
     stack.send(&mut ledger, &neighbours[30..]);
-    stack.send(&mut ledger, &refused_samples(run.seed));
+    stack.send(&mut ledger, &rejected_samples(run.seed));
     stack.settle();
     stack.check().tiers(&ledger);
     assert_eq!(stack.workers[0].messages("failed"), 2);

@@ -8,7 +8,10 @@ use std::{
 use rand::Rng;
 use shared::order::sample::Generator;
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{
     feed::Feed, postgres::Session, process::Signal, proxy::Proxy, record::Draft, stack::Worker,
     wait::until,
@@ -16,10 +19,10 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 4,
-    sentence: "A worker that freezes in the middle of its work holds the others up for 10 s at most, and overwrites nothing newer when it goes on.",
+    sentence: "A worker that freezes in the middle of a write delays the others by at most 10 s, and overwrites no newer version when it continues.",
     trials: &[Trial {
-        name: "frozen_workers_block_nobody_and_overwrite_nothing",
-        fault: "one worker is frozen in the middle of a COPY and another between two statements of a transaction, for longer than their sessions last, while a third one stores newer versions of the same orders",
+        name: "frozen_workers_do_not_block_others_or_overwrite_newer_versions",
+        fault: "one worker is frozen in the middle of a COPY and another between two statements of a transaction, for longer than the session timeouts, while a third worker stores newer versions of the same orders",
         body: frozen,
     }],
 };
@@ -45,9 +48,9 @@ fn frozen(run: &mut Run) {
         overtaken += orders;
     }
     run.figure("rounds", rounds);
-    run.figure("orders that were overtaken", overtaken);
+    run.figure("overtaken orders", overtaken);
     run.figure("longest wait for locks", format!("{longest:.1?}"));
-    run.figure("older over newer", 0);
+    run.figure("newer versions overwritten", 0);
     if run.choose(false, true) {
         assert!(
             longest <= LONGEST_WAIT,

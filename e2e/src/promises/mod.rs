@@ -9,6 +9,7 @@ mod dead_letter_topic;
 mod erasure;
 mod everything;
 mod frozen;
+mod list;
 mod not_found;
 mod offsets;
 mod order_of_arrival;
@@ -16,7 +17,7 @@ mod personal_data;
 mod poison;
 mod postgres;
 mod redis;
-mod refusal;
+mod rejection;
 mod report;
 mod rolling;
 mod run;
@@ -24,61 +25,10 @@ mod sabotage;
 mod shutdown;
 mod staleness;
 mod stalls;
+mod trial;
 
+pub use list::{PROMISES, trial};
 pub use report::{Outcome, markdown};
-pub use run::{Run, Scale, outcome};
-pub use sabotage::{BREAK, SABOTAGES, Sabotage};
-
-/// A promise and its trials.
-#[derive(Debug)]
-pub struct Promise {
-    /// Number in `docs/promises.md`.
-    pub number: u8,
-    /// The promise.
-    pub sentence: &'static str,
-    /// The trials that try to break it.
-    pub trials: &'static [Trial],
-}
-
-/// One attempt to break a promise.
-#[derive(Debug)]
-pub struct Trial {
-    /// Name of the trial and of its test.
-    pub name: &'static str,
-    /// What the trial does to the system.
-    pub fault: &'static str,
-    /// Runs the trial. Panics if the promise is broken.
-    pub body: fn(&mut Run),
-}
-
-/// Every promise.
-pub const PROMISES: &[Promise] = &[
-    crashes::PROMISE,
-    offsets::PROMISE,
-    rolling::PROMISE,
-    frozen::PROMISE,
-    broker::PROMISE,
-    postgres::PROMISE,
-    poison::PROMISE,
-    dead_letter_topic::PROMISE,
-    order_of_arrival::PROMISE,
-    staleness::PROMISE,
-    redis::PROMISE,
-    not_found::PROMISE,
-    backlog::PROMISE,
-    stalls::PROMISE,
-    erasure::PROMISE,
-    personal_data::PROMISE,
-    everything::PROMISE,
-];
-
-/// Returns the trial of that name.
-///
-/// # Panics
-/// There is no such trial.
-pub fn trial(name: &str) -> &'static Trial {
-    let mut trials = PROMISES.iter().flat_map(|promise| promise.trials);
-    trials
-        .find(|trial| trial.name == name)
-        .unwrap_or_else(|| panic!("no trial {name}"))
-}
+pub use run::{Run, Scale};
+pub use sabotage::{SABOTAGES, Sabotage};
+pub use trial::{Promise, Trial};

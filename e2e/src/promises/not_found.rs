@@ -10,21 +10,24 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use shared::order::sample::Generator;
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{http::Http, ledger::Ledger, readers::Readers, record::Draft, wait::until};
 
 pub(super) const PROMISE: Promise = Promise {
     number: 12,
-    sentence: "An order that was not found is found on every replica within 2 s of its commit, and asking for orders that do not exist takes no memory.",
+    sentence: "An order that was not found is found on every replica within 2 s of its commit. Requests for unknown uids take no memory.",
     trials: &[
         Trial {
-            name: "an_order_that_was_not_found_is_found_when_it_arrives",
-            fault: "every replica remembers for an hour that there is no such order, and then it arrives",
+            name: "an_order_cached_as_not_found_is_found_when_it_arrives",
+            fault: "every replica caches \"not found\" for an hour, then the order arrives",
             body: arrives,
         },
         Trial {
-            name: "orders_that_do_not_exist_take_no_memory",
-            fault: "a million uids that nobody has are asked for",
+            name: "unknown_uids_take_no_memory",
+            fault: "requests for a million unknown uids",
             body: nobodys,
         },
     ],
@@ -80,7 +83,10 @@ fn arrives(run: &mut Run) {
     });
     let slowest = late.max().expect("orders").max(0);
     run.figure("orders", count);
-    run.figure("last missed", format!("{:.1} ms", slowest as f64 / 1000.0));
+    run.figure(
+        "last not found",
+        format!("{:.1} ms", slowest as f64 / 1000.0),
+    );
     assert!(
         !run.is_full() || slowest <= FOUND_US,
         "missed {slowest} µs after its commit"
@@ -105,8 +111,8 @@ fn nobodys(run: &mut Run) {
     let growth = all.saturating_sub(half);
     assert!(growth < MAX_GROWTH, "{growth} bytes more");
     run.figure("uids", questions);
-    run.figure("after half", format!("{} MiB", half >> 20));
-    run.figure("after all", format!("{} MiB", all >> 20));
+    run.figure("memory after half", format!("{} MiB", half >> 20));
+    run.figure("memory after all", format!("{} MiB", all >> 20));
 }
 
 /// Requests that many uids that do not exist.

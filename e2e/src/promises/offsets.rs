@@ -2,7 +2,10 @@
 
 use shared::order::{Order, Reason, sample::Generator};
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{
     feed::Feed, kafka::Timestamps, ledger::Ledger, offset_watch::OffsetWatch, proxy::Proxy,
     record::Draft, stack::Stack, wait::until,
@@ -10,26 +13,26 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 2,
-    sentence: "The committed offset never passes a record that is neither stored nor dead-lettered, and goes back only with its log.",
+    sentence: "The committed offset never passes a record that is neither stored nor dead-lettered. It moves back only if the topic is truncated or recreated.",
     trials: &[
         Trial {
-            name: "workers_that_come_and_go_pass_over_nothing",
-            fault: "two workers become six and two again, over and over under load; the offsets are looked at every 100 ms",
+            name: "rebalances_skip_no_record",
+            fault: "under load, two workers become six and two again, repeatedly; the trial checks the offsets every 100 ms",
             body: come_and_go,
         },
         Trial {
             name: "an_unfinished_record_holds_the_offset_back",
-            fault: "a rival locks the row of one order while all that comes after it is stored, then the worker is killed",
+            fault: "another session locks the row of one order while all later records are stored, then the worker is killed",
             body: held_back,
         },
         Trial {
-            name: "a_late_answer_takes_no_offset_back",
-            fault: "a worker loses its partitions while COMMIT is not answered, gets them back when another has finished everything, and then learns what it has done",
+            name: "a_late_commit_answer_moves_no_offset_back",
+            fault: "a worker loses its partitions while it waits for the answer to COMMIT, and gets them back after another worker has finished all records; then the answer arrives",
             body: late_answer,
         },
         Trial {
-            name: "a_topic_that_is_recreated_is_read_from_its_beginning",
-            fault: "the topic is deleted and created again, with fewer records and with more, while workers run and while they are stopped",
+            name: "a_recreated_topic_is_read_from_its_beginning",
+            fault: "the topic is deleted and recreated, with fewer records and with more, while workers run and while they are stopped",
             body: recreated,
         },
     ],
@@ -63,9 +66,9 @@ fn come_and_go(run: &mut Run) {
     stack.check().redis(&ledger);
     stack.check().dead_letters_at_least_once(&ledger);
     run.figure("rebalances", swings * 2);
-    run.figure("looks at the offsets", looks);
+    run.figure("offset checks", looks);
     run.figure("records", ledger.records().len());
-    run.figure("passed over", 0);
+    run.figure("skipped", 0);
 }
 
 fn await_more_orders(stack: &Stack) {
@@ -106,7 +109,7 @@ fn held_back(run: &mut Run) {
             .by_ref()
             .take(60)
             .map(|order| Draft::order(&order))
-            .chain([Draft::refused(Reason::MalformedJson, b"{".to_vec())])
+            .chain([Draft::rejected(Reason::MalformedJson, b"{".to_vec())])
             .collect();
         let stored = database.count() + later.len() - 1;
         stack.send(&mut ledger, &in_partition(0, later));
@@ -133,7 +136,7 @@ fn held_back(run: &mut Run) {
     stack.check().redis(&ledger);
     stack.check().dead_letters_at_least_once(&ledger);
     run.figure("rounds", rounds);
-    run.figure("passed over", 0);
+    run.figure("skipped", 0);
 }
 
 fn late_answer(run: &mut Run) {
@@ -178,8 +181,8 @@ fn late_answer(run: &mut Run) {
     watch.settle(&stack);
     let looks = watch.stop();
     stack.check().tiers(&ledger);
-    run.figure("looks at the offsets", looks);
-    run.figure("went back", 0);
+    run.figure("offset checks", looks);
+    run.figure("moved back", 0);
 }
 
 fn recreated(run: &mut Run) {
@@ -226,9 +229,9 @@ fn recreated(run: &mut Run) {
         stack.check().postgres(&ledger);
         stack.check().redis(&ledger);
     }
-    run.figure("times recreated", rounds);
+    run.figure("recreations", rounds);
     run.figure("records", ledger.records().len());
-    run.figure("passed over", 0);
+    run.figure("skipped", 0);
 }
 
 /// Returns new orders, one of them as another version of the order `known`.

@@ -11,25 +11,28 @@ use shared::order::{
     sample::{Defect, Generator},
 };
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{
     ledger::Ledger,
-    record::{Draft, refused_samples, valid_samples},
+    record::{Draft, rejected_samples, valid_samples},
     redis::entries,
 };
 
 pub(super) const PROMISE: Promise = Promise {
     number: 9,
-    sentence: "However often records arrive, and in whatever order, each order ends in its greatest version.",
+    sentence: "Each order ends in its greatest version, in any order of arrival and with any repeats.",
     trials: &[
         Trial {
-            name: "the_greatest_version_wins_whatever_the_order",
-            fault: "every record arrives 1 to 5 times, shuffled over partitions and batches",
+            name: "the_greatest_version_wins_in_any_order_of_arrival",
+            fault: "every record arrives 1 to 5 times, shuffled across partitions and batches",
             body: shuffled,
         },
         Trial {
             name: "a_replay_from_the_beginning_changes_nothing",
-            fault: "a new group reads everything again",
+            fault: "a new consumer group reads all records again",
             body: replayed,
         },
     ],
@@ -96,7 +99,7 @@ fn shuffled(run: &mut Run) {
     stack.check().api(&ledger, &stack.apis[0].url(), "local");
     run.figure("records", drafts.len());
     run.figure("orders", ledger.orders().len());
-    run.figure("not in their greatest version", 0);
+    run.figure("not in the greatest version", 0);
 }
 
 /// Records with timestamps ahead of the clock. The worker accepts some minutes. Beyond that it
@@ -109,8 +112,8 @@ fn early_and_late(seed: u64, now: i64) -> [Draft; 3] {
         (4, Draft::order(&order())),
         // Still too far ahead when a busy machine reads it. The broker itself rejects more than an
         // hour.
-        (30, Draft::order(&order()).but_refused(late())),
-        (45, Draft::refused(late(), Defect::Phone.apply(&order()))),
+        (30, Draft::order(&order()).but_rejected(late())),
+        (45, Draft::rejected(late(), Defect::Phone.apply(&order()))),
     ];
     drafts.map(|(minutes, mut draft)| {
         draft.record.timestamp_ms = Some(now + minutes * 60_000);
@@ -123,7 +126,7 @@ fn replayed(run: &mut Run) {
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &history(run.seed, run.choose(200, 5000)));
     stack.send(&mut ledger, &valid_samples(run.seed));
-    stack.send(&mut ledger, &refused_samples(run.seed));
+    stack.send(&mut ledger, &rejected_samples(run.seed));
     stack.settle();
     stack.check().tiers(&ledger);
     let rows = stack.database().orders();
@@ -136,9 +139,9 @@ fn replayed(run: &mut Run) {
     stack.start_worker();
     stack.settle();
     let outcome = |outcome| stack.workers[0].messages(outcome) as usize;
-    let refused = ledger.refused().count();
-    assert_eq!(outcome("stale"), ledger.records().len() - refused);
-    assert_eq!(outcome("invalid"), refused);
+    let rejected = ledger.rejected().count();
+    assert_eq!(outcome("stale"), ledger.records().len() - rejected);
+    assert_eq!(outcome("invalid"), rejected);
     assert_eq!(outcome("stored") + outcome("erased"), 0);
 
     // The comparison includes ids, versions and update times.
@@ -156,5 +159,5 @@ fn replayed(run: &mut Run) {
     stack.check().api(&ledger, &stack.apis[0].url(), "local");
     stack.check().api_in_postgres(&ledger, &stack.apis[0].url());
     run.figure("records", ledger.records().len());
-    run.figure("rows that changed", 0);
+    run.figure("rows changed", 0);
 }

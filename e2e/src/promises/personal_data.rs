@@ -7,8 +7,9 @@ use shared::order::{
 };
 
 use super::{
-    Promise, Run, Trial,
-    refusal::{refuse, refused},
+    rejection::{reject, rejected},
+    run::Run,
+    trial::{Promise, Trial},
 };
 use crate::{
     http::Http, ledger::Ledger, otlp::OtlpReceiver, proxy::Proxy, record::Draft, stack::Stack,
@@ -17,10 +18,10 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 16,
-    sentence: "What an order says about a person is in no log, metric, trace, error or dead letter header.",
+    sentence: "No personal data of an order appears in a log, metric, trace, error or dead letter header.",
     trials: &[Trial {
-        name: "personal_data_is_told_to_nobody",
-        fault: "every text of valid, invalid and refused orders, of keys and of requests is one that can be told again, and everybody logs all that they can",
+        name: "personal_data_stays_out_of_logs_metrics_traces_and_errors",
+        fault: "valid, invalid and rejected orders, keys and requests hold unique texts, and every process logs at its most verbose level",
         body: told_to_nobody,
     }],
 };
@@ -77,11 +78,11 @@ fn drafts(run: &Run) -> Vec<Draft> {
     let mut orders = Generator::new(run.seed, 1..=2).map(canary);
     let mut order = || orders.next().expect("the generator has no end");
     let mut drafts: Vec<Draft> = (0..20).map(|_| Draft::order(&order())).collect();
-    drafts.extend((0..5).map(|_| refused(order()).1));
+    drafts.extend((0..5).map(|_| rejected(order()).1));
     // Each rule: first with canaries in all other fields, then in the value that breaks the rule.
     drafts.extend(Defect::ALL.iter().map(|defect| {
         let order = order();
-        Draft::refused(defect.reason(), defect.apply(&order))
+        Draft::rejected(defect.reason(), defect.apply(&order))
     }));
     let wrong = [
         ("/order_uid", json!("canary7f3a@example.com")),
@@ -98,7 +99,7 @@ fn drafts(run: &Run) -> Vec<Draft> {
         ("/date_created", json!("Canary7f3a")),
     ];
     drafts.extend(wrong.into_iter().map(|(pointer, value)| {
-        Draft::refused(Reason::InvalidOrder, with(&order(), pointer, value))
+        Draft::rejected(Reason::InvalidOrder, with(&order(), pointer, value))
     }));
     let malformed = [
         ("/payment/amount", json!("Canary7f3a")),
@@ -109,7 +110,7 @@ fn drafts(run: &Run) -> Vec<Draft> {
         ("/items", json!({"Canary7f3a": 1})),
     ];
     drafts.extend(malformed.into_iter().map(|(pointer, value)| {
-        Draft::refused(Reason::MalformedJson, with(&order(), pointer, value))
+        Draft::rejected(Reason::MalformedJson, with(&order(), pointer, value))
     }));
     let whole = order().to_json();
     let twice = b"{\"Canary7f3a\":1,\"Canary7f3a\":2,"
@@ -122,20 +123,20 @@ fn drafts(run: &Run) -> Vec<Draft> {
         b"Canary7f3a".to_vec(),
         b"\"Canary7f3a\"".to_vec(),
     ] {
-        drafts.push(Draft::refused(Reason::MalformedJson, value));
+        drafts.push(Draft::rejected(Reason::MalformedJson, value));
     }
     // Unknown fields, keys that are not uids, and foreign headers.
     let foreign = b"{\"Canary7f3a\":\"Canary7f3a\",".iter().chain(&whole[1..]);
     drafts.push(Draft::valid(foreign.copied().collect()));
     let key = b"canary7f3a@example.com";
     drafts.push(Draft::order(&order()).with_key(Some(key)));
-    drafts.push(Draft::refused(Reason::MalformedJson, "{").with_key(Some(key)));
+    drafts.push(Draft::rejected(Reason::MalformedJson, "{").with_key(Some(key)));
     let erasure = Draft::erasure("canary7f3a@example.com");
-    drafts.push(erasure.but_refused(Reason::InvalidOrder));
+    drafts.push(erasure.but_rejected(Reason::InvalidOrder));
     drafts.push(
         Draft::order(&order())
             .with_header("replay-version", Some(b"Canary7f3a"))
-            .but_refused(Reason::InvalidOrder),
+            .but_rejected(Reason::InvalidOrder),
     );
     drafts.push(Draft::order(&order()).with_header("traceparent", Some(b"Canary7f3a")));
     drafts
@@ -165,7 +166,7 @@ fn told_to_nobody(run: &mut Run) {
     let proxy = Proxy::to(&stack.addresses().database_url);
     let url = proxy.url(&stack.addresses().database_url);
     stack.start_api_with(&[("DATABASE_URL", &url), ("DATABASE_TIMEOUT", "1s")]);
-    refuse(&stack.database());
+    reject(&stack.database());
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &drafts(run));
     stack.settle();
@@ -209,7 +210,7 @@ fn told_to_nobody(run: &mut Run) {
     }
     run.figure("records", ledger.records().len());
     run.figure("dead letters", letters.len());
-    run.figure("errors of the api", answers);
+    run.figure("api errors", answers);
     run.figure("spans", spans.len());
     run.zero("leaks", 0);
 }

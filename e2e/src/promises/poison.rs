@@ -6,40 +6,41 @@ use rand::{Rng, seq::SliceRandom};
 use shared::order::{Reason, sample::Generator};
 
 use super::{
-    Promise, Run, Trial,
-    refusal::{accept, refuse, refuse_all, refused},
+    rejection::{accept, reject, reject_all, rejected},
+    run::Run,
+    trial::{Promise, Trial},
 };
 use crate::{
     ledger::Ledger,
     proxy::Proxy,
     readers::now_us,
-    record::{Draft, Record, refused_samples},
+    record::{Draft, Record, rejected_samples},
     stack::Stack,
     wait::until,
 };
 
 pub(super) const PROMISE: Promise = Promise {
     number: 7,
-    sentence: "A record that can never be stored costs only itself: it goes to the dead letter topic with its bytes, key and headers; a database that refuses more than 5 % stops the worker instead of emptying the topic.",
+    sentence: "A record that can never be stored costs only itself: it goes to the dead letter topic with its bytes, key and headers. A database that rejects more than 5 % of the records pauses the worker instead of emptying the topic.",
     trials: &[
         Trial {
-            name: "poison_neither_blocks_nor_disappears",
-            fault: "a tenth of all records is poison of every kind: empty, null, too large, nested too deep, not UTF-8, U+0000, NaN, 400 digits, duplicated keys, arrays for objects, gibberish, a year ahead, refused by the database",
+            name: "poison_records_do_not_block_and_are_dead_lettered",
+            fault: "a tenth of all records is poison of every kind: empty, null, too large, nested too deep, not UTF-8, U+0000, NaN, 400 digits, duplicated keys, arrays instead of objects, gibberish, a timestamp a year ahead, rejected by the database",
             body: a_tenth,
         },
         Trial {
-            name: "a_row_that_the_database_refuses_costs_itself_alone",
-            fault: "one of 500 records of a batch breaks a CHECK constraint that no rule knows",
+            name: "a_rejected_row_costs_only_itself",
+            fault: "one of 500 records in a batch violates a CHECK constraint that no rule covers",
             body: one_of_a_batch,
         },
         Trial {
-            name: "a_database_that_refuses_everything_does_not_empty_the_topic",
-            fault: "the database refuses every row, and the worker is restarted meanwhile",
+            name: "a_database_that_rejects_everything_does_not_empty_the_topic",
+            fault: "the database rejects every row, and the worker is restarted meanwhile",
             body: everything,
         },
         Trial {
-            name: "a_restarted_worker_remembers_that_the_database_refused_too_much",
-            fault: "a worker is started behind dead letters that the database refused",
+            name: "a_restarted_worker_starts_paused_after_too_many_rejections",
+            fault: "a worker starts when the newest dead letters are rejections by the database",
             body: remembered,
         },
     ],
@@ -57,23 +58,23 @@ fn a_tenth(run: &mut Run) {
         .workers(2)
         .apis(1)
         .start();
-    refuse(&stack.database());
+    reject(&stack.database());
     let mut orders = Generator::new(run.seed, 1..=3);
     let breakers = orders
         .by_ref()
         .take(count / 100)
-        .map(|order| refused(order).1);
+        .map(|order| rejected(order).1);
     let mut drafts: Vec<Draft> = breakers.collect();
     let ahead = now_us() / 1000 + YEAR.as_millis() as i64;
     drafts.extend(orders.by_ref().take(count / 100).map(|order| {
-        let mut draft = Draft::order(&order).but_refused(Reason::FutureTimestamp);
+        let mut draft = Draft::order(&order).but_rejected(Reason::FutureTimestamp);
         draft.record.timestamp_ms = Some(ahead);
         draft
     }));
     let mut seed = run.seed;
     while drafts.len() < count / 10 {
         seed = seed.wrapping_add(100);
-        drafts.extend(refused_samples(seed));
+        drafts.extend(rejected_samples(seed));
     }
     let poison = drafts.len();
     drafts.extend(
@@ -94,7 +95,7 @@ fn a_tenth(run: &mut Run) {
     }
     run.figure("records", drafts.len());
     run.figure("poison", poison);
-    run.figure("dead letters", ledger.refused().count());
+    run.figure("dead letters", ledger.rejected().count());
 }
 
 fn one_of_a_batch(run: &mut Run) {
@@ -103,7 +104,7 @@ fn one_of_a_batch(run: &mut Run) {
         .stack("alone")
         .variable("WORKER_BATCH_LINGER", "30s")
         .start();
-    refuse(&stack.database());
+    reject(&stack.database());
     let proxy = Proxy::to(&stack.addresses().database_url);
     let url = proxy.url(&stack.addresses().database_url);
     stack.start_worker_with(&[("DATABASE_URL", &url), ("DATABASE_TIMEOUT", "30s")]);
@@ -120,7 +121,7 @@ fn one_of_a_batch(run: &mut Run) {
         .enumerate()
         .map(|(index, order)| {
             let mut draft = match index == row {
-                true => refused(order).1,
+                true => rejected(order).1,
                 false => Draft::order(&order),
             };
             draft.record.partition = Some(0);
@@ -141,15 +142,15 @@ fn one_of_a_batch(run: &mut Run) {
     stack.settle();
     assert_eq!(worker.messages("failed"), 1);
     stack.check().tiers(&ledger);
-    run.figure("rows of the batch", BATCH);
-    run.figure("dead letters", ledger.refused().count());
+    run.figure("rows in the batch", BATCH);
+    run.figure("dead letters", ledger.rejected().count());
 }
 
 /// Greatest number of dead letters. The breaker opens at the hundredth rejected row in a row. A
 /// restarted worker starts with an open breaker if it finds ten rejected rows among the newest dead
 /// letters. Dead letters are written batch by batch, so an earlier worker may leave a few of them,
 /// too few to open the breaker of the next one.
-const MAX_REFUSALS: usize = 100 + TELLING;
+const MAX_REJECTIONS: usize = 100 + TELLING;
 
 fn letters(stack: &Stack) -> usize {
     let topic = &stack.addresses().dead_letter_topic;
@@ -173,7 +174,7 @@ fn everything(run: &mut Run) {
     let restarts = run.choose(1, 5);
     let mut stack = run.stack("breaker").workers(1).start();
     let database = stack.database();
-    refuse_all(&database);
+    reject_all(&database);
     let mut ledger = Ledger::default();
     let drafts: Vec<Draft> = Generator::new(run.seed, 1..=2)
         .take(run.choose(400, 5000))
@@ -183,12 +184,15 @@ fn everything(run: &mut Run) {
     await_breaker(&stack);
     assert_eq!(stack.workers[0].admin.get("/readyz").status, 503);
     assert_eq!(stack.workers[0].admin.get("/livez").status, 200);
-    assert!(letters(&stack) <= MAX_REFUSALS);
+    assert!(letters(&stack) <= MAX_REJECTIONS);
     for _ in 0..restarts {
         stack.stop_workers();
         stack.launch_worker(&[]);
         await_breaker(&stack);
-        assert!(letters(&stack) <= MAX_REFUSALS, "a restart is no new start");
+        assert!(
+            letters(&stack) <= MAX_REJECTIONS,
+            "a restart is no new start"
+        );
     }
 
     accept(&database);
@@ -199,9 +203,9 @@ fn everything(run: &mut Run) {
         stack.start_worker();
     }
     stack.settle();
-    let refused = letters(&stack);
-    assert!(refused <= MAX_REFUSALS, "{refused} dead letters");
-    assert_eq!(database.count(), drafts.len() - refused);
+    let rejected = letters(&stack);
+    assert!(rejected <= MAX_REJECTIONS, "{rejected} dead letters");
+    assert_eq!(database.count(), drafts.len() - rejected);
     assert_eq!(stack.workers[0].admin.get("/readyz").status, 200);
     // Nothing is lost permanently.
     let replay = ["dead-letters", "replay"];
@@ -211,7 +215,7 @@ fn everything(run: &mut Run) {
     stack.check().redis(&ledger);
     run.figure("records", drafts.len());
     run.figure("restarts", restarts);
-    run.figure("dead letters", refused);
+    run.figure("dead letters", rejected);
 }
 
 /// Rejected rows among the newest dead letters of a partition that make the breaker start open.
@@ -251,16 +255,16 @@ fn letter(reason: &str) -> Record {
 /// and sends it a row that the database rejects. Returns whether the breaker starts open, in which
 /// case the row is not dead-lettered.
 #[track_caller]
-fn starts_open(run: &Run, refusals: usize, others: usize) -> bool {
+fn starts_open(run: &Run, rejections: usize, others: usize) -> bool {
     let mut stack = run.stack("restart").start();
     let found = [
-        vec![letter("rejected_by_database"); refusals],
+        vec![letter("rejected_by_database"); rejections],
         vec![letter("malformed_json"); others],
     ]
     .concat();
     let topic = &stack.addresses().dead_letter_topic;
     stack.broker().send(topic, &found);
-    refuse_all(&stack.database());
+    reject_all(&stack.database());
     let order = Generator::new(run.seed, 1..=1).next().unwrap();
     stack.send(&mut Ledger::default(), &[Draft::order(&order)]);
     stack.launch_worker(&[]);

@@ -7,7 +7,10 @@ use std::{
 
 use shared::order::sample::Generator;
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{
     feed::Feed, ledger::Ledger, postgres::Database, proxy::Proxy, record::Draft, stack::Stack,
     wait::until,
@@ -15,25 +18,25 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 6,
-    sentence: "Whatever keeps Postgres from working is waited for: nothing is lost, doubled or dead-lettered, and no process needs a restart.",
+    sentence: "Workers wait until Postgres works again, for any kind of outage: no order is lost, duplicated or dead-lettered, and no process needs a restart.",
     trials: &[
         Trial {
-            name: "an_absent_postgres_is_waited_for",
-            fault: "Postgres is stopped, refuses connections, cannot be reached, is frozen",
+            name: "workers_wait_for_an_unavailable_postgres",
+            fault: "Postgres is stopped, refuses connections, is unreachable, is frozen",
             body: |run| wait_for_all(run, &ABSENT),
         },
         Trial {
-            name: "a_postgres_that_refuses_work_is_waited_for",
-            fault: "sessions are killed every 200 ms, a rival makes deadlocks, connections break right after COMMIT, the database is read-only, all connections are taken, a migration locks the tables",
+            name: "workers_wait_for_a_postgres_that_rejects_work",
+            fault: "sessions are killed every 200 ms, another session causes deadlocks, connections break right after COMMIT, the database is read-only, all connections are in use, a migration locks the tables",
             body: |run| wait_for_all(run, &UNWILLING),
         },
     ],
 };
 
 /// A fault that keeps Postgres from working, for the given time.
-type Fault = (&'static str, fn(&mut Ground, Duration));
+type Outage = (&'static str, fn(&mut Ground, Duration));
 
-const ABSENT: [Fault; 4] = [
+const ABSENT: [Outage; 4] = [
     ("stopped", |ground, time| {
         ground.stack.postgres().crash();
         thread::sleep(time);
@@ -56,7 +59,7 @@ const ABSENT: [Fault; 4] = [
     }),
 ];
 
-const UNWILLING: [Fault; 6] = [
+const UNWILLING: [Outage; 6] = [
     ("sessions killed", |ground, time| {
         let begun = Instant::now();
         while begun.elapsed() < time {
@@ -126,7 +129,7 @@ struct Ground {
     seed: u64,
 }
 
-fn wait_for_all(run: &mut Run, faults: &[Fault]) {
+fn wait_for_all(run: &mut Run, faults: &[Outage]) {
     let time = run.choose(Duration::from_secs(1), Duration::from_secs(60));
     let mut stack = run
         .stack("postgres")
@@ -168,7 +171,7 @@ fn wait_for_all(run: &mut Run, faults: &[Fault]) {
         .workers
         .iter_mut()
         .filter_map(|worker| worker.process.ended());
-    run.zero("processes that ended", ended.count());
+    run.zero("processes ended", ended.count());
     // Includes the number of child rows, and each dead letter exactly once.
     stack.check().tiers(&ledger);
     stack.check().api(
@@ -177,7 +180,7 @@ fn wait_for_all(run: &mut Run, faults: &[Fault]) {
         "local",
     );
     run.figure("records", ledger.records().len());
-    run.figure("lost, doubled or dead-lettered", 0);
+    run.figure("lost, duplicated or dead-lettered", 0);
 }
 
 impl Ground {
@@ -201,10 +204,7 @@ impl Ground {
                 .contains(&("dlq-reason".to_owned(), rejected))
         });
         let verdicts = verdicts.count();
-        assert_eq!(
-            verdicts, 0,
-            "{fault}: a record was refused for what it says"
-        );
+        assert_eq!(verdicts, 0, "{fault}: a record was dead-lettered");
     }
 
     /// A rival session locks two orders in the opposite order of the workers.

@@ -11,7 +11,10 @@ use std::{
 
 use shared::order::sample::Generator;
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{
     ledger::Ledger,
     readers::Readers,
@@ -22,7 +25,7 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 11,
-    sentence: "Without Redis every request is answered, and Postgres is asked for an order at most once a second by each replica, however many ask for it.",
+    sentence: "Without Redis, no request fails, and each replica reads an order from Postgres at most once a second, regardless of the number of requests.",
     trials: &[
         Trial {
             name: "without_redis_no_request_fails",
@@ -30,8 +33,8 @@ pub(super) const PROMISE: Promise = Promise {
             body: killed,
         },
         Trial {
-            name: "a_cold_order_is_read_once_by_each_replica",
-            fault: "2000 clients ask for one order at once that is in no cache",
+            name: "each_replica_reads_a_cold_order_once",
+            fault: "2000 clients request one order at the same time, and no cache holds it",
             body: cold,
         },
     ],
@@ -136,7 +139,7 @@ fn cold(run: &mut Run) {
     }
     run.figure("clients", clients);
     run.figure("rounds", rounds);
-    run.figure("queries for each order and replica", 1);
+    run.figure("queries per order and replica", 1);
 }
 
 /// Sends requests for `uid` from this many clients at the same moment, each on its own connection.

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::{PROMISES, SABOTAGES, Sabotage};
+use super::{
+    list::PROMISES,
+    sabotage::{SABOTAGES, Sabotage},
+};
 
 /// The outcome of one trial.
 #[derive(Debug)]
@@ -30,8 +33,8 @@ impl Display for Outcome {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let seconds = self.took.as_secs();
         match &self.result {
-            Ok(figures) => write!(f, "kept    {seconds:>5} s  {}: {figures}", self.name),
-            Err(complaint) => write!(f, "BROKEN  {seconds:>5} s  {}: {complaint}", self.name),
+            Ok(figures) => write!(f, "passed  {seconds:>5} s  {}: {figures}", self.name),
+            Err(complaint) => write!(f, "FAILED  {seconds:>5} s  {}: {complaint}", self.name),
         }
     }
 }
@@ -46,7 +49,7 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
     let mut page = String::new();
     for promise in PROMISES {
         page += &format!(
-            "## {}. {}\n\n| what is done to it | trial | last run |\n|---|---|---|\n",
+            "## {}. {}\n\n| fault | trial | last run |\n|---|---|---|\n",
             promise.number, promise.sentence
         );
         for trial in promise.trials {

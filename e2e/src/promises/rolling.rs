@@ -1,14 +1,17 @@
 //! Promise 3: a rolling restart.
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{feed::Feed, prober::Prober};
 
 pub(super) const PROMISE: Promise = Promise {
     number: 3,
-    sentence: "A rolling restart under load ends every process with exit code 0, no record is read again, and the api answers no error.",
+    sentence: "In a rolling restart under load, every process ends with exit code 0, no record is redelivered, and the api returns no error.",
     trials: &[Trial {
-        name: "a_rolling_restart_reads_nothing_again_and_fails_nobody",
-        fault: "every worker and every api replica is replaced under load, one after the other; clients are sent to replicas that are not about to end",
+        name: "a_rolling_restart_redelivers_nothing_and_fails_no_request",
+        fault: "every worker and every api replica is replaced under load, one at a time; clients use only replicas that are not about to end",
         body: rolling_restart,
     }],
 };

@@ -1,15 +1,9 @@
 //! One run of a trial: its seed, its length and its measurements.
 
-use std::{
-    any::Any,
-    fmt::Display,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::{fmt::Display, time::Duration};
 
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::{Trial, sabotage::BREAK};
 use crate::stack::{Builder, Stack};
 
 /// Length of a trial.
@@ -84,7 +78,7 @@ impl Run {
     pub fn stack(&self, name: &'static str) -> Builder {
         let builder = Stack::builder(name);
         match self.broken {
-            Some(invariant) => builder.faulty().variable(BREAK, invariant),
+            Some(invariant) => builder.breaking(invariant),
             None => builder,
         }
     }
@@ -104,29 +98,15 @@ impl Run {
         assert_eq!(number, 0, "{name}");
     }
 
-    /// Returns the figures as one line, or `kept` if there are none.
+    /// Returns the figures as one line, or `passed` if there are none.
     pub fn summary(&self) -> String {
         let figures = self.figures.iter();
         let parts: Vec<String> = figures
             .map(|(name, value)| format!("{name} {value}"))
             .collect();
         match parts.is_empty() {
-            true => "kept".to_owned(),
+            true => "passed".to_owned(),
             false => parts.join(", "),
         }
     }
-}
-
-/// Runs a trial and catches its panic.
-///
-/// # Errors
-/// The message of the panic.
-pub fn outcome(trial: &Trial, run: &mut Run) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(|| (trial.body)(run))).map_err(|panic| text_of(&*panic))
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }

@@ -1,15 +1,11 @@
 //! Proof that the trials can fail: programs that break one invariant each, and the trial that must
 //! detect it.
 
-use super::{Run, run::outcome, trial};
-
-/// The environment variable that names the invariant that a faulty program breaks.
-pub const BREAK: &str = "FAULT_BREAK";
+use super::{list::trial, run::Run};
 
 /// An invariant that a patch breaks, and the trial that must detect it.
 ///
-/// `e2e/sabotage/INVARIANT.patch` breaks it in a copy of the workspace, in a process that
-/// [`BREAK`] names it for.
+/// `e2e/sabotage/INVARIANT.patch` breaks it in a copy of the workspace.
 #[derive(Debug)]
 pub struct Sabotage {
     /// Name of the invariant and of its patch.
@@ -38,19 +34,19 @@ pub const SABOTAGES: &[Sabotage] = &[
     // A record of an earlier assignment of its partition moves no offset.
     Sabotage {
         invariant: "epoch_fence",
-        trial: "a_late_answer_takes_no_offset_back",
-        complaint: "went back from",
+        trial: "a_late_commit_answer_moves_no_offset_back",
+        complaint: "moved back from",
     },
     // A transient error is never treated as an error of the record.
     Sabotage {
         invariant: "transient_is_no_verdict",
-        trial: "an_absent_postgres_is_waited_for",
-        complaint: "was refused for what it says",
+        trial: "workers_wait_for_an_unavailable_postgres",
+        complaint: "was dead-lettered",
     },
     // The children of an order are replaced only together with its row in `orders`.
     Sabotage {
         invariant: "children_follow_the_row",
-        trial: "the_greatest_version_wins_whatever_the_order",
+        trial: "the_greatest_version_wins_in_any_order_of_arrival",
         complaint: "Postgres differs",
     },
     // Redis accepts no version that is older than the one it holds.
@@ -62,13 +58,13 @@ pub const SABOTAGES: &[Sabotage] = &[
     // A missing entry in Redis is created only from a row that was read or committed a moment ago.
     Sabotage {
         invariant: "fresh_fill",
-        trial: "a_fill_that_comes_late_puts_nothing_old_into_redis",
+        trial: "a_late_fill_writes_no_old_version_to_redis",
         complaint: "a late fill put an old version into Redis",
     },
     // The local cache keeps nothing that was loaded before the announcement of a newer version.
     Sabotage {
         invariant: "fill_fence",
-        trial: "a_load_that_an_announcement_overtakes_is_not_kept",
+        trial: "a_load_overtaken_by_an_announcement_is_not_cached",
         complaint: "a load that was overtaken was kept",
     },
 ];
@@ -84,7 +80,7 @@ impl Sabotage {
             trial: name,
             complaint: expected,
         } = self;
-        match outcome(trial(name), &mut Run::breaking(seed, invariant)) {
+        match trial(name).run(&mut Run::breaking(seed, invariant)) {
             Err(complaint) if complaint.contains(expected) => Ok(()),
             Err(complaint) => Err(format!(
                 "{name} fails for another reason than {invariant}: {complaint}"

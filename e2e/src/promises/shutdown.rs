@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Run;
+use super::run::Run;
 use crate::{feed::Feed, process::Process, proxy::Proxy, stack::Stack, wait::until};
 
 /// The promised limit, and an allowance for a busy machine.

@@ -8,7 +8,10 @@ use shared::{
     order::sample::Generator,
 };
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::{
     ledger::Ledger,
     process::Signal,
@@ -19,21 +22,21 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 14,
-    sentence: "A worker that makes no progress is not live within 45 s, and records that Kafka deleted unread are reported.",
+    sentence: "A worker that makes no progress stops being live within 45 s, and workers report records that Kafka deleted unread.",
     trials: &[
         Trial {
-            name: "a_worker_that_stands_still_is_not_live",
-            fault: "a worker stands still in the middle of a batch, for no reason that it knows",
+            name: "a_stalled_worker_is_not_live",
+            fault: "a worker hangs in the middle of a batch, for no known reason",
             body: stands_still,
         },
         Trial {
             name: "records_deleted_below_the_committed_offset_are_reported",
-            fault: "Kafka deletes records before the group has read them",
+            fault: "Kafka deletes records that the group has not read",
             body: deleted_between_runs,
         },
         Trial {
             name: "records_deleted_under_a_running_worker_are_reported",
-            fault: "Kafka deletes records while a worker is about to read them",
+            fault: "Kafka deletes records that a running worker is about to read",
             body: deleted_under_way,
         },
     ],
@@ -71,7 +74,7 @@ fn stands_still(run: &mut Run) {
     let seconds = sent.elapsed().as_secs();
     assert!(report.text().contains("stalled"), "{}", report.text());
     assert_eq!(worker.admin.state_of("waiting_for"), "nothing");
-    run.figure("red after", format!("{seconds} s"));
+    run.figure("not live after", format!("{seconds} s"));
     assert!(
         !run.is_full() || seconds <= NOTICED_S,
         "red after {seconds} s"

@@ -2,7 +2,7 @@
 
 use std::process;
 
-use super::{Stack, Topics};
+use super::{running::Stack, topics::Topics};
 use crate::{
     addresses::Addresses,
     environment::{Folder, required},
@@ -12,8 +12,18 @@ use crate::{
     redis::RedisServer,
 };
 
+/// The environment variable that names the invariant that a faulty program breaks.
+const BREAK: &str = "FAULT_BREAK";
+
 /// The limit that the worker sets for the dead letter topic.
 const DEAD_LETTER_MAX_BYTES: u32 = 16 << 20;
+
+impl Stack {
+    /// Returns the builder of a system. `test` is the name of the test.
+    pub fn builder(test: &'static str) -> Builder {
+        Builder::new(test)
+    }
+}
 
 /// Builder of a [`Stack`].
 pub struct Builder {
@@ -31,7 +41,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(test: &'static str) -> Self {
+    fn new(test: &'static str) -> Self {
         Self {
             test,
             workers: 0,
@@ -123,13 +133,18 @@ impl Builder {
         self
     }
 
-    /// Uses the faulty programs. They crash where [`CRASH_AT`](shared::fault::CRASH_AT) says, hang
-    /// where [`STALL_AT`](shared::fault::STALL_AT) says, and break the invariant that
-    /// [`BREAK`](crate::promises::BREAK) names.
+    /// Uses the faulty programs. They crash where [`CRASH_AT`](shared::fault::CRASH_AT) says, and
+    /// hang where [`STALL_AT`](shared::fault::STALL_AT) says.
     #[must_use]
     pub fn faulty(mut self) -> Self {
         self.faulty = true;
         self
+    }
+
+    /// Uses faulty programs that break this invariant: the name of a patch in `e2e/sabotage`.
+    #[must_use]
+    pub fn breaking(self, invariant: &str) -> Self {
+        self.faulty().variable(BREAK, invariant)
     }
 
     /// Starts the system. Returns when every process is ready.

@@ -32,7 +32,7 @@ fn a_change_is_seen_on_every_replica() {
 }
 
 #[test]
-fn an_order_that_was_not_found_is_found_when_it_arrives() {
+fn an_order_cached_as_not_found_is_found_when_it_arrives() {
     let system = System::join();
     let mut ledger = Ledger::default();
     for order in orders(&system).take(3) {

@@ -51,7 +51,7 @@ fn a_row_that_the_database_refuses_costs_only_itself() {
                 return Draft::order(&order);
             }
             order.payment.amount = amount;
-            Draft::order(&order).but_refused(Reason::RejectedByDatabase)
+            Draft::order(&order).but_rejected(Reason::RejectedByDatabase)
         })
         .collect();
     system.send(&mut ledger, &drafts);
@@ -70,7 +70,7 @@ fn a_header_name_that_is_not_utf8_stops_nobody() {
     let mut drafts = vec![
         order().with_header(NAME, Some(b"1")),
         order(),
-        Draft::refused(Reason::MalformedJson, b"{".to_vec())
+        Draft::rejected(Reason::MalformedJson, b"{".to_vec())
             .with_header(NAME, Some(b"2"))
             .with_header(NAME, None),
         order(),

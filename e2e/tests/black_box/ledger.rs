@@ -1,6 +1,6 @@
 //! Every kind of record, and where it ends.
 
-use e2e::{Draft, Ledger, System, refused_samples, valid_samples};
+use e2e::{Draft, Ledger, System, rejected_samples, valid_samples};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use shared::order::Reason;
 
@@ -19,7 +19,7 @@ fn every_record_ends_where_it_belongs() {
     // Some of the orders twice.
     drafts.extend_from_within(..ORDERS / 20);
     drafts.extend(valid_samples(system.seed.wrapping_add(1)));
-    drafts.extend(refused_samples(system.seed.wrapping_add(3)));
+    drafts.extend(rejected_samples(system.seed.wrapping_add(3)));
     drafts.shuffle(&mut StdRng::seed_from_u64(system.seed));
     // Other content for every tenth order, and the erasure of every fortieth.
     let changes: Vec<Draft> = orders(&system)
@@ -41,7 +41,7 @@ fn every_record_ends_where_it_belongs() {
         Reason::MalformedJson,
         Reason::InvalidOrder,
     ] {
-        assert!(ledger.refused().any(|(_, refused)| refused == reason));
+        assert!(ledger.rejected().any(|(_, refused)| refused == reason));
     }
     system.settle(&ledger);
     system.check_all(&ledger);

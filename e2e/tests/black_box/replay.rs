@@ -37,7 +37,7 @@ fn shuffled(ledger: &Ledger, partitions: i32, rng: &mut StdRng) -> Vec<Draft> {
         record.partition = Some(rng.random_range(0..partitions));
         Draft {
             record,
-            class: sent.class.clone(),
+            expected: sent.expected.clone(),
         }
         .with_header("replay-version", Some(header.as_bytes()))
     });
@@ -74,7 +74,7 @@ fn a_replay_in_any_order_changes_nothing() {
 
 /// With rows that do not exist yet, unlike the test above.
 #[test]
-fn the_greatest_version_wins_whatever_the_order() {
+fn the_greatest_version_wins_in_any_order_of_arrival() {
     let system = System::join();
     let mut rng = StdRng::seed_from_u64(system.seed);
     let mut drafts: Vec<Draft> = (0..)

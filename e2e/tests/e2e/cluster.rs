@@ -1,6 +1,6 @@
 //! A Redis Cluster, configured by its addresses only.
 
-use e2e::{Draft, Ledger, Stack, entries, refused_samples, until, valid_samples};
+use e2e::{Draft, Ledger, Stack, entries, rejected_samples, until, valid_samples};
 use shared::{
     order::{Order, sample::Generator},
     testing::TestCluster,
@@ -29,7 +29,7 @@ fn a_redis_cluster_needs_nothing_but_its_addresses() {
         &orders.iter().map(Draft::order).collect::<Vec<_>>(),
     );
     stack.send(&mut ledger, &valid_samples(181));
-    stack.send(&mut ledger, &refused_samples(181));
+    stack.send(&mut ledger, &rejected_samples(181));
     stack.settle();
     stack.check().tiers(&ledger);
     for master in masters.split(',') {

@@ -257,7 +257,7 @@ fn clients_of_kafka_replace_forgotten_connections() {
     stack.send(&mut ledger, &drafts(341, 50));
     stack.send(
         &mut ledger,
-        &[Draft::refused(Reason::MalformedJson, "rubbish")],
+        &[Draft::rejected(Reason::MalformedJson, "rubbish")],
     );
     stack.settle();
     // The connections of the consumer, its coordinator, the dead letter producer and the test

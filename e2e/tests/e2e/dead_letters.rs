@@ -15,7 +15,7 @@ fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {
     // Random bytes, which compression cannot shrink enough.
     let mut value = vec![0; 3 << 20];
     StdRng::seed_from_u64(96).fill(value.as_mut_slice());
-    let draft = Draft::refused(Reason::TooLarge, value.clone())
+    let draft = Draft::rejected(Reason::TooLarge, value.clone())
         .with_key(Some(b"large"))
         .with_header("original", Some(b"1"));
     stack.send(&mut ledger, &[draft]);
@@ -71,7 +71,7 @@ fn rows_that_only_the_database_rejects_cost_only_themselves() {
         .zip(orders.by_ref())
         .map(|(customer, mut order)| {
             order.customer_id = (*customer).into();
-            Draft::order(&order).but_refused(Reason::RejectedByDatabase)
+            Draft::order(&order).but_rejected(Reason::RejectedByDatabase)
         })
         .collect();
     drafts.extend(orders.take(400).map(|order| Draft::order(&order)));

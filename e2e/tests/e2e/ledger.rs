@@ -7,7 +7,8 @@ use std::{
 };
 
 use e2e::{
-    Broker, Check, Class, Draft, Ledger, Record, Stack, Timestamps, refused_samples, valid_samples,
+    Broker, Check, Draft, Expected, Ledger, Record, Stack, Timestamps, rejected_samples,
+    valid_samples,
 };
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use shared::order::{Reason, sample::Generator};
@@ -24,7 +25,7 @@ fn drafts() -> Vec<Draft> {
     let again = orders.iter().step_by(20).cloned();
     let mut drafts: Vec<Draft> = orders.iter().cloned().chain(again).collect();
     drafts.extend(valid_samples(SEED));
-    drafts.extend(refused_samples(SEED));
+    drafts.extend(rejected_samples(SEED));
     drafts.shuffle(&mut StdRng::seed_from_u64(SEED));
     drafts
 }
@@ -86,7 +87,7 @@ fn every_record_ends_where_it_belongs() {
         .iter()
         .map(|worker| worker.messages("invalid"))
         .sum();
-    assert_eq!(invalid, ledger.refused().count() as u64);
+    assert_eq!(invalid, ledger.rejected().count() as u64);
     assert!(
         stack.workers.iter().all(|worker| worker.all_messages() > 0),
         "three workers share the work"
@@ -97,7 +98,7 @@ fn every_record_ends_where_it_belongs() {
         Reason::MalformedJson,
         Reason::InvalidOrder,
     ] {
-        assert!(ledger.refused().any(|(_, refused)| refused == reason));
+        assert!(ledger.rejected().any(|(_, refused)| refused == reason));
     }
 
     stack.start_api();
@@ -132,9 +133,9 @@ fn strict_mode_refuses_foreign_fields() {
     malformed["sm_id"] = "1".into();
     let drafts = [
         Draft::order(&order),
-        Draft::refused(Reason::UnknownField, foreign("a").to_string()),
-        Draft::refused(Reason::UnknownField, invalid.to_string()),
-        Draft::refused(Reason::MalformedJson, malformed.to_string()),
+        Draft::rejected(Reason::UnknownField, foreign("a").to_string()),
+        Draft::rejected(Reason::UnknownField, invalid.to_string()),
+        Draft::rejected(Reason::MalformedJson, malformed.to_string()),
     ];
     stack.send(&mut ledger, &drafts);
     stack.settle();
@@ -152,7 +153,7 @@ fn every_difference_is_noticed() {
         .collect();
     stack.send(&mut ledger, &orders);
     stack.send(&mut ledger, &[Draft::erasure("gone")]);
-    stack.send(&mut ledger, &refused_samples(6)[..1]);
+    stack.send(&mut ledger, &rejected_samples(6)[..1]);
     stack.settle();
     stack.check().tiers(&ledger);
     let uid = ledger.some_uid();
@@ -231,12 +232,12 @@ fn every_difference_is_noticed() {
     let elsewhere = format!("{}-elsewhere", stack.addresses().topic);
     let broker = Broker::new(&stack.addresses().brokers);
     broker.create_topic(&elsewhere, Timestamps::LogAppend, 1 << 20);
-    for draft in [&orders[0], &Draft::erasure(&uid), &refused_samples(6)[1]] {
+    for draft in [&orders[0], &Draft::erasure(&uid), &rejected_samples(6)[1]] {
         let mut more = ledger.clone();
         more.send(&broker, &elsewhere, slice::from_ref(draft));
         notices(&|| stack.check().tiers(&more));
         notices(&|| of_ledger.tiers(&more));
-        if !matches!(draft.class, Class::Refused(_)) {
+        if !matches!(draft.expected, Expected::Rejected(_)) {
             notices(&|| stack.check().postgres(&more));
             notices(&|| stack.check().redis(&more));
             notices(&|| stack.check().api(&more, &api, "local"));

@@ -100,7 +100,7 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
     stack.send(&mut since, &drafts(203, 60));
     let spoilt: Vec<Draft> = Generator::new(204, 1..=1)
         .take(12)
-        .map(|order| Draft::refused(Defect::Phone.reason(), Defect::Phone.apply(&order)))
+        .map(|order| Draft::rejected(Defect::Phone.reason(), Defect::Phone.apply(&order)))
         .collect();
     stack.send(&mut since, &spoilt);
     ledger.append(since.clone());

@@ -28,48 +28,48 @@ macro_rules! quickly {
 }
 
 quickly! {
-    killed_workers_lose_nothing_and_double_nothing
-    workers_that_die_at_the_worst_moments_lose_nothing
-    workers_that_come_and_go_pass_over_nothing
+    killed_workers_lose_and_duplicate_nothing
+    workers_killed_at_the_worst_moments_lose_nothing
+    rebalances_skip_no_record
     an_unfinished_record_holds_the_offset_back
-    a_late_answer_takes_no_offset_back
-    a_topic_that_is_recreated_is_read_from_its_beginning
-    a_rolling_restart_reads_nothing_again_and_fails_nobody
-    frozen_workers_block_nobody_and_overwrite_nothing
-    a_broker_that_dies_or_is_hard_to_reach_costs_nothing_but_time
-    an_absent_postgres_is_waited_for
-    a_postgres_that_refuses_work_is_waited_for
-    poison_neither_blocks_nor_disappears
-    a_row_that_the_database_refuses_costs_itself_alone
-    a_database_that_refuses_everything_does_not_empty_the_topic
-    a_restarted_worker_remembers_that_the_database_refused_too_much
-    what_the_dead_letter_topic_does_not_take_is_not_passed
-    the_greatest_version_wins_whatever_the_order
+    a_late_commit_answer_moves_no_offset_back
+    a_recreated_topic_is_read_from_its_beginning
+    a_rolling_restart_redelivers_nothing_and_fails_no_request
+    frozen_workers_do_not_block_others_or_overwrite_newer_versions
+    a_broker_outage_or_bad_link_loses_nothing
+    workers_wait_for_an_unavailable_postgres
+    workers_wait_for_a_postgres_that_rejects_work
+    poison_records_do_not_block_and_are_dead_lettered
+    a_rejected_row_costs_only_itself
+    a_database_that_rejects_everything_does_not_empty_the_topic
+    a_restarted_worker_starts_paused_after_too_many_rejections
+    an_unavailable_dead_letter_topic_holds_the_offset_back
+    the_greatest_version_wins_in_any_order_of_arrival
     a_replay_from_the_beginning_changes_nothing
-    an_update_is_seen_on_every_replica_at_once
-    a_cut_link_delays_no_update_for_longer_than_the_local_cache_lives
-    a_redis_that_does_not_write_leaves_nothing_old_behind
-    a_redis_that_forgets_leaves_nothing_old_behind
-    a_redis_that_comes_back_with_the_same_watermark_is_put_right
-    a_redis_that_no_worker_reaches_is_not_believed
-    what_a_worker_leaves_behind_is_finished_by_another
-    a_commit_that_is_answered_late_puts_nothing_old_into_redis
-    a_fill_that_comes_late_puts_nothing_old_into_redis
+    an_update_is_visible_on_every_replica_at_once
+    a_cut_link_delays_updates_by_at_most_the_local_cache_ttl
+    a_redis_that_rejects_writes_leaves_no_old_entry
+    a_redis_that_lost_entries_leaves_no_old_entry
+    a_restored_redis_with_the_same_watermark_is_repaired
+    the_api_bypasses_a_redis_that_no_worker_reaches
+    another_worker_finishes_the_writes_of_a_dead_one
+    a_late_commit_answer_writes_no_old_version_to_redis
+    a_late_fill_writes_no_old_version_to_redis
     an_older_version_never_replaces_a_newer_one_in_redis
-    a_load_that_an_announcement_overtakes_is_not_kept
+    a_load_overtaken_by_an_announcement_is_not_cached
     without_redis_no_request_fails
-    a_cold_order_is_read_once_by_each_replica
-    an_order_that_was_not_found_is_found_when_it_arrives
-    orders_that_do_not_exist_take_no_memory
-    a_backlog_of_large_orders_fills_no_memory
-    partitions_that_come_while_a_worker_is_paused_fill_no_memory
-    a_worker_that_stands_still_is_not_live
+    each_replica_reads_a_cold_order_once
+    an_order_cached_as_not_found_is_found_when_it_arrives
+    unknown_uids_take_no_memory
+    a_backlog_of_large_orders_stays_within_memory
+    partitions_assigned_during_a_pause_stay_within_memory
+    a_stalled_worker_is_not_live
     records_deleted_below_the_committed_offset_are_reported
     records_deleted_under_a_running_worker_are_reported
-    an_erased_order_stays_erased_whatever_comes_again
-    a_replayed_dead_letter_never_overwrites_what_came_later
-    a_process_ends_in_time_whatever_is_frozen
-    personal_data_is_told_to_nobody
+    an_erased_order_stays_erased_after_redelivery
+    a_replayed_dead_letter_never_overwrites_a_newer_version
+    a_process_ends_in_time_when_a_service_is_frozen
+    personal_data_stays_out_of_logs_metrics_traces_and_errors
     everything_at_random
 }
 

@@ -14,7 +14,7 @@ const SETTINGS: [[&str; 2]; 2] = [["maxmemory", "256mb"], ["maxmemory-policy", "
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum RedisFault {
     /// No api replica reaches Redis.
     ApiLinkCut,
     /// No worker reaches Redis, but the api does.
@@ -37,7 +37,7 @@ pub(super) enum Fault {
     Restored,
 }
 
-impl Fault {
+impl RedisFault {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::ApiLinkCut => "api link cut",

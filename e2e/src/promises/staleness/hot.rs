@@ -13,11 +13,12 @@ use shared::order::{Version, sample::Generator};
 
 use crate::{
     commits::Commit,
-    ledger::{Class, Ledger},
-    promises::Run,
+    ledger::Ledger,
+    promises::run::Run,
     proxy::Proxy,
     readers::{Read, Readers},
     record::Draft,
+    record::Expected,
     stack::Stack,
     wait::until,
 };
@@ -181,9 +182,9 @@ impl Seen {
     pub(super) fn assert_sound(&self, hot: &Hot) {
         let sent = hot.ledger.records().iter();
         let versions: BTreeSet<(&str, Version)> = sent
-            .filter_map(|sent| match &sent.class {
-                Class::Order { uid, .. } => Some((uid.as_str(), sent.version())),
-                Class::Erasure { .. } | Class::Refused(_) => None,
+            .filter_map(|sent| match &sent.expected {
+                Expected::Order { uid, .. } => Some((uid.as_str(), sent.version())),
+                Expected::Erasure { .. } | Expected::Rejected(_) => None,
             })
             .collect();
         for read in self.replicas.iter().flatten() {

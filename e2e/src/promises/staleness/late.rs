@@ -7,7 +7,7 @@ use shared::order::{Order, sample::Generator};
 use crate::{
     http::Answer,
     ledger::Ledger,
-    promises::Run,
+    promises::run::Run,
     proxy::Proxy,
     record::Draft,
     redis::{Entry, entries},

@@ -5,7 +5,7 @@ use shared::{
     order::sample::Generator,
 };
 
-use crate::{ledger::Ledger, promises::Run, record::Draft, wait::until};
+use crate::{ledger::Ledger, promises::run::Run, record::Draft, wait::until};
 
 /// Session timeout: for this long no other worker gets the records of a worker that died.
 const SESSION: &str = "5m";

@@ -6,89 +6,96 @@ mod late;
 mod left_behind;
 mod restored;
 
-use fault::Fault;
+use fault::RedisFault;
 use hot::Hot;
 
-use super::{Promise, Run, Trial};
+use super::{
+    run::Run,
+    trial::{Promise, Trial},
+};
 use crate::Demand;
 
 pub(super) const PROMISE: Promise = Promise {
     number: 10,
-    sentence: "An update is visible on every api replica within 50 ms (p99) of its commit; with Redis or its invalidation link cut, or when the worker dies or freezes, at most LOCAL_CACHE_TTL (5 s) later than in Postgres; at most 20 s after Redis is back nothing is answered that is older than Postgres.",
+    sentence: "An update is visible on every api replica within 50 ms (p99) of its commit. With Redis or its invalidation link cut, or after a worker died or froze, it is visible at most LOCAL_CACHE_TTL (5 s) later than in Postgres. At most 20 s after Redis is back, no answer is older than Postgres.",
     trials: &[
         Trial {
-            name: "an_update_is_seen_on_every_replica_at_once",
-            fault: "50 hot orders change all the time, and the local caches would keep them for an hour",
+            name: "an_update_is_visible_on_every_replica_at_once",
+            fault: "50 hot orders change continuously, with a local cache TTL of an hour",
             body: healthy,
         },
         Trial {
-            name: "a_cut_link_delays_no_update_for_longer_than_the_local_cache_lives",
-            fault: "the link between api and Redis is cut, that of all workers, that of one of two workers, and the invalidation connections are killed",
+            name: "a_cut_link_delays_updates_by_at_most_the_local_cache_ttl",
+            fault: "the link to Redis is cut for the api, for all workers, for one of two workers; the invalidation connections are killed",
             body: |run| {
                 let faults = [
-                    Fault::ApiLinkCut,
-                    Fault::WorkerLinksCut,
-                    Fault::OneWorkerLinkCut,
-                    Fault::SubscriptionsKilled,
+                    RedisFault::ApiLinkCut,
+                    RedisFault::WorkerLinksCut,
+                    RedisFault::OneWorkerLinkCut,
+                    RedisFault::SubscriptionsKilled,
                 ];
                 under(run, "links", &faults);
             },
         },
         Trial {
-            name: "a_redis_that_does_not_write_leaves_nothing_old_behind",
+            name: "a_redis_that_rejects_writes_leaves_no_old_entry",
             fault: "Redis is frozen, read-only, and full",
             body: |run| {
                 under(
                     run,
                     "unwritable",
-                    &[Fault::Frozen, Fault::ReadOnly, Fault::Full],
+                    &[RedisFault::Frozen, RedisFault::ReadOnly, RedisFault::Full],
                 )
             },
         },
         Trial {
-            name: "a_redis_that_forgets_leaves_nothing_old_behind",
-            fault: "Redis is flushed, restored from an old dump, and loses entries in the middle of fills",
+            name: "a_redis_that_lost_entries_leaves_no_old_entry",
+            fault: "Redis is flushed, restored from an old dump, and loses entries during fills",
             body: |run| {
                 under(
                     run,
                     "forgetful",
-                    &[Fault::Flushed, Fault::Deleted, Fault::Restored],
+                    &[
+                        RedisFault::Flushed,
+                        RedisFault::Deleted,
+                        RedisFault::Restored,
+                    ],
                 )
             },
         },
         Trial {
-            name: "a_redis_that_comes_back_with_the_same_watermark_is_put_right",
-            fault: "Redis is restored from a dump so young that its watermark cannot tell",
+            name: "a_restored_redis_with_the_same_watermark_is_repaired",
+            fault: "Redis is restored from a dump so recent that the watermark is unchanged",
             body: restored::same_watermark,
         },
         Trial {
-            name: "a_redis_that_no_worker_reaches_is_not_believed",
-            fault: "the link of all workers is cut, and a local cache would keep for an hour what it has from Redis",
+            name: "the_api_bypasses_a_redis_that_no_worker_reaches",
+            fault: "the link of all workers to Redis is cut, with a local cache TTL of an hour",
             body: late::unreachable,
         },
         Trial {
-            name: "what_a_worker_leaves_behind_is_finished_by_another",
-            fault: "a worker dies between COMMIT and its write to Redis, and for minutes nobody else gets its records",
+            name: "another_worker_finishes_the_writes_of_a_dead_one",
+            fault: "a worker dies between COMMIT and its write to Redis, and no other worker gets its records for minutes",
             body: left_behind::between_commit_and_redis,
         },
         Trial {
-            name: "a_commit_that_is_answered_late_puts_nothing_old_into_redis",
-            fault: "the answer to a COMMIT comes when a newer version has come to Redis and has been evicted",
+            name: "a_late_commit_answer_writes_no_old_version_to_redis",
+            fault: "the answer to COMMIT arrives after a newer version was written to Redis and evicted",
             body: late::commit,
         },
         Trial {
-            name: "a_fill_that_comes_late_puts_nothing_old_into_redis",
-            fault: "the api reads a row, and gets it when a newer version has come to Redis and has been evicted",
+            name: "a_late_fill_writes_no_old_version_to_redis",
+            fault: "a row that the api reads arrives after a newer version was written to Redis and evicted",
             body: late::fill,
         },
         Trial {
             name: "an_older_version_never_replaces_a_newer_one_in_redis",
-            fault: "a write of the api arrives at Redis after that of a newer version",
+            fault: "a write of the api reaches Redis after the write of a newer version",
             body: late::write,
         },
         Trial {
-            name: "a_load_that_an_announcement_overtakes_is_not_kept",
-            fault: "the api reads a row, and gets it after the announcement of a newer version",
+            name: "a_load_overtaken_by_an_announcement_is_not_cached",
+            fault: "a row that the api reads arrives after the announcement of a newer version",
             body: late::load,
         },
     ],
@@ -120,7 +127,7 @@ fn healthy(run: &mut Run) {
     run.figure("p50", lags.percentile(50));
     run.figure("p99", lags.percentile(99));
     run.figure("max", lags.percentile(100));
-    run.zero("went back", seen.went_back());
+    run.zero("moved back", seen.went_back());
     let stolen_percent = format!("{:.0} %", stolen * 100.0);
     if run.is_full() {
         let limit = HEALTHY_P99_US / (1.0 - stolen);
@@ -131,7 +138,7 @@ fn healthy(run: &mut Run) {
 }
 
 /// Runs the hot orders under one fault after the other.
-fn under(run: &mut Run, name: &'static str, faults: &[Fault]) {
+fn under(run: &mut Run, name: &'static str, faults: &[RedisFault]) {
     let mut hot = Hot::start(run, name, &[]);
     let (before, during, after) = run.choose((40, 160, 40), (500, 6000, 5000));
     for fault in faults {
@@ -153,9 +160,9 @@ fn under(run: &mut Run, name: &'static str, faults: &[Fault]) {
         run.figure(fault.name(), seen.lags(0..0));
         let late = seen.lags(grace.clone()).percentile(100);
         if fault.may_go_back() {
-            run.figure("went back", seen.went_back());
+            run.figure("moved back", seen.went_back());
         } else {
-            run.zero("went back", seen.went_back());
+            run.zero("moved back", seen.went_back());
         }
         if run.is_full() {
             assert!(late.0 <= CUT_US, "{}: {late} behind Postgres", fault.name());

@@ -5,7 +5,7 @@ use shared::order::sample::Generator;
 use crate::{
     ledger::Ledger,
     process::Signal,
-    promises::Run,
+    promises::run::Run,
     record::Draft,
     redis::{Entry, entries},
     wait::until,

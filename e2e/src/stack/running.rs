@@ -1,0 +1,284 @@
+//! A private system.
+
+use std::time::Duration;
+
+use super::{
+    member::{Admin, Api, Worker, await_ready},
+    topics::Topics,
+};
+use crate::{
+    addresses::Addresses,
+    check::Check,
+    environment::{Folder, program},
+    kafka::Broker,
+    kafka_server::PrivateKafka,
+    ledger::Ledger,
+    port::Port,
+    postgres::{Database, OwnDatabase, PrivatePostgres},
+    process::{Finished, Process, Signal},
+    record::Draft,
+    redis::{RedisServer, watermark},
+    wait::{DEADLINE, until},
+};
+
+/// Variables of every program of every stack. A test can override them.
+const VARIABLES: [(&str, &str); 3] = [
+    ("LOG_FORMAT", "json"),
+    // The shortest timeout that a broker allows by default. After a kill the worker's partitions
+    // are reassigned sooner.
+    ("KAFKA_SESSION_TIMEOUT", "6s"),
+    // A busy machine must not look like an outage.
+    ("REDIS_TIMEOUT", "1s"),
+];
+
+/// Variables of every api.
+const API_VARIABLES: [(&str, &str); 2] = [
+    // A busy machine must not look like an outage.
+    ("DATABASE_TIMEOUT", "5s"),
+    ("API_REQUEST_TIMEOUT", "15s"),
+];
+
+/// A private system. Dropping it removes everything, also after a panic.
+pub struct Stack {
+    /// Workers, in the order of their start.
+    pub workers: Vec<Worker>,
+    /// Api replicas, in the order of their start.
+    pub apis: Vec<Api>,
+    /// Redis.
+    pub redis: RedisServer,
+    pub(super) addresses: Addresses,
+    pub(super) topics: Topics,
+    pub(super) private_kafka: Option<PrivateKafka>,
+    pub(super) private_postgres: Option<PrivatePostgres>,
+    pub(super) _database: Option<OwnDatabase>,
+    pub(super) folder: Folder,
+    pub(super) variables: Vec<(String, String)>,
+    pub(super) faulty: bool,
+    pub(super) started: usize,
+}
+
+impl Stack {
+    /// Returns the addresses.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Returns the client of the brokers.
+    pub fn broker(&self) -> &Broker {
+        &self.topics.broker
+    }
+
+    /// Returns the database.
+    pub fn database(&self) -> Database {
+        Database::new(&self.addresses.database_url)
+    }
+
+    /// Returns the private Postgres.
+    ///
+    /// # Panics
+    /// The stack has no private Postgres.
+    pub fn postgres(&self) -> &PrivatePostgres {
+        self.private_postgres
+            .as_ref()
+            .expect("built with a private Postgres")
+    }
+
+    /// Returns the private Kafka.
+    ///
+    /// # Panics
+    /// The stack has no private Kafka.
+    pub fn kafka(&self) -> &PrivateKafka {
+        self.private_kafka
+            .as_ref()
+            .expect("built with a private Kafka")
+    }
+
+    /// Returns a check of the whole system.
+    pub fn check(&self) -> Check<'_> {
+        Check::new(&self.addresses, &self.topics.broker)
+    }
+
+    /// Sends records and adds them to the ledger.
+    #[track_caller]
+    pub fn send(&self, ledger: &mut Ledger, drafts: &[Draft]) {
+        ledger.send(self.broker(), &self.addresses.topic, drafts);
+    }
+
+    /// Returns the environment of the programs. Later variables override earlier ones.
+    pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let addresses = &self.addresses;
+        let own = [
+            ("DATABASE_URL", addresses.database_url.as_str()),
+            ("REDIS_URL", &addresses.redis_url),
+            ("KAFKA_BROKERS", &addresses.brokers),
+            ("KAFKA_TOPIC", &addresses.topic),
+            ("KAFKA_DEAD_LETTER_TOPIC", &addresses.dead_letter_topic),
+            ("KAFKA_GROUP_ID", &addresses.group_id),
+        ];
+        let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        VARIABLES
+            .iter()
+            .chain(&own)
+            .map(text)
+            .chain(self.variables.iter().cloned())
+            .chain(more.iter().map(text))
+            .collect()
+    }
+
+    /// Runs a command of a program to its end.
+    #[track_caller]
+    pub fn command(&self, name: &str, arguments: &[&str]) -> Finished {
+        self.command_with(name, arguments, &[])
+    }
+
+    /// Like [`Stack::command`], with additional variables.
+    #[track_caller]
+    pub fn command_with(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Finished {
+        self.command_within(DEADLINE, name, arguments, variables)
+            .unwrap_or_else(|| panic!("{name} {arguments:?} still ran after {DEADLINE:?}"))
+    }
+
+    /// Like [`Stack::command_with`], but returns `None` if the command still runs after `limit`.
+    #[track_caller]
+    pub fn command_within(
+        &self,
+        limit: Duration,
+        name: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Option<Finished> {
+        Finished::run(&program(name), arguments, &self.variables(variables), limit)
+    }
+
+    /// Starts one more worker and waits until it is ready. It becomes the last of
+    /// [`Stack::workers`].
+    #[track_caller]
+    pub fn start_worker(&mut self) -> &mut Worker {
+        self.start_worker_with(&[])
+    }
+
+    /// Like [`Stack::start_worker`], with additional variables.
+    #[track_caller]
+    pub fn start_worker_with(&mut self, variables: &[(&str, &str)]) -> &mut Worker {
+        self.launch_worker(variables);
+        self.await_last_workers(1);
+        self.workers.last_mut().expect("just started")
+    }
+
+    /// Starts this many more workers at once and waits until they are ready.
+    #[track_caller]
+    pub fn start_workers(&mut self, count: usize) {
+        for _ in 0..count {
+            self.launch_worker(&[]);
+        }
+        self.await_last_workers(count);
+    }
+
+    #[track_caller]
+    fn await_last_workers(&mut self, count: usize) {
+        let others = self.workers.len() - count;
+        for worker in &mut self.workers[others..] {
+            await_ready(&mut worker.process, &worker.admin);
+        }
+        // A worker clears a Redis without a watermark. Entries that are written after that stay.
+        until("a watermark in Redis", || {
+            let seen: Vec<_> = self.addresses.redis_url.split(',').map(watermark).collect();
+            match seen.iter().any(|seen| matches!(seen, Ok(Some(_)))) {
+                true => Ok(()),
+                false => Err(format!("{seen:?}")),
+            }
+        });
+    }
+
+    /// Starts one more worker with additional variables, without waiting for it.
+    #[track_caller]
+    pub fn launch_worker(&mut self, variables: &[(&str, &str)]) -> &mut Worker {
+        let admin = Admin::reserve();
+        let mut variables = variables.to_vec();
+        let address = admin.address();
+        variables.push(("ADMIN_ADDR", &address));
+        let process = self.launch("worker", &["run"], &variables);
+        self.workers.push(Worker { process, admin });
+        self.workers.last_mut().expect("just started")
+    }
+
+    /// Starts one more api replica and waits until it is ready. It becomes the last of
+    /// [`Stack::apis`].
+    #[track_caller]
+    pub fn start_api(&mut self) -> &mut Api {
+        self.start_api_with(&[])
+    }
+
+    /// Like [`Stack::start_api`], with additional variables.
+    #[track_caller]
+    pub fn start_api_with(&mut self, variables: &[(&str, &str)]) -> &mut Api {
+        self.launch_api(variables);
+        let api = self.apis.last_mut().expect("just started");
+        await_ready(&mut api.process, &api.admin);
+        api
+    }
+
+    /// Starts one more api replica with additional variables, without waiting for it.
+    #[track_caller]
+    pub fn launch_api(&mut self, variables: &[(&str, &str)]) -> &mut Api {
+        let (port, admin) = (Port::reserve(), Admin::reserve());
+        let (address, admin_address) = (port.address(), admin.address());
+        let mut all = API_VARIABLES.to_vec();
+        all.extend_from_slice(variables);
+        all.extend([
+            ("API_ADDR", address.as_str()),
+            ("ADMIN_ADDR", &admin_address),
+        ]);
+        let process = self.launch("api", &["serve"], &all);
+        self.apis.push(Api {
+            process,
+            port,
+            admin,
+        });
+        self.apis.last_mut().expect("just started")
+    }
+
+    fn launch(&mut self, name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        self.started += 1;
+        let built = if self.faulty {
+            format!("{name}-faulty")
+        } else {
+            name.to_owned()
+        };
+        Process::start(
+            &format!("{name}-{}", self.started),
+            &program(&built),
+            arguments,
+            &self.variables(variables),
+            self.folder.path(),
+        )
+    }
+
+    /// Sends SIGTERM to every worker and asserts exit code 0.
+    #[track_caller]
+    pub fn stop_workers(&mut self) {
+        self.stop_oldest_workers(self.workers.len());
+    }
+
+    /// Sends SIGTERM to the oldest workers at once and asserts exit code 0.
+    #[track_caller]
+    pub fn stop_oldest_workers(&mut self, count: usize) {
+        let mut oldest: Vec<Worker> = self.workers.drain(..count).collect();
+        for worker in &mut oldest {
+            worker.process.signal(Signal::Terminate);
+        }
+        for worker in &mut oldest {
+            worker.process.expect_orderly_end();
+        }
+    }
+
+    /// Makes workers that start from now on use a new consumer group, which has read nothing.
+    pub fn use_new_group(&mut self) {
+        self.addresses.group_id = format!("{}-again", self.addresses.group_id);
+    }
+}

@@ -1,0 +1,96 @@
+//! Waits for a state of a private system.
+
+use super::running::Stack;
+use crate::{http::Http, ledger::Ledger, postgres::COUNT_ORDERS, redis::entries, wait::until};
+
+impl Stack {
+    /// Returns the number of records that the group has finished, and the number of all records.
+    #[track_caller]
+    pub fn progress(&self) -> (i64, i64) {
+        self.broker()
+            .progress(&self.addresses.group_id, &self.addresses.topic)
+    }
+
+    /// Waits until the group has finished every record and no update is missing in Redis.
+    #[track_caller]
+    pub fn settle(&self) {
+        let (group, topic) = (&self.addresses.group_id, &self.addresses.topic);
+        let mut progress = self.broker().group_progress(group, topic);
+        until("everything finished", || match progress.read() {
+            (finished, all) if finished == all => Ok(()),
+            (finished, all) => Err(format!("{finished} of {all} records finished")),
+        });
+        let database = self.database();
+        until("no mark for repair left", || {
+            match database.repair_marks() {
+                0 => Ok(()),
+                marks => Err(format!("{marks} marks")),
+            }
+        });
+    }
+
+    /// Waits until Postgres holds this many orders.
+    #[track_caller]
+    pub fn await_orders(&self, count: usize) {
+        let mut database = self.database().session();
+        until(&format!("{count} orders in Postgres"), || {
+            let found = database.number(COUNT_ORDERS) as usize;
+            if found >= count {
+                Ok(())
+            } else {
+                Err(format!("{found} orders"))
+            }
+        });
+    }
+
+    /// Waits until every replica answers every order in its newest version, and 410 for an erased
+    /// order.
+    #[track_caller]
+    pub fn await_answers(&self, ledger: &Ledger) {
+        let http = Http::new();
+        for (api, (uid, state)) in self
+            .apis
+            .iter()
+            .flat_map(|api| ledger.orders().into_iter().map(move |order| (api, order)))
+        {
+            let url = format!("{}/order/{uid}", api.url());
+            until("the newest version of every order", || {
+                let answer = http.get(&url);
+                match (&state.json, answer.status) {
+                    (Some(json), 200) if answer.body == *json => Ok(()),
+                    (None, 410) => Ok(()),
+                    (_, status) => Err(format!("{url}: {status}: {}", answer.text())),
+                }
+            });
+        }
+    }
+
+    /// Waits until Redis holds the newest version of every order, or no entry.
+    #[track_caller]
+    pub fn await_redis(&self, ledger: &Ledger) {
+        let orders = ledger.orders();
+        until("no entry of another version than Postgres", || {
+            let found = entries(&self.addresses.redis_url).map_err(|error| error.to_string())?;
+            let other = found.into_iter().find(|(uid, entry)| {
+                entry.version() != orders.get(uid).map(|state| state.version.to_string())
+            });
+            other.map_or(Ok(()), |(uid, entry)| {
+                Err(format!("{uid} in version {:?}", entry.version()))
+            })
+        });
+    }
+
+    /// Waits until every replica answers `GET /order/{uid}` with that status.
+    #[track_caller]
+    pub fn await_status(&self, uid: &str, status: u16) {
+        for api in &self.apis {
+            until(
+                &format!("status {status} of order {uid} at {}", api.url()),
+                || match api.order(uid) {
+                    answer if answer.status == status => Ok(()),
+                    answer => Err(format!("{}: {}", answer.status, answer.text())),
+                },
+            );
+        }
+    }
+}
