@@ -7,26 +7,18 @@ use std::{fmt, path::Path};
 
 use sha2::{Digest, Sha256};
 use shared::config::{ConfigError, read_text};
+use strum::{EnumString, VariantNames};
+use subtle::ConstantTimeEq;
 
 /// The variable that names the key file.
 const VARIABLE: &str = "API_KEYS_FILE";
 
-/// A permission of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A permission of a key. The text of each scope is its name in the key file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 pub enum Scope {
     /// Read and list orders.
+    #[strum(serialize = "orders:read")]
     OrdersRead,
-}
-
-impl Scope {
-    const ALL: [Self; 1] = [Self::OrdersRead];
-
-    /// Name of the scope in the key file.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OrdersRead => "orders:read",
-        }
-    }
 }
 
 /// The owner of a key.
@@ -94,14 +86,14 @@ impl Keys {
                 parse_line(line).map_err(|problem| format!("line {}: {problem}", index + 1))?;
             if keys.iter().any(|other| other.caller == key.caller) {
                 return Err(format!(
-                    "line {}: a key of this name stands above",
+                    "line {}: an earlier line has the same name; give each key its own",
                     index + 1
                 ));
             }
             keys.push(key);
         }
         if keys.is_empty() {
-            return Err("there is no key in it".to_owned());
+            return Err("the file has no key; add a line NAME sha256:HEX SCOPE".to_owned());
         }
         Ok(Self { keys })
     }
@@ -119,7 +111,7 @@ impl Keys {
         // about the keys.
         let mut found = None;
         for key in &self.keys {
-            if equal(&key.digest, &digest) {
+            if key.digest.ct_eq(&digest).into() {
                 found = Some(key);
             }
         }
@@ -132,13 +124,6 @@ impl Keys {
     }
 }
 
-fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    a.iter()
-        .zip(b)
-        .fold(0, |difference, (a, b)| difference | (a ^ b))
-        == 0
-}
-
 /// The token of `Bearer TOKEN`. The scheme name is case-insensitive (RFC 9110).
 fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = authorization.split_at_checked(7)?;
@@ -146,44 +131,30 @@ fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
 }
 
-fn parse_line(line: &str) -> Result<Key, &'static str> {
+fn parse_line(line: &str) -> Result<Key, String> {
     let mut words = line.split_whitespace();
     let (Some(name), Some(digest), Some(scopes), None) =
         (words.next(), words.next(), words.next(), words.next())
     else {
-        return Err("three words are expected: NAME sha256:HEX SCOPE,SCOPE");
+        return Err("not three words; write NAME sha256:HEX SCOPE,SCOPE".to_owned());
     };
-    let digest = digest
-        .strip_prefix("sha256:")
-        .and_then(parse_digest)
-        .ok_or("sha256: and 64 hexadecimal digits are expected")?;
-    let scopes = scopes
-        .split(',')
-        .map(|name| Scope::ALL.into_iter().find(|scope| scope.as_str() == name))
-        .collect::<Option<Vec<Scope>>>()
-        .ok_or("a scope is not known; there is orders:read")?;
+    let scopes: Result<Vec<Scope>, _> = scopes.split(',').map(str::parse).collect();
     Ok(Key {
         caller: Caller {
             name: name.to_owned(),
         },
-        digest,
-        scopes,
+        digest: parse_digest(digest)
+            .ok_or("the second word is not sha256: and 64 hexadecimal digits")?,
+        scopes: scopes.map_err(|_| {
+            let known = Scope::VARIANTS.join(", ");
+            format!("the third word has an unknown scope; known scopes: {known}")
+        })?,
     })
 }
 
-fn parse_digest(hex: &str) -> Option<[u8; 32]> {
-    let digits = hex.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
+fn parse_digest(word: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let (high, low) = (
-            char::from(pair[0]).to_digit(16)?,
-            char::from(pair[1]).to_digit(16)?,
-        );
-        *byte = (high * 16 + low) as u8;
-    }
+    hex::decode_to_slice(word.strip_prefix("sha256:")?, &mut digest).ok()?;
     Some(digest)
 }
 
@@ -203,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_token_names_its_caller() {
+    fn a_valid_token_identifies_its_caller() {
         let caller = Caller {
             name: "support".to_owned(),
         };
@@ -217,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_turned_away() {
+    fn a_missing_or_unknown_token_is_unauthorized() {
         for header in [
             None,
             Some(""),
@@ -246,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_by_its_number_and_not_quoted() {
+    fn a_malformed_line_is_named_by_number_and_not_quoted() {
         for (line, problem) in [
             ("support", "three words"),
             (
@@ -262,7 +233,7 @@ mod tests {
             (&format!("support sha256:{DIGEST} orders:write"), "scope"),
             (
                 &format!("a sha256:{DIGEST} orders:read\na sha256:{DIGEST} orders:read"),
-                "above",
+                "same name",
             ),
         ] {
             let error = Keys::parse(&format!("# comment\n{line}\n")).unwrap_err();
@@ -280,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_a_name() {
+    fn a_byte_order_mark_is_not_part_of_a_name() {
         let path = std::env::temp_dir().join(format!("api-keys-mark-{}", std::process::id()));
         let text = format!("\u{feff}support sha256:{DIGEST} orders:read\r\n");
         std::fs::write(&path, text).unwrap();

@@ -39,6 +39,7 @@ pub mod web;
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context;
 use prometheus::{IntGauge, Registry};
 use shared::{
     cache::Cache,
@@ -125,7 +126,9 @@ impl App {
         };
         let lookup = Lookup::new(tiers, metrics.cache.clone());
         let service = HttpService::new(&config.api, keys, lookup.clone(), &metrics)?;
-        let server = HttpServer::bind(&config.api.addr).await?;
+        let server = HttpServer::bind(&config.api.addr)
+            .await
+            .with_context(|| format!("API_ADDR: cannot listen on {}", config.api.addr))?;
         let admin = Admin::new(&health, Health::live, Health::ready, registry);
         let admin_stop = CancellationToken::new();
         let admin_port = admin.serve(&config.admin.addr, admin_stop.clone()).await?;
@@ -160,7 +163,7 @@ impl App {
     /// connections to Postgres.
     ///
     /// # Errors
-    /// Returns the error of [`HttpServer::serve`].
+    /// Returns no error today.
     pub async fn run_until_stopped(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let background = CancellationToken::new();
         let tasks = self.spawn_background(&background);
@@ -171,7 +174,7 @@ impl App {
                 health.stop();
             }
         });
-        let served = self.server.serve(self.service, shutdown).await;
+        self.server.serve(self.service, shutdown).await;
         self.health.stop();
         background.cancel();
         tasks.wait().await;
@@ -179,7 +182,7 @@ impl App {
         if timeout(CLOSE, self.postgres.close()).await.is_err() {
             tracing::debug!(limit = ?CLOSE, "connections to Postgres still open at exit");
         }
-        served
+        Ok(())
     }
 
     fn spawn_background(&self, stop: &CancellationToken) -> TaskTracker {

@@ -40,18 +40,27 @@ impl Metrics {
 pub struct HttpMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
+    /// Values of the label `method`. Any other method counts as [`OTHER`].
+    methods: Vec<&'static str>,
     routes: Vec<RouteMetrics>,
 }
+
+/// Method and path template of a route.
+pub type Series = (&'static str, &'static str);
 
 struct RouteMetrics {
     template: &'static str,
     duration: Histogram,
-    /// One slot for each pair of [`METHODS`] and [`STATUSES`], filled by the first such request.
+    /// One slot for each pair of a method and one of [`STATUSES`], filled by the first such
+    /// request.
     requests: Vec<OnceLock<IntCounter>>,
 }
 
-/// Values of the label `method`. Any other method counts as `other`, because a client may send any.
-const METHODS: [&str; 4] = ["GET", "HEAD", "OPTIONS", "other"];
+/// Methods that every route may be requested with.
+const METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
+
+/// Any other method, because a client may send any.
+const OTHER: &str = "other";
 
 /// Statuses with a cached counter. The counter of any other status is looked up each time.
 const STATUSES: [u16; 13] = [
@@ -61,13 +70,13 @@ const STATUSES: [u16; 13] = [
 impl HttpMetrics {
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(
-            Opts::new("http_requests_total", "Requests that were answered"),
+            Opts::new("http_requests_total", "Responses sent on the public port"),
             &["method", "route", "status"],
         )?;
         let durations = HistogramVec::new(
             HistogramOpts::new(
                 "http_request_duration_seconds",
-                "Time from the request's head to the answer's",
+                "Time from the head of a request to the head of its response",
             )
             .buckets(LATENCY_SECONDS.to_vec()),
             &["route"],
@@ -77,35 +86,40 @@ impl HttpMetrics {
         Ok(Self {
             requests,
             durations,
+            methods: Vec::new(),
             routes: Vec::new(),
         })
     }
 
-    /// Creates the series of the routes `templates`. [`HttpMetrics::record`] takes an index into
-    /// this list. The series of `GET` with status 200 and with each of `failures` exist from the
+    /// Creates the series of `routes`. [`HttpMetrics::record`] takes an index into this list. For
+    /// the method of each route, the series of status 200 and of each of `failures` exist from the
     /// start.
     #[must_use]
-    pub fn with_routes(&self, templates: &[&'static str], failures: &[u16]) -> Self {
-        let routes = templates
-            .iter()
-            .map(|template| {
-                for status in failures.iter().chain(&[200]) {
-                    self.requests
-                        .with_label_values(&["GET", template, &status.to_string()]);
-                }
-                RouteMetrics {
-                    template,
-                    duration: self.durations.with_label_values(&[template]),
-                    requests: (0..METHODS.len() * STATUSES.len())
-                        .map(|_| OnceLock::new())
-                        .collect(),
-                }
-            })
-            .collect();
+    pub fn with_routes(&self, routes: &[Series], failures: &[u16]) -> Self {
+        let mut methods = METHODS.to_vec();
+        for (method, _) in routes {
+            if !methods.contains(method) {
+                methods.push(method);
+            }
+        }
+        methods.push(OTHER);
+        let slots = methods.len() * STATUSES.len();
+        let routes = routes.iter().map(|(method, template)| {
+            for status in failures.iter().chain(&[200]) {
+                self.requests
+                    .with_label_values(&[*method, template, status.to_string().as_str()]);
+            }
+            RouteMetrics {
+                template,
+                duration: self.durations.with_label_values(&[template]),
+                requests: (0..slots).map(|_| OnceLock::new()).collect(),
+            }
+        });
         Self {
             requests: self.requests.clone(),
             durations: self.durations.clone(),
-            routes,
+            routes: routes.collect(),
+            methods,
         }
     }
 
@@ -115,13 +129,14 @@ impl HttpMetrics {
             return;
         };
         route.duration.observe(took.as_secs_f64());
-        let method = METHODS
+        let method = self
+            .methods
             .iter()
             .position(|known| *known == method)
-            .unwrap_or(METHODS.len() - 1);
+            .unwrap_or(self.methods.len() - 1);
         let counter = |status: u16| {
             self.requests.with_label_values(&[
-                METHODS[method],
+                self.methods[method],
                 route.template,
                 status.to_string().as_str(),
             ])
@@ -245,13 +260,19 @@ mod tests {
     fn counters_are_there_at_zero_and_count() {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
-        let http = metrics
-            .http
-            .with_routes(&["/order/{order_uid}", "/orders"], &[503]);
+        let http = metrics.http.with_routes(
+            &[
+                ("GET", "/order/{order_uid}"),
+                ("GET", "/orders"),
+                ("POST", "/batch"),
+            ],
+            &[503],
+        );
         let text = || String::from_utf8(render(&registry).unwrap()).unwrap();
         for line in [
             r#"http_requests_total{method="GET",route="/order/{order_uid}",status="200"} 0"#,
             r#"http_requests_total{method="GET",route="/orders",status="503"} 0"#,
+            r#"http_requests_total{method="POST",route="/batch",status="503"} 0"#,
             r#"http_request_duration_seconds_count{route="/orders"} 0"#,
             r#"cache_requests_total{result="negative",tier="local"} 0"#,
             r#"cache_requests_total{result="bypass",tier="redis"} 0"#,
@@ -262,11 +283,13 @@ mod tests {
         }
         http.record(1, "GET", 200, Duration::from_millis(3));
         http.record(1, "BREW", 418, Duration::from_millis(3));
+        http.record(2, "POST", 200, Duration::from_millis(3));
         metrics.cache.local(LocalResult::Negative);
         metrics.cache.redis(RedisResult::Bypass);
         for line in [
             r#"http_requests_total{method="GET",route="/orders",status="200"} 1"#,
             r#"http_requests_total{method="other",route="/orders",status="418"} 1"#,
+            r#"http_requests_total{method="POST",route="/batch",status="200"} 1"#,
             r#"http_request_duration_seconds_count{route="/orders"} 2"#,
             r#"cache_requests_total{result="negative",tier="local"} 1"#,
             r#"cache_requests_total{result="bypass",tier="redis"} 1"#,

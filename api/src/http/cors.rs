@@ -4,7 +4,6 @@
 use poem::http::{HeaderMap, HeaderValue, header};
 use shared::config::ConfigError;
 
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("Authorization, If-None-Match, X-Request-Id, traceparent");
 const RESPONSE_HEADERS: HeaderValue =
@@ -39,7 +38,7 @@ impl Cors {
                 value.ok_or_else(|| {
                     ConfigError::malformed(
                         "API_CORS_ORIGINS",
-                        "an origin is expected, such as https://shop.example, or *",
+                        "an entry is not an origin; write https://shop.example, or * for all",
                     )
                 })
             });
@@ -54,12 +53,12 @@ impl Cors {
         self.any || !self.origins.is_empty()
     }
 
-    /// Adds the headers that let pages of `origin` read the response. `preflight` adds the answer
-    /// to a preflight request.
+    /// Adds the headers that let pages of `origin` read the response. With `methods`, those of the
+    /// route, it also adds the answer to a preflight request.
     pub(super) fn write(
         &self,
         origin: Option<&HeaderValue>,
-        preflight: bool,
+        methods: Option<&HeaderValue>,
         headers: &mut HeaderMap,
     ) {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
@@ -68,8 +67,8 @@ impl Cors {
         };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
-        if preflight {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        if let Some(methods) = methods {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         }
@@ -82,12 +81,12 @@ mod tests {
 
     fn allowed(cors: &Cors, origin: &'static str) -> bool {
         let mut headers = HeaderMap::new();
-        cors.write(Some(&HeaderValue::from_static(origin)), true, &mut headers);
+        cors.write(Some(&HeaderValue::from_static(origin)), None, &mut headers);
         headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
     }
 
     #[test]
-    fn only_named_origins_are_let_in() {
+    fn only_configured_origins_are_allowed() {
         let cors = Cors::new(&[
             "https://a.example".to_owned(),
             " http://localhost:3000".to_owned(),
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_stops_the_start() {
+    fn a_malformed_origin_stops_the_start() {
         for bad in ["a.example", "https://a.example/path", "://a", "https://"] {
             assert!(Cors::new(&[bad.to_owned()]).is_err(), "{bad}");
         }

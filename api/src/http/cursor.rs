@@ -3,30 +3,22 @@
 use chrono::DateTime;
 use shared::storage::Position;
 
-/// Hexadecimal digits of each part: the time in microseconds since 1970, then the id.
-const WIDTH: usize = 16;
-
-/// Encodes a position as text.
+/// Encodes a position as text: the hexadecimal digits of the time in microseconds since 1970, then
+/// of the id.
 pub(super) fn encode(position: Position) -> String {
-    format!(
-        "{:016x}{:016x}",
-        position.created_at.timestamp_micros(),
-        position.id
-    )
+    let micros = position.created_at.timestamp_micros();
+    hex::encode([micros.to_be_bytes(), position.id.to_be_bytes()].concat())
 }
 
 /// Decodes a text from [`encode`]; `None` if it is malformed.
 pub(super) fn decode(text: &str) -> Option<Position> {
-    let digits = text
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if text.len() != 2 * WIDTH || !digits {
-        return None;
-    }
-    let (micros, id) = text.split_at(WIDTH);
+    let mut bytes = [0; 16];
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    let number = u128::from_be_bytes(bytes);
+    let (micros, id) = ((number >> 64) as u64, number as u64);
     Some(Position {
-        created_at: DateTime::from_timestamp_micros(i64::from_str_radix(micros, 16).ok()?)?,
-        id: i64::from_str_radix(id, 16).ok()?,
+        created_at: DateTime::from_timestamp_micros(micros.try_into().ok()?)?,
+        id: id.try_into().ok()?,
     })
 }
 
@@ -35,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_comes_back_as_it_went() {
+    fn a_decoded_position_equals_the_encoded_one() {
         for (micros, id) in [
             (0, 1),
             (1_700_000_000_123_456, 42),
@@ -50,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn malformed_texts_are_rejected() {
         let good = encode(Position {
             created_at: DateTime::UNIX_EPOCH,
             id: 1,

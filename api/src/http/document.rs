@@ -1,29 +1,71 @@
-//! The OpenAPI document, generated from the routes.
+//! The OpenAPI document, generated from the route table.
 
 use std::collections::HashMap;
 
 use poem::{endpoint::BoxEndpoint, http::Method};
 use poem_openapi::{
     LicenseObject, OpenApi, OpenApiService,
-    registry::{MetaApi, Registry},
+    registry::{MetaApi, MetaSecurityScheme, Registry},
 };
 
-use super::orders::OrdersApi;
+use super::{
+    pages::Documentation,
+    route::{Description, Handler, Route},
+    routes::ROUTES,
+};
 
-const DESCRIPTION: &str = "Looks orders up, from a local cache, Redis or Postgres, whichever knows first.\n\n\
-    Errors are problem details (RFC 9457, `application/problem+json`) with a stable `code`. Every answer has the request's \
-    `X-Request-Id`, or one of ours where it had none.";
+const DESCRIPTION: &str = "Finds orders in a local cache, Redis or Postgres.\n\n\
+    Errors are problem details (RFC 9457, `application/problem+json`) with a stable `code`. \
+    Every response has an `X-Request-Id`: that of the request, or a new one.";
 
-/// The order routes without their dependencies, for the description only.
+/// Name of the security scheme of API keys.
+const API_KEY: &str = "api_key";
+
+/// The operations of the route table, for the description only.
 struct Described;
 
+impl Described {
+    fn operations() -> impl Iterator<Item = (&'static Route, &'static Description)> {
+        ROUTES.iter().filter_map(|route| match &route.handler {
+            Handler::Operation { description, .. } => Some((route, description)),
+            Handler::Page(_) => None,
+        })
+    }
+}
+
 impl OpenApi for Described {
+    /// Describes the operations. Those with a scope need an API key, unless the operator configured
+    /// none; the document has no conditions, so it lists both.
     fn meta() -> Vec<MetaApi> {
-        OrdersApi::meta()
+        let described = Self::operations().flat_map(|(route, description)| {
+            let mut apis = (description.meta)();
+            let operations = apis.iter_mut().flat_map(|api| &mut api.paths);
+            let operations = operations.flat_map(|path| &mut path.operations);
+            if route.scope.is_some() {
+                operations.for_each(|operation| {
+                    operation.security = vec![HashMap::from([(API_KEY, vec![])]), HashMap::new()];
+                });
+            }
+            apis
+        });
+        described.collect()
     }
 
     fn register(registry: &mut Registry) {
-        OrdersApi::register(registry);
+        let key = MetaSecurityScheme {
+            ty: "http",
+            description: Some(
+                "An API key with the scope `orders:read`. Needed if the operator set `API_KEYS_FILE`.",
+            ),
+            name: None,
+            key_in: None,
+            scheme: Some("bearer"),
+            bearer_format: None,
+            flows: None,
+            openid_connect_url: None,
+        };
+        registry.create_security_scheme(API_KEY, key);
+        Self::operations().for_each(|(_, description)| (description.register)(registry));
     }
 
     /// Adds no routes: the document only needs their description.
@@ -54,23 +96,18 @@ fn whole_limits(document: &str) -> String {
     document.lines().map(|text| line(text) + "\n").collect()
 }
 
-/// Returns the document as JSON, with a line feed at the end.
-pub(crate) fn json() -> String {
-    whole_limits(&service().spec())
-}
-
-/// Returns the document as YAML.
-pub(crate) fn yaml() -> String {
-    whole_limits(&service().spec_yaml())
-}
-
-/// Returns the Swagger UI page with the document embedded.
-pub(crate) fn swagger_ui() -> String {
-    let page = service().swagger_ui_html();
-    page.replace(
-        "<title>Swagger UI</title>",
-        "<title>Order service: API</title>",
-    )
+/// Returns the document in every form.
+pub(super) fn render() -> Documentation {
+    let service = service();
+    Documentation {
+        swagger_ui: service.swagger_ui_html().replace(
+            "<title>Swagger UI</title>",
+            "<title>Order service: API</title>",
+        ),
+        // With a line feed at the end.
+        json: whole_limits(&service.spec()),
+        yaml: whole_limits(&service.spec_yaml()),
+    }
 }
 
 #[cfg(test)]
@@ -80,17 +117,19 @@ mod tests {
     /// The document is part of the contract, so each change must be visible in a review. To renew
     /// it after an intended change: `cargo run -p api -- openapi > api/openapi.json`.
     #[test]
-    fn is_the_one_in_openapi_json() {
+    fn openapi_json_is_up_to_date() {
         let golden = include_str!("../../openapi.json");
         assert!(
-            golden == json(),
-            "api/openapi.json is not the document; renew it by `cargo run -p api -- openapi > api/openapi.json`"
+            golden == render().json,
+            "api/openapi.json differs from the document; \
+             run `cargo run -p api -- openapi > api/openapi.json`"
         );
     }
 
     #[test]
     fn limits_of_whole_numbers_are_whole() {
-        for document in [json(), yaml()] {
+        let Documentation { json, yaml, .. } = render();
+        for document in [json, yaml] {
             assert!(!document.contains("imum\": 1.0") && !document.contains("imum: 1.0"));
         }
         assert_eq!(

@@ -4,7 +4,7 @@ use poem_openapi::Object;
 use serde::Serialize;
 use shared::storage::{Position, Summary};
 
-use super::{cursor, route::ORDER_PREFIX};
+use super::{cursor, params::ORDER_PREFIX};
 
 /// A page of orders, newest first by the time they were first stored.
 #[derive(Serialize, Object)]

@@ -2,17 +2,17 @@
 //!
 //! | module | responsibility |
 //! |---|---|
-//! | `service` | the layer before all routes: request id, keys, rate limit, deadline, metrics |
-//! | `route` | maps a path to a route |
-//! | `orders` | the two order routes |
+//! | `transport` | the port: connections, limits, deadlines, drain; knows no routes |
+//! | `service` | before all routes: request id, keys, rate limit, deadline, metrics |
+//! | `routes` | the route table: path, method, scope, cost, handler |
+//! | `route`, `router` | what a route consists of; finds the route of a path |
+//! | `orders` | the operations on orders |
 //! | `params`, `cursor`, `dto` | request parameters and response bodies |
 //! | `problem` | errors |
-//! | `schema`, `document` | the OpenAPI document |
+//! | `document`, `schema` | the OpenAPI document |
 //! | `pages` | the web page and the documentation |
 //! | `cors`, `request_id` | their headers |
-//! | `server`, `connection` | the port: limits, deadlines, drain |
 
-mod connection;
 mod cors;
 mod cursor;
 mod document;
@@ -23,18 +23,17 @@ mod params;
 mod problem;
 mod request_id;
 mod route;
+mod router;
+mod routes;
 mod schema;
-mod server;
 mod service;
+mod transport;
 
-pub use server::HttpServer;
 pub use service::HttpService;
+pub use transport::{HttpServer, Service};
 
 /// Returns the OpenAPI document as JSON, or as YAML.
 pub fn openapi(yaml: bool) -> String {
-    if yaml {
-        document::yaml()
-    } else {
-        document::json()
-    }
+    let document = document::render();
+    if yaml { document.yaml } else { document.json }
 }

@@ -2,27 +2,30 @@
 
 use bytes::Bytes;
 use poem::{
-    IntoResponse, Response,
+    Endpoint, IntoResponse, Request, Response,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
 };
 use sha2::{Digest, Sha256};
 
-use super::{document, params::none_match, problem::Problem, route::Route};
-use crate::web;
+use super::{params::none_match, problem::Problem};
+use crate::web::{self, Asset};
 
 /// Policy for Swagger UI, which is one file with inline script and style and calls only this
 /// service.
-const SWAGGER_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data:; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const SWAGGER_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
+     style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'";
 
-/// The documentation, rendered once at the start.
-pub(super) struct Pages {
-    docs: Page,
-    json: Page,
-    yaml: Page,
+/// The OpenAPI document in the forms in which it is served.
+pub(super) struct Documentation {
+    /// Swagger UI with the document embedded; HTML.
+    pub(super) swagger_ui: String,
+    pub(super) json: String,
+    pub(super) yaml: String,
 }
 
-struct Page {
+/// A page that is ready to send.
+pub(super) struct Page {
     body: Bytes,
     etag: HeaderValue,
     content_type: &'static str,
@@ -30,60 +33,32 @@ struct Page {
 }
 
 impl Page {
-    fn new(body: String, content_type: &'static str, policy: Option<&'static str>) -> Self {
-        let digest = Sha256::digest(&body);
-        let hex: String = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+    pub(super) fn swagger_ui(html: &str) -> Self {
+        Self::new(html, "text/html; charset=utf-8", Some(SWAGGER_POLICY))
+    }
+
+    pub(super) fn json(document: &str) -> Self {
+        Self::new(document, "application/json", None)
+    }
+
+    pub(super) fn yaml(document: &str) -> Self {
+        Self::new(document, "application/yaml", None)
+    }
+
+    fn new(body: &str, content_type: &'static str, policy: Option<&'static str>) -> Self {
+        let digest = hex::encode(&Sha256::digest(body)[..8]);
         // Quotes and hexadecimal digits are always valid in a header. An empty ETag would match
         // nothing.
         let etag =
-            HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static(""));
+            HeaderValue::try_from(format!("\"{digest}\"")).unwrap_or(HeaderValue::from_static(""));
         Self {
-            body: Bytes::from(body),
+            body: Bytes::copy_from_slice(body.as_bytes()),
             etag,
             content_type,
             policy,
         }
     }
-}
 
-impl Pages {
-    pub(super) fn new() -> Self {
-        Self {
-            docs: Page::new(
-                document::swagger_ui(),
-                "text/html; charset=utf-8",
-                Some(SWAGGER_POLICY),
-            ),
-            json: Page::new(document::json(), "application/json", None),
-            yaml: Page::new(document::yaml(), "application/yaml", None),
-        }
-    }
-
-    /// Returns the page at `path`, whose route is `route`.
-    pub(super) fn get(&self, route: Route, path: &str, request: &HeaderMap) -> Response {
-        match route {
-            Route::Docs => self.docs.respond(request),
-            Route::OpenApiJson => self.json.respond(request),
-            Route::OpenApiYaml => self.yaml.respond(request),
-            Route::Page | Route::Asset => match web::asset(path) {
-                Some(asset) => Page {
-                    body: Bytes::from_static(asset.body.as_bytes()),
-                    etag: HeaderValue::from_static(asset.etag),
-                    content_type: asset.content_type,
-                    policy: Some(web::CONTENT_SECURITY_POLICY),
-                }
-                .respond(request),
-                None => Problem::NotFound.into_response(),
-            },
-            Route::Order | Route::Orders | Route::Unmatched => Problem::NotFound.into_response(),
-        }
-    }
-}
-
-impl Page {
     fn respond(&self, request: &HeaderMap) -> Response {
         let mut response = Response::default();
         if none_match(request, self.etag.as_bytes()) {
@@ -109,5 +84,38 @@ impl Page {
             );
         }
         response
+    }
+}
+
+impl Endpoint for Page {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        Ok(self.respond(request.headers()))
+    }
+}
+
+impl From<Asset> for Page {
+    fn from(asset: Asset) -> Self {
+        Self {
+            body: Bytes::from_static(asset.body.as_bytes()),
+            etag: HeaderValue::from_static(asset.etag),
+            content_type: asset.content_type,
+            policy: Some(web::CONTENT_SECURITY_POLICY),
+        }
+    }
+}
+
+/// The files of the web page.
+pub(super) struct Assets;
+
+impl Endpoint for Assets {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        Ok(match web::asset(request.uri().path()) {
+            Some(asset) => Page::from(asset).respond(request.headers()),
+            None => Problem::NotFound.into_response(),
+        })
     }
 }

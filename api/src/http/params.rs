@@ -3,13 +3,14 @@
 //! Not poem-openapi's own extractors: those need its router for each request, and its pattern
 //! validator compiles its regular expression for each request.
 
+use percent_encoding::percent_decode_str;
 use poem::{
     Request, RequestBody,
     http::{HeaderMap, header},
 };
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
-    registry::{MetaParamIn, MetaSchema, MetaSchemaRef, MetaSecurityScheme, Registry},
+    registry::{MetaParamIn, MetaSchema, MetaSchemaRef},
 };
 use serde_json::json;
 use shared::{
@@ -17,7 +18,7 @@ use shared::{
     storage::Position,
 };
 
-use super::{cursor, problem::Problem, route::ORDER_PREFIX, schema};
+use super::{cursor, problem::Problem, schema};
 use crate::lookup::Freshness;
 
 /// Page size if the client sets no limit.
@@ -25,46 +26,8 @@ const DEFAULT_LIMIT: u32 = 20;
 /// Maximum page size.
 const MAX_LIMIT: u32 = 100;
 
-/// Declares the API key in the document. `service` checks the key before the endpoint runs.
-pub(super) struct ApiKey;
-
-impl<'a> ApiExtractor<'a> for ApiKey {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn register(registry: &mut Registry) {
-        registry.create_security_scheme(
-            "api_key",
-            MetaSecurityScheme {
-                ty: "http",
-                description: Some("An API key with the scope `orders:read`. Needed where the operator set `API_KEYS_FILE`."),
-                name: None,
-                key_in: None,
-                scheme: Some("bearer"),
-                bearer_format: None,
-                flows: None,
-                openid_connect_url: None,
-            },
-        );
-    }
-
-    fn security_schemes() -> Vec<&'static str> {
-        vec!["api_key"]
-    }
-
-    fn has_security_fallback() -> bool {
-        true
-    }
-
-    async fn from_request(
-        _: &'a Request,
-        _: &mut RequestBody,
-        _: ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        Ok(Self)
-    }
-}
+/// Prefix of the path of an order.
+pub(super) const ORDER_PREFIX: &str = "/order/";
 
 /// The order uid in the path.
 pub(super) struct PathUid(pub(super) OrderUid);
@@ -88,33 +51,18 @@ impl<'a> ApiExtractor<'a> for PathUid {
         _: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        let segment = request
-            .uri()
-            .path()
-            .strip_prefix(ORDER_PREFIX)
-            .unwrap_or_default();
-        // A uid needs no escapes, so most segments parse without decoding.
-        let uid = OrderUid::parse(segment).ok();
-        let uid = uid.or_else(|| OrderUid::parse(&percent_decoded(segment)?).ok());
-        Ok(Self(uid.ok_or(Problem::MalformedUid)?))
+        let rest = request.uri().path().strip_prefix(ORDER_PREFIX);
+        let segment = rest.and_then(|rest| rest.split('/').next());
+        Ok(Self(segment.and_then(uid).ok_or(Problem::MalformedUid)?))
     }
 }
 
-/// Decodes the escapes of a path segment. Returns `None` if an escape is malformed or not ASCII: a
-/// uid is ASCII.
-fn percent_decoded(segment: &str) -> Option<String> {
-    let mut text = String::with_capacity(segment.len());
-    let mut rest = segment.chars();
-    while let Some(character) = rest.next() {
-        if character != '%' {
-            text.push(character);
-            continue;
-        }
-        let (high, low) = (rest.next()?.to_digit(16)?, rest.next()?.to_digit(16)?);
-        let byte = (high * 16 + low) as u8;
-        text.push(byte.is_ascii().then_some(char::from(byte))?);
-    }
-    Some(text)
+/// Parses a path segment. A uid needs no escapes, so most segments parse without decoding.
+fn uid(segment: &str) -> Option<OrderUid> {
+    OrderUid::parse(segment).ok().or_else(|| {
+        let decoded = percent_decode_str(segment).decode_utf8().ok()?;
+        OrderUid::parse(&decoded).ok()
+    })
 }
 
 /// The `If-None-Match` header.
@@ -196,9 +144,9 @@ impl<'a, T: QueryParam + Send> ApiExtractor<'a> for Query<T> {
         if request.uri().query().is_none() {
             return Ok(Self(T::parse(None)?));
         }
-        let pairs: Vec<(String, String)> = request
-            .params()
-            .map_err(|_| Problem::BadRequest("The query is not understood."))?;
+        let pairs: Vec<(String, String)> = request.params().map_err(|_| {
+            Problem::BadRequest("The query is not form-encoded; write name=value&name=value.")
+        })?;
         let value = pairs
             .iter()
             .find(|(name, _)| name == of.name)
@@ -220,7 +168,9 @@ impl QueryParam for Freshness {
         match value {
             None | Some("0" | "false") => Ok(Self::Cached),
             Some("1" | "true" | "") => Ok(Self::Current),
-            Some(_) => Err(Problem::BadRequest("nocache is 0 or 1.")),
+            Some(_) => Err(Problem::BadRequest(
+                "nocache is not 0 or 1; write nocache=1 or omit it.",
+            )),
         }
     }
 }
@@ -282,7 +232,7 @@ impl QueryParam for CustomerId {
 
     fn parse(value: Option<&str>) -> Result<Self, Problem> {
         let detail =
-            "customer_id is 1 to 256 characters, not blank and without control characters.";
+            "customer_id is blank, too long or has control characters; write 1 to 256 characters.";
         filter(value, &Text::NAME, detail).map(Self)
     }
 }
@@ -299,7 +249,7 @@ impl QueryParam for TrackNumber {
         filter(
             value,
             &Text::CODE,
-            "track_number is 1 to 64 of A-Z a-z 0-9 _ -.",
+            "track_number is malformed; write 1 to 64 of A-Z a-z 0-9 _ -.",
         )
         .map(Self)
     }
@@ -361,16 +311,19 @@ mod tests {
     }
 
     #[test]
-    fn escapes_in_the_path_are_read() {
+    fn a_uid_in_the_path_may_have_escapes() {
         for (segment, text) in [
             ("abc-1", Some("abc-1")),
             ("%61bc%2D1", Some("abc-1")),
             ("%2", None),
             ("%zz", None),
             ("%C3%A4", None),
-            ("a%2Fb", Some("a/b")),
+            ("%ff", None),
+            ("a%2Fb", None),
+            ("", None),
         ] {
-            assert_eq!(percent_decoded(segment).as_deref(), text, "{segment}");
+            let parsed = uid(segment);
+            assert_eq!(parsed.as_ref().map(OrderUid::as_str), text, "{segment}");
         }
     }
 

@@ -6,6 +6,7 @@ use poem::{
 };
 use serde::Serialize;
 use shared::runtime::request::MalformedRequest;
+use strum::EnumIter;
 
 use crate::{auth::Denial, lookup::LookupError};
 
@@ -13,7 +14,7 @@ use crate::{auth::Denial, lookup::LookupError};
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 
 /// An error response. Its texts are constants and never repeat parts of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter)]
 pub(crate) enum Problem {
     MalformedUid,
     InvalidLimit,
@@ -24,6 +25,7 @@ pub(crate) enum Problem {
     Forbidden,
     OrderNotFound,
     NotFound,
+    /// The service adds `Allow`.
     MethodNotAllowed,
     OrderErased,
     RateLimited,
@@ -46,113 +48,67 @@ pub(crate) struct Details {
 /// Seconds until the client may retry.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"orders\"");
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 impl Problem {
-    /// One problem of each kind.
-    pub(crate) const ALL: [Self; 14] = [
-        Self::MalformedUid,
-        Self::InvalidLimit,
-        Self::InvalidCursor,
-        Self::BadRequest("a parameter is not understood"),
-        Self::Unauthorized,
-        Self::Forbidden,
-        Self::OrderNotFound,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::OrderErased,
-        Self::RateLimited,
-        Self::Internal,
-        Self::Unavailable,
-        Self::Timeout,
-    ];
-
-    /// The stable code, on which programs may depend.
-    pub(crate) const fn code(self) -> &'static str {
+    /// Returns the status, the stable code, on which programs may depend, the title, and the
+    /// detail: what is expected and the next step.
+    #[rustfmt::skip]
+    const fn row(self) -> (StatusCode, &'static str, &'static str, &'static str) {
         match self {
-            Self::MalformedUid => "malformed_uid",
-            Self::InvalidLimit => "invalid_limit",
-            Self::InvalidCursor => "invalid_cursor",
-            Self::BadRequest(_) => "bad_request",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::OrderNotFound => "order_not_found",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::OrderErased => "order_erased",
-            Self::RateLimited => "rate_limited",
-            Self::Internal => "internal",
-            Self::Unavailable => "unavailable",
-            Self::Timeout => "timeout",
+            Self::MalformedUid => (StatusCode::BAD_REQUEST, "malformed_uid", "Malformed order uid",
+                "The path does not have an order uid; write 1 to 64 of A-Z a-z 0-9 _ -."),
+            Self::InvalidLimit => (StatusCode::BAD_REQUEST, "invalid_limit", "Invalid limit",
+                "limit is not a number from 1 to 100; write limit=20 or omit it."),
+            Self::InvalidCursor => (StatusCode::BAD_REQUEST, "invalid_cursor", "Invalid cursor",
+                "cursor is not the next_cursor of an earlier response; omit it for the first page."),
+            Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad_request", "Bad request",
+                detail),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized",
+                "The request has no valid API key; send Authorization: Bearer TOKEN."),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Forbidden",
+                "The API key lacks the scope of this operation; ask the operator to add it."),
+            Self::OrderNotFound => (StatusCode::NOT_FOUND, "order_not_found", "Order not found",
+                "No order has this uid."),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found",
+                "No route has this path; /docs lists the routes."),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed",
+                "Method not allowed",
+                "This path does not answer this method; use one that the Allow header lists."),
+            Self::OrderErased => (StatusCode::GONE, "order_erased", "Order erased",
+                "This order was erased."),
+            Self::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited",
+                "Too many requests",
+                "This client exceeds its request rate; retry after the time in Retry-After."),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error",
+                "The server failed; report the X-Request-Id to the operator."),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable",
+                "No cache has the answer, and the database is down or busy; \
+                 retry after the time in Retry-After."),
+            Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Timeout",
+                "The response was not ready in time; retry after the time in Retry-After."),
         }
+    }
+
+    /// The stable code.
+    pub(crate) const fn code(self) -> &'static str {
+        self.row().1
     }
 
     /// HTTP status of the problem.
     pub(crate) const fn status(self) -> StatusCode {
-        match self {
-            Self::MalformedUid | Self::InvalidLimit | Self::InvalidCursor | Self::BadRequest(_) => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::OrderNotFound | Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::OrderErased => StatusCode::GONE,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    const fn title(self) -> &'static str {
-        match self {
-            Self::MalformedUid => "Malformed order uid",
-            Self::InvalidLimit => "Invalid limit",
-            Self::InvalidCursor => "Invalid cursor",
-            Self::BadRequest(_) => "Bad request",
-            Self::Unauthorized => "Unauthorized",
-            Self::Forbidden => "Forbidden",
-            Self::OrderNotFound => "Order not found",
-            Self::NotFound => "Not found",
-            Self::MethodNotAllowed => "Method not allowed",
-            Self::OrderErased => "Order erased",
-            Self::RateLimited => "Too many requests",
-            Self::Internal => "Internal error",
-            Self::Unavailable => "Unavailable",
-            Self::Timeout => "Timeout",
-        }
-    }
-
-    const fn detail(self) -> &'static str {
-        match self {
-            Self::MalformedUid => "An order uid is 1 to 64 of A-Z a-z 0-9 _ -.",
-            Self::InvalidLimit => "limit is a number from 1 to 100.",
-            Self::InvalidCursor => "cursor is the next_cursor of an earlier answer, unchanged.",
-            Self::BadRequest(detail) => detail,
-            Self::Unauthorized => "An API key is needed: Authorization: Bearer TOKEN.",
-            Self::Forbidden => "This API key may not do that.",
-            Self::OrderNotFound => "There is no order with this uid.",
-            Self::NotFound => "There is nothing under this path; /docs tells what there is.",
-            Self::MethodNotAllowed => "This path can only be read: GET or HEAD.",
-            Self::OrderErased => "This order was erased.",
-            Self::RateLimited => "This client made too many requests; try again later.",
-            Self::Internal => "The request failed for a reason on our side.",
-            Self::Unavailable => {
-                "No cache can answer this, and the database does not answer or is busy; try again later."
-            }
-            Self::Timeout => "The answer took too long; try again later.",
-        }
+        self.row().0
     }
 
     /// Builds the body.
     pub(crate) fn details(self) -> Details {
+        let (status, code, title, detail) = self.row();
         Details {
-            kind: format!("urn:order-service:problem:{}", self.code()),
-            title: self.title(),
-            status: self.status().as_u16(),
-            detail: self.detail(),
-            code: self.code(),
+            kind: format!("urn:order-service:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            code,
         }
     }
 
@@ -160,7 +116,6 @@ impl Problem {
     const fn header(self) -> Option<(HeaderName, HeaderValue)> {
         match self.status() {
             StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
-            StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, METHODS)),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 Some((header::RETRY_AFTER, RETRY_AFTER))
             }
@@ -216,11 +171,13 @@ impl From<Denial> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     #[tokio::test]
     async fn a_problem_has_its_type_code_and_headers() {
-        for problem in Problem::ALL {
+        for problem in Problem::iter() {
             let response = problem.into_response();
             let status = response.status();
             assert_eq!(response.content_type(), Some(CONTENT_TYPE));

@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use poem::http::{HeaderMap, HeaderName, HeaderValue};
@@ -16,19 +16,17 @@ const MAX_LENGTH: usize = 128;
 pub(super) struct RequestIds {
     /// The first id. The others differ in the counter after the dash.
     first: [u8; 25],
-    count: AtomicU64,
+    count: AtomicU32,
 }
 
 impl RequestIds {
     pub(super) fn new() -> Self {
         let mut first = *b"0000000000000000-00000000";
-        hex(
-            &mut first[..16],
-            RandomState::new().hash_one(std::process::id()),
-        );
+        let prefix = RandomState::new().hash_one(std::process::id());
+        write_hex(&mut first[..16], &prefix.to_be_bytes());
         Self {
             first,
-            count: AtomicU64::new(0),
+            count: AtomicU32::new(0),
         }
     }
 
@@ -36,28 +34,27 @@ impl RequestIds {
     pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
         headers
             .get(&X_REQUEST_ID)
-            .filter(|id| is_sane(id.as_bytes()))
+            .filter(|id| is_safe(id.as_bytes()))
             .cloned()
             .unwrap_or_else(|| self.next())
     }
 
     fn next(&self) -> HeaderValue {
         let mut text = self.first;
-        hex(&mut text[17..], self.count.fetch_add(1, Ordering::Relaxed));
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        write_hex(&mut text[17..], &count.to_be_bytes());
         // Hexadecimal digits and a dash are always valid in a header.
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
     }
 }
 
-/// Writes the lowest hexadecimal digits of `number` into `text`, as many as fit.
-fn hex(text: &mut [u8], mut number: u64) {
-    for digit in text.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
-        number >>= 4;
-    }
+/// Writes `bytes` into `text`, which has two digits for each byte.
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    // Fails only if the lengths differ. The text then keeps its zeros.
+    let _ = hex::encode_to_slice(bytes, text);
 }
 
-fn is_sane(id: &[u8]) -> bool {
+fn is_safe(id: &[u8]) -> bool {
     (1..=MAX_LENGTH).contains(&id.len())
         && id.iter().all(|byte| {
             byte.is_ascii_alphanumeric()
@@ -76,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sane_name_is_kept_and_any_other_replaced() {
+    fn a_safe_id_is_kept_and_any_other_replaced() {
         assert_eq!(id_for(b"abc-123"), "abc-123");
         for bad in [&b""[..], b"a b", b"a,b", b"<script>", b"\xff", &[b'x'; 129]] {
             let mut headers = HeaderMap::new();
@@ -87,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn new_names_differ() {
+    fn new_ids_differ() {
         let ids = RequestIds::new();
         assert_ne!(ids.next(), ids.next());
         assert_ne!(ids.next(), RequestIds::new().next());

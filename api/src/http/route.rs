@@ -1,115 +1,86 @@
-//! The routes of the public port.
+//! What a route of the public port consists of. [`routes`](super::routes) lists them.
 
-use crate::auth::Scope;
+use std::collections::HashMap;
 
-/// The route of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
-    Order,
-    Orders,
-    Page,
-    Asset,
-    Docs,
-    OpenApiJson,
-    OpenApiYaml,
-    Unmatched,
+use poem::{endpoint::BoxEndpoint, http::Method};
+use poem_openapi::{
+    OpenApi,
+    registry::{MetaApi, Registry},
+};
+
+use super::pages::Documentation;
+use crate::{auth::Scope, lookup::Lookup};
+
+/// One route of the public port.
+pub(super) struct Route {
+    /// Template of its paths, and its name in metrics and traces. One segment may be a parameter,
+    /// in braces.
+    pub(super) path: &'static str,
+    /// The method that it answers, besides `OPTIONS`. A `GET` route also answers `HEAD`.
+    pub(super) method: Method,
+    /// The scope that a caller needs if keys are configured; `None` for public routes.
+    pub(super) scope: Option<Scope>,
+    /// What one request counts in the rate limit.
+    pub(super) cost: u32,
+    /// Answers the requests. It receives the whole request: method, URI, headers, extensions, body.
+    pub(super) handler: Handler,
 }
 
-/// Prefix of the path of an order.
-pub(crate) const ORDER_PREFIX: &str = "/order/";
+/// What handlers are built from.
+pub(super) struct Resources {
+    pub(super) lookup: Lookup,
+    pub(super) documentation: Documentation,
+}
 
-impl Route {
-    /// All routes. The position of each is its number.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Order,
-        Self::Orders,
-        Self::Page,
-        Self::Asset,
-        Self::Docs,
-        Self::OpenApiJson,
-        Self::OpenApiYaml,
-        Self::Unmatched,
-    ];
+/// The handler of a route.
+pub(super) enum Handler {
+    /// An operation of the OpenAPI document.
+    Operation {
+        /// Builds the endpoint; `None` if the operation does not have exactly one.
+        build: fn(&Resources) -> Option<BoxEndpoint<'static>>,
+        /// Its part of the document.
+        description: Description,
+    },
+    /// A page, which is not in the document.
+    Page(fn(&Resources) -> BoxEndpoint<'static>),
+}
 
-    /// Returns the route of `path`.
-    pub(crate) fn of(path: &str) -> Self {
-        if let Some(uid) = path.strip_prefix(ORDER_PREFIX) {
-            return if uid.is_empty() || uid.as_bytes().contains(&b'/') {
-                Self::Unmatched
-            } else {
-                Self::Order
-            };
-        }
-        match path {
-            "/orders" => Self::Orders,
-            "/" => Self::Page,
-            "/docs" => Self::Docs,
-            "/openapi.json" => Self::OpenApiJson,
-            "/openapi.yaml" => Self::OpenApiYaml,
-            _ if path.starts_with("/assets/") => Self::Asset,
-            _ => Self::Unmatched,
-        }
-    }
+/// Part of the OpenAPI document.
+pub(super) struct Description {
+    pub(super) meta: fn() -> Vec<MetaApi>,
+    pub(super) register: fn(&mut Registry),
+}
 
-    /// Name of the route in metrics and traces. Never the path itself, because there is one per
-    /// order.
-    pub(crate) const fn template(self) -> &'static str {
-        match self {
-            Self::Order => "/order/{order_uid}",
-            Self::Orders => "/orders",
-            Self::Page => "/",
-            Self::Asset => "/assets/{name}",
-            Self::Docs => "/docs",
-            Self::OpenApiJson => "/openapi.json",
-            Self::OpenApiYaml => "/openapi.yaml",
-            Self::Unmatched => "unmatched",
+/// An operation of the OpenAPI document. The type has exactly one endpoint.
+pub(super) trait Operation: OpenApi + 'static {
+    fn new(resources: &Resources) -> Self;
+}
+
+impl Handler {
+    /// The handler that poem-openapi generates for `O`.
+    pub(super) const fn operation<O: Operation>() -> Self {
+        Self::Operation {
+            build: endpoint_of::<O>,
+            description: Description {
+                meta: O::meta,
+                register: O::register,
+            },
         }
     }
 
-    /// The scope that a caller needs; `None` for public routes.
-    pub(crate) const fn scope(self) -> Option<Scope> {
+    /// Builds the endpoint. Returns `None` if the operation does not have exactly one.
+    pub(super) fn build(&self, resources: &Resources) -> Option<BoxEndpoint<'static>> {
         match self {
-            Self::Order | Self::Orders => Some(Scope::OrdersRead),
-            Self::Page
-            | Self::Asset
-            | Self::Docs
-            | Self::OpenApiJson
-            | Self::OpenApiYaml
-            | Self::Unmatched => None,
+            Self::Operation { build, .. } => build(resources),
+            Self::Page(build) => Some(build(resources)),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_lead_to_their_routes() {
-        for (path, route) in [
-            ("/order/b563feb7b2b84b6test", Route::Order),
-            ("/order/not%20a%20uid", Route::Order),
-            ("/order/", Route::Unmatched),
-            ("/order", Route::Unmatched),
-            ("/order/a/b", Route::Unmatched),
-            ("/orders", Route::Orders),
-            ("/orders/", Route::Unmatched),
-            ("/", Route::Page),
-            ("/assets/app.js", Route::Asset),
-            ("/docs", Route::Docs),
-            ("/openapi.json", Route::OpenApiJson),
-            ("/openapi.yaml", Route::OpenApiYaml),
-            ("/metrics", Route::Unmatched),
-            ("", Route::Unmatched),
-        ] {
-            assert_eq!(Route::of(path), route, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_route_is_numbered_by_its_place() {
-        for (place, route) in Route::ALL.into_iter().enumerate() {
-            assert_eq!(route as usize, place);
-        }
-    }
+/// The only endpoint of `O`. poem-openapi's own router would cost more than the lookup.
+fn endpoint_of<O: Operation>(resources: &Resources) -> Option<BoxEndpoint<'static>> {
+    let mut endpoints = HashMap::new();
+    O::new(resources).add_routes(&mut endpoints);
+    let mut endpoints = endpoints.into_values().flat_map(HashMap::into_values);
+    endpoints.next().filter(|_| endpoints.next().is_none())
 }

@@ -6,6 +6,7 @@ use poem_openapi::registry::{
 };
 use serde_json::json;
 use shared::order::{Entity, Field, Order};
+use strum::IntoEnumIterator;
 
 use super::problem::{self, Problem};
 
@@ -27,28 +28,30 @@ pub(super) fn register_problem(registry: &mut Registry) {
             ..MetaSchema::new("string")
         })
     };
-    let codes = Problem::ALL.map(|problem| json!(problem.code())).to_vec();
+    let codes = Problem::iter()
+        .map(|problem| json!(problem.code()))
+        .collect();
     registry.create_schema::<ByHand, _>(PROBLEM.to_owned(), |_| MetaSchema {
-        description: Some("What went wrong (RFC 9457)."),
+        description: Some("An error (RFC 9457)."),
         required: vec!["type", "title", "status", "detail", "code"],
         properties: vec![
-            ("type", string("Identifies the kind of problem.")),
-            ("title", string("The kind of problem, for people.")),
+            ("type", string("URN of the kind of error.")),
+            ("title", string("The kind of error, for people.")),
             (
                 "status",
                 text(MetaSchema {
-                    description: Some("The HTTP status, once more."),
+                    description: Some("The HTTP status."),
                     minimum: Some(400.0),
                     maximum: Some(599.0),
                     ..MetaSchema::new_with_format("integer", "int32")
                 }),
             ),
-            ("detail", string("What is expected, or what to do.")),
+            ("detail", string("What is expected, and the next step.")),
             (
                 "code",
                 text(MetaSchema {
                     description: Some(
-                        "The kind of problem, for programs; never changes its meaning.",
+                        "The kind of error, for programs. A code never changes its meaning.",
                     ),
                     enum_items: codes,
                     ..MetaSchema::new("string")
@@ -104,7 +107,7 @@ pub(super) fn problem(status: u16, description: &'static str) -> MetaResponse {
     let headers = match status {
         401 => vec![header(
             "WWW-Authenticate",
-            "How to authenticate.",
+            "The authentication scheme.",
             MetaSchema::new("string"),
         )],
         429 | 503 => {
@@ -114,7 +117,7 @@ pub(super) fn problem(status: u16, description: &'static str) -> MetaResponse {
             };
             vec![header(
                 "Retry-After",
-                "Seconds after which to try again.",
+                "Seconds until the client may retry.",
                 seconds,
             )]
         }

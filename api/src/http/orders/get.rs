@@ -1,4 +1,4 @@
-//! The two order routes: endpoints for poem-openapi and their description in the OpenAPI document.
+//! `GET /order/{order_uid}`.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -8,17 +8,19 @@ use poem::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
 };
 use poem_openapi::{
-    ApiResponse, OpenApi, Tags,
+    ApiResponse, OpenApi,
     registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, Registry},
-    types::Type,
 };
-use shared::{order::Version, storage::ListFilter};
+use shared::order::Version;
 
 use super::{
-    dto::OrderList,
-    params::{ApiKey, Cursor, CustomerId, IfNoneMatch, Limit, PathUid, Query, TrackNumber},
-    problem::Problem,
-    schema,
+    super::{
+        params::{IfNoneMatch, PathUid, Query},
+        problem::Problem,
+        route::{Operation, Resources},
+        schema,
+    },
+    CACHE_CONTROL, JSON, Tag, cache_control_header,
 };
 use crate::{
     answer::Answer,
@@ -26,31 +28,28 @@ use crate::{
     trace,
 };
 
-pub(super) static X_SOURCE: HeaderName = HeaderName::from_static("x-source");
-pub(super) static X_DURATION_MS: HeaderName = HeaderName::from_static("x-duration-ms");
-
-/// Only the client may store a copy, and must revalidate it before each use: an order holds
-/// personal data and may change at any time.
-const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+static X_SOURCE: HeaderName = HeaderName::from_static("x-source");
+static X_DURATION_MS: HeaderName = HeaderName::from_static("x-duration-ms");
 
 /// Number of headers of a usual response, with `X-Request-Id`. Space for one more would double the
 /// map to a block that is too large for the allocator's fast path.
 const HEADERS: usize = 6;
 
-#[derive(Tags)]
-enum Tag {
-    /// Read and list orders.
-    Orders,
+/// The operation.
+pub(in super::super) struct GetOrder {
+    lookup: Lookup,
 }
 
-/// The order routes.
-pub(super) struct OrdersApi {
-    pub(super) lookup: Lookup,
+impl Operation for GetOrder {
+    fn new(resources: &Resources) -> Self {
+        Self {
+            lookup: resources.lookup.clone(),
+        }
+    }
 }
 
 #[OpenApi]
-impl OrdersApi {
+impl GetOrder {
     /// Get an order
     ///
     /// Returns the order from the fastest tier that has it: local cache, Redis or Postgres.
@@ -58,7 +57,6 @@ impl OrdersApi {
     #[oai(path = "/order/:order_uid", method = "get", tag = "Tag::Orders")]
     async fn get_order(
         &self,
-        _key: ApiKey,
         /// Identifies the order.
         #[oai(name = "order_uid")]
         PathUid(uid): PathUid,
@@ -97,39 +95,6 @@ impl OrdersApi {
                 kind: Kind::Problem(error.into()),
                 origin: None,
             },
-        }
-    }
-
-    /// List orders
-    ///
-    /// Orders come newest first, by the time they were first stored. Erased orders are not listed.
-    /// The response has `next_cursor` if there are more orders.
-    #[oai(path = "/orders", method = "get", tag = "Tag::Orders")]
-    async fn list_orders(
-        &self,
-        _key: ApiKey,
-        /// Lists only orders of this customer; exact match.
-        #[oai(name = "customer_id")]
-        Query(customer_id): Query<CustomerId>,
-        /// Lists only orders with this track number; exact match.
-        #[oai(name = "track_number")]
-        Query(track_number): Query<TrackNumber>,
-        /// Maximum number of orders in the page.
-        #[oai(name = "limit")]
-        Query(limit): Query<Limit>,
-        /// The `next_cursor` of the previous page, unchanged.
-        #[oai(name = "cursor")]
-        Query(cursor): Query<Cursor>,
-    ) -> ListResponse {
-        let filter = ListFilter {
-            customer_id: customer_id.0,
-            track_number: track_number.0,
-            after: cursor.0,
-        };
-        // One order more than requested shows whether there is a next page.
-        match self.lookup.list(&filter, limit.0 + 1).await {
-            Ok(orders) => ListResponse::Page(OrderList::page(orders, limit.0 as usize)),
-            Err(error) => ListResponse::Problem(error.into()),
         }
     }
 }
@@ -225,7 +190,7 @@ impl ApiResponse for OrderResponse {
             ],
         };
         let not_modified = MetaResponse {
-            description: "The client's copy is current.",
+            description: "The client's copy is the current version.",
             status: Some(304),
             status_range: None,
             content: Vec::new(),
@@ -250,21 +215,18 @@ impl ApiResponse for OrderResponse {
                     400,
                     "The uid or a parameter is malformed (`malformed_uid`, `bad_request`).",
                 ),
-                schema::problem(401, "An API key is needed (`unauthorized`)."),
+                schema::problem(401, "The request has no valid API key (`unauthorized`)."),
                 schema::problem(403, "The API key lacks the scope (`forbidden`)."),
                 with_origin(schema::problem(
                     404,
-                    "There is no such order (`order_not_found`).",
+                    "No order has this uid (`order_not_found`).",
                 )),
                 with_origin(schema::problem(
                     410,
                     "The order was erased (`order_erased`).",
                 )),
-                schema::problem(429, "The client made too many requests (`rate_limited`)."),
-                schema::problem(
-                    503,
-                    "No tier can answer in time (`unavailable`, `timeout`).",
-                ),
+                schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
+                schema::problem(503, "No tier answers in time (`unavailable`, `timeout`)."),
             ],
         }
     }
@@ -294,7 +256,7 @@ fn duration_header() -> MetaHeader {
     };
     schema::header(
         "X-Duration-Ms",
-        "How long the look-up took: milliseconds with three decimals.",
+        "Time of the lookup: milliseconds with three decimals.",
         schema,
     )
 }
@@ -310,80 +272,6 @@ fn etag_header() -> MetaHeader {
         "The version of the order, in double quotes.",
         schema,
     )
-}
-
-fn cache_control_header() -> MetaHeader {
-    schema::header(
-        "Cache-Control",
-        "Keep a copy if you like, but ask before you use it.",
-        MetaSchema::new("string"),
-    )
-}
-
-/// Response to a list request.
-pub(super) enum ListResponse {
-    Page(OrderList),
-    Problem(Problem),
-}
-
-impl IntoResponse for ListResponse {
-    fn into_response(self) -> Response {
-        let page = match self {
-            Self::Page(page) => serde_json::to_vec(&page).map_err(|error| {
-                tracing::error!(%error, "a list could not be written");
-                Problem::Internal
-            }),
-            Self::Problem(problem) => Err(problem),
-        };
-        match page {
-            Ok(body) => {
-                let mut response = Response::default();
-                response.set_body(body);
-                response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-                response
-                    .headers_mut()
-                    .insert(header::CACHE_CONTROL, CACHE_CONTROL);
-                response
-            }
-            Err(problem) => problem.into_response(),
-        }
-    }
-}
-
-impl ApiResponse for ListResponse {
-    fn meta() -> MetaResponses {
-        let page = MetaResponse {
-            description: "A page of orders.",
-            status: Some(200),
-            status_range: None,
-            content: vec![MetaMediaType {
-                content_type: "application/json",
-                schema: OrderList::schema_ref(),
-            }],
-            headers: vec![cache_control_header()],
-        };
-        MetaResponses {
-            responses: vec![
-                page,
-                schema::problem(
-                    400,
-                    "A parameter is malformed (`invalid_limit`, `invalid_cursor`, `bad_request`).",
-                ),
-                schema::problem(401, "An API key is needed (`unauthorized`)."),
-                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
-                schema::problem(429, "The client made too many requests (`rate_limited`)."),
-                schema::problem(
-                    503,
-                    "The database does not answer in time (`unavailable`, `timeout`).",
-                ),
-            ],
-        }
-    }
-
-    fn register(registry: &mut Registry) {
-        OrderList::register(registry);
-        schema::register_problem(registry);
-    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@
 //! tokens at every wake-up. That costs a tenth of what an answer from Redis costs. This port also
 //! needs its own limits, deadlines and shutdown order.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
-use anyhow::Context;
 use shared::runtime::backoff::Backoff;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -16,13 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpService, connection};
-
-/// Maximum number of open connections. Further connections wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 8192;
-
-/// Maximum time for requests in flight to finish after the shutdown begins.
-const DRAIN: Duration = Duration::from_secs(10);
+use super::{Service, connection, limits};
 
 /// The public port, bound but not accepting yet.
 pub struct HttpServer {
@@ -35,10 +28,8 @@ impl HttpServer {
     ///
     /// # Errors
     /// Returns an error if the process cannot listen on the address.
-    pub async fn bind(addr: &str) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(addr)
-            .await
-            .with_context(|| format!("API_ADDR: cannot listen on {addr}"))?;
+    pub async fn bind(addr: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
         let port = listener.local_addr()?.port();
         Ok(Self { listener, port })
     }
@@ -49,17 +40,10 @@ impl HttpServer {
     }
 
     /// Accepts connections until `shutdown`. Then closes the listener and drains requests in
-    /// flight, for at most 10 seconds.
-    ///
-    /// # Errors
-    /// Returns no error today: it logs a failed accept and retries with backoff.
-    pub async fn serve(
-        self,
-        service: HttpService,
-        shutdown: CancellationToken,
-    ) -> anyhow::Result<()> {
+    /// flight, for at most 10 seconds. Logs a failed accept and retries it with backoff.
+    pub async fn serve<S: Service>(self, service: S, shutdown: CancellationToken) {
         let service = Arc::new(service);
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut backoff = Backoff::default();
         loop {
@@ -84,22 +68,22 @@ impl HttpServer {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     // Without a free file descriptor, an immediate retry would be a busy loop.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "accepting a connection failed");
                     shutdown.run_until_cancelled(backoff.wait()).await;
                 }
             }
         }
         drop(self.listener);
-        let ended = timeout(DRAIN, async {
+        let ended = timeout(limits::DRAIN, async {
             while connections.join_next().await.is_some() {}
         });
         if ended.await.is_err() {
             tracing::warn!(
                 connections = connections.len(),
-                "connections were closed in the middle of a request"
+                limit = ?limits::DRAIN,
+                "drain timed out; closing connections with requests in flight"
             );
         }
-        Ok(())
     }
 }
 
@@ -116,7 +100,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = places
         .clone()
         .acquire_owned()
@@ -124,7 +108,7 @@ async fn accept(
         .map_err(io::Error::other)?;
     let (stream, client) = listener.accept().await?;
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
+        tracing::debug!(%error, "setting TCP_NODELAY failed");
     }
-    Ok((stream, client.ip(), place))
+    Ok((stream, client, place))
 }

@@ -1,101 +1,43 @@
-//! One connection of the public port. It times out when it is idle, or when the client sends a
-//! request head too slowly.
+//! Deadlines of one connection: it closes when the client is idle, sends a request head too slowly,
+//! or does not read its response.
 
 use std::{
-    convert::Infallible,
     future::Future,
     io,
-    net::IpAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
-use futures_util::FutureExt;
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
 
-use super::HttpService;
-
-/// A connection closes after this time without a byte from the client, or with a blocked write. The
-/// client may have vanished, or may hold the connection on purpose.
-const IDLE: Duration = Duration::from_secs(75);
-
-/// Maximum time to receive a whole request head, counted from its first byte. For the first head it
-/// counts from the start of the connection.
-const HEAD: Duration = Duration::from_secs(10);
-
-/// Maximum bytes of a request head, and of what is read ahead. A larger head gets 431.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+use super::limits::{HEAD, IDLE};
 
 /// Pieces of at most this many bytes in total are copied into one write. The copy costs less than
 /// the kernel needs for a vectored write.
 const ONE_PIECE: usize = 4096;
 
-/// Serves the requests of `client` on `stream` until the client closes the connection or `shutdown`
-/// fires. On shutdown it finishes the request in flight first.
-pub(super) async fn serve(
-    stream: TcpStream,
-    client: IpAddr,
-    service: Arc<HttpService>,
-    shutdown: CancellationToken,
-) {
-    let heads = Arc::new(AtomicU64::new(0));
-    let guarded = Guarded::new(stream, heads.clone());
-    let service = &*service;
-    let service = service_fn(move |request: Request<Incoming>| {
-        // Only this connection's own task writes the counter.
-        heads.store(heads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        // No route reads a body.
-        let (head, _) = request.into_parts();
-        let answer = service.answer(head, client);
-        answer.map(|response| Ok::<_, Infallible>(response.into()))
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .max_buf_size(MAX_HEAD_BYTES)
-            // A client may close its write side after the request. Detecting a client that is gone
-            // would take another read, into a new buffer, for each request. A request without a
-            // client ends at its deadline anyway.
-            .half_close(true)
-            .serve_connection(TokioIo::new(guarded), service)
-    );
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended before its time");
-    }
-}
-
 /// A stream whose reads and writes time out if the client is idle or slow for too long.
-struct Guarded {
+pub(super) struct Guarded {
     stream: TcpStream,
-    patience: Patience,
+    deadlines: Deadlines,
     /// Buffer that joins small pieces into one write.
     piece: Vec<u8>,
 }
 
 impl Guarded {
-    fn new(stream: TcpStream, heads: Arc<AtomicU64>) -> Self {
+    /// `heads` counts the request heads that were read completely; the caller increments it.
+    pub(super) fn new(stream: TcpStream, heads: Arc<AtomicU64>) -> Self {
         Self {
             stream,
-            patience: Patience::new(heads),
+            deadlines: Deadlines::new(heads),
             piece: Vec::new(),
         }
     }
@@ -107,9 +49,9 @@ impl Guarded {
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.patience.write(written.is_pending());
+        self.deadlines.write(written.is_pending());
         match written {
-            Poll::Pending => self.patience.poll(context, Direction::Write),
+            Poll::Pending => self.deadlines.poll(context, Direction::Write),
             ready => ready,
         }
     }
@@ -124,8 +66,8 @@ enum Direction {
 
 /// Deadlines of a connection, which move with each byte. Stores only moments and resets the timer
 /// when it fires: resetting the timer for each request would cost more than reading the clock.
-struct Patience {
-    /// Number of request heads that were read completely. The service counts them.
+struct Deadlines {
+    /// Number of request heads that were read completely.
     heads: Arc<AtomicU64>,
     /// Number of the head that the last bytes belong to (or the body before it), and the time of
     /// its first byte.
@@ -137,7 +79,7 @@ struct Patience {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Patience {
+impl Deadlines {
     fn new(heads: Arc<AtomicU64>) -> Self {
         let now = Instant::now();
         Self {
@@ -201,9 +143,9 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
-            Poll::Pending => self.patience.poll(context, Direction::Read),
+            Poll::Pending => self.deadlines.poll(context, Direction::Read),
             ready => {
-                self.patience.read();
+                self.deadlines.read();
                 ready
             }
         }
@@ -284,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_client_is_sent_away() {
+    async fn a_silent_client_times_out() {
         let (mut guarded, _client, _) = connected().await;
         let began = Instant::now();
         let error = read(&mut guarded).await.unwrap_err();
@@ -293,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_is_sent_away() {
+    async fn a_client_that_reads_nothing_times_out() {
         let (mut guarded, _client, _) = connected().await;
         let began = Instant::now();
         let error = loop {
@@ -306,25 +248,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_slowly_is_waited_for() {
-        let mut patience = Patience::new(Arc::default());
+    async fn a_client_that_reads_slowly_does_not_time_out() {
+        let mut deadlines = Deadlines::new(Arc::default());
         for _ in 0..3 {
-            patience.write(true);
+            deadlines.write(true);
             tokio::time::advance(IDLE / 2).await;
-            patience.write(false);
+            deadlines.write(false);
         }
-        patience.write(true);
+        deadlines.write(true);
         let began = Instant::now();
         tokio::time::advance(IDLE / 2).await;
         // A repeated attempt while the write is blocked is no progress.
-        patience.write(true);
-        let error = poll_fn(|context| patience.poll::<()>(context, Direction::Write)).await;
+        deadlines.write(true);
+        let error = poll_fn(|context| deadlines.poll::<()>(context, Direction::Write)).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_trickles_is_cut_off() {
+    async fn a_slow_request_head_times_out() {
         let (mut guarded, mut client, _) = connected().await;
         let began = Instant::now();
         pass_byte(&mut client, &mut guarded).await;
@@ -336,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_pauses_between_requests_is_waited_for() {
+    async fn a_pause_between_requests_may_last_the_idle_limit() {
         let (mut guarded, mut client, heads) = connected().await;
         for _ in 0..3 {
             pass_byte(&mut client, &mut guarded).await;

@@ -1,0 +1,135 @@
+//! `GET /orders`.
+
+use poem::{IntoResponse, Response, http::header};
+use poem_openapi::{
+    ApiResponse, OpenApi,
+    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+    types::Type,
+};
+use shared::storage::ListFilter;
+
+use super::{
+    super::{
+        dto::OrderList,
+        params::{Cursor, CustomerId, Limit, Query, TrackNumber},
+        problem::Problem,
+        route::{Operation, Resources},
+        schema,
+    },
+    CACHE_CONTROL, JSON, Tag, cache_control_header,
+};
+use crate::lookup::Lookup;
+
+/// The operation.
+pub(in super::super) struct ListOrders {
+    lookup: Lookup,
+}
+
+impl Operation for ListOrders {
+    fn new(resources: &Resources) -> Self {
+        Self {
+            lookup: resources.lookup.clone(),
+        }
+    }
+}
+
+#[OpenApi]
+impl ListOrders {
+    /// List orders
+    ///
+    /// Orders come newest first, by the time they were first stored. Erased orders are not listed.
+    /// The response has `next_cursor` if there are more orders.
+    #[oai(path = "/orders", method = "get", tag = "Tag::Orders")]
+    async fn list_orders(
+        &self,
+        /// Lists only orders of this customer; exact match.
+        #[oai(name = "customer_id")]
+        Query(customer_id): Query<CustomerId>,
+        /// Lists only orders with this track number; exact match.
+        #[oai(name = "track_number")]
+        Query(track_number): Query<TrackNumber>,
+        /// Maximum number of orders in the page.
+        #[oai(name = "limit")]
+        Query(limit): Query<Limit>,
+        /// The `next_cursor` of the previous page, unchanged.
+        #[oai(name = "cursor")]
+        Query(cursor): Query<Cursor>,
+    ) -> ListResponse {
+        let filter = ListFilter {
+            customer_id: customer_id.0,
+            track_number: track_number.0,
+            after: cursor.0,
+        };
+        // One order more than requested shows whether there is a next page.
+        match self.lookup.list(&filter, limit.0 + 1).await {
+            Ok(orders) => ListResponse::Page(OrderList::page(orders, limit.0 as usize)),
+            Err(error) => ListResponse::Problem(error.into()),
+        }
+    }
+}
+
+/// Response to a list request.
+pub(super) enum ListResponse {
+    Page(OrderList),
+    Problem(Problem),
+}
+
+impl IntoResponse for ListResponse {
+    fn into_response(self) -> Response {
+        let page = match self {
+            Self::Page(page) => serde_json::to_vec(&page).map_err(|error| {
+                tracing::error!(%error, "serializing a list failed");
+                Problem::Internal
+            }),
+            Self::Problem(problem) => Err(problem),
+        };
+        match page {
+            Ok(body) => {
+                let mut response = Response::default();
+                response.set_body(body);
+                response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+                response
+                    .headers_mut()
+                    .insert(header::CACHE_CONTROL, CACHE_CONTROL);
+                response
+            }
+            Err(problem) => problem.into_response(),
+        }
+    }
+}
+
+impl ApiResponse for ListResponse {
+    fn meta() -> MetaResponses {
+        let page = MetaResponse {
+            description: "A page of orders.",
+            status: Some(200),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: "application/json",
+                schema: OrderList::schema_ref(),
+            }],
+            headers: vec![cache_control_header()],
+        };
+        MetaResponses {
+            responses: vec![
+                page,
+                schema::problem(
+                    400,
+                    "A parameter is malformed (`invalid_limit`, `invalid_cursor`, `bad_request`).",
+                ),
+                schema::problem(401, "The request has no valid API key (`unauthorized`)."),
+                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
+                schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
+                schema::problem(
+                    503,
+                    "The database does not answer in time (`unavailable`, `timeout`).",
+                ),
+            ],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        OrderList::register(registry);
+        schema::register_problem(registry);
+    }
+}

@@ -1,0 +1,35 @@
+//! The operations on orders: endpoints for poem-openapi and their description in the OpenAPI
+//! document.
+
+mod get;
+mod list;
+
+use poem::http::HeaderValue;
+use poem_openapi::{
+    Tags,
+    registry::{MetaHeader, MetaSchema},
+};
+
+use super::schema;
+
+pub(super) use get::GetOrder;
+pub(super) use list::ListOrders;
+
+/// Only the client may store a copy, and must revalidate it before each use: an order holds
+/// personal data and may change at any time.
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+#[derive(Tags)]
+enum Tag {
+    /// Read and list orders.
+    Orders,
+}
+
+fn cache_control_header() -> MetaHeader {
+    schema::header(
+        "Cache-Control",
+        "A client may keep a copy, but must revalidate it before each use.",
+        MetaSchema::new("string"),
+    )
+}

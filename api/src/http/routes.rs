@@ -1,0 +1,107 @@
+//! The route table. A new route is one entry here and its handler.
+
+use poem::{EndpointExt, http::Method};
+
+use super::{
+    orders::{GetOrder, ListOrders},
+    pages::{Assets, Page},
+    route::{Handler, Route},
+};
+use crate::auth::Scope;
+
+/// All routes of the public port. The first one whose path matches answers, so the busiest comes
+/// first.
+pub(super) static ROUTES: &[Route] = &[
+    Route {
+        path: "/order/{order_uid}",
+        method: Method::GET,
+        scope: Some(Scope::OrdersRead),
+        cost: 1,
+        handler: Handler::operation::<GetOrder>(),
+    },
+    Route {
+        path: "/orders",
+        method: Method::GET,
+        scope: Some(Scope::OrdersRead),
+        cost: 1,
+        handler: Handler::operation::<ListOrders>(),
+    },
+    Route {
+        path: "/",
+        method: Method::GET,
+        scope: None,
+        cost: 1,
+        handler: Handler::Page(|_| Assets.boxed()),
+    },
+    Route {
+        path: "/assets/{name}",
+        method: Method::GET,
+        scope: None,
+        cost: 1,
+        handler: Handler::Page(|_| Assets.boxed()),
+    },
+    Route {
+        path: "/docs",
+        method: Method::GET,
+        scope: None,
+        cost: 1,
+        handler: Handler::Page(|resources| {
+            Page::swagger_ui(&resources.documentation.swagger_ui).boxed()
+        }),
+    },
+    Route {
+        path: "/openapi.json",
+        method: Method::GET,
+        scope: None,
+        cost: 1,
+        handler: Handler::Page(|resources| Page::json(&resources.documentation.json).boxed()),
+    },
+    Route {
+        path: "/openapi.yaml",
+        method: Method::GET,
+        scope: None,
+        cost: 1,
+        handler: Handler::Page(|resources| Page::yaml(&resources.documentation.yaml).boxed()),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use poem_openapi::registry::MetaApi;
+
+    use super::*;
+
+    /// A caller without a key must not reach an operation, and the document must describe each
+    /// operation under the path and the method that the table has.
+    #[test]
+    fn operations_are_described_under_their_route_and_need_a_scope() {
+        for route in ROUTES {
+            let Handler::Operation { description, .. } = &route.handler else {
+                continue;
+            };
+            let described: Vec<_> = (description.meta)()
+                .into_iter()
+                .flat_map(|MetaApi { paths }| paths)
+                .flat_map(|path| {
+                    path.operations
+                        .into_iter()
+                        .map(move |of| (path.path.clone(), of.method))
+                })
+                .collect();
+            assert_eq!(described, [(route.path.to_owned(), route.method.clone())]);
+            assert!(
+                route.scope.is_some(),
+                "{}: an operation needs a scope",
+                route.path
+            );
+        }
+    }
+
+    #[test]
+    fn each_path_has_one_route() {
+        let paths: BTreeSet<_> = ROUTES.iter().map(|route| route.path).collect();
+        assert_eq!(paths.len(), ROUTES.len());
+    }
+}
