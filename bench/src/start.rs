@@ -91,8 +91,8 @@ fn join(stack: &mut Stack) -> anyhow::Result<(f64, f64)> {
     stack.launch_worker(&[]);
     let has_logged = |index: usize, event: &str| stack.workers[index].process.log().contains(event);
     let mut revoked = None;
-    while !has_logged(1, "partitions were assigned") {
-        if revoked.is_none() && has_logged(0, "partitions were revoked") {
+    while !has_logged(1, "partitions assigned") {
+        if revoked.is_none() && has_logged(0, "partitions revoked") {
             revoked = Some(start.elapsed());
         }
         ensure!(start.elapsed() < PATIENCE, "no partitions");

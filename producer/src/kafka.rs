@@ -91,7 +91,7 @@ impl ClientContext for Reports {
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.bootstrap.look(&statistics);
+        self.bootstrap.observe(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -26,7 +26,7 @@ pub const LIMITS: [(&str, &str); 2] = [
 /// restarts it ([librdkafka 5301]). Without a workaround, such a client stays disconnected until
 /// its process ends.
 ///
-/// The owner of a client therefore passes its statistics to [`Bootstrap::look`] and calls
+/// The owner of a client therefore passes its statistics to [`Bootstrap::observe`] and calls
 /// [`Bootstrap::restore`] regularly. The client must set `statistics.interval.ms`.
 ///
 /// [librdkafka 5301]: https://github.com/confluentinc/librdkafka/issues/5301
@@ -50,7 +50,7 @@ impl Bootstrap {
 
     /// Checks whether the client still knows a broker. Call it with each statistics event of the
     /// client.
-    pub fn look(&self, statistics: &Statistics) {
+    pub fn observe(&self, statistics: &Statistics) {
         // Other sources are internal to librdkafka, such as the logical broker of the group
         // coordinator.
         let is_broker = |source: &str| ["configured", "learned"].contains(&source);
@@ -61,7 +61,7 @@ impl Bootstrap {
         self.forgotten.store(!knows_one, Ordering::Relaxed);
     }
 
-    /// Adds the bootstrap brokers again if the client knew none at the last [`look`](Self::look).
+    /// Adds the bootstrap brokers again if the client knew none at the last [`observe`](Self::observe).
     /// Call it regularly.
     #[allow(
         unsafe_code,
@@ -69,7 +69,7 @@ impl Bootstrap {
     )]
     pub fn restore<C: ClientContext>(&self, client: &Client<C>) {
         if self.forgotten.swap(false, Ordering::Relaxed) {
-            tracing::warn!("librdkafka has forgotten all brokers; naming them again");
+            tracing::warn!("librdkafka lost its list of brokers; adding KAFKA_BROKERS again");
             // SAFETY: the client outlives this borrow, any thread may call this function, and
             // librdkafka copies the text, which ends with a zero byte.
             unsafe { rd_kafka_brokers_add(client.native_ptr(), self.servers.as_ptr()) };
@@ -107,7 +107,7 @@ mod tests {
     struct Broker {
         port: u16,
         names_itself: Arc<AtomicBool>,
-        asked: Arc<AtomicUsize>,
+        requests: Arc<AtomicUsize>,
     }
 
     impl Broker {
@@ -116,7 +116,7 @@ mod tests {
             let broker = Self {
                 port: listener.local_addr().unwrap().port(),
                 names_itself: Arc::new(AtomicBool::new(true)),
-                asked: Arc::default(),
+                requests: Arc::default(),
             };
             let serving = broker.clone();
             thread::spawn(move || {
@@ -159,7 +159,7 @@ mod tests {
                     }
                 }
                 METADATA => {
-                    self.asked.fetch_add(1, Ordering::Relaxed);
+                    self.requests.fetch_add(1, Ordering::Relaxed);
                     let brokers = i32::from(self.names_itself.load(Ordering::Relaxed));
                     body.extend(brokers.to_be_bytes());
                     if brokers == 1 {
@@ -182,7 +182,7 @@ mod tests {
                     body.extend(text(""));
                     body.extend((-1_i32).to_be_bytes());
                 }
-                other => panic!("a request of the kind {other}"),
+                other => panic!("unexpected request of kind {other}"),
             }
             body
         }
@@ -196,7 +196,7 @@ mod tests {
 
     impl ClientContext for Watched {
         fn stats(&self, statistics: Statistics) {
-            self.0.look(&statistics);
+            self.0.observe(&statistics);
         }
     }
 
@@ -206,13 +206,13 @@ mod tests {
     fn until(consumer: &BaseConsumer<Watched>, what: &str, mut is_so: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !is_so() {
-            assert!(Instant::now() < deadline, "not within a minute: {what}");
+            assert!(Instant::now() < deadline, "no {what} within a minute");
             consumer.poll(Duration::from_millis(20));
         }
     }
 
     #[test]
-    fn a_client_that_was_told_that_there_are_no_brokers_finds_back() {
+    fn a_client_reconnects_after_an_answer_without_brokers() {
         let broker = Broker::start();
         let servers = format!("127.0.0.1:{}", broker.port);
         let consumer: BaseConsumer<Watched> = ClientConfig::new()
@@ -225,20 +225,20 @@ mod tests {
             .create_with_context(Watched(Bootstrap::new(&servers).unwrap()))
             .unwrap();
         consumer.subscribe(&["orders"]).unwrap();
-        let asked = || broker.asked.load(Ordering::Relaxed);
-        until(&consumer, "it asks, and asks again", || asked() > 2);
+        let requests = || broker.requests.load(Ordering::Relaxed);
+        until(&consumer, "metadata requests", || requests() > 2);
 
         broker.names_itself.store(false, Ordering::Relaxed);
         let forgotten = &consumer.context().0.forgotten;
-        until(&consumer, "it knows no broker", || {
+        until(&consumer, "a client without brokers", || {
             forgotten.load(Ordering::Relaxed)
         });
 
         broker.names_itself.store(true, Ordering::Relaxed);
-        let before = asked();
-        until(&consumer, "it asks again", || {
+        let before = requests();
+        until(&consumer, "another metadata request", || {
             consumer.context().0.restore(consumer.client());
-            asked() > before + 2
+            requests() > before + 2
         });
     }
 }

@@ -10,9 +10,11 @@ use shared::{
     order::Reason,
     telemetry::metrics::{LATENCY_SECONDS, meter},
 };
+use strum::{EnumIter, IntoEnumIterator, IntoStaticStr};
 
 /// The outcome of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr, PartialEq, Eq)]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// It is now the newest version of its order.
     Stored,
@@ -27,23 +29,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [
-        Self::Stored,
-        Self::Erased,
-        Self::Stale,
-        Self::Invalid,
-        Self::Failed,
-    ];
-
     /// Returns its name in metrics and spans.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Erased => "erased",
-            Self::Stale => "stale",
-            Self::Invalid => "invalid",
-            Self::Failed => "failed",
-        }
+        self.into()
     }
 }
 
@@ -57,7 +45,8 @@ const FETCH_ERRORS: [&str; 4] = [
 ];
 
 /// A stage of a batch, whose time is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, IntoStaticStr, PartialEq, Eq)]
+#[strum(serialize_all = "snake_case")]
 pub enum BatchStage {
     /// Lookup, write and COMMIT in Postgres, including retries.
     Persist,
@@ -65,16 +54,6 @@ pub enum BatchStage {
     WriteThrough,
     /// Sending to the dead letter topic, including retries.
     DeadLetter,
-}
-
-impl BatchStage {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Persist => "persist",
-            Self::WriteThrough => "write_through",
-            Self::DeadLetter => "dead_letter",
-        }
-    }
 }
 
 /// The instruments. Clones share them.
@@ -104,31 +83,31 @@ impl Metrics {
         let metrics = Self {
             messages: meter
                 .u64_counter("worker_messages_total")
-                .with_description("Records that were finished, by how they ended")
+                .with_description("Finished records, by outcome")
                 .build(),
             dead_letters: meter
                 .u64_counter("dead_letter_messages_total")
-                .with_description("Records that went to the dead letter topic, by reason")
+                .with_description("Records that the dead letter topic acknowledged, by reason")
                 .build(),
             unknown_fields: meter
                 .u64_counter("worker_unknown_fields_total")
-                .with_description("Fields that the order does not have and that were ignored")
+                .with_description("Ignored fields that an order does not have")
                 .build(),
             clock_steps: meter
                 .u64_counter("worker_clock_steps_total")
-                .with_description("Records that lost although their offset in the partition was higher: a clock stepped back")
+                .with_description("Records that lost to a lower offset of their partition, because a clock stepped back")
                 .build(),
             offset_gap: meter
                 .u64_counter("worker_offset_gap_records_total")
-                .with_description("Records that Kafka deleted before the group had read them: they are lost to this system")
+                .with_description("Records that Kafka deleted before the group read them; they are lost to this system")
                 .build(),
             went_back: meter
                 .u64_counter("worker_partition_went_back_total")
-                .with_description("How often a partition turned out to have another log than the one that was read, and was read from its beginning")
+                .with_description("Times that a partition was read from its beginning because its log was recreated, truncated or restored")
                 .build(),
             fetch_errors: meter
                 .u64_counter("worker_fetch_errors_total")
-                .with_description("Errors while reading from Kafka, by librdkafka's code")
+                .with_description("Fetch errors of Kafka, by librdkafka's error code")
                 .build(),
             unreadable: meter
                 .u64_gauge("worker_partition_unreadable")
@@ -141,35 +120,33 @@ impl Metrics {
                 .build(),
             batch_duration: meter
                 .f64_histogram("worker_batch_duration_seconds")
-                .with_description("Time of one batch in one stage")
+                .with_description("Duration of one stage of a batch")
                 .with_boundaries(LATENCY_SECONDS.to_vec())
                 .build(),
             end_to_end: meter
                 .f64_histogram("worker_end_to_end_latency_seconds")
-                .with_description("From the record's timestamp to its finished write, Redis included")
+                .with_description("Time from the timestamp of a record to the end of its writes, Redis included")
                 .with_boundaries(LATENCY_SECONDS.iter().copied().chain([30.0, 60.0, 300.0, 1800.0]).collect())
                 .build(),
             visibility: meter
                 .f64_histogram("worker_visibility_delay_seconds")
-                .with_description("From just before a COMMIT until Redis has what it changed and every api was told, or until a mark for repair stands")
+                .with_description("Time from just before a COMMIT until its changes are in Redis and announced, or marked for repair")
                 .with_boundaries(LATENCY_SECONDS.to_vec())
                 .build(),
             lag: meter
                 .i64_gauge("worker_consumer_lag")
-                .with_description("Records of an assigned partition that are not finished yet")
+                .with_description("Unfinished records of an assigned partition")
                 .build(),
             stored_offset: meter
                 .i64_gauge("worker_stored_offset")
-                .with_description("The next offset of an assigned partition to read after a restart: everything below it is finished")
+                .with_description("Next offset of an assigned partition to read after a restart; every lower offset is finished")
                 .build(),
             repair_age: meter
                 .f64_gauge("worker_cache_repair_age_seconds")
-                .with_description("For how long Redis may have lacked a change: age of the oldest mark for repair, 0 where there is none")
+                .with_description("Age of the oldest repair mark, which is the longest time that Redis may have lacked a change; 0 without marks")
                 .build(),
         };
-        Outcome::ALL
-            .into_iter()
-            .for_each(|outcome| metrics.finished(outcome, 0));
+        Outcome::iter().for_each(|outcome| metrics.finished(outcome, 0));
         Reason::ALL
             .into_iter()
             .for_each(|reason| metrics.dead_lettered(reason, 0));
@@ -243,7 +220,7 @@ impl Metrics {
     pub fn stage(&self, stage: BatchStage, duration: Duration) {
         self.batch_duration.record(
             duration.as_secs_f64(),
-            &[KeyValue::new("stage", stage.as_str())],
+            &[KeyValue::new("stage", <&str>::from(stage))],
         );
     }
 
@@ -271,7 +248,7 @@ impl Metrics {
         // The meter keeps the instrument; the handle is not needed.
         let _registered = meter()
             .u64_observable_gauge("worker_waiting")
-            .with_description("Batches that wait, by what for")
+            .with_description("Waiting batches, by reason")
             .with_callback(move |observer| {
                 for (reason, count) in counts() {
                     observer.observe(count as u64, &[KeyValue::new("reason", reason)]);

@@ -102,7 +102,7 @@ async fn recent_dead_letters(kafka: &Kafka) -> RecentDeadLetters {
             future: many(Reason::FutureTimestamp)?,
         })
     };
-    kafka::ask(read).await.unwrap_or_else(|error| {
+    kafka::blocking(read).await.unwrap_or_else(|error| {
         tracing::warn!(
             error = format!("{error:#}"),
             "reading recent dead letters failed; starting with one order"

@@ -30,16 +30,16 @@ pub async fn check(kafka: &Kafka, postgres: &Postgres, fields: UnknownFields) {
     let partitions = loop {
         match missing(kafka, postgres, fields).await {
             Ok(partitions) => break partitions,
-            Err(error) if backoff.attempts() == 0 => tracing::warn!(
+            Err(error) if backoff.is_to_log() => tracing::warn!(
                 error = format!("{error:#}"),
-                "whether Postgres holds what the group has finished could not be looked at; trying again"
+                "checking Postgres for finished records failed; retrying"
             ),
             Err(_) => {}
         }
         backoff.wait().await;
     };
     if partitions.is_empty() {
-        tracing::debug!("Postgres holds what this group has finished");
+        tracing::debug!("Postgres holds the newest records that this group has finished");
         return;
     }
     let newest = postgres.list(&ListFilter::default(), 1).await.ok();
@@ -48,8 +48,8 @@ pub async fn check(kafka: &Kafka, postgres: &Postgres, fields: UnknownFields) {
     tracing::error!(
         partitions = telemetry::listed(&partitions),
         newest_stored = newest_stored.as_deref().unwrap_or("-"),
-        "Postgres lacks records that this group has finished: was it restored from a backup? Stop every worker, run \
-         `worker rewind --to TIME` with a time before the backup and `worker cache clear`, and start them again"
+        doc = "docs/operations.md#when-step-3-was-skipped",
+        "Postgres lacks records that this group has finished; restored from a backup?"
     );
 }
 
@@ -63,7 +63,7 @@ async fn missing(
     fields: UnknownFields,
 ) -> anyhow::Result<Vec<i32>> {
     let kafka = kafka.clone();
-    let finished = kafka::ask(move || newest_finished(&kafka, fields)).await?;
+    let finished = kafka::blocking(move || newest_finished(&kafka, fields)).await?;
     let uids: Vec<OrderUid> = finished.values().flatten().map(|(uid, _)| *uid).collect();
     let stored: HashMap<OrderUid, Version> = postgres
         .read_many(&uids)
@@ -80,8 +80,8 @@ fn newest_finished(kafka: &Kafka, fields: UnknownFields) -> anyhow::Result<Finis
         .partitions()?
         .into_iter()
         .filter_map(|offsets| {
-            // The offset is beyond the end: the topic was recreated, so the group starts again,
-            // too.
+            // An offset beyond the end means that the topic was recreated. The group then starts
+            // from its beginning anyway.
             let end = offsets.committed.filter(|end| *end <= offsets.end)?;
             let start = (end - NEWEST).max(offsets.log_start);
             Some((offsets.partition, start..end))
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_lacks_something_when_its_newest_versions_are_all_missing() {
+    fn a_partition_is_reported_if_all_its_newest_versions_are_missing() {
         let finished = |offsets: &[i64]| {
             let newest = offsets
                 .iter()

@@ -20,7 +20,7 @@ pub struct Rewind {
     /// partition is moved forward, because that would skip records.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: DateTime<Utc>,
-    /// Only print what would be set.
+    /// Print the new offsets without setting them.
     #[arg(long)]
     dry_run: bool,
 }
@@ -33,11 +33,11 @@ fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
             .ok()
             .and_then(|ago| now.checked_sub_signed(chrono::Duration::from_std(ago).ok()?))
             .ok_or(
-                "neither an RFC 3339 time such as 2026-01-31T12:00:00Z nor a duration such as 2h",
+                "not a time; write an RFC 3339 time such as 2026-01-31T12:00:00Z, or a duration such as 2h",
             )?,
     };
     if time > now {
-        return Err("lies in the future".to_owned());
+        return Err("in the future; write a time in the past".to_owned());
     }
     Ok(time)
 }
@@ -53,8 +53,8 @@ pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
     let members = offsets.members()?;
     if members > 0 {
         let problem = format!(
-            "the group {} is active, {members} member{}: stop every worker first (one that was killed counts until its \
-             session times out, {:?})",
+            "the group {} has {members} active member{}; stop every worker first (a killed worker counts until its session \
+             times out, {:?})",
             kafka.group_id,
             if members == 1 { "" } else { "s" },
             kafka.session_timeout
@@ -81,17 +81,17 @@ pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
         text(rewind.to)
     );
     print(&steps);
-    complain_of_what_is_gone(&offsets, &steps, rewind.to)?;
+    warn_about_deleted_records(&offsets, &steps, rewind.to)?;
     let targets: Vec<(i32, i64)> = steps
         .iter()
         .filter_map(|step| Some((step.offsets.partition, step.target()?)))
         .collect();
     match (targets.is_empty(), rewind.dry_run) {
-        (true, _) => println!("nothing to set back"),
-        (false, true) => println!("dry run: nothing was set"),
+        (true, _) => println!("no offset to move back"),
+        (false, true) => println!("dry run: no offset moved"),
         (false, false) => {
             offsets.commit(targets)?;
-            println!("set; workers that start now begin there");
+            println!("offsets moved; workers that start now read from there");
         }
     }
     Ok(())
@@ -146,7 +146,7 @@ fn print(steps: &[Step]) {
 
 /// Prints a warning for each partition with deleted records, which cannot be read again. The
 /// warning names the time from which the partition is complete.
-fn complain_of_what_is_gone(
+fn warn_about_deleted_records(
     offsets: &Offsets,
     steps: &[Step],
     to: DateTime<Utc>,
@@ -174,12 +174,12 @@ fn complain_of_what_is_gone(
         let until = match firsts.get(partition) {
             Some(millis) => DateTime::from_timestamp_millis(*millis)
                 .map(text)
-                .context("a record with a time out of range")?,
+                .context("a record has a timestamp out of range")?,
             None => "now".to_owned(),
         };
         eprintln!(
-            "WARNING: partition {partition}: the {log_start} records below offset {log_start} were deleted from Kafka; \
-             those of them that were sent between {} and {until} cannot be read again",
+            "WARNING: partition {partition}: Kafka deleted the {log_start} records below offset {log_start}; those sent \
+             between {} and {until} cannot be read again",
             text(to)
         );
     }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_begins_after_the_time_has_lost_something() {
+    fn a_log_that_begins_after_the_time_may_lack_records() {
         assert!(step(20, 100, Some(80), Some(20)).begins_too_late());
         // Every record was deleted.
         assert!(step(100, 100, Some(100), None).begins_too_late());
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_a_moment_or_how_long_ago() {
+    fn a_time_is_rfc_3339_or_a_duration_before_now() {
         let moment = parse_time("2026-01-31T13:00:00+01:00").unwrap();
         assert_eq!(text(moment), "2026-01-31T12:00:00.000Z");
         let ago = parse_time("90m").unwrap();

@@ -138,7 +138,7 @@ impl Reports {
 
 impl ClientContext for Reports {
     fn stats(&self, statistics: Statistics) {
-        self.bootstrap.look(&statistics);
+        self.bootstrap.observe(&statistics);
     }
 }
 

@@ -111,7 +111,7 @@ fn assignments(worker: &Worker) -> usize {
     let log = worker.process.log();
     let assigned = log
         .lines()
-        .filter(|line| line.contains("partitions were assigned"));
+        .filter(|line| line.contains("partitions assigned"));
     assigned.count()
 }
 

@@ -171,7 +171,7 @@ fn late_answer(run: &mut Run) {
         let log = stack.workers[0].process.log();
         let lines = log
             .lines()
-            .filter(|line| line.contains("partitions were assigned"));
+            .filter(|line| line.contains("partitions assigned"));
         match lines.count() {
             2.. => Ok(()),
             _ => Err(log),

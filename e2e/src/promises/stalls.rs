@@ -46,7 +46,7 @@ pub(super) const PROMISE: Promise = Promise {
 const NOTICED_S: u64 = 45;
 
 /// Log message of the worker for records that it never received.
-const GAP: &str = "records were deleted from Kafka before this group had read them";
+const GAP: &str = "Kafka deleted records before the group read them";
 
 fn drafts(seed: u64, count: usize) -> impl Iterator<Item = Draft> {
     let orders = Generator::new(seed, 1..=3).take(count);
@@ -170,7 +170,7 @@ fn deleted_between_runs(run: &mut Run) {
     );
     for (partition, log_start) in [(0, 14), (1, 20), (2, 10)] {
         let warning = format!(
-            "WARNING: partition {partition}: the {log_start} records below offset {log_start} were deleted"
+            "WARNING: partition {partition}: Kafka deleted the {log_start} records below offset {log_start}"
         );
         assert!(said.stderr.contains(&warning), "{}", said.stderr);
     }

@@ -12,7 +12,7 @@ use e2e::{Draft, Feed, Ledger, Stack, Worker, entries, until};
 use shared::order::sample::{Defect, Generator};
 
 const RESTORED: &str = "Postgres lacks records that this group has finished";
-const NOT_RESTORED: &str = "Postgres holds what this group has finished";
+const NOT_RESTORED: &str = "Postgres holds the newest records that this group has finished";
 
 fn drafts(seed: u64, count: usize) -> Vec<Draft> {
     Generator::new(seed, 1..=3)
@@ -128,7 +128,7 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
         .command("worker", &["rewind", "--to", &quiet])
         .failed();
     assert!(
-        refused.contains("is active, 1 member: stop every worker"),
+        refused.contains("has 1 active member; stop every worker first"),
         "{refused}"
     );
     stack.stop_workers();

@@ -52,7 +52,7 @@ impl Admin {
     }
 
     /// Listens on `addr` and answers requests until `shutdown`. Returns the port that is open
-    /// (`addr` may ask for port 0).
+    /// (`addr` may have port 0).
     ///
     /// # Errors
     /// If the process cannot listen on the address.

@@ -153,7 +153,7 @@ impl Dependency {
 /// # Errors
 /// If nothing answers within three seconds, or if the status is not 200. The error then contains
 /// the response body.
-pub fn ask(addr: &str, live: bool) -> anyhow::Result<String> {
+pub fn request(addr: &str, live: bool) -> anyhow::Result<String> {
     let path = if live { "livez" } else { "readyz" };
     // A process can listen on a wildcard address, but a client cannot connect to it.
     let addr = addr

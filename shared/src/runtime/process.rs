@@ -86,7 +86,7 @@ pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::
 /// If the process does not answer, or is not ready (or not alive).
 pub fn print_health(live: bool) -> anyhow::Result<()> {
     let admin: Admin = config::load("ADMIN_")?;
-    print(&format!("{}\n", health::ask(&admin.addr, live)?))
+    print(&format!("{}\n", health::request(&admin.addr, live)?))
 }
 
 /// Prints to stdout. Unlike `print!`, it returns an error instead of a panic, and ignores a closed

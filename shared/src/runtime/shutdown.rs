@@ -39,7 +39,7 @@ pub fn on_signal(limit: Duration) -> std::io::Result<CancellationToken> {
 pub fn arm_watchdog(limit: Duration) {
     thread::spawn(move || {
         thread::sleep(limit);
-        tracing::error!(limit = ?limit, "shutdown took too long; ending the process");
+        tracing::error!(limit = ?limit, "shutdown timed out; exiting");
         process::exit(1);
     });
 }

@@ -6,7 +6,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::config::{ConfigError, LogFormat};
 
-/// Directives that limit libraries to warnings if `RUST_LOG` asks for more than warnings of
+/// Directives that limit libraries to warnings if `RUST_LOG` enables more than warnings of
 /// everything. A directive of `RUST_LOG` that names a library overrides this.
 ///
 /// Libraries repeat our own messages, and librdkafka reports each broker that is down once a
@@ -40,12 +40,12 @@ fn filter(directives: &str) -> Result<EnvFilter, ConfigError> {
         "" => "info",
         directives => directives,
     };
-    let asks_for_more = |directive: &str| {
+    let is_verbose = |directive: &str| {
         let level: Result<LevelFilter, _> = directive.parse();
         level.is_ok_and(|level| level > LevelFilter::WARN)
     };
     // If two directives have the same target, the last one wins.
-    let filter = match directives.split(',').any(asks_for_more) {
+    let filter = match directives.split(',').any(is_verbose) {
         true => EnvFilter::try_new(format!("{LIBRARIES},{directives}")),
         false => EnvFilter::try_new(directives),
     };
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn libraries_only_warn_unless_they_are_named() {
-        let told = |directives: &str| filter(directives).unwrap().to_string();
-        assert_eq!(told(""), told("info"));
+        let applied = |directives: &str| filter(directives).unwrap().to_string();
+        assert_eq!(applied(""), applied("info"));
         for (directives, sqlx) in [
             ("info", &["sqlx=warn"][..]),
             ("worker=info,debug", &["sqlx=warn"]),
@@ -67,8 +67,8 @@ mod tests {
             ("error", &[]),
             ("worker=debug", &[]),
         ] {
-            let told = told(directives);
-            let of_sqlx: Vec<&str> = told
+            let applied = applied(directives);
+            let of_sqlx: Vec<&str> = applied
                 .split(',')
                 .filter(|directive| directive.starts_with("sqlx"))
                 .collect();

@@ -25,7 +25,7 @@ impl Telemetry {
     pub fn flush(&self) {
         let Some(provider) = &self.traces else { return };
         if let Err(error) = provider.shutdown_with_timeout(std::time::Duration::from_secs(2)) {
-            tracing::warn!(%error, "the last spans were not sent");
+            tracing::warn!(%error, "sending the last spans failed");
         }
     }
 }

@@ -2,23 +2,44 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
+use parking_lot::{Condvar, Mutex};
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
 };
 
 use shared::fault::Moment;
 
 use super::{
-    context::Context,
     ledger::{Ledger, Ticket},
     topic_identity::TopicId,
 };
+
+/// Stores frontiers for the next commit: the consumer with any context, or a test.
+pub(super) trait FrontierStore: Send + Sync {
+    fn store(&self, assignment: &Assignment, frontiers: &[(i32, i64)]);
+}
+
+impl<C: ConsumerContext> FrontierStore for BaseConsumer<C> {
+    fn store(&self, assignment: &Assignment, frontiers: &[(i32, i64)]) {
+        assignment.store(self, frontiers);
+    }
+}
+
+/// The progress of an assigned partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) partition: i32,
+    /// The next offset to read after a restart. None before the first record is finished.
+    pub(super) frontier: Option<i64>,
+    /// Number of received records that are not finished.
+    pub(super) outstanding: usize,
+}
 
 /// The ledger, and the consumer that stores its frontiers.
 pub struct Assignment {
@@ -28,8 +49,8 @@ pub struct Assignment {
     ids: Mutex<HashMap<i32, TopicId>>,
     finished: Condvar,
     /// Weak, because the context of the consumer holds this struct: a strong reference would form a
-    /// cycle.
-    consumer: Mutex<Weak<BaseConsumer<Context>>>,
+    /// cycle. None before [`Assignment::attach`].
+    store: Mutex<Option<Weak<dyn FrontierStore>>>,
 }
 
 impl Assignment {
@@ -39,19 +60,21 @@ impl Assignment {
             ledger: Mutex::default(),
             ids: Mutex::default(),
             finished: Condvar::new(),
-            consumer: Mutex::new(Weak::new()),
+            store: Mutex::new(None),
         }
     }
 
-    pub(super) fn attach(&self, consumer: &Arc<BaseConsumer<Context>>) {
-        *lock(&self.consumer) = Arc::downgrade(consumer);
+    /// Stores frontiers in `store` from now on.
+    pub(super) fn attach<S: FrontierStore + 'static>(&self, store: &Arc<S>) {
+        let store: Weak<S> = Arc::downgrade(store);
+        *self.store.lock() = Some(store);
     }
 
     /// Begins an assignment of `partition`. Its offsets belong to the topic with this `id`.
     pub(super) fn assign(&self, partition: i32, id: Option<TopicId>) {
-        let mut ledger = lock(&self.ledger);
+        let mut ledger = self.ledger.lock();
         ledger.assign(partition);
-        let mut ids = lock(&self.ids);
+        let mut ids = self.ids.lock();
         match id {
             Some(id) => ids.insert(partition, id),
             None => ids.remove(&partition),
@@ -60,7 +83,7 @@ impl Assignment {
 
     /// Ends the assignment of `partitions`. Unfinished records of these no longer store an offset.
     pub(super) fn revoke(&self, partitions: &[i32]) {
-        let mut ledger = lock(&self.ledger);
+        let mut ledger = self.ledger.lock();
         partitions
             .iter()
             .for_each(|partition| ledger.revoke(*partition));
@@ -69,33 +92,28 @@ impl Assignment {
 
     /// The number of partition assignments so far.
     pub(super) fn assignments(&self) -> u64 {
-        lock(&self.ledger).epochs()
+        self.ledger.lock().epochs()
     }
 
     pub(super) fn epoch(&self, partition: i32) -> Option<u64> {
-        lock(&self.ledger).epoch(partition)
+        self.ledger.lock().epoch(partition)
     }
 
     pub(super) fn receive(&self, partition: i32, epoch: u64, offset: i64) -> Option<Ticket> {
-        lock(&self.ledger).receive(partition, epoch, offset)
+        self.ledger.lock().receive(partition, epoch, offset)
     }
 
     /// Blocks until every received record of `partitions` is finished. Returns false after `limit`.
     pub(super) fn wait_until_drained(&self, partitions: &[i32], limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
-        let mut ledger = lock(&self.ledger);
+        let mut ledger = self.ledger.lock();
         while partitions
             .iter()
             .any(|partition| ledger.outstanding(*partition) > 0)
         {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            if self.finished.wait_until(&mut ledger, deadline).timed_out() {
                 return false;
-            };
-            ledger = self
-                .finished
-                .wait_timeout(ledger, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            }
         }
         true
     }
@@ -107,14 +125,14 @@ impl Assignment {
     /// partition that was revoked meanwhile.
     pub fn finish(&self, tickets: &[Ticket]) -> bool {
         Moment::BeforeOffsetStored.pass();
-        let mut ledger = lock(&self.ledger);
+        let mut ledger = self.ledger.lock();
         let frontiers = ledger.finish(tickets);
         // After a revocation no frontier moves, so this thread holds no second reference when the
         // poll thread drops the consumer.
         if !frontiers.is_empty()
-            && let Some(consumer) = lock(&self.consumer).upgrade()
+            && let Some(store) = self.store.lock().as_ref().and_then(Weak::upgrade)
         {
-            self.store(&consumer, &frontiers);
+            store.store(self, &frontiers);
         }
         drop(ledger);
         self.finished.notify_all();
@@ -122,12 +140,16 @@ impl Assignment {
     }
 
     /// Stores offsets for the next commit. Logs an error and does not retry.
-    pub(super) fn store(&self, consumer: &BaseConsumer<Context>, frontiers: &[(i32, i64)]) {
+    pub(super) fn store<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        frontiers: &[(i32, i64)],
+    ) {
         // Keep the scope small: dropping the consumer hangs while such a list is alive.
         let offsets = match self.offsets(frontiers) {
             Ok(offsets) => offsets,
             Err(error) => {
-                tracing::error!(?frontiers, %error, "offsets cannot be stored");
+                tracing::error!(?frontiers, %error, "offsets not stored; their records will be read again");
                 return;
             }
         };
@@ -138,7 +160,7 @@ impl Assignment {
             .iter()
             .find_map(|element| Some((element.partition(), element.error().err()?)));
         if let Some((partition, error)) = refused.or_else(|| Some((-1, stored.err()?))) {
-            tracing::warn!(partition, %error, "an offset was not stored; its records will be read again");
+            tracing::warn!(partition, %error, "offset not stored; its records will be read again");
         }
     }
 
@@ -147,7 +169,7 @@ impl Assignment {
         &self,
         frontiers: &[(i32, i64)],
     ) -> Result<TopicPartitionList, KafkaError> {
-        let ids = lock(&self.ids);
+        let ids = self.ids.lock();
         let mut offsets = TopicPartitionList::with_capacity(frontiers.len());
         for (partition, frontier) in frontiers {
             let mut element = offsets.add_partition(&self.topic, *partition);
@@ -159,23 +181,120 @@ impl Assignment {
         Ok(offsets)
     }
 
-    /// For each assigned partition: its frontier (none before the first record is finished), and
-    /// the number of received records that are not finished.
-    pub(super) fn progress(&self) -> Vec<(i32, Option<i64>, usize)> {
-        let ledger = lock(&self.ledger);
-        ledger
-            .partitions()
-            .map(|partition| {
-                (
-                    partition,
-                    ledger.frontier(partition),
-                    ledger.outstanding(partition),
-                )
-            })
-            .collect()
+    /// Returns the progress of each assigned partition.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        let ledger = self.ledger.lock();
+        let progress = ledger.partitions().map(|partition| Progress {
+            partition,
+            frontier: ledger.frontier(partition),
+            outstanding: ledger.outstanding(partition),
+        });
+        progress.collect()
+    }
+
+    /// Returns the assigned partitions.
+    pub(super) fn partitions(&self) -> Vec<i32> {
+        self.ledger.lock().partitions().collect()
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Collects the frontiers that the assignment stores.
+    #[derive(Default)]
+    struct Stored(Mutex<Vec<(i32, i64)>>);
+
+    impl FrontierStore for Stored {
+        fn store(&self, _: &Assignment, frontiers: &[(i32, i64)]) {
+            self.0.lock().extend(frontiers);
+        }
+    }
+
+    fn attached() -> (Arc<Assignment>, Arc<Stored>) {
+        let assignment = Arc::new(Assignment::new("orders".into()));
+        let stored = Arc::new(Stored::default());
+        assignment.attach(&stored);
+        (assignment, stored)
+    }
+
+    /// Receives records at these offsets of partition 0.
+    fn receive(assignment: &Assignment, offsets: &[i64]) -> Vec<Ticket> {
+        let epoch = assignment.epoch(0).unwrap();
+        let receive = |offset: &i64| assignment.receive(0, epoch, *offset).unwrap();
+        offsets.iter().map(receive).collect()
+    }
+
+    #[test]
+    fn finishing_stores_the_frontier_and_only_when_it_moves() {
+        let (assignment, stored) = attached();
+        assignment.assign(0, None);
+        let tickets = receive(&assignment, &[7, 8, 9]);
+        assert!(!assignment.finish(&tickets[1..]));
+        assert!(assignment.finish(&tickets[..1]));
+        assert_eq!(*stored.0.lock(), [(0, 10)]);
+    }
+
+    #[test]
+    fn a_revoked_partition_stores_nothing_also_after_it_is_assigned_again() {
+        let (assignment, stored) = attached();
+        assignment.assign(0, None);
+        let tickets = receive(&assignment, &[7, 8]);
+        assignment.revoke(&[0]);
+        assert!(!assignment.finish(&tickets[..1]));
+        assignment.assign(0, None);
+        assert!(!assignment.finish(&tickets));
+        assert!(stored.0.lock().is_empty());
+    }
+
+    #[test]
+    fn a_consumer_that_was_dropped_stores_nothing() {
+        let (assignment, stored) = attached();
+        assignment.assign(0, None);
+        let tickets = receive(&assignment, &[7]);
+        drop(stored);
+        assert!(
+            assignment.finish(&tickets),
+            "the frontier moves nevertheless"
+        );
+    }
+
+    #[test]
+    fn draining_ends_when_the_last_record_is_finished_and_at_its_limit() {
+        let (assignment, _stored) = attached();
+        assignment.assign(0, None);
+        let tickets = receive(&assignment, &[7, 8]);
+        assert!(!assignment.wait_until_drained(&[0], Duration::ZERO));
+        let minute = Duration::from_secs(60);
+        thread::scope(|scope| {
+            let drained = scope.spawn(|| assignment.wait_until_drained(&[0], minute));
+            tickets.iter().for_each(|ticket| {
+                assignment.finish(&[*ticket]);
+            });
+            assert!(drained.join().unwrap());
+        });
+        receive(&assignment, &[9]);
+        thread::scope(|scope| {
+            let drained = scope.spawn(|| assignment.wait_until_drained(&[0], minute));
+            assignment.revoke(&[0]);
+            assert!(drained.join().unwrap(), "nothing left to wait for");
+        });
+    }
+
+    #[test]
+    fn stored_offsets_carry_the_topic_id_of_their_partition() {
+        let (assignment, _stored) = attached();
+        let id = TopicId::new("dGhpcyBpcyBhbiBpZC4uLg").unwrap();
+        assignment.assign(0, Some(id.clone()));
+        assignment.assign(1, None);
+        let offsets = assignment.offsets(&[(0, 5), (1, 6)]).unwrap();
+        let metadata = |partition| {
+            let element = offsets.find_partition("orders", partition).unwrap();
+            TopicId::from_metadata(element.metadata())
+        };
+        assert_eq!((metadata(0), metadata(1)), (Some(id), None));
+    }
 }

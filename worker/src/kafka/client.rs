@@ -14,7 +14,7 @@ use shared::{
     kafka::{Bootstrap, LIMITS},
 };
 
-use super::complaints;
+use super::error_log;
 
 /// Largest record of the dead letter topic. A larger record is sent there without its value.
 pub(super) const DEAD_LETTER_MAX_BYTES: usize = 16 << 20;
@@ -108,11 +108,11 @@ pub(super) fn report(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
         // Only clients with `enable.partition.eof` get this code, and their poll returns it too.
         Some(RDKafkaErrorCode::PartitionEOF) => {}
-        Some(code) if complaints::is_outage(code) => {
-            tracing::debug!(%error, reason, "connection to a broker");
+        Some(code) if error_log::is_outage(code) => {
+            tracing::debug!(%error, reason, "broker connection failed");
         }
         Some(code) => {
-            if let Some(occurrences) = complaints::due(code) {
+            if let Some(occurrences) = error_log::due(code) {
                 tracing::error!(%error, reason, occurrences, "Kafka client reported an error");
             }
         }
@@ -125,7 +125,7 @@ pub(super) struct Reporting;
 
 impl ClientContext for Reporting {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        complaints::log(level, facility, line);
+        error_log::log(level, facility, line);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -11,7 +11,7 @@ use std::{
 
 /// Number of checks with an error after which a partition that does not move is unreadable. Checks
 /// run once a second, so a single error that a retry overcomes does not count.
-const LOOKS: u32 = 3;
+const CHECKS: u32 = 3;
 
 /// A partition as the statistics show it.
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +52,13 @@ pub(super) struct FetchErrors {
 #[derive(Debug)]
 struct Standstill {
     next: i64,
-    looks: u32,
+    checks: u32,
     codes: BTreeSet<String>,
 }
 
 impl Standstill {
     fn is_failing(&self) -> bool {
-        self.looks >= LOOKS
+        self.checks >= CHECKS
     }
 
     fn codes(&self) -> String {
@@ -74,18 +74,18 @@ impl FetchErrors {
     }
 
     /// Checks all assigned partitions. Returns the changes since the last check.
-    pub(super) fn look(&mut self, partitions: impl IntoIterator<Item = Fetching>) -> Vec<Change> {
+    pub(super) fn check(&mut self, partitions: impl IntoIterator<Item = Fetching>) -> Vec<Change> {
         let codes = mem::take(&mut self.recent);
         let mut before = mem::take(&mut self.partitions);
         let mut changes = Vec::new();
         for fetching in partitions {
             let standstill = before.remove(&fetching.partition);
-            self.look_at(fetching, standstill, &codes, &mut changes);
+            self.check_one(fetching, standstill, &codes, &mut changes);
         }
         changes
     }
 
-    fn look_at(
+    fn check_one(
         &mut self,
         now: Fetching,
         before: Option<Standstill>,
@@ -103,7 +103,7 @@ impl FetchErrors {
                 }
                 Standstill {
                     next: now.next,
-                    looks: 0,
+                    checks: 0,
                     codes: BTreeSet::new(),
                 }
             }
@@ -111,9 +111,9 @@ impl FetchErrors {
         // While the queue holds records, a standstill is normal: librdkafka may not fetch more yet.
         // The error itself also passes through that queue.
         if is_behind && now.idle && !codes.is_empty() {
-            standstill.looks += 1;
+            standstill.checks += 1;
             standstill.codes.extend(codes.iter().cloned());
-            if standstill.looks == LOOKS {
+            if standstill.checks == CHECKS {
                 changes.push(Change::Failing {
                     partition,
                     offset: now.next,
@@ -147,9 +147,9 @@ mod tests {
     }
 
     /// Reports an error, then checks partition 0, which moves, and `stuck`.
-    fn look(errors: &mut FetchErrors, second: i64, stuck: Fetching) -> Vec<Change> {
+    fn check(errors: &mut FetchErrors, second: i64, stuck: Fetching) -> Vec<Change> {
         errors.failed("BadCompression".to_owned());
-        errors.look([at(0, second, second + 5), stuck])
+        errors.check([at(0, second, second + 5), stuck])
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
             codes: "BadCompression".to_owned(),
         };
         let changes: Vec<Vec<Change>> = (0..5)
-            .map(|second| look(&mut errors, second, at(3, 7, 55)))
+            .map(|second| check(&mut errors, second, at(3, 7, 55)))
             .collect();
         assert_eq!(changes, [vec![], vec![], vec![failing], vec![], vec![]]);
         assert_eq!(
@@ -173,7 +173,7 @@ mod tests {
             partition: 3,
             offset: 7,
         };
-        assert_eq!(look(&mut errors, 5, at(3, 55, 55)), [recovered]);
+        assert_eq!(check(&mut errors, 5, at(3, 55, 55)), [recovered]);
         assert!(errors.failing().is_empty());
     }
 
@@ -181,7 +181,7 @@ mod tests {
     fn a_partition_without_errors_is_not_failing_however_long_it_stands_still() {
         let mut errors = FetchErrors::default();
         for _ in 0..100 {
-            assert!(errors.look([at(3, 7, 55)]).is_empty());
+            assert!(errors.check([at(3, 7, 55)]).is_empty());
         }
         assert!(errors.failing().is_empty());
     }
@@ -197,7 +197,7 @@ mod tests {
         for fetching in [at(3, 55, 55), queued, unknown] {
             let mut errors = FetchErrors::default();
             for second in 0..10 {
-                assert!(look(&mut errors, second, fetching).is_empty());
+                assert!(check(&mut errors, second, fetching).is_empty());
             }
             assert!(errors.failing().is_empty());
         }
@@ -207,10 +207,10 @@ mod tests {
     fn a_partition_that_goes_to_another_worker_is_forgotten() {
         let mut errors = FetchErrors::default();
         for second in 0..3 {
-            look(&mut errors, second, at(3, 7, 55));
+            check(&mut errors, second, at(3, 7, 55));
         }
         assert_eq!(errors.failing().len(), 1);
-        assert!(errors.look([at(0, 9, 9)]).is_empty());
+        assert!(errors.check([at(0, 9, 9)]).is_empty());
         assert!(errors.failing().is_empty());
     }
 
@@ -223,9 +223,9 @@ mod tests {
         };
         let mut changes = Vec::new();
         for second in 0..9 {
-            changes.extend(look(&mut errors, second, at(3, 7, 55)));
-            changes.extend(errors.look([at(3, 7, 55)]));
-            changes.extend(errors.look([queued]));
+            changes.extend(check(&mut errors, second, at(3, 7, 55)));
+            changes.extend(errors.check([at(3, 7, 55)]));
+            changes.extend(errors.check([queued]));
         }
         assert_eq!(changes.len(), 1, "{changes:?}");
         assert_eq!(errors.failing().len(), 1);

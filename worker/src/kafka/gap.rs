@@ -48,7 +48,7 @@ impl Gaps {
     /// Returns the ranges lost since the last check, given that the log of `partition` starts at
     /// `log_start`. `idle` means that the poll has returned every fetched record, so no record
     /// below `log_start` can follow.
-    pub(super) fn looked(&mut self, partition: i32, log_start: i64, idle: bool) -> Vec<Range<i64>> {
+    pub(super) fn check(&mut self, partition: i32, log_start: i64, idle: bool) -> Vec<Range<i64>> {
         let Some(position) = self.partitions.get_mut(&partition) else {
             return Vec::new();
         };
@@ -77,12 +77,12 @@ mod tests {
 
     /// Start and end of each lost range.
     fn lost(gaps: &mut Gaps, log_start: i64, idle: bool) -> Vec<(i64, i64)> {
-        let lost = gaps.looked(0, log_start, idle).into_iter();
+        let lost = gaps.check(0, log_start, idle).into_iter();
         lost.map(|gap| (gap.start, gap.end)).collect()
     }
 
     #[test]
-    fn what_was_deleted_before_the_assignment_is_lost() {
+    fn records_deleted_before_the_assignment_are_lost() {
         let mut gaps = assigned(Some(10));
         gaps.received(0, 25);
         assert_eq!(lost(&mut gaps, 25, true), [(10, 25)]);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_deleted_is_lost_also_where_no_record_is_left() {
+    fn records_deleted_from_an_empty_log_are_lost() {
         let mut gaps = assigned(Some(10));
         // Fetched records may still be in the queue.
         assert!(lost(&mut gaps, 25, false).is_empty());
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deleted_while_running_is_lost() {
+    fn records_deleted_while_running_are_lost() {
         let mut gaps = assigned(Some(0));
         (0..5).for_each(|offset| gaps.received(0, offset));
         assert!(lost(&mut gaps, 3, true).is_empty(), "was read before");
@@ -129,12 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_made_anew_has_lost_nothing() {
+    fn a_recreated_partition_has_lost_nothing() {
         let mut gaps = assigned(Some(500));
         gaps.received(0, 0);
         assert!(lost(&mut gaps, 0, true).is_empty());
         gaps.revoke(0);
         gaps.received(0, 9);
-        assert!(lost(&mut gaps, 9, true).is_empty(), "not ours any more");
+        assert!(lost(&mut gaps, 9, true).is_empty(), "no longer assigned");
     }
 }

@@ -8,7 +8,14 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 
-use super::record::Header;
+/// A header. Its value may be null.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The name.
+    pub name: String,
+    /// The value; none is Kafka's null.
+    pub value: Option<Vec<u8>>,
+}
 
 /// Returns the headers of `message`. Replaces each invalid UTF-8 sequence of a name with U+FFFD.
 /// Kafka's protocol requires UTF-8 names, but brokers do not check it.

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_frontier_waits_for_the_lowest() {
+    fn the_frontier_waits_for_the_lowest_offset() {
         let (mut ledger, tickets) = with_offsets(&[10, 11, 12]);
         assert!(ledger.finish(&[tickets[2]]).is_empty());
         assert!(ledger.finish(&[tickets[1]]).is_empty());
@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_passed_over() {
+    fn gaps_are_skipped() {
         let (mut ledger, tickets) = with_offsets(&[5, 9, 100]);
         assert_eq!(ledger.finish(&tickets[..2]), [(0, 10)]);
         assert_eq!(ledger.finish(&tickets[2..]), [(0, 101)]);
     }
 
     #[test]
-    fn a_partition_that_was_truncated_goes_on_from_there() {
+    fn a_truncated_partition_continues_at_the_lower_offset() {
         let (mut ledger, old) = with_offsets(&[100, 101]);
         let epoch = ledger.epoch(0).unwrap();
         let new = ledger.receive(0, epoch, 3).unwrap();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_of_an_earlier_assignment_is_worth_nothing() {
+    fn a_ticket_of_an_earlier_assignment_has_no_effect() {
         let (mut ledger, old) = with_offsets(&[1, 2]);
         ledger.revoke(0);
         assert!(ledger.finish(&old).is_empty());
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn in_whatever_order_records_finish_the_frontier_is_contiguous_and_never_goes_back() {
+    fn the_frontier_is_contiguous_and_never_falls_in_any_order_of_completion() {
         use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);

@@ -18,7 +18,7 @@ use rdkafka::{
 };
 
 /// Interval of the check whether the consumer has left the group.
-const LOOK: Duration = Duration::from_millis(10);
+const CHECK: Duration = Duration::from_millis(10);
 
 /// Unsubscribes, then polls until the consumer has left the group. The poll serves a rebalance in
 /// progress and the revocation of our partitions.
@@ -31,7 +31,7 @@ pub(super) fn end<C: ConsumerContext>(consumer: &BaseConsumer<C>, deadline: Inst
         if Instant::now() >= deadline {
             return false;
         }
-        consumer.poll(LOOK);
+        consumer.poll(CHECK);
     }
     true
 }

@@ -50,7 +50,7 @@ impl Offsets {
         Ok(Self {
             consumer: client::administrator(config)
                 .create_with_context(Reporting)
-                .context("Kafka client")?,
+                .context("cannot create a Kafka client")?,
             topic: config.topic.clone(),
             group: config.group_id.clone(),
         })
@@ -64,7 +64,7 @@ impl Offsets {
         let list = self
             .consumer
             .fetch_group_list(Some(&self.group), ANSWER)
-            .context("asking for the group's members")?;
+            .context("cannot fetch the members of the group")?;
         Ok(list
             .groups()
             .iter()
@@ -85,7 +85,7 @@ impl Offsets {
         let committed = self
             .consumer
             .committed_offsets(list, ANSWER)
-            .context("asking for the group's offsets")?;
+            .context("cannot fetch the committed offsets of the group")?;
         let id = self.topic_id()?;
         let belongs = |partition: &i32, _: &mut i64| {
             let element = committed.find_partition(&self.topic, *partition);
@@ -126,11 +126,11 @@ impl Offsets {
         partitions: impl IntoIterator<Item = i32>,
         time_ms: i64,
     ) -> anyhow::Result<HashMap<i32, i64>> {
-        let asked = self.list(partitions.into_iter().map(|partition| (partition, time_ms)))?;
+        let times = self.list(partitions.into_iter().map(|partition| (partition, time_ms)))?;
         let found = self
             .consumer
-            .offsets_for_times(asked, ANSWER)
-            .context("asking for the offsets at that time")?;
+            .offsets_for_times(times, ANSWER)
+            .context("cannot fetch the offsets at that time")?;
         by_partition(&found)
     }
 
@@ -142,9 +142,9 @@ impl Offsets {
         let list = self.list(offsets)?;
         let committed = self.consumer.commit(&list, CommitMode::Sync);
         if let Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)) = committed {
-            anyhow::bail!("the group has members again: stop every worker, then try again");
+            anyhow::bail!("the group has members again; stop every worker, then retry");
         }
-        committed.context("committing the offsets")
+        committed.context("cannot commit the offsets")
     }
 
     fn list(

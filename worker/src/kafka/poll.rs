@@ -5,10 +5,9 @@ use std::{
     collections::VecDeque,
     mem, process,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,186 +17,72 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
 };
-use shared::config::Kafka;
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     assignment::Assignment,
-    client,
-    context::{Context, GroupState, commit, report_uncommitted},
+    consumer::ConsumerFactory,
+    context::{Context, commit, report_uncommitted},
     membership,
+    memory::Memory,
     promptness::Promptness,
-    record::{Intake, Received, Record},
+    record::{Received, Record},
     restart::Watch,
 };
-use crate::metrics::Metrics;
 
 /// How long one poll waits for a record.
 const POLL: Duration = Duration::from_millis(100);
 /// How long the thread waits for memory before it pauses the partitions. A pause discards
 /// prefetched records.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes per unit of memory. Each record takes one extra unit for its own structures.
-const MEMORY_UNIT: usize = 1024;
-
-/// Limits for finishing the records in progress.
-#[derive(Clone, Copy, Debug)]
-pub struct DrainLimits {
-    /// Limit on revocation. The group waits for this worker meanwhile.
-    pub revoked: Duration,
-    /// Limit at shutdown. No other member takes over the partitions before this worker leaves.
-    pub shutdown: Duration,
-}
-
 /// Limit for retries of the last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 /// Limit for the last commit and leaving the group together. Both wait for the end of a rebalance,
 /// in which other members may still be draining.
 const LEAVE_GROUP: Duration = Duration::from_secs(5);
 
-/// Handle of the running poll thread.
-pub struct Poller {
-    stop: Arc<AtomicBool>,
-    stopped: oneshot::Receiver<()>,
-}
-
-impl Poller {
-    /// Stops intake, drains the pipeline, commits, and leaves the group.
-    pub async fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // An error means that the thread has already ended.
-        let _ = self.stopped.await;
-    }
-}
-
-/// The result of [`start`].
-pub struct Started {
-    /// Handle that stops the thread.
-    pub poller: Poller,
-    /// The receiver of polled records.
-    pub intake: Intake,
-    /// Takes the tickets of finished records.
-    pub assignment: Arc<Assignment>,
-}
-
-/// Joins the group and starts the poll thread. Unfinished records take at most `memory` bytes. A
-/// single larger record waits until it is the only one.
-///
-/// # Errors
-/// When librdkafka rejects the configuration, or the thread cannot be started.
-///
-/// # Panics
-/// Outside a tokio runtime.
-pub fn start(
-    config: &Kafka,
-    memory: usize,
-    drain: DrainLimits,
-    group: Arc<GroupState>,
-    metrics: Metrics,
-) -> anyhow::Result<Started> {
-    let topic: Arc<str> = config.topic.as_str().into();
-    let assignment = Arc::new(Assignment::new(Arc::clone(&topic)));
-    let client = Client {
-        config: config.clone(),
-        topic,
-        assignment: Arc::clone(&assignment),
-        group,
-        metrics,
-        drain_limit: drain.revoked,
-    };
-    let consumer = client.connect()?;
-    consumer
-        .subscribe(&[&config.topic])
-        .context("subscribing")?;
-
-    let (sender, intake) = mpsc::unbounded_channel();
-    let units = (memory / MEMORY_UNIT).max(1);
-    let stop = Arc::new(AtomicBool::new(false));
-    let (say_stopped, stopped) = oneshot::channel();
-    let polling = Polling {
-        watch: Watch::new(&consumer)?,
-        consumer,
-        client,
-        assignment: Arc::clone(&assignment),
-        sender,
-        units,
-        memory: Arc::new(Semaphore::new(units)),
-        stop: Arc::clone(&stop),
-        runtime: Handle::current(),
-        held: VecDeque::new(),
-        promptness: Promptness::new(),
-    };
-    thread::Builder::new()
-        .name("kafka-poll".to_owned())
-        .spawn(move || {
-            polling.run(drain.shutdown);
-            // The caller of `stop` may be gone.
-            let _ = say_stopped.send(());
-        })
-        .context("starting the poll thread")?;
-    Ok(Started {
-        poller: Poller { stop, stopped },
-        intake,
-        assignment,
-    })
-}
-
-/// Everything needed to create a consumer.
-struct Client {
-    config: Kafka,
-    topic: Arc<str>,
-    assignment: Arc<Assignment>,
-    group: Arc<GroupState>,
-    metrics: Metrics,
-    drain_limit: Duration,
-}
-
-impl Client {
-    /// Creates a consumer and attaches it to the assignment, which stores offsets there from now
-    /// on. Does not subscribe.
-    fn connect(&self) -> anyhow::Result<Arc<BaseConsumer<Context>>> {
-        let context = Context {
-            topic: Arc::clone(&self.topic),
-            assignment: Arc::clone(&self.assignment),
-            group: Arc::clone(&self.group),
-            metrics: self.metrics.clone(),
-            drain_limit: self.drain_limit,
-            gaps: Mutex::default(),
-            logs: Mutex::default(),
-            fetch_errors: Mutex::default(),
-            bootstrap: client::bootstrap(&self.config)?,
-        };
-        let consumer: Arc<BaseConsumer<Context>> = Arc::new(
-            client::consumer(&self.config)
-                .create_with_context(context)
-                .context("Kafka consumer")?,
-        );
-        self.assignment.attach(&consumer);
-        Ok(consumer)
-    }
-}
-
-struct Polling {
+/// The poll thread's own state.
+pub(super) struct Polling {
     watch: Watch,
     consumer: Arc<BaseConsumer<Context>>,
-    client: Client,
+    factory: ConsumerFactory,
     assignment: Arc<Assignment>,
     sender: mpsc::UnboundedSender<Received>,
-    units: usize,
-    memory: Arc<Semaphore>,
+    memory: Memory,
     stop: Arc<AtomicBool>,
-    runtime: Handle,
     /// Polled records that wait for memory, each with the epoch under which it was read.
     held: VecDeque<(Record, u64)>,
     promptness: Promptness,
 }
 
 impl Polling {
-    fn run(mut self, drain_limit: Duration) {
+    /// Joins the group. Records go to `sender` until `stop` is set.
+    ///
+    /// # Errors
+    /// When librdkafka rejects the configuration.
+    pub(super) fn start(
+        factory: ConsumerFactory,
+        sender: mpsc::UnboundedSender<Received>,
+        memory: Memory,
+        stop: Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
+        let consumer = factory.create()?;
+        subscribe(&consumer)?;
+        Ok(Self {
+            watch: Watch::new(&consumer)?,
+            consumer,
+            assignment: Arc::clone(&factory.assignment),
+            factory,
+            sender,
+            memory,
+            stop,
+            held: VecDeque::new(),
+            promptness: Promptness::new(),
+        })
+    }
+
+    /// Polls until the process stops, then leaves the group.
+    pub(super) fn run(mut self, drain_limit: Duration) {
         while !self.stop.load(Ordering::Relaxed) {
             self.poll(POLL);
             while let Some((record, epoch)) = self.held.pop_front() {
@@ -224,18 +109,18 @@ impl Polling {
                     && let Some(epoch) = self.assignment.epoch(message.partition())
                 {
                     self.held
-                        .push_back((Record::copy(&message, &self.client.topic), epoch));
+                        .push_back((Record::copy(&message, &context.topic), epoch));
                 }
             }
-            Some(Err(error)) => complain(context, &error),
+            Some(Err(error)) => handle_poll_error(context, &error),
         }
-        self.promptness.keep(&self.consumer, &self.client.topic);
+        self.promptness.keep(&self.consumer, &self.factory.topic);
         if !self.watch.tick(&self.consumer)
             && let Err(error) = self.renew()
         {
             tracing::error!(
                 error = format!("{error:#}"),
-                "no new Kafka client; ending the process"
+                "creating a new Kafka client failed; exiting"
             );
             process::exit(1);
         }
@@ -243,23 +128,16 @@ impl Polling {
 
     /// Replaces the consumer with a new one that has no state of the old topic.
     fn renew(&mut self) -> anyhow::Result<()> {
-        tracing::warn!("topic was recreated; rejoining the group with a new Kafka client");
+        tracing::warn!("topic recreated; rejoining the group with a new Kafka client");
         // The fence stops every other use of the old consumer. Records of the old log are dropped.
-        self.assignment.revoke(&self.assigned());
+        self.assignment.revoke(&self.assignment.partitions());
         self.held.clear();
-        let consumer = self.client.connect()?;
+        let consumer = self.factory.create()?;
         self.watch = Watch::new(&consumer)?;
         let old = mem::replace(&mut self.consumer, consumer);
         membership::end(&old, Instant::now() + LEAVE_GROUP);
         drop(old);
-        self.consumer
-            .subscribe(&[&self.client.topic])
-            .context("subscribing")
-    }
-
-    fn assigned(&self) -> Vec<i32> {
-        let progress = self.assignment.progress();
-        progress.iter().map(|(partition, ..)| *partition).collect()
+        subscribe(&self.consumer)
     }
 
     fn take_in(&self, record: Record, epoch: u64, memory: OwnedSemaphorePermit) {
@@ -281,15 +159,15 @@ impl Polling {
     /// because the group removes a consumer that does not poll. Returns none when the process
     /// stops.
     fn wait_for_memory(&mut self, record: &Record) -> Option<OwnedSemaphorePermit> {
-        let units = (record.size() / MEMORY_UNIT + 1).min(self.units) as u32;
-        if let Ok(permit) = Arc::clone(&self.memory).try_acquire_many_owned(units) {
-            return Some(permit);
+        let size = record.size();
+        if let Some(memory) = self.memory.try_take(size) {
+            return Some(memory);
         }
-        if let Some(permit) = self.acquire(units, PATIENCE) {
-            return Some(permit);
+        if let Some(memory) = self.memory.take(size, PATIENCE) {
+            return Some(memory);
         }
         let mut paused_at = None;
-        let permit = loop {
+        let memory = loop {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
@@ -299,19 +177,12 @@ impl Polling {
                 self.pause(true);
             }
             self.poll(Duration::ZERO);
-            if let Some(permit) = self.acquire(units, POLL) {
-                break permit;
+            if let Some(memory) = self.memory.take(size, POLL) {
+                break memory;
             }
         };
         self.pause(false);
-        Some(permit)
-    }
-
-    fn acquire(&self, units: u32, limit: Duration) -> Option<OwnedSemaphorePermit> {
-        let acquired = self.runtime.block_on(async {
-            timeout(limit, Arc::clone(&self.memory).acquire_many_owned(units)).await
-        });
-        acquired.ok()?.ok()
+        Some(memory)
     }
 
     fn pause(&self, pause: bool) {
@@ -323,17 +194,20 @@ impl Polling {
                 false => self.consumer.resume(&partitions),
             });
         if let Err(error) = result {
-            tracing::warn!(pause, %error, "partitions could not be paused or resumed");
+            tracing::warn!(pause, %error, "pausing or resuming partitions failed");
         }
     }
 
     /// Drains and stores the records in progress, commits, then leaves the group. Intake has
     /// already stopped.
     fn leave(self, drain_limit: Duration) {
-        let partitions = self.assigned();
+        let partitions = self.assignment.partitions();
         drop(self.sender);
         if !self.assignment.wait_until_drained(&partitions, drain_limit) {
-            tracing::warn!("records were still under way at shutdown; they will be read again");
+            tracing::warn!(
+                limit = ?drain_limit,
+                "draining at shutdown timed out; unfinished records will be read again"
+            );
         }
         // The fence goes up before the last commit and before leaving, so that a revocation during
         // either does not drain again. Stored offsets can still be committed.
@@ -345,11 +219,18 @@ impl Polling {
             self.consumer.context().commit_back(&self.consumer);
             commit_last(&self.consumer);
             if !membership::end(&self.consumer, deadline) {
-                tracing::warn!("the group is still rebalancing; it is left in the middle of that");
+                tracing::warn!(limit = ?LEAVE_GROUP, "leaving the group during its rebalance");
             }
         }
         drop(self.consumer);
     }
+}
+
+fn subscribe(consumer: &BaseConsumer<Context>) -> anyhow::Result<()> {
+    let topic = &*consumer.context().topic;
+    consumer
+        .subscribe(&[topic])
+        .with_context(|| format!("cannot subscribe to the topic {topic}"))
 }
 
 /// Commits the stored offsets. Retries until [`LAST_COMMIT`], because the broker rejects commits
@@ -367,14 +248,14 @@ fn commit_last(consumer: &BaseConsumer<Context>) {
 }
 
 /// Handles a poll error. The client's error callback has already logged recurring errors.
-fn complain(context: &Context, error: &KafkaError) {
+fn handle_poll_error(context: &Context, error: &KafkaError) {
     match error {
         KafkaError::MessageConsumptionFatal(code) => {
             // Every later poll would return the same error.
-            tracing::error!(%code, "Kafka says this client cannot go on; ending the process");
+            tracing::error!(%code, "fatal error of the Kafka client; exiting");
             process::exit(1);
         }
         KafkaError::MessageConsumption(code) => context.fetch_failed(*code),
-        other => tracing::warn!(error = %other, "reading from Kafka failed"),
+        other => tracing::warn!(error = %other, "polling Kafka failed"),
     }
 }

@@ -14,7 +14,7 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
 };
 
-use super::{client::Reporting, complaints, record::Record};
+use super::{client::Reporting, error_log, record::Record};
 
 /// Limit for one request to the brokers.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
@@ -34,34 +34,34 @@ pub(super) fn of(
     let deadline = Instant::now() + ANSWER;
     let metadata = consumer
         .fetch_metadata(Some(topic), ANSWER)
-        .context("KAFKA_BROKERS: no broker answers")?;
+        .context("no broker of KAFKA_BROKERS answers")?;
     let mut partitions: Vec<i32> = metadata
         .topics()
         .iter()
         .filter(|found| found.name() == topic && found.error().is_none())
         .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
         .collect();
-    anyhow::ensure!(!partitions.is_empty(), "the topic {topic} does not exist");
+    anyhow::ensure!(!partitions.is_empty(), "topic {topic} does not exist");
     partitions.sort_unstable();
     let range = |partition| {
-        let ask = || consumer.fetch_watermarks(topic, partition, ANSWER);
+        let fetch = || consumer.fetch_watermarks(topic, partition, ANSWER);
         let (start, end) =
-            after_election(deadline, ask).context("asking for the topic's offsets")?;
+            after_election(deadline, fetch).context("cannot fetch the offsets of the topic")?;
         Ok((partition, start..end))
     };
     partitions.into_iter().map(range).collect()
 }
 
-/// Calls `ask`, and retries until `deadline` while the partition has no leader, for example just
+/// Calls `fetch`, and retries until `deadline` while the partition has no leader, for example just
 /// after its topic was created.
-fn after_election<T>(deadline: Instant, ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+fn after_election<T>(deadline: Instant, fetch: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     loop {
-        let answer = ask();
+        let answer = fetch();
         let code = answer
             .as_ref()
             .err()
             .and_then(KafkaError::rdkafka_error_code);
-        if !code.is_some_and(complaints::is_election) || Instant::now() >= deadline {
+        if !code.is_some_and(error_log::is_election) || Instant::now() >= deadline {
             return answer;
         }
         thread::sleep(ELECTION);
@@ -96,7 +96,9 @@ pub(super) fn read(
                 open.remove(&partition);
                 continue;
             }
-            Some(Err(error)) => return Err(error).with_context(|| format!("reading {topic}")),
+            Some(Err(error)) => {
+                return Err(error).with_context(|| format!("cannot read topic {topic}"));
+            }
             None => anyhow::bail!("no answer from the brokers within {ANSWER:?}"),
         };
         let record = Record::copy(&message, &name);
@@ -124,15 +126,15 @@ mod tests {
     /// Returns the number of attempts, and the result, when the first two attempts fail with
     /// `code`.
     fn attempts(code: RDKafkaErrorCode) -> (usize, KafkaResult<()>) {
-        let asked = Cell::new(0);
+        let calls = Cell::new(0);
         let answer = after_election(Instant::now() + ANSWER, || {
-            asked.set(asked.get() + 1);
-            match asked.get() {
+            calls.set(calls.get() + 1);
+            match calls.get() {
                 1 | 2 => Err(KafkaError::MetadataFetch(code)),
                 _ => Ok(()),
             }
         });
-        (asked.get(), answer)
+        (calls.get(), answer)
     }
 
     #[test]

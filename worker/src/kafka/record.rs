@@ -5,19 +5,13 @@ use std::sync::Arc;
 use rdkafka::{Message, Timestamp as KafkaTimestamp, message::BorrowedMessage};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::{headers, ledger::Ticket};
+use super::{
+    headers::{self, Header},
+    ledger::Ticket,
+};
 
 /// Memory of a header besides its bytes.
 const HEADER_OVERHEAD: usize = size_of::<Header>() + 16;
-
-/// A header. Its value may be null.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The name.
-    pub name: String,
-    /// The value; none is Kafka's null.
-    pub value: Option<Vec<u8>>,
-}
 
 /// The timestamp of a record in ms since 1970, and the clock that set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

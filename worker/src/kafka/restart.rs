@@ -145,7 +145,7 @@ impl Context {
         match consumer.offsets_for_times(list, ANSWER) {
             Ok(ends) => Some(ends),
             Err(error) => {
-                tracing::warn!(%error, "ends of the assigned partitions are unknown");
+                tracing::warn!(%error, "ends of the assigned partitions unknown; cannot detect a truncated log");
                 None
             }
         }
@@ -176,7 +176,7 @@ impl Context {
         }
     }
 
-    /// Asks the brokers to confirm ends that seem too low, because statistics may be out of date.
+    /// Requests the ends that seem too low from the brokers, because statistics may be out of date.
     fn confirm_ends(&self, consumer: &BaseConsumer<Self>) {
         let suspects = self.logs().suspects();
         for partition in suspects {
@@ -193,7 +193,7 @@ impl Context {
             match self.restart_one(consumer, partition) {
                 Ok((start, end)) => tracing::warn!(partition, start, end, "partition restarted"),
                 Err(error) => {
-                    tracing::warn!(partition, %error, "partition not restarted; retrying")
+                    tracing::warn!(partition, %error, "restarting partition failed; retrying")
                 }
             }
         }
@@ -223,10 +223,10 @@ impl Context {
         if uncommitted.is_empty() {
             return;
         }
-        let frontiers = self.assignment.progress();
+        let progress = self.assignment.progress();
         let offsets = uncommitted.iter().map(|(partition, start)| {
-            let frontier = frontiers.iter().find(|(each, ..)| each == partition);
-            let finished = frontier.and_then(|(_, frontier, _)| *frontier);
+            let progress = progress.iter().find(|it| it.partition == *partition);
+            let finished = progress.and_then(|progress| progress.frontier);
             (*partition, finished.unwrap_or(*start))
         });
         let offsets: Vec<(i32, i64)> = offsets.collect();
@@ -240,10 +240,10 @@ impl Context {
                 offsets
                     .iter()
                     .for_each(|(partition, _)| logs.committed(*partition));
-                tracing::info!(?offsets, "committed offsets moved back");
+                tracing::info!(?offsets, "moved committed offsets back");
             }
             Err(error) => {
-                tracing::warn!(?offsets, %error, "committed offsets not moved back; retrying");
+                tracing::warn!(?offsets, %error, "moving committed offsets back failed; retrying");
             }
         }
     }

@@ -12,7 +12,7 @@ use rdkafka::{
 };
 use shared::{config::Kafka, kafka::Bootstrap};
 
-use super::{client, complaints};
+use super::{client, error_log};
 
 /// Producer that sends single records and waits for each acknowledgement.
 pub(super) struct Sender {
@@ -27,11 +27,11 @@ struct Listener {
 
 impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        complaints::log(level, facility, line);
+        error_log::log(level, facility, line);
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.bootstrap.look(&statistics);
+        self.bootstrap.observe(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -52,7 +52,7 @@ impl Sender {
         Ok(Self {
             producer: client::producer(config)
                 .create_with_context(listener)
-                .context("Kafka producer")?,
+                .context("cannot create a Kafka producer")?,
             bootstrap,
         })
     }

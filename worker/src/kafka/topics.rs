@@ -20,7 +20,7 @@ const PARTITIONS: i32 = 6;
 pub async fn create_topics(config: &Kafka) -> anyhow::Result<Vec<String>> {
     let admin: AdminClient<Reporting> = client::base(config)
         .create_with_context(Reporting)
-        .context("Kafka client")?;
+        .context("cannot create a Kafka client")?;
     let (topic_max, dead_letter_max) = (
         TOPIC_MAX_BYTES.to_string(),
         DEAD_LETTER_MAX_BYTES.to_string(),
@@ -44,15 +44,15 @@ pub async fn create_topics(config: &Kafka) -> anyhow::Result<Vec<String>> {
     for result in admin
         .create_topics(&topics, &options)
         .await
-        .context("creating the topics")?
+        .context("cannot create the topics")?
     {
         match result {
             Ok(topic) => {
-                tracing::info!(topic, partition_count = PARTITIONS, "created the topic");
+                tracing::info!(topic, partition_count = PARTITIONS, "topic created");
                 created.push(topic);
             }
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, code)) => anyhow::bail!("creating the topic {topic}: {code}"),
+            Err((topic, code)) => anyhow::bail!("cannot create topic {topic}: {code}"),
         }
     }
     Ok(created)

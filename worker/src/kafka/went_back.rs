@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_of_another_topic_is_no_place_to_start() {
+    fn an_offset_of_another_topic_means_that_it_was_recreated() {
         let mut logs = Logs::default();
         logs.identify(id("b"));
         logs.assign(0, committed(5, Some("a")), Some(100));
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_without_an_id_belongs_to_the_topic_that_there_is() {
+    fn an_offset_without_an_id_belongs_to_the_current_topic() {
         let mut logs = Logs::default();
         logs.identify(id("a"));
         logs.assign(0, committed(5, None), Some(5));
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_below_what_was_committed_or_read_is_a_sign() {
+    fn a_confirmed_end_below_a_committed_or_read_offset_went_back() {
         let mut logs = Logs::default();
         logs.assign(0, committed(5, None), Some(4));
         assert_eq!(cause(&logs), Some(Cause::EndsBelow { end: 4 }));
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_that_fall_are_a_sign_and_gaps_are_not() {
+    fn falling_offsets_went_back_and_gaps_did_not() {
         let mut logs = Logs::default();
         logs.assign(0, None, Some(0));
         assert!(logs.received(0, 7) && logs.received(0, 9));
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_of_another_member_takes_nothing_in() {
+    fn a_revoked_partition_receives_nothing() {
         let mut logs = Logs::default();
         logs.assign(0, None, None);
         logs.revoke(0);

@@ -3,7 +3,7 @@
 use shared::order::Version;
 
 use super::{OURS, REPLAY_VERSION};
-use crate::kafka::record::{Header, Record};
+use crate::kafka::{headers::Header, record::Record};
 
 /// A record of the dead letter topic.
 #[derive(Clone, Debug)]

@@ -20,7 +20,8 @@ use shared::{config::Kafka, order::Refusal};
 
 use super::{
     client::client_id,
-    record::{Header, Record, Timestamp},
+    headers::Header,
+    record::{Record, Timestamp},
     sender::Sender,
 };
 
@@ -135,7 +136,7 @@ impl DeadLetters {
         let delivered = self.sender.send(message).await;
         if let Some((code, reason)) = self.sender.fatal_error() {
             // Every later send would fail too.
-            tracing::error!(%code, reason, "the producer of dead letters cannot go on; ending the process");
+            tracing::error!(%code, reason, "fatal error of the dead letter producer; exiting");
             process::exit(1);
         }
         delivered
@@ -145,7 +146,7 @@ impl DeadLetters {
     /// Logs a warning if some are left.
     pub fn flush(&self) {
         if let Err(error) = self.sender.flush(FLUSH) {
-            tracing::warn!(%error, "dead letters were still on their way; their records will be read again");
+            tracing::warn!(%error, "flushing dead letters timed out; their records will be read again");
         }
     }
 }

@@ -30,7 +30,7 @@ impl Reader {
     pub fn open(config: &Kafka) -> anyhow::Result<Self> {
         let consumer = client::reader(config)
             .create_with_context(Reporting)
-            .context("Kafka client")?;
+            .context("cannot create a Kafka client")?;
         let topic = config.dead_letter_topic.clone();
         let partitions = ranges::of(&consumer, &topic)?;
         Ok(Self {

@@ -33,11 +33,11 @@ impl Replay {
     pub async fn send(&self, letter: &DeadLetter, as_new: bool) -> anyhow::Result<()> {
         let topic = letter
             .source_topic()
-            .context("no dlq-topic header: not a dead letter of ours")?;
+            .context("no dlq-topic header; replay needs a dead letter that a worker wrote")?;
         // Without a version the record would count as new and win over later records.
         anyhow::ensure!(
             as_new || letter.keeps_version(),
-            "its dlq-* headers tell no version; --as-new sends it as a new record"
+            "no version in its dlq-* headers; use --as-new to send it as a new record"
         );
         let headers =
             letter
@@ -55,6 +55,6 @@ impl Replay {
         self.sender
             .send(message)
             .await
-            .with_context(|| format!("sending a record to {topic}"))
+            .with_context(|| format!("cannot send the record to topic {topic}"))
     }
 }

@@ -3,49 +3,50 @@
 
 use std::{
     collections::HashMap,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rdkafka::{config::RDKafkaLogLevel, error::RDKafkaErrorCode};
 
 /// Minimum time between two log lines for the same error.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Shared by all clients of the process, because they connect to the same brokers.
-static COMPLAINTS: LazyLock<Mutex<Complaints>> = LazyLock::new(Mutex::default);
+static ERROR_LOG: LazyLock<Mutex<ErrorLog>> = LazyLock::new(Mutex::default);
 
 /// When each error was last logged.
 #[derive(Debug, Default)]
-struct Complaints {
-    errors: HashMap<String, Complaint>,
+struct ErrorLog {
+    errors: HashMap<String, Entry>,
 }
 
 #[derive(Debug)]
-struct Complaint {
+struct Entry {
     logged: Instant,
     /// Occurrences since `logged`.
     unlogged: u64,
 }
 
-impl Complaints {
+impl ErrorLog {
     /// Counts one occurrence. Returns the number of occurrences to log now, or none if `code` was
     /// logged less than [`EVERY`] ago.
     fn notice(&mut self, code: &str, now: Instant) -> Option<u64> {
-        let Some(complaint) = self.errors.get_mut(code) else {
-            let complaint = Complaint {
+        let Some(entry) = self.errors.get_mut(code) else {
+            let entry = Entry {
                 logged: now,
                 unlogged: 0,
             };
-            self.errors.insert(code.to_owned(), complaint);
+            self.errors.insert(code.to_owned(), entry);
             return Some(1);
         };
-        complaint.unlogged += 1;
-        if now.duration_since(complaint.logged) < EVERY {
+        entry.unlogged += 1;
+        if now.duration_since(entry.logged) < EVERY {
             return None;
         }
-        complaint.logged = now;
-        Some(std::mem::take(&mut complaint.unlogged))
+        entry.logged = now;
+        Some(std::mem::take(&mut entry.unlogged))
     }
 }
 
@@ -56,8 +57,7 @@ pub(super) fn due(code: RDKafkaErrorCode) -> Option<u64> {
 }
 
 fn notice(what: &str) -> Option<u64> {
-    let mut complaints = COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner);
-    complaints.notice(what, Instant::now())
+    ERROR_LOG.lock().notice(what, Instant::now())
 }
 
 /// librdkafka's name for a failed connection. Each client reports each of its connections to each
@@ -125,12 +125,12 @@ mod tests {
 
     #[test]
     fn an_error_that_lasts_is_logged_at_once_and_then_once_a_minute() {
-        let mut complaints = Complaints::default();
+        let mut log = ErrorLog::default();
         let start = Instant::now();
         let lines: Vec<(u64, u64)> = (0..360)
             .filter_map(|half_second: u64| {
                 let now = start + Duration::from_millis(500 * half_second);
-                Some((half_second / 2, complaints.notice("BadCompression", now)?))
+                Some((half_second / 2, log.notice("BadCompression", now)?))
             })
             .collect();
         assert_eq!(lines, [(0, 1), (60, 120), (120, 120)]);
@@ -138,10 +138,10 @@ mod tests {
 
     #[test]
     fn another_error_is_logged_at_once_and_hides_none() {
-        let mut complaints = Complaints::default();
+        let mut log = ErrorLog::default();
         let now = Instant::now();
-        assert_eq!(complaints.notice("BadCompression", now), Some(1));
-        assert_eq!(complaints.notice("InvalidMessage", now), Some(1));
-        assert_eq!(complaints.notice("BadCompression", now), None);
+        assert_eq!(log.notice("BadCompression", now), Some(1));
+        assert_eq!(log.notice("InvalidMessage", now), Some(1));
+        assert_eq!(log.notice("BadCompression", now), None);
     }
 }
