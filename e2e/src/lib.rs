@@ -82,7 +82,7 @@ pub use record::{
     Draft, Expected, RawHeader, Record, large_order, rejected_samples, valid_samples,
 };
 pub use redis::{Entry, RedisServer, entries, entries_of};
-pub use stack::{Admin, Api, Builder, Stack, Worker};
+pub use stack::{Admin, Api, Build, Builder, Stack, Worker};
 pub use system::System;
 use tokio::runtime::Runtime;
 pub use wait::{DEADLINE, until};

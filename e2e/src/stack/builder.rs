@@ -2,7 +2,7 @@
 
 use std::process;
 
-use super::{running::Stack, topics::Topics};
+use super::{build::Build, running::Stack, topics::Topics};
 use crate::{
     addresses::Addresses,
     environment::{Folder, required},
@@ -37,7 +37,7 @@ pub struct Builder {
     topics: Option<Timestamps>,
     dead_letter_max_bytes: u32,
     variables: Vec<(String, String)>,
-    faulty: bool,
+    build: Build,
 }
 
 impl Builder {
@@ -53,7 +53,7 @@ impl Builder {
             topics: Some(Timestamps::LogAppend),
             dead_letter_max_bytes: DEAD_LETTER_MAX_BYTES,
             variables: Vec::new(),
-            faulty: false,
+            build: Build::Current,
         }
     }
 
@@ -137,7 +137,7 @@ impl Builder {
     /// hang where [`STALL_AT`](shared::fault::STALL_AT) says.
     #[must_use]
     pub fn faulty(mut self) -> Self {
-        self.faulty = true;
+        self.build = Build::Faulty;
         self
     }
 
@@ -198,7 +198,7 @@ impl Builder {
             _database: database,
             folder: Folder::create(&name),
             variables: self.variables,
-            faulty: self.faulty,
+            build: self.build,
             started: 0,
         };
         if self.migrate {

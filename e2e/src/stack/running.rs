@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    build::Build,
     member::{Admin, Api, Worker, await_ready},
     topics::Topics,
 };
@@ -53,7 +54,7 @@ pub struct Stack {
     pub(super) _database: Option<OwnDatabase>,
     pub(super) folder: Folder,
     pub(super) variables: Vec<(String, String)>,
-    pub(super) faulty: bool,
+    pub(super) build: Build,
     pub(super) started: usize,
 }
 
@@ -155,6 +156,11 @@ impl Stack {
         Finished::run(&program(name), arguments, &self.variables(variables), limit)
     }
 
+    /// Chooses the programs that start from now on.
+    pub fn use_build(&mut self, build: Build) {
+        self.build = build;
+    }
+
     /// Starts one more worker and waits until it is ready. It becomes the last of
     /// [`Stack::workers`].
     #[track_caller]
@@ -245,14 +251,9 @@ impl Stack {
 
     fn launch(&mut self, name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         self.started += 1;
-        let built = if self.faulty {
-            format!("{name}-faulty")
-        } else {
-            name.to_owned()
-        };
         Process::start(
             &format!("{name}-{}", self.started),
-            &program(&built),
+            &program(&self.build.program(name)),
             arguments,
             &self.variables(variables),
             self.folder.path(),

@@ -8,7 +8,7 @@ use super::{REPRESENTATION, Version, VersionError};
 /// The version of an order, and the number of the shape in which a program wrote its document.
 ///
 /// Redis and the `ETag` carry it, so two documents with the same text have the same bytes. The
-/// version decides first: an older record never overwrites a newer one, in whatever shape it is.
+/// version decides first: an older record never overwrites a newer one, in any shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocumentVersion {
     /// The version of the order.

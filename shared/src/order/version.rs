@@ -22,7 +22,7 @@ pub struct Version {
 
 /// A text that is not a [`Version`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("not a version: three decimal numbers within their widths are expected")]
+#[error("expected a version: three decimal numbers within their widths")]
 pub struct VersionError;
 
 impl Version {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn other_texts_are_rejected() {
         let good = Version::new(1, 2, 3).to_string();
         for bad in [
             "",
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_replay_version_is_refused() {
+    fn malformed_replay_version_is_rejected() {
         for bad in [
             "",
             "1",
