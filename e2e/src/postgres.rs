@@ -45,7 +45,8 @@ pub struct Row {
     pub updated_at: i64,
 }
 
-/// The columns have the names of the JSON fields, except `shard_key`.
+/// The columns have the names of the JSON fields, except `shard_key`. A null column is an absent
+/// field.
 const ORDERS: &str = "\
     SELECT o.order_uid, o.id, o.source_timestamp_ms, o.source_offset, o.source_partition, \
            o.erased_at IS NOT NULL AS erased, \
@@ -57,16 +58,15 @@ const ORDERS: &str = "\
            columns::text, \
            (columns || jsonb_build_object( \
                'order_uid', o.order_uid, \
-               'delivery', (SELECT to_jsonb(d) - 'order_id' FROM deliveries d WHERE d.order_id = o.id), \
-               'payment', (SELECT to_jsonb(p) - 'order_id' FROM payments p WHERE p.order_id = o.id), \
-               'items', (SELECT jsonb_agg(to_jsonb(i) - 'order_id' - 'line_no' ORDER BY i.line_no) \
+               'delivery', (SELECT jsonb_strip_nulls(to_jsonb(d) - 'order_id') FROM deliveries d WHERE d.order_id = o.id), \
+               'payment', (SELECT jsonb_strip_nulls(to_jsonb(p) - 'order_id') FROM payments p WHERE p.order_id = o.id), \
+               'items', (SELECT jsonb_agg(jsonb_strip_nulls(to_jsonb(i) - 'order_id' - 'line_no') ORDER BY i.line_no) \
                          FROM items i WHERE i.order_id = o.id)))::text AS document \
-    FROM orders o CROSS JOIN LATERAL jsonb_build_object( \
-        'track_number', o.track_number, 'entry', o.entry, 'locale', o.locale, \
-        'internal_signature', o.internal_signature, 'customer_id', o.customer_id, \
-        'delivery_service', o.delivery_service, 'shardkey', o.shard_key, 'sm_id', o.sm_id, \
-        'date_created', (extract(epoch FROM o.date_created) * 1000000)::bigint, \
-        'oof_shard', o.oof_shard) AS columns";
+    FROM orders o CROSS JOIN LATERAL jsonb_strip_nulls( \
+        to_jsonb(o) - ARRAY['id', 'order_uid', 'shard_key', 'source_timestamp_ms', 'source_offset', \
+                            'source_partition', 'representation', 'erased_at', 'created_at', 'updated_at'] \
+        || jsonb_build_object('shardkey', o.shard_key, \
+                              'date_created', (extract(epoch FROM o.date_created) * 1000000)::bigint)) AS columns";
 
 /// Counts the orders, erased ones included.
 pub(crate) const COUNT_ORDERS: &str = "SELECT count(*) FROM orders";

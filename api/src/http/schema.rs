@@ -142,7 +142,12 @@ fn register_entity(entity: &'static Entity, registry: &mut Registry) {
         }
         MetaSchema {
             description: Some(entity.doc),
-            required: entity.fields.iter().map(|field| field.name).collect(),
+            required: entity
+                .fields
+                .iter()
+                .filter(|field| !field.optional)
+                .map(|field| field.name)
+                .collect(),
             properties: entity
                 .fields
                 .iter()

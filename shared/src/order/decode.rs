@@ -10,7 +10,7 @@ use super::MAX_VALUE_BYTES;
 use super::entity::FieldType;
 use super::model::Order;
 use super::refusal::{Reason, Refusal};
-use super::rule::Entity;
+use super::rule::{Entity, Relation};
 
 /// Maximum number of broken rules that a rejection names.
 const MAX_BROKEN_RULES: usize = 8;
@@ -60,10 +60,23 @@ pub fn decode(value: &[u8], fields: UnknownFields) -> Result<Decoded, Refusal> {
     order
         .validate()
         .map_err(|errors| refusal(Reason::InvalidOrder, broken_rules(&errors)))?;
+    check_relations(&order, Order::RELATIONS)?;
     Ok(Decoded {
         order,
         unknown_fields: state.unknown_fields,
     })
+}
+
+/// Checks the rules that span fields, and names those that `order` breaks.
+pub(super) fn check_relations(order: &Order, relations: &[Relation<Order>]) -> Result<(), Refusal> {
+    let broken = relations.iter().filter(|relation| !(relation.holds)(order));
+    let broken: Vec<String> = broken
+        .map(|relation| format!("order: {}", relation.code))
+        .collect();
+    match broken.is_empty() {
+        true => Ok(()),
+        false => Err(refusal(Reason::InvalidOrder, broken.join(", "))),
+    }
 }
 
 /// Reads the order that `value` contains, without checking its rules.
@@ -188,7 +201,7 @@ impl DecodeState {
 
     /// Describes the position and the kind of the fault. Contains only our own words and names,
     /// because serde's messages quote the input.
-    fn describe(&self, error: &serde_json::Error) -> String {
+    pub(super) fn describe(&self, error: &serde_json::Error) -> String {
         use fmt::Write as _;
 
         let fault = self.fault.unwrap_or_else(|| {

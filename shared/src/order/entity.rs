@@ -16,6 +16,9 @@ pub(super) trait FieldType: Sized {
     /// The parameters of a rule for this type.
     type Limits;
 
+    /// Whether a document may lack the field.
+    const OPTIONAL: bool = false;
+
     /// Reads a value. A wrong type is an error. A broken rule is not.
     fn read<'de, D: Deserializer<'de>>(
         source: D,
@@ -27,11 +30,21 @@ pub(super) trait FieldType: Sized {
 
     /// Returns the value as it appears in JSON.
     fn written(&self) -> impl Serialize;
+
+    /// Returns the value of a field that the document lacks, or `None` if the field is required.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// Returns whether the document lacks the field.
+    fn is_absent(&self) -> bool {
+        false
+    }
 }
 
 /// Generates, from one table of fields:
 ///
-/// - the struct
+/// - the struct, whose fields of type `Option` are optional
 /// - its reader, which accepts a JSON object and rejects an array
 /// - its writer, in the order of the table
 /// - its checks and its [`Entity`]
@@ -65,6 +78,7 @@ macro_rules! entity {
                 Field {
                     name: stringify!($field),
                     doc: concat!($($doc),+).trim_ascii(),
+                    optional: <$type as FieldType>::OPTIONAL,
                     rule: Rule::$rule($limits),
                     example: entity!(@example $($example)?),
                 },
@@ -127,7 +141,7 @@ macro_rules! entity {
                             }
                         }
                         Ok($name {
-                            $($field: match $field {
+                            $($field: match $field.or_else(FieldType::absent) {
                                 Some(value) => value,
                                 None => return Err(state.fault(stringify!($field), Fault::Missing)),
                             },)+
@@ -151,7 +165,10 @@ macro_rules! entity {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let mut object = serializer.serialize_struct(stringify!($name), Self::FIELDS.len())?;
-                $(object.serialize_field(stringify!($field), &self.$field.written())?;)+
+                $(match self.$field.is_absent() {
+                    false => object.serialize_field(stringify!($field), &self.$field.written())?,
+                    true => object.skip_field(stringify!($field))?,
+                })+
                 object.end()
             }
         }
@@ -249,6 +266,37 @@ impl FieldType for DateTime<Utc> {
 
     fn written(&self) -> impl Serialize {
         Rfc3339(*self)
+    }
+}
+
+/// An optional field. An absent field is `None` and stays absent when the order is written. `null`
+/// is malformed, like a value of another type: it would be a second spelling of absent.
+impl<T: FieldType> FieldType for Option<T> {
+    type Limits = T::Limits;
+
+    const OPTIONAL: bool = true;
+
+    fn read<'de, D: Deserializer<'de>>(
+        source: D,
+        state: &mut DecodeState,
+    ) -> Result<Self, D::Error> {
+        T::read(source, state).map(Some)
+    }
+
+    fn check(&self, limits: &T::Limits) -> Result<(), ValidationErrorsKind> {
+        self.as_ref().map_or(Ok(()), |value| value.check(limits))
+    }
+
+    fn written(&self) -> impl Serialize {
+        self.as_ref().map(T::written)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    fn is_absent(&self) -> bool {
+        self.is_none()
     }
 }
 

@@ -41,7 +41,7 @@ pub use document_version::DocumentVersion;
 pub use model::{Delivery, Item, Order, Payment, REPRESENTATION};
 pub use refusal::{Reason, Refusal};
 pub use revision::Revision;
-pub use rule::{Entity, Field, List, Range, Rule, Text, Years};
+pub use rule::{Entity, Field, List, Range, Relation, Rule, Text, Years};
 pub use uid::{InvalidUid, OrderUid};
 pub use version::{Version, VersionError, parse_replay_version};
 

@@ -15,7 +15,7 @@ use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
 use super::decode::{DecodeState, Fault, KeySeed, ValueSeed};
 use super::entity::{FieldType, entity};
-use super::rule::{Entity, Field, List, Range, Rule, Text, Years};
+use super::rule::{Entity, Field, List, Range, Relation, Rule, Text, Years};
 use super::unknown;
 
 /// The number of the document's shape. Raise it by one in each change that adds, removes or renames
@@ -135,6 +135,10 @@ entity! {
 }
 
 impl Order {
+    /// The rules that span several fields. They are checked, in this order, if every field
+    /// satisfies its own rule.
+    pub const RELATIONS: &[Relation<Self>] = &[];
+
     /// Returns the canonical bytes: compact JSON, fields in the order of the document, times with
     /// `Z` and 0, 3 or 6 decimals.
     ///

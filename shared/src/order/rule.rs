@@ -15,7 +15,7 @@ pub struct Entity {
     pub name: &'static str,
     /// What the object represents.
     pub doc: &'static str,
-    /// Its fields in the order of the document. All are required, and none may be null.
+    /// Its fields in the order of the document. None may be null.
     pub fields: &'static [Field],
 }
 
@@ -36,6 +36,8 @@ pub struct Field {
     pub name: &'static str,
     /// What the field means.
     pub doc: &'static str,
+    /// Whether a document may lack the field.
+    pub optional: bool,
     /// The rule for values.
     pub rule: Rule,
     /// JSON text of a valid value, or `None` for a nested object, whose fields have their own
@@ -53,6 +55,15 @@ impl Field {
             (_, None) => Value::Null,
         }
     }
+}
+
+/// A rule that spans several fields of a `T`.
+#[derive(Debug)]
+pub struct Relation<T> {
+    /// Code of the rule in a rejection.
+    pub code: &'static str,
+    /// Whether the rule holds for a value whose fields satisfy their own rules.
+    pub holds: fn(&T) -> bool,
 }
 
 /// A rule for values, by JSON type.

@@ -1,5 +1,7 @@
 //! Tests of the order through its public interface.
 
+mod existing;
+mod optional;
 mod properties;
 mod registries;
 mod rules;
@@ -9,11 +11,11 @@ mod times;
 use serde_json::Value;
 
 use super::sample::MODEL_JSON;
-use super::{Decoded, Reason, Refusal, UnknownFields, decode};
+use super::{Decoded, Order, Reason, Refusal, UnknownFields, decode};
 
-/// Returns the model as a value that a test can change.
+/// Returns the model, with all optional fields, as a value that a test can change.
 fn model() -> Value {
-    serde_json::from_str(MODEL_JSON).unwrap()
+    Order::ENTITY.example()
 }
 
 /// Returns the model with the value at a JSON pointer replaced.

@@ -38,7 +38,7 @@ macro_rules! columns {
         )+ } }
 
         impl $name {
-            /// Reads the fields that are columns, in the order of the columns, and takes the others.
+            /// Reads the fields that are columns, then takes the others.
             pub(in crate::storage) fn from_columns(
                 columns: &mut Reader<'_>,
                 others: impl FnOnce(&mut Reader<'_>) -> Result<($($type,)+), sqlx::Error>,

@@ -10,13 +10,15 @@
 //!
 //! - `as` is needed only if the column has another name than the field.
 //! - `since` is needed in `orders` only, for a field that the first shape of the document does not
-//!   have. It is the value of [`REPRESENTATION`](crate::order::REPRESENTATION) that adds the field (see [`Column::since`]).
+//!   have. It is the value of [`REPRESENTATION`] that adds the field (see [`Column::since`]).
 //! - `else` is needed only if that field is required: the SQL literal that is read for a row of an
 //!   older shape.
 //! - The column of an `Option` must be nullable.
 
 mod macros;
 mod sql;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use smol_str::SmolStr;
@@ -26,7 +28,7 @@ pub(super) use sql::{Table, aggregated, names, selected};
 pub(super) use value::{Reader, Value};
 
 use super::{Change, rows::Row};
-use crate::order::{Delivery, Item, Order, OrderUid, Payment};
+use crate::order::{Delivery, Item, Order, OrderUid, Payment, REPRESENTATION};
 use macros::columns;
 use value::array;
 
@@ -36,6 +38,7 @@ columns! {
         source_timestamp_ms: int8;
         source_offset: int8;
         source_partition: int4;
+        representation: int2;
     }
 }
 
@@ -128,10 +131,12 @@ pub(super) struct Column {
     pub(super) name: &'static str,
     /// The type as which the column is written and read. A migration may widen the column itself.
     pub(super) sql_type: &'static str,
-    /// The lowest [`REPRESENTATION`](crate::order::REPRESENTATION) of a worker that writes the column. During a rolling upgrade, an
-    /// older worker may replace a row without changing this column, which then belongs to an earlier
-    /// version of the order. Such a row has a lower `orders.representation`, and `absent` is
-    /// read instead of the column.
+    /// The lowest [`REPRESENTATION`] of a worker that writes the column.
+    ///
+    /// During a rolling upgrade, an older worker may replace a row without changing this column,
+    /// which then belongs to an earlier version of the order. Such a row has a lower
+    /// `orders.representation`, and `absent` is read instead of the column. Other tables need no
+    /// `since`: every worker deletes and inserts their rows.
     pub(super) since: u8,
     /// The SQL literal that is read for a row of an older shape.
     pub(super) absent: &'static str,
@@ -178,12 +183,14 @@ pub(super) trait ReadColumns: Columns {
 /// A statement that inserts arrays.
 pub(super) type Insert<'q> = Query<'q, Driver, PgArguments>;
 
-/// States which version of which order a row of `orders` holds.
+/// States which version of which order a row of `orders` holds, and in which shape.
 pub(super) struct Stamp {
     pub(super) order_uid: OrderUid,
     pub(super) source_timestamp_ms: i64,
     pub(super) source_offset: i64,
     pub(super) source_partition: i32,
+    /// The shape that the writer of the row knows.
+    pub(super) representation: i16,
 }
 
 impl Stamp {
@@ -194,6 +201,7 @@ impl Stamp {
             source_timestamp_ms: version.timestamp_ms,
             source_offset: version.offset,
             source_partition: version.partition,
+            representation: REPRESENTATION.into(),
         }
     }
 }

@@ -18,7 +18,7 @@ impl Table {
         join(", ", self.columns().map(|column| column.name.to_owned()))
     }
 
-    /// Returns the parameters of an insert with one array for each column: `$1::int8[], $2::text[]`.
+    /// Returns the parameters of an insert with one array for each column: `$1::int8[]`.
     pub(in crate::storage) fn arrays(&self) -> String {
         let array =
             |(number, column): (usize, &Column)| format!("${}::{}[]", number + 1, column.sql_type);

@@ -150,6 +150,7 @@ macro_rules! plain {
 }
 plain! {
     bool => |flag| [u8::from(*flag)];
+    i16 => |number| number.to_be_bytes();
     i32 => |number| number.to_be_bytes();
     i64 => |number| number.to_be_bytes();
     DateTime<Utc> => |time| (time.timestamp_micros() - POSTGRES_EPOCH).to_be_bytes();

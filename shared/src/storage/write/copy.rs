@@ -13,8 +13,7 @@ use crate::{
     },
 };
 
-/// The statements, and the tables in the order of their rows. A row of `orders` comes first, because the
-/// others refer to it.
+/// The statements, in the order of [`Copy`]. `orders` comes first, because the others refer to it.
 static STATEMENTS: LazyLock<[String; 4]> =
     LazyLock::new(|| [&ORDERS, &DELIVERIES, &PAYMENTS, &ITEMS].map(Table::copy));
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use shared::{
-    order::{Order, OrderUid, Revision},
+    order::{Order, OrderUid, REPRESENTATION, Revision},
     storage::{Change, ChangeSet, Class, ListFilter, Postgres, Role},
     testing::TestDatabase,
 };
@@ -281,4 +281,32 @@ async fn a_statement_that_waits_for_a_lock_ends_as_locked() {
     let class = postgres.apply(&set).await.unwrap_err().class();
     assert_eq!(class, Class::Locked);
     holding.abort();
+}
+
+/// During a rolling upgrade, each worker states the shape that it knows.
+#[tokio::test]
+async fn each_writer_states_its_shape() {
+    const SHAPES: &str = "SELECT string_agg(DISTINCT representation::text, ',') FROM orders";
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    // Copied, because there are many.
+    let orders: Vec<Order> = (0..32).map(|n| order(&format!("order-{n}"), n)).collect();
+    let store = async |offset| {
+        let changes = orders.iter().map(|order| change(order, offset));
+        apply_as_the_worker_does(&postgres, changes.collect()).await;
+        database.value::<String>(SHAPES).await
+    };
+    let own = REPRESENTATION.to_string();
+    assert_eq!(store(1).await, own);
+    database
+        .execute("UPDATE orders SET representation = 99")
+        .await;
+    assert_eq!(store(1).await, "99", "a stale record changes nothing");
+    assert_eq!(
+        store(2).await,
+        own,
+        "an older worker states the older shape"
+    );
+    let found = read(&postgres, &orders[0].order_uid).await;
+    assert_eq!(found, Some(revision(&orders[0], 2)));
 }
