@@ -66,7 +66,7 @@ fn round(orders: usize) -> anyhow::Result<f64> {
     let taken = start.elapsed();
     let log = stack.workers[0].process.log();
     ensure!(
-        log.contains("wrote to Redis what changed since its watermark"),
+        log.contains("rewrote the orders that changed since the watermark"),
         "the entries were not written anew: {log}"
     );
     Ok(taken.as_secs_f64())

@@ -3,7 +3,7 @@
 //!
 //! Every worker looks once a second. It is harmless if two workers do the same repair.
 
-mod verdict;
+mod diagnosis;
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::{
         write_through::{Unwritten, WriteThrough},
     },
 };
-use verdict::{Seen, Verdict, judge};
+use diagnosis::{Diagnosis, Seen, diagnose};
 
 /// A write to Redis that has been under way for longer than this is abandoned. Shorter than the
 /// time after which the api bypasses Redis, and far longer than a write takes.
@@ -77,7 +77,7 @@ enum RepairError {
     Cache(#[from] CacheError),
     #[error(transparent)]
     Storage(#[from] StorageError),
-    #[error("{orders} orders could not be written: {why}")]
+    #[error("{orders} orders are not in Redis: {why}")]
     Incomplete { orders: usize, why: String },
 }
 
@@ -86,7 +86,7 @@ impl RepairError {
         let why = error.map(|error| error.to_string());
         Self::Incomplete {
             orders,
-            why: why.unwrap_or_else(|| "each write came too late".to_owned()),
+            why: why.unwrap_or_else(|| "each row was too old when Redis received it".to_owned()),
         }
     }
 }
@@ -146,8 +146,8 @@ impl Repair {
             self.redis.set(Ok(()));
             return;
         };
-        let verdict = judge(knowledge.seen.as_ref(), recorded.as_ref(), &state);
-        let is_misplaced = verdict == Verdict::Misplaced;
+        let diagnosis = diagnose(knowledge.seen.as_ref(), recorded.as_ref(), &state);
+        let is_misplaced = diagnosis == Diagnosis::Misplaced;
         self.cache.set_misplaced(is_misplaced);
         if is_misplaced {
             let why = CacheError::Misplaced.to_string();
@@ -155,10 +155,13 @@ impl Repair {
             return;
         }
         self.redis.set(Ok(()));
-        match self.repair(verdict, &state, &mut knowledge.last_mark).await {
+        match self
+            .repair(diagnosis, &state, &mut knowledge.last_mark)
+            .await
+        {
             Ok(until) => {
                 if self.outage.ended() {
-                    tracing::info!("Redis is repaired");
+                    tracing::info!("Redis repaired");
                 }
                 knowledge.seen = Some(Seen {
                     until,
@@ -168,7 +171,7 @@ impl Repair {
                 });
             }
             Err(error) if self.outage.failed() => {
-                tracing::warn!(%error, "Redis is not repaired yet; retrying every second");
+                tracing::warn!(%error, "repairing Redis failed; retrying");
             }
             Err(_) => {}
         }
@@ -214,24 +217,24 @@ impl Repair {
     /// Makes Redis equal to Postgres; returns the moment up to which it is.
     async fn repair(
         &self,
-        verdict: Verdict,
+        diagnosis: Diagnosis,
         state: &CacheState,
         last_mark: &mut Option<RepairMark>,
     ) -> Result<DatabaseTime, RepairError> {
-        let (from, until) = match verdict {
-            Verdict::Complete(watermark) => (Some(watermark), watermark),
-            Verdict::Evicted(until) => (None, until),
-            Verdict::Lost(since) => {
+        let (from, until) = match diagnosis {
+            Diagnosis::Complete(watermark) => (Some(watermark), watermark),
+            Diagnosis::Evicted(until) => (None, until),
+            Diagnosis::Lost(since) => {
                 let now = self.catch_up(state.watermark, since).await?;
                 (Some(now), now)
             }
-            Verdict::Misplaced => return Err(CacheError::Misplaced.into()),
+            Diagnosis::Misplaced => return Err(CacheError::Misplaced.into()),
         };
         self.finish_abandoned().await?;
         self.repair_marks(last_mark).await?;
         let advanced = self.advance(from, until, &state.servers).await?;
         if from.is_none() && self.evictions.failed() {
-            tracing::info!("wrote the watermark again that Redis had evicted");
+            tracing::info!("rewrote the watermark that Redis evicted");
         }
         Ok(advanced)
     }
@@ -267,7 +270,7 @@ impl Repair {
                 if !ids.is_empty() {
                     tracing::info!(
                         orders = ids.len(),
-                        "wrote to Redis what changed since its watermark"
+                        "rewrote the orders that changed since the watermark"
                     );
                 }
             }
@@ -301,10 +304,7 @@ impl Repair {
                     return Err(RepairError::incomplete(failed.uids.len(), failed.error));
                 }
                 self.postgres.finish_cache_writes(&[write]).await?;
-                tracing::info!(
-                    orders = uids.len(),
-                    "wrote to Redis what was left behind after its COMMIT"
-                );
+                tracing::info!(orders = uids.len(), "finished abandoned writes to Redis");
             }
         }
     }
@@ -346,10 +346,7 @@ impl Repair {
             error = failed.error.or(error);
             if !repaired.is_empty() {
                 self.postgres.clear_repair_marks(&repaired).await?;
-                tracing::info!(
-                    orders = repaired.len(),
-                    "repaired entries in Redis whose write had failed"
-                );
+                tracing::info!(orders = repaired.len(), "repaired marked orders in Redis");
             }
             if are_all || repaired.is_empty() {
                 break;

@@ -64,6 +64,20 @@ impl Assignment {
         }
     }
 
+    /// Creates an assignment of `partition` without a consumer.
+    #[cfg(test)]
+    pub(crate) fn detached(partition: i32) -> Self {
+        let assignment = Self::new("orders".into());
+        assignment.assign(partition, None);
+        assignment
+    }
+
+    /// Returns how many received records of `partition` are not finished.
+    #[cfg(test)]
+    pub(crate) fn outstanding(&self, partition: i32) -> usize {
+        self.ledger.lock().outstanding(partition)
+    }
+
     /// Stores frontiers in `store` from now on.
     pub(super) fn attach<S: FrontierStore + 'static>(&self, store: &Arc<S>) {
         let store: Weak<S> = Arc::downgrade(store);
@@ -95,11 +109,11 @@ impl Assignment {
         self.ledger.lock().epochs()
     }
 
-    pub(super) fn epoch(&self, partition: i32) -> Option<u64> {
+    pub(crate) fn epoch(&self, partition: i32) -> Option<u64> {
         self.ledger.lock().epoch(partition)
     }
 
-    pub(super) fn receive(&self, partition: i32, epoch: u64, offset: i64) -> Option<Ticket> {
+    pub(crate) fn receive(&self, partition: i32, epoch: u64, offset: i64) -> Option<Ticket> {
         self.ledger.lock().receive(partition, epoch, offset)
     }
 

@@ -9,22 +9,26 @@ use std::{
 use futures_util::future::join_all;
 use shared::{
     order::{OrderUid, Reason, Refusal, Version},
-    runtime::backoff::Backoff,
     storage::Change,
 };
 use tokio::sync::mpsc;
 
 use super::{
-    persist::{Persist, Persisted, Verdict, Writing},
+    persist::{Persist, Persisted, Sink, Verdict},
+    retry::dead_letter_persistently,
+    services::{DeadLetterSink, OrderCache, OrderStore, RepairLog},
     trace::{BatchTrace, Times},
     turn::Turn,
-    waits::{BatchWaits, Wait, Waits},
+    waits::{BatchWaits, Waits},
     write_through::{Fresh, WriteThrough},
 };
 use crate::{
-    kafka::{Assignment, Received, Record, Ticket, dead_letter::DeadLetters},
+    kafka::{Assignment, Received, Record, Ticket},
     metrics::{BatchStage, Metrics, Outcome},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// A record and its intent: store, erase or dead-letter.
 struct Entry {
@@ -57,7 +61,7 @@ impl Batch {
         self.push(received, intent);
     }
 
-    pub(super) fn push_refused(&mut self, received: Received, refusal: Refusal) {
+    pub(super) fn push_invalid(&mut self, received: Received, refusal: Refusal) {
         self.push(received, Intent::DeadLetter(refusal));
     }
 
@@ -80,7 +84,7 @@ impl Batch {
     }
 
     /// Returns the tickets of its records.
-    fn tickets(&self) -> Vec<Ticket> {
+    pub(super) fn tickets(&self) -> Vec<Ticket> {
         let entries = self.entries.iter();
         entries.map(|entry| entry.received.ticket).collect()
     }
@@ -91,24 +95,35 @@ impl Batch {
     }
 }
 
+/// Finishes batches. The batcher knows no more of what happens to a batch.
+pub(super) trait FinishBatch: Send + Sync + 'static {
+    /// Finishes `batch`. Gives `turn` back as soon as it no longer uses Postgres.
+    fn process(&self, batch: Batch, turn: Turn) -> impl Future<Output = ()> + Send;
+}
+
 /// Finishes batches. All batches under way share it.
-pub(super) struct Processor {
-    pub(super) persist: Persist,
-    pub(super) write_through: WriteThrough,
-    pub(super) dead_letters: DeadLetters,
+pub(super) struct Processor<S, C, D> {
+    pub(super) persist: Persist<S>,
+    pub(super) write_through: WriteThrough<C, S>,
+    pub(super) dead_letters: D,
     pub(super) assignment: Arc<Assignment>,
     pub(super) waits: Arc<Waits>,
     pub(super) metrics: Metrics,
 }
 
-impl Processor {
+impl<S, C, D> FinishBatch for Processor<S, C, D>
+where
+    S: OrderStore + RepairLog,
+    C: OrderCache,
+    D: DeadLetterSink,
+{
     /// Finishes `batch`. Every stored change reaches Redis or is marked for repair, and every
     /// record that cannot be stored reaches the dead letter topic, before any offset of the batch
     /// counts as finished.
     ///
     /// Postgres, Redis and the dead letter topic are written concurrently. `turn` is given back as
     /// soon as Postgres is done, so that the next batch is written while this one goes to Redis.
-    pub(super) async fn process(&self, mut batch: Batch, turn: Turn) {
+    async fn process(&self, mut batch: Batch, turn: Turn) {
         self.metrics.batch(batch.len());
         let mut trace = BatchTrace::begin(batch.entries.iter().map(|entry| &entry.received.record));
         let changes = std::mem::take(&mut batch.changes);
@@ -116,7 +131,7 @@ impl Processor {
         let waits = self.waits.batch();
 
         let ((outcome, persisted), written_through, dead_lettered) = tokio::join!(
-            self.store(changes, Writing::new(turn, sink, &waits)),
+            self.store(changes, turn, sink, &waits),
             self.write_through(fresh),
             self.dead_letter_invalid(&batch, &waits)
         );
@@ -131,16 +146,29 @@ impl Processor {
         if outcome.clock_steps > 0 {
             tracing::warn!(
                 records = outcome.clock_steps,
-                "records lost to a lower offset of their own partition: a clock stepped back"
+                "records lost to a lower offset of their partition: a clock stepped back"
             );
         }
         self.finish(batch, &outcomes);
         trace.finished(&outcomes);
     }
+}
 
-    async fn store(&self, changes: Vec<Change>, writing: Writing<'_>) -> (Persisted, SystemTime) {
+impl<S, C, D> Processor<S, C, D>
+where
+    S: OrderStore + RepairLog,
+    C: OrderCache,
+    D: DeadLetterSink,
+{
+    async fn store(
+        &self,
+        changes: Vec<Change>,
+        turn: Turn,
+        sink: Sink,
+        waits: &BatchWaits<'_>,
+    ) -> (Persisted, SystemTime) {
         let started = Instant::now();
-        let persisted = self.persist.persist(changes, writing).await;
+        let persisted = self.persist.persist(changes, turn, sink, waits).await;
         self.metrics.stage(BatchStage::Persist, started.elapsed());
         (persisted, SystemTime::now())
     }
@@ -159,24 +187,24 @@ impl Processor {
     }
 
     async fn dead_letter_invalid(&self, batch: &Batch, waits: &BatchWaits<'_>) -> SystemTime {
-        let refused = batch
+        let invalid = batch
             .entries
             .iter()
             .filter_map(|entry| match &entry.intent {
                 Intent::DeadLetter(refusal) => Some((&entry.received.record, refusal)),
                 Intent::Store { .. } | Intent::Erase { .. } => None,
             });
-        self.dead_letter_all(refused, waits).await;
+        self.dead_letter_all(invalid, waits).await;
         SystemTime::now()
     }
 
     async fn dead_letter_all<'a>(
         &self,
-        refused: impl Iterator<Item = (&'a Record, &'a Refusal)>,
+        records: impl Iterator<Item = (&'a Record, &'a Refusal)>,
         waits: &BatchWaits<'_>,
     ) {
         let mut sends = Vec::new();
-        for (record, refusal) in refused {
+        for (record, refusal) in records {
             sends.push(self.dead_letter(record, refusal, waits));
         }
         if sends.is_empty() {
@@ -188,25 +216,8 @@ impl Processor {
             .stage(BatchStage::DeadLetter, started.elapsed());
     }
 
-    /// Sends one record to the dead letter topic; retries until the topic has it.
     async fn dead_letter(&self, record: &Record, refusal: &Refusal, waits: &BatchWaits<'_>) {
-        let mut backoff = Backoff::default();
-        // Held from the first failure to the last attempt, so that the wait is visible during
-        // attempts too.
-        let mut waiting = None;
-        while let Err(error) = self.dead_letters.send(record, refusal).await {
-            waiting.get_or_insert_with(|| waits.begin_alone(Wait::DeadLetterTopic));
-            if backoff.is_to_log() {
-                tracing::warn!(
-                    %error,
-                    partition = record.partition,
-                    offset = record.offset,
-                    attempts = backoff.attempts(),
-                    "dead letter topic did not take a record; retrying"
-                );
-            }
-            backoff.wait().await;
-        }
+        dead_letter_persistently(&self.dead_letters, waits, record, refusal).await;
         self.metrics.dead_lettered(refusal.reason, 1);
     }
 
@@ -218,7 +229,7 @@ impl Processor {
         waits: &BatchWaits<'_>,
     ) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         for entry in &batch.entries {
             let (uid, version, won) = match &entry.intent {
                 Intent::Store { uid, version } => (uid, version, Outcome::Stored),
@@ -234,12 +245,12 @@ impl Processor {
                     *verdict = Verdict::Lost;
                     won
                 }
-                Some(Verdict::Refused(detail)) => {
+                Some(Verdict::Rejected(detail)) => {
                     let refusal = Refusal {
                         reason: Reason::RejectedByDatabase,
                         detail: detail.clone(),
                     };
-                    refused.push((&entry.received.record, refusal));
+                    rejected.push((&entry.received.record, refusal));
                     Outcome::Failed
                 }
                 Some(Verdict::Lost) => Outcome::Stale,
@@ -250,8 +261,8 @@ impl Processor {
                 }
             });
         }
-        let refused = refused.iter().map(|(record, refusal)| (*record, refusal));
-        self.dead_letter_all(refused, waits).await;
+        let rejected = rejected.iter().map(|(record, refusal)| (*record, refusal));
+        self.dead_letter_all(rejected, waits).await;
         outcomes
     }
 

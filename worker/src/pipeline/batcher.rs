@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    batch::{Batch, Processor},
+    batch::{Batch, FinishBatch, Processor},
     breaker::RejectionBreaker,
     decode::{Decoded, decode_record},
     future::FutureGuard,
@@ -30,6 +30,9 @@ use crate::{
     kafka::{Assignment, Intake, Received, dead_letter::DeadLetters},
     metrics::Metrics,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Maximum batches under way at once, including those that are being written to Redis. Batches that
 /// are held up do not count.
@@ -68,14 +71,14 @@ impl Pipeline {
     pub async fn run(self, config: &config::Worker, intake: Intake) {
         let processor = Arc::new(Processor {
             persist: Persist {
-                postgres: self.postgres,
+                store: self.postgres,
                 breaker: self.breaker,
                 waits: Arc::clone(&self.waits),
             },
             write_through: self.write_through,
             dead_letters: self.dead_letters,
             assignment: self.assignment,
-            waits: self.waits,
+            waits: Arc::clone(&self.waits),
             metrics: self.metrics.clone(),
         });
         let batcher = Batcher {
@@ -96,6 +99,7 @@ impl Pipeline {
             turns: Turns::new(),
             under_way: JoinSet::new(),
             busy: HashSet::new(),
+            waits: self.waits,
             processor: Arc::clone(&processor),
         };
         batcher.run(intake).await;
@@ -104,7 +108,7 @@ impl Pipeline {
     }
 }
 
-struct Batcher {
+struct Batcher<P> {
     max_records: usize,
     max_bytes: usize,
     linger: Duration,
@@ -122,12 +126,13 @@ struct Batcher {
     /// The orders of the batches under way. While no batch is held up, an order is in at most one
     /// batch. Otherwise two connections would wait for each other's row locks.
     busy: HashSet<OrderUid>,
-    processor: Arc<Processor>,
+    waits: Arc<Waits>,
+    processor: Arc<P>,
 }
 
-impl Batcher {
+impl<P: FinishBatch> Batcher<P> {
     async fn run(mut self, mut intake: Intake) {
-        let waits = Arc::clone(&self.processor.waits);
+        let waits = Arc::clone(&self.waits);
         let mut waiting = None;
         let mut ended = false;
         while !(ended && self.is_idle()) {
@@ -180,8 +185,8 @@ impl Batcher {
             }
             Err(refusal) => {
                 let (partition, offset) = (received.record.partition, received.record.offset);
-                tracing::debug!(partition, offset, reason = %refusal.reason, detail = refusal.detail, "a record can never be stored");
-                self.open.push_refused(received, refusal);
+                tracing::debug!(partition, offset, reason = %refusal.reason, detail = refusal.detail, "record can never be stored");
+                self.open.push_invalid(received, refusal);
             }
         }
     }
@@ -242,7 +247,7 @@ impl Batcher {
     /// that fails is known to be at fault only when rows behind it pass. Memory permits bound the
     /// intake.
     fn has_room(&self) -> bool {
-        let (waits, under_way) = (&self.processor.waits, self.under_way.len());
+        let (waits, under_way) = (&self.waits, self.under_way.len());
         let (held_up, for_breaker) = (waits.held_up(), waits.count(Wait::Breaker));
         if under_way.saturating_sub(held_up) >= UNDER_WAY
             || under_way.saturating_sub(for_breaker) >= UNDER_WAY_AT_MOST
@@ -274,7 +279,7 @@ impl Batcher {
             // process, so that another worker reads the records again. (Release builds abort at the
             // panic itself.)
             Err(error) => {
-                tracing::error!(%error, "a batch panicked; ending the process");
+                tracing::error!(%error, "batch panicked; ending the process");
                 std::process::abort();
             }
         }

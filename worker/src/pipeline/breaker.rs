@@ -40,7 +40,7 @@ pub(super) struct Trial<'a> {
 impl Trial<'_> {
     /// Delays the next trial, because Postgres rejected the row with the code `sqlstate`.
     pub(super) fn failed(mut self, sqlstate: &str) {
-        tracing::warn!(sqlstate, "the database refuses the row that was tried, too");
+        tracing::warn!(sqlstate, "Postgres rejects the trial row too");
         *self.turn = Instant::now() + self.interval;
     }
 }
@@ -49,7 +49,7 @@ struct State {
     open: bool,
     /// The newest rows; true if Postgres rejected the row.
     window: VecDeque<bool>,
-    refused: usize,
+    rejected: usize,
     in_a_row: usize,
 }
 
@@ -66,7 +66,7 @@ impl RejectionBreaker {
         let state = State {
             open,
             window: VecDeque::with_capacity(WINDOW),
-            refused: 0,
+            rejected: 0,
             in_a_row: 0,
         };
         Self {
@@ -110,9 +110,9 @@ impl RejectionBreaker {
         self.stored.fetch_add(stored as u64, Relaxed);
         let mut state = self.state.lock();
         if state.open {
-            tracing::info!("the database accepts rows again; the breaker closes");
+            tracing::info!("Postgres accepts rows again; breaker closed");
             state.window.clear();
-            (state.open, state.refused) = (false, 0);
+            (state.open, state.rejected) = (false, 0);
         }
         state.in_a_row = 0;
         (0..rows.min(WINDOW)).for_each(|_| state.count(false));
@@ -120,20 +120,21 @@ impl RejectionBreaker {
 
     /// Counts a row that Postgres rejected with the code `sqlstate`. Returns false if that opens
     /// the breaker, or if it is already open; then the row must not be dead-lettered.
-    pub fn refused(&self, sqlstate: &str) -> bool {
+    pub fn rejected(&self, sqlstate: &str) -> bool {
         let mut state = self.state.lock();
         if !state.open {
             state.in_a_row += 1;
             state.count(true);
             state.open = state.in_a_row >= MAX_IN_A_ROW
-                || (state.window.len() == WINDOW && state.refused > MAX_IN_WINDOW);
+                || (state.window.len() == WINDOW && state.rejected > MAX_IN_WINDOW);
             if state.open {
                 self.delay_first_trial();
                 tracing::error!(
                     sqlstate,
                     in_a_row = state.in_a_row,
-                    of_the_last_1000 = state.refused,
-                    "the database refuses too many rows for that to be the records' fault; nothing is dead-lettered, one row is tried every 30 s"
+                    of_the_last_1000 = state.rejected,
+                    runbook = "WorkerStopped",
+                    "Postgres rejects too many rows; breaker opened"
                 );
             }
         }
@@ -149,12 +150,12 @@ impl RejectionBreaker {
 }
 
 impl State {
-    fn count(&mut self, refused: bool) {
+    fn count(&mut self, rejected: bool) {
         if self.window.len() == WINDOW && self.window.pop_front() == Some(true) {
-            self.refused -= 1;
+            self.rejected -= 1;
         }
-        self.window.push_back(refused);
-        self.refused += usize::from(refused);
+        self.window.push_back(rejected);
+        self.rejected += usize::from(rejected);
     }
 }
 
@@ -166,9 +167,9 @@ mod tests {
     fn a_hundred_in_a_row_open_it() {
         let breaker = RejectionBreaker::new(false);
         for _ in 1..MAX_IN_A_ROW {
-            assert!(breaker.refused("23514"));
+            assert!(breaker.rejected("23514"));
         }
-        assert!(!breaker.refused("23514"));
+        assert!(!breaker.rejected("23514"));
         assert!(breaker.is_open());
     }
 
@@ -177,39 +178,39 @@ mod tests {
         let breaker = RejectionBreaker::new(false);
         breaker.accepted(WINDOW, 0);
         for _ in 0..MAX_IN_WINDOW {
-            assert!(breaker.refused("23514"));
+            assert!(breaker.rejected("23514"));
             breaker.accepted(1, 0);
         }
-        assert!(!breaker.refused("23514"));
+        assert!(!breaker.rejected("23514"));
     }
 
     #[test]
     fn few_among_many_do_not() {
         let breaker = RejectionBreaker::new(false);
         for _ in 0..1000 {
-            assert!(breaker.refused("23514"));
+            assert!(breaker.rejected("23514"));
             breaker.accepted(99, 0);
         }
         assert!(!breaker.is_open());
     }
 
     #[test]
-    fn old_refusals_leave_the_window() {
+    fn old_rejections_leave_the_window() {
         let breaker = RejectionBreaker::new(false);
         for _ in 0..MAX_IN_WINDOW {
-            assert!(breaker.refused("23514"));
+            assert!(breaker.rejected("23514"));
         }
         breaker.accepted(WINDOW, 0);
-        assert!(breaker.refused("23514"));
+        assert!(breaker.rejected("23514"));
     }
 
     #[test]
     fn one_accepted_row_closes_it_with_a_clean_slate() {
         let breaker = RejectionBreaker::new(true);
         assert!(breaker.is_open());
-        assert!(!breaker.refused("23514"));
+        assert!(!breaker.rejected("23514"));
         breaker.accepted(1, 0);
         assert!(!breaker.is_open());
-        assert!(breaker.refused("23514"));
+        assert!(breaker.rejected("23514"));
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// Dead-letter its only change.
-    Refuse,
+    Reject,
     /// Try its halves.
     Halve,
     /// Try it again later.
@@ -49,9 +49,9 @@ impl Part {
         let (single, alone) = (self.set.len() == 1, self.fails_alone(stored));
         let may_be_a_row = class == Class::Unknown || error.is_in_row();
         match class {
-            Class::Record if single => Remedy::Refuse,
+            Class::Record if single => Remedy::Reject,
             Class::Record => Remedy::Halve,
-            Class::Unknown if single && alone => Remedy::Refuse,
+            Class::Unknown if single && alone => Remedy::Reject,
             _ if single => Remedy::Wait,
             _ if may_be_a_row && (alone || self.is_whole || self.failures > 0) => Remedy::Halve,
             Class::Deployment if alone => Remedy::Halve,
@@ -83,16 +83,14 @@ pub(super) struct Parts<'w> {
 }
 
 impl<'w> Parts<'w> {
-    pub(super) fn of(set: ChangeSet, waits: &'w BatchWaits<'w>) -> Self {
-        let mut parts = Self {
+    pub(super) fn new(waits: &'w BatchWaits<'w>) -> Self {
+        Self {
             fresh: Vec::new(),
             failed: VecDeque::new(),
             waits,
             retry: Retry::new("apply"),
             at: Instant::now(),
-        };
-        parts.push_new(set);
-        parts
+        }
     }
 
     /// Adds changes as a new part, as if they had never been tried.
@@ -177,6 +175,12 @@ mod tests {
         ChangeSet::new((0..count).map(change).collect()).0
     }
 
+    fn parts_of<'w>(set: ChangeSet, waits: &'w BatchWaits<'w>) -> Parts<'w> {
+        let mut parts = Parts::new(waits);
+        parts.push_new(set);
+        parts
+    }
+
     fn error(code: &str, in_row: bool) -> StorageError {
         StorageError::Database {
             code: code.to_owned(),
@@ -190,19 +194,19 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_may_be_at_fault_is_refused_once_others_pass() {
+    fn a_row_that_may_be_at_fault_is_rejected_once_others_pass() {
         let waits = Waits::new();
         let batch = waits.batch();
-        let mut parts = Parts::of(set(1), &batch);
+        let mut parts = parts_of(set(1), &batch);
         let unknown = error("XX000", false);
         let part = parts.next().unwrap();
-        assert_eq!(remedy(&part, &error("P0001", true), 7), Remedy::Refuse);
+        assert_eq!(remedy(&part, &error("P0001", true), 7), Remedy::Reject);
         assert_eq!(remedy(&part, &unknown, 7), Remedy::Wait);
         parts.wait(part, &unknown, 7);
         assert_eq!(waits.reasons().collect::<Vec<_>>(), [Wait::Deployment]);
         let part = parts.next().unwrap();
         assert_eq!(remedy(&part, &unknown, 7), Remedy::Wait, "none passed");
-        assert_eq!(remedy(&part, &unknown, 8), Remedy::Refuse);
+        assert_eq!(remedy(&part, &unknown, 8), Remedy::Reject);
         for code in ["42501", "57014", "55P03", "40001"] {
             assert_eq!(
                 remedy(&part, &error(code, false), 8),
@@ -218,7 +222,7 @@ mod tests {
     fn the_other_half_is_tried_before_one_that_failed() {
         let waits = Waits::new();
         let batch = waits.batch();
-        let mut parts = Parts::of(set(8), &batch);
+        let mut parts = parts_of(set(8), &batch);
         let unknown = error("XX000", false);
         let whole = parts.next().unwrap();
         assert_eq!(remedy(&whole, &unknown, 0), Remedy::Halve);
@@ -246,7 +250,7 @@ mod tests {
         for unknown in [error("XX000", false), error("57014", true)] {
             let waits = Waits::new();
             let batch = waits.batch();
-            let mut parts = Parts::of(set(8), &batch);
+            let mut parts = parts_of(set(8), &batch);
             let mut singles = Vec::new();
             while singles.len() < 16 {
                 let part = parts.next().unwrap();
@@ -256,7 +260,7 @@ mod tests {
                 match remedy(&part, &unknown, 0) {
                     Remedy::Halve => parts.halve(part, 0),
                     Remedy::Wait => parts.wait(part, &unknown, 0),
-                    Remedy::Refuse => panic!("none passed"),
+                    Remedy::Reject => panic!("none passed"),
                 }
             }
             singles.sort();
@@ -270,7 +274,7 @@ mod tests {
     fn what_fails_alone_again_and_again_is_halved_and_still_waited_for() {
         let waits = Waits::new();
         let batch = waits.batch();
-        let mut parts = Parts::of(set(2), &batch);
+        let mut parts = parts_of(set(2), &batch);
         let locked = error("55P03", false);
         for failures in 0..PATIENCE {
             let part = parts.next().unwrap();

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time};
 use bytes::Bytes;
 use shared::{
     order::{OrderUid, Revision, Version},
-    storage::{Applied, CacheWrite, Change, ChangeSet, Class, Postgres, StorageError},
+    storage::{Applied, CacheWrite, Change, ChangeSet, Class, StorageError},
 };
 use tokio::{sync::mpsc, time::sleep_until};
 
@@ -13,11 +13,15 @@ use super::{
     breaker::RejectionBreaker,
     parts::{Part, Parts, Remedy},
     retry::{Retry, read_persistently},
+    services::OrderStore,
     step_size::StepSize,
     turn::Turn,
     waits::{BatchWaits, Wait, Waits},
     write_through::Fresh,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// The result of writing a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,10 +31,11 @@ pub(super) enum Verdict {
     /// The change lost to the same or a newer version.
     Lost,
     /// Postgres rejects the change, with this detail.
-    Refused(String),
+    Rejected(String),
 }
 
 /// The result of writing a batch.
+#[derive(Debug, Default)]
 pub(super) struct Persisted {
     /// The result of each change.
     pub(super) verdicts: HashMap<(OrderUid, Version), Verdict>,
@@ -48,35 +53,218 @@ impl Persisted {
         // If the batch holds a record twice, one copy may already have won.
         self.verdicts.entry(loser).or_insert(Verdict::Lost);
     }
+
+    fn is_rejected(&self, uid: OrderUid, version: Version) -> bool {
+        matches!(
+            self.verdicts.get(&(uid, version)),
+            Some(Verdict::Rejected(_))
+        )
+    }
 }
 
 /// The channel for [`Fresh`]. Redis is written as soon as a part is stored, however long the rest
 /// of the batch waits. The channel is small, because its content is in memory.
 pub(super) type Sink = mpsc::Sender<Fresh>;
 
-/// The state of one batch while it is written.
-pub(super) struct Writing<'w> {
-    pub(super) turn: Turn,
-    pub(super) sink: Sink,
-    pub(super) waits: &'w BatchWaits<'w>,
+/// Writes batches to Postgres. All batches under way share it.
+pub(super) struct Persist<S> {
+    pub(super) store: S,
+    pub(super) breaker: Arc<RejectionBreaker>,
+    pub(super) waits: Arc<Waits>,
+}
+
+impl<S: OrderStore> Persist<S> {
+    /// Stores `changes`; returns when each of them is stored, outdated or rejected for its content.
+    /// Sends each revision that Redis needs to `sink`.
+    pub(super) async fn persist(
+        &self,
+        changes: Vec<Change>,
+        turn: Turn,
+        sink: Sink,
+        waits: &BatchWaits<'_>,
+    ) -> Persisted {
+        let writing = Writing {
+            persist: self,
+            waits,
+            turn,
+            sink,
+            parts: Parts::new(waits),
+            persisted: Persisted::default(),
+            outdated: Vec::new(),
+        };
+        writing.write(changes).await
+    }
+
+    /// Counts what Postgres accepted; closes the breaker.
+    fn accepted(&self, set: &ChangeSet, applied: &Applied) {
+        let stored = set.as_slice().iter().zip(&applied.won);
+        let stored = stored.filter(|(change, won)| **won && change.order.is_some());
+        self.breaker.accepted(set.len(), stored.count());
+    }
+
+    /// Ends sessions of frozen workers if `error` is a lock that was held for too long.
+    async fn free_locks(&self, error: &StorageError) {
+        if error.class() != Class::Locked {
+            return;
+        }
+        match self.store.end_frozen_sessions().await {
+            Ok(0) => {}
+            Ok(ended) => tracing::warn!(ended, "ended sessions of frozen workers that held locks"),
+            Err(error) => tracing::warn!(%error, "cannot end sessions of frozen workers"),
+        }
+    }
+}
+
+/// One batch while it is written. Owns all of its state.
+struct Writing<'b, S> {
+    persist: &'b Persist<S>,
+    waits: &'b BatchWaits<'b>,
+    turn: Turn,
+    sink: Sink,
+    /// Changes that are neither stored, outdated nor rejected.
+    parts: Parts<'b>,
     persisted: Persisted,
     /// Changes that lost to a version that Postgres holds.
     outdated: Vec<(OrderUid, Version)>,
 }
 
-impl<'w> Writing<'w> {
-    /// Creates the state of a batch of which nothing is written.
-    pub(super) fn new(turn: Turn, sink: Sink, waits: &'w BatchWaits<'w>) -> Self {
-        Self {
-            turn,
-            sink,
-            waits,
-            persisted: Persisted {
-                verdicts: HashMap::new(),
-                clock_steps: 0,
-            },
-            outdated: Vec::new(),
+impl<S: OrderStore> Writing<'_, S> {
+    async fn write(mut self, changes: Vec<Change>) -> Persisted {
+        self.persisted.verdicts.reserve(changes.len());
+        let mut pending = changes;
+        while !pending.is_empty() {
+            pending = self.write_newest(pending).await;
         }
+        self.turn.give_back();
+        self.read_back().await;
+        self.persisted
+    }
+
+    /// Writes the newest change of each order. Returns the older changes of an order whose newest
+    /// change was rejected, because one of them may be the newest after all.
+    async fn write_newest(&mut self, changes: Vec<Change>) -> Vec<Change> {
+        let (newest, superseded) = ChangeSet::new(changes);
+        let winners: HashMap<OrderUid, Version> = match superseded.is_empty() {
+            true => HashMap::new(),
+            false => newest
+                .as_slice()
+                .iter()
+                .map(|change| (change.uid, change.version))
+                .collect(),
+        };
+        self.parts.push_new(newest);
+        self.apply_parts().await;
+        let mut pending = Vec::new();
+        for change in superseded {
+            match winners.get(&change.uid) {
+                Some(winner) if !self.persisted.is_rejected(change.uid, *winner) => {
+                    self.persisted.lose((change.uid, change.version), *winner);
+                }
+                _ => pending.push(change),
+            }
+        }
+        pending
+    }
+
+    /// Applies the parts until none is left.
+    async fn apply_parts(&mut self) {
+        let persist = self.persist;
+        while let Some(part) = self.parts.next() {
+            if persist.breaker.is_open() {
+                self.try_one(part).await;
+                continue;
+            }
+            self.await_turn(&part).await;
+            match persist.store.apply(&part.set).await {
+                Ok(applied) => {
+                    persist.accepted(&part.set, &applied);
+                    self.parts.passed();
+                    self.record(part.set, &applied).await;
+                }
+                Err(error) => self.react(part, &error).await,
+            }
+        }
+    }
+
+    /// Rejects, halves or queues a part that failed.
+    async fn react(&mut self, part: Part, error: &StorageError) {
+        let breaker = &self.persist.breaker;
+        let stored = breaker.stored();
+        match part.remedy(error.class(), error, stored) {
+            Remedy::Halve => self.parts.halve(part, stored),
+            Remedy::Wait => {
+                self.turn.give_back();
+                self.parts.wait(part, error, stored);
+                self.persist.free_locks(error).await;
+            }
+            Remedy::Reject if breaker.rejected(error.sqlstate().unwrap_or_default()) => {
+                self.parts.passed();
+                for change in part.set.into_vec() {
+                    let verdict = Verdict::Rejected(error.detail());
+                    let verdicts = &mut self.persisted.verdicts;
+                    verdicts.insert((change.uid, change.version), verdict);
+                }
+            }
+            // The breaker is open, so the rows wait for a trial.
+            Remedy::Reject => self.parts.push_new(part.set),
+        }
+    }
+
+    /// Waits for a turn to try `part`. A part that failed before first waits for its retry time,
+    /// without a turn.
+    async fn await_turn(&mut self, part: &Part) {
+        let Some(at) = self.parts.not_before(part) else {
+            return self.turn.take().await;
+        };
+        self.turn.give_back();
+        sleep_until(at).await;
+        match part.fails_alone(self.persist.breaker.stored()) {
+            true => self.turn.take_to_repeat().await,
+            false => self.turn.take().await,
+        }
+    }
+
+    /// While the breaker is open: waits for the trial, then tries one change. Each trial takes
+    /// another row, because the first one may be a bad row. Queues the changes that are left, with
+    /// those of `part`, as new.
+    async fn try_one(&mut self, part: Part) {
+        let (persist, waits) = (self.persist, self.waits);
+        let _waiting = waits.begin_alone(Wait::Breaker);
+        self.turn.give_back();
+        let mut rows = self.parts.take_changes();
+        rows.extend(part.set.into_vec());
+        rows.reverse();
+        let mut retry = Retry::new("apply");
+        while let Some(trial) = persist.breaker.trial().await {
+            let Some(row) = rows.pop() else { break };
+            let (one, _) = ChangeSet::new(vec![row]);
+            let error = match persist.store.apply(&one).await {
+                Ok(applied) => {
+                    persist.accepted(&one, &applied);
+                    drop(trial);
+                    self.record(one, &applied).await;
+                    break;
+                }
+                Err(error) => error,
+            };
+            rows.splice(0..0, one.into_vec());
+            match error.class() {
+                Class::Record | Class::Unknown => {
+                    retry.succeeded(false);
+                    trial.failed(error.sqlstate().unwrap_or_default());
+                }
+                Class::Transient
+                | Class::Locked
+                | Class::StalePlan
+                | Class::Rival
+                | Class::Deployment => {
+                    drop(trial);
+                    persist.free_locks(&error).await;
+                    retry.wait_out(&persist.waits, &error).await;
+                }
+            }
+        }
+        self.parts.push_new(ChangeSet::new(rows).0);
     }
 
     /// Notes the result of an applied set, and sends the winners on.
@@ -121,181 +309,18 @@ impl<'w> Writing<'w> {
             let _ = self.sink.send(fresh).await;
         }
     }
-}
-
-/// Writes batches to Postgres.
-#[derive(Clone)]
-pub(super) struct Persist {
-    pub(super) postgres: Postgres,
-    pub(super) breaker: Arc<RejectionBreaker>,
-    pub(super) waits: Arc<Waits>,
-}
-
-impl Persist {
-    /// Stores `changes`; returns when each of them is stored, outdated or rejected for its content.
-    pub(super) async fn persist(
-        &self,
-        changes: Vec<Change>,
-        mut writing: Writing<'_>,
-    ) -> Persisted {
-        writing.persisted.verdicts.reserve(changes.len());
-        let mut pending = changes;
-        while !pending.is_empty() {
-            let (newest, superseded) = ChangeSet::new(pending);
-            let winners: HashMap<OrderUid, Version> = match superseded.is_empty() {
-                true => HashMap::new(),
-                false => newest
-                    .as_slice()
-                    .iter()
-                    .map(|change| (change.uid, change.version))
-                    .collect(),
-            };
-            let refused = self.apply(newest, &mut writing).await;
-            pending = Vec::new();
-            for change in superseded {
-                match winners.get(&change.uid) {
-                    Some(winner) if !refused.contains(&change.uid) => {
-                        writing
-                            .persisted
-                            .lose((change.uid, change.version), *winner);
-                    }
-                    // The newer change was rejected, so this one may be the newest after all.
-                    _ => pending.push(change),
-                }
-            }
-        }
-        writing.turn.give_back();
-        self.read_back(&mut writing).await;
-        writing.persisted
-    }
-
-    /// Applies `set`; returns the orders with a rejected change.
-    async fn apply(&self, set: ChangeSet, writing: &mut Writing<'_>) -> Vec<OrderUid> {
-        let mut refused = Vec::new();
-        let mut parts = Parts::of(set, writing.waits);
-        while let Some(part) = parts.next() {
-            if self.breaker.is_open() {
-                let mut changes = parts.take_changes();
-                changes.extend(part.set.into_vec());
-                parts.push_new(self.try_one(changes, writing).await);
-                continue;
-            }
-            self.await_turn(&parts, &part, writing).await;
-            let error = match self.postgres.apply(&part.set).await {
-                Ok(applied) => {
-                    self.accepted(&part.set, &applied);
-                    parts.passed();
-                    writing.record(part.set, &applied).await;
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let stored = self.breaker.stored();
-            match part.remedy(error.class(), &error, stored) {
-                Remedy::Halve => parts.halve(part, stored),
-                Remedy::Wait => {
-                    writing.turn.give_back();
-                    parts.wait(part, &error, stored);
-                    self.free_locks(&error).await;
-                }
-                Remedy::Refuse if self.breaker.refused(error.sqlstate().unwrap_or_default()) => {
-                    parts.passed();
-                    for change in part.set.into_vec() {
-                        refused.push(change.uid);
-                        let verdict = Verdict::Refused(error.detail());
-                        let verdicts = &mut writing.persisted.verdicts;
-                        verdicts.insert((change.uid, change.version), verdict);
-                    }
-                }
-                Remedy::Refuse => parts.push_new(part.set),
-            }
-        }
-        refused
-    }
-
-    /// Waits for a turn to try `part`. A part that failed before first waits for its retry time,
-    /// without a turn.
-    async fn await_turn(&self, parts: &Parts<'_>, part: &Part, writing: &mut Writing<'_>) {
-        let Some(at) = parts.not_before(part) else {
-            return writing.turn.take().await;
-        };
-        writing.turn.give_back();
-        sleep_until(at).await;
-        match part.fails_alone(self.breaker.stored()) {
-            true => writing.turn.take_to_repeat().await,
-            false => writing.turn.take().await,
-        }
-    }
-
-    fn accepted(&self, set: &ChangeSet, applied: &Applied) {
-        let stored = set.as_slice().iter().zip(&applied.won);
-        let stored = stored.filter(|(change, won)| **won && change.order.is_some());
-        self.breaker.accepted(set.len(), stored.count());
-    }
-
-    /// While the breaker is open: waits for the trial, then tries one of `changes`. Each trial
-    /// takes another row, because the first one may be a bad row. Returns the changes that are
-    /// left.
-    async fn try_one(&self, changes: Vec<Change>, writing: &mut Writing<'_>) -> ChangeSet {
-        let _waiting = writing.waits.begin_alone(Wait::Breaker);
-        writing.turn.give_back();
-        let mut rows = changes;
-        rows.reverse();
-        let mut retry = Retry::new("apply");
-        while let Some(trial) = self.breaker.trial().await {
-            let Some(row) = rows.pop() else { break };
-            let (one, _) = ChangeSet::new(vec![row]);
-            let error = match self.postgres.apply(&one).await {
-                Ok(applied) => {
-                    self.accepted(&one, &applied);
-                    drop(trial);
-                    writing.record(one, &applied).await;
-                    break;
-                }
-                Err(error) => error,
-            };
-            rows.splice(0..0, one.into_vec());
-            match error.class() {
-                Class::Record | Class::Unknown => {
-                    retry.succeeded(false);
-                    trial.failed(error.sqlstate().unwrap_or_default());
-                }
-                Class::Transient
-                | Class::Locked
-                | Class::StalePlan
-                | Class::Rival
-                | Class::Deployment => {
-                    drop(trial);
-                    self.free_locks(&error).await;
-                    retry.wait_out(&self.waits, &error).await;
-                }
-            }
-        }
-        ChangeSet::new(rows).0
-    }
-
-    /// Ends sessions of frozen workers if `error` is a lock that was held for too long.
-    async fn free_locks(&self, error: &StorageError) {
-        if error.class() != Class::Locked {
-            return;
-        }
-        match self.postgres.end_frozen_sessions().await {
-            Ok(0) => {}
-            Ok(ended) => tracing::warn!(ended, "ended sessions of frozen workers that held locks"),
-            Err(error) => tracing::warn!(%error, "sessions of frozen workers could not be ended"),
-        }
-    }
 
     /// Reads the orders of outdated changes from Postgres and sends them on to Redis. A record that
     /// lost never writes its own document to Redis. The reads are done in steps, because the stored
     /// orders may be far larger than the records that lost.
-    async fn read_back(&self, writing: &mut Writing<'_>) {
-        let outdated = std::mem::take(&mut writing.outdated);
+    async fn read_back(&mut self) {
+        let persist = self.persist;
+        let outdated = std::mem::take(&mut self.outdated);
         let (mut size, mut left) = (StepSize::default(), outdated.as_slice());
         while let Some(step) = size.next(&mut left) {
             let uids: Vec<OrderUid> = step.iter().map(|(uid, _)| *uid).collect();
             let read_at = time::Instant::now();
-            let revisions = read_persistently(&self.postgres, &self.waits, &uids).await;
+            let revisions = read_persistently(&persist.store, &persist.waits, &uids).await;
             size.adapt(&revisions);
             let held: HashMap<&OrderUid, Version> = revisions
                 .iter()
@@ -304,9 +329,9 @@ impl Persist {
             for loser in step {
                 // An order that an operator deleted meanwhile has no version to compare with.
                 let winner = held.get(&loser.0).copied().unwrap_or(loser.1);
-                writing.persisted.lose(*loser, winner);
+                self.persisted.lose(*loser, winner);
             }
-            writing.send(revisions, read_at, None).await;
+            self.send(revisions, read_at, None).await;
         }
     }
 }

@@ -1,14 +1,21 @@
-//! Calls to Postgres that are retried until they succeed.
+//! Calls that are retried until they succeed.
+//!
+//! A batch that Postgres does not store is not retried here but in [`persist`](super::persist),
+//! because each attempt may write other rows. Its delays come from [`Retry`] too.
 
 use std::time::Duration;
 
 use shared::{
-    order::{OrderUid, Revision},
+    order::{OrderUid, Refusal, Revision},
     runtime::backoff::Backoff,
-    storage::{Class, Postgres, StorageError},
+    storage::{Class, StorageError},
 };
 
-use super::waits::{BatchWaits, Wait, Waiting, Waits};
+use super::{
+    services::{DeadLetterSink, OrderStore, RepairLog},
+    waits::{BatchWaits, Wait, Waiting, Waits},
+};
+use crate::kafka::Record;
 
 /// The failed attempts of one call. Its wait is visible from the first failure until the value is
 /// dropped, including during attempts.
@@ -86,13 +93,13 @@ fn wait_of(error: &StorageError) -> Wait {
 
 /// Reads orders; retries until that succeeds.
 pub(super) async fn read_persistently(
-    postgres: &Postgres,
+    store: &impl OrderStore,
     waits: &Waits,
     uids: &[OrderUid],
 ) -> Vec<Revision> {
     let mut retry = Retry::new("read_many");
     loop {
-        match postgres.read_many(uids).await {
+        match store.read_many(uids).await {
             Ok(revisions) => return revisions,
             Err(error) => retry.wait_out(waits, &error).await,
         }
@@ -100,9 +107,35 @@ pub(super) async fn read_persistently(
 }
 
 /// Marks orders for repair; retries until that succeeds.
-pub(super) async fn mark_persistently(postgres: &Postgres, waits: &Waits, uids: &[OrderUid]) {
+pub(super) async fn mark_persistently(log: &impl RepairLog, waits: &Waits, uids: &[OrderUid]) {
     let mut retry = Retry::new("mark_for_repair");
-    while let Err(error) = postgres.mark_for_repair(uids).await {
+    while let Err(error) = log.mark_for_repair(uids).await {
         retry.wait_out(waits, &error).await;
+    }
+}
+
+/// Sends one record to the dead letter topic; retries until the topic has it.
+pub(super) async fn dead_letter_persistently(
+    sink: &impl DeadLetterSink,
+    waits: &BatchWaits<'_>,
+    record: &Record,
+    refusal: &Refusal,
+) {
+    let mut backoff = Backoff::default();
+    // Held from the first failure to the last attempt, so that the wait is visible during attempts
+    // too.
+    let mut waiting = None;
+    while let Err(error) = sink.send(record, refusal).await {
+        waiting.get_or_insert_with(|| waits.begin_alone(Wait::DeadLetterTopic));
+        if backoff.is_to_log() {
+            tracing::warn!(
+                %error,
+                partition = record.partition,
+                offset = record.offset,
+                attempts = backoff.attempts(),
+                "waiting for the dead letter topic"
+            );
+        }
+        backoff.wait().await;
     }
 }

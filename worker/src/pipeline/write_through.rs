@@ -13,8 +13,12 @@ use shared::{
 
 use super::{
     retry::{mark_persistently, read_persistently},
+    services::{OrderCache, OrderStore, RepairLog},
     waits::Waits,
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Minimum attempts of a write that comes too late to create an entry. Each attempt reads the order
 /// again; after the last one the order is marked for repair.
@@ -53,18 +57,18 @@ impl Unwritten {
 
 /// Writes revisions through to Redis.
 #[derive(Clone)]
-pub struct WriteThrough {
-    cache: Cache,
-    postgres: Postgres,
+pub struct WriteThrough<C = Cache, S = Postgres> {
+    cache: C,
+    store: S,
     waits: Arc<Waits>,
 }
 
-impl WriteThrough {
-    /// Creates a write-through from `postgres` to `cache`.
-    pub fn new(cache: Cache, postgres: Postgres, waits: Arc<Waits>) -> Self {
+impl<C: OrderCache, S: OrderStore + RepairLog> WriteThrough<C, S> {
+    /// Creates a write-through from `store` to `cache`.
+    pub fn new(cache: C, store: S, waits: Arc<Waits>) -> Self {
         Self {
             cache,
-            postgres,
+            store,
             waits,
         }
     }
@@ -74,13 +78,13 @@ impl WriteThrough {
         Moment::BeforeRedisWrite.pass();
         let failed = self.try_write(fresh.revisions, fresh.read_at).await;
         if !failed.is_empty() {
-            mark_persistently(&self.postgres, &self.waits, &failed.uids).await;
+            mark_persistently(&self.store, &self.waits, &failed.uids).await;
         }
         if let Some(write) = fresh.cache_write
-            && let Err(error) = self.postgres.finish_cache_writes(&[write]).await
+            && let Err(error) = self.store.finish_cache_writes(&[write]).await
         {
             // The note soon counts as abandoned, and a worker repeats the write.
-            tracing::debug!(%error, "a finished write to Redis stays noted as under way");
+            tracing::debug!(%error, "cannot delete the note of a finished write to Redis");
         }
     }
 
@@ -101,7 +105,7 @@ impl WriteThrough {
                 // fresh.
                 for half in part.chunks(part.len().div_ceil(2).max(1)) {
                     let read_at = Instant::now();
-                    let revisions = read_persistently(&self.postgres, &self.waits, half).await;
+                    let revisions = read_persistently(&self.store, &self.waits, half).await;
                     late.push(self.write_once(revisions, read_at, &mut failed).await);
                 }
             }

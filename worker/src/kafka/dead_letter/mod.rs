@@ -5,6 +5,7 @@ mod reader;
 mod replay;
 
 pub use letter::DeadLetter;
+pub use rdkafka::error::KafkaError as SendError;
 pub use reader::Reader;
 pub use replay::Replay;
 

@@ -23,9 +23,9 @@ pub(super) struct Seen {
     pub(super) evicted: u64,
 }
 
-/// The state of Redis, which decides the repair.
+/// The state of Redis: it decides which repair is needed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Diagnosis {
     /// Redis has lost nothing; the watermark may move on from here.
     Complete(DatabaseTime),
     /// Redis has evicted the watermark but lost nothing else that matters. It was complete up to
@@ -44,11 +44,11 @@ pub(super) enum Verdict {
 /// A worker that starts has seen nothing, so it relies on the record. If each start caused a
 /// repair, a rolling restart would empty Redis whenever more orders arrive than can be written
 /// again.
-pub(super) fn judge(
+pub(super) fn diagnose(
     seen: Option<&Seen>,
     recorded: Option<&CompleteCache>,
     state: &CacheState,
-) -> Verdict {
+) -> Diagnosis {
     let is_unknown = |recorded: &CompleteCache| recorded.servers != state.servers;
     let others_agree_until = match seen {
         // This worker saw this server complete; since then another worker recorded another server.
@@ -59,7 +59,7 @@ pub(super) fn judge(
         None => OTHERS_FOLLOW,
     };
     if recorded.is_some_and(|recorded| is_unknown(recorded) && recorded.age < others_agree_until) {
-        return Verdict::Misplaced;
+        return Diagnosis::Misplaced;
     }
     let known = match (seen, recorded) {
         (Some(seen), _) => Some((seen.until, seen.servers.as_slice())),
@@ -68,20 +68,20 @@ pub(super) fn judge(
     };
     let is_same_server = known.is_some_and(|(_, servers)| servers == state.servers);
     match (state.watermark, known) {
-        _ if state.bypass || state.cleared => Verdict::Lost(state.watermark),
+        _ if state.bypass || state.cleared => Diagnosis::Lost(state.watermark),
         (Some(watermark), Some((until, _))) if is_same_server && until <= watermark => {
-            Verdict::Complete(watermark)
+            Diagnosis::Complete(watermark)
         }
         // While this worker used another server, other workers may have moved the watermark of this
         // one.
-        (Some(watermark), Some((until, _))) => Verdict::Lost(Some(watermark.min(until))),
-        (Some(watermark), None) => Verdict::Lost(Some(watermark)),
+        (Some(watermark), Some((until, _))) => Diagnosis::Lost(Some(watermark.min(until))),
+        (Some(watermark), None) => Diagnosis::Lost(Some(watermark)),
         (None, _) => match seen.filter(|seen| was_evicted(seen, state)) {
             Some(seen) => {
                 let recorded = recorded.map_or(seen.until, |recorded| recorded.until);
-                Verdict::Evicted(seen.until.max(recorded))
+                Diagnosis::Evicted(seen.until.max(recorded))
             }
-            None => Verdict::Lost(None),
+            None => Diagnosis::Lost(None),
         },
     }
 }
@@ -137,8 +137,12 @@ mod tests {
         }
     }
 
-    fn verdict(seen: Option<Seen>, recorded: Option<CompleteCache>, state: &CacheState) -> Verdict {
-        judge(seen.as_ref(), recorded.as_ref(), state)
+    fn diagnosis(
+        seen: Option<Seen>,
+        recorded: Option<CompleteCache>,
+        state: &CacheState,
+    ) -> Diagnosis {
+        diagnose(seen.as_ref(), recorded.as_ref(), state)
     }
 
     #[test]
@@ -146,50 +150,50 @@ mod tests {
         let state = |watermark| state("a", watermark);
         for (expected, seen, watermark) in [
             (
-                Verdict::Complete(DatabaseTime(120)),
+                Diagnosis::Complete(DatabaseTime(120)),
                 seen("a"),
                 Some(DatabaseTime(120)),
             ),
             (
-                Verdict::Lost(Some(DatabaseTime(99))),
+                Diagnosis::Lost(Some(DatabaseTime(99))),
                 seen("a"),
                 Some(DatabaseTime(99)),
             ),
             // What others wrote while this worker used another server is written again.
             (
-                Verdict::Lost(Some(DatabaseTime(100))),
+                Diagnosis::Lost(Some(DatabaseTime(100))),
                 seen("b"),
                 Some(DatabaseTime(120)),
             ),
-            (Verdict::Lost(None), seen("b"), None),
+            (Diagnosis::Lost(None), seen("b"), None),
             // A worker that starts trusts the record.
             (
-                Verdict::Complete(DatabaseTime(120)),
+                Diagnosis::Complete(DatabaseTime(120)),
                 None,
                 Some(DatabaseTime(120)),
             ),
             (
-                Verdict::Lost(Some(DatabaseTime(109))),
+                Diagnosis::Lost(Some(DatabaseTime(109))),
                 None,
                 Some(DatabaseTime(109)),
             ),
-            (Verdict::Lost(None), None, None),
+            (Diagnosis::Lost(None), None, None),
         ] {
-            let found = verdict(seen, recorded("a", 1), &state(watermark));
+            let found = diagnosis(seen, recorded("a", 1), &state(watermark));
             assert_eq!(found, expected, "{watermark:?}");
         }
         assert_eq!(
-            verdict(None, None, &state(Some(DatabaseTime(1)))),
-            Verdict::Lost(Some(DatabaseTime(1))),
-            "nobody knows"
+            diagnosis(None, None, &state(Some(DatabaseTime(1)))),
+            Diagnosis::Lost(Some(DatabaseTime(1))),
+            "without a record"
         );
     }
 
     #[test]
     fn a_watermark_counts_as_evicted_only_if_nothing_else_explains_its_loss() {
         let evicted = state("a", None);
-        let found = |state: &CacheState| verdict(seen("a"), recorded("a", 1), state);
-        assert_eq!(found(&evicted), Verdict::Evicted(DatabaseTime(110)));
+        let found = |state: &CacheState| diagnosis(seen("a"), recorded("a", 1), state);
+        assert_eq!(found(&evicted), Diagnosis::Evicted(DatabaseTime(110)));
         for other in [
             CacheState {
                 evicted: 5,
@@ -212,7 +216,7 @@ mod tests {
                 ..evicted
             },
         ] {
-            assert_eq!(found(&other), Verdict::Lost(None), "{other:?}");
+            assert_eq!(found(&other), Diagnosis::Lost(None), "{other:?}");
         }
         let unnamed = CacheState {
             servers: Vec::new(),
@@ -222,22 +226,22 @@ mod tests {
             servers: Vec::new(),
             ..seen("a").unwrap()
         };
-        assert_eq!(judge(Some(&seen), None, &unnamed), Verdict::Lost(None));
+        assert_eq!(diagnose(Some(&seen), None, &unnamed), Diagnosis::Lost(None));
     }
 
     #[test]
     fn a_worker_leaves_a_server_that_the_others_do_not_write_to() {
         let here = state("a", Some(DatabaseTime(120)));
         for (expected, seen, age) in [
-            (Verdict::Misplaced, seen("a"), 1),
+            (Diagnosis::Misplaced, seen("a"), 1),
             // The other workers no longer run.
-            (Verdict::Complete(DatabaseTime(120)), seen("a"), 11),
+            (Diagnosis::Complete(DatabaseTime(120)), seen("a"), 11),
             // The server was restarted; no other worker has noticed yet.
-            (Verdict::Lost(Some(DatabaseTime(100))), seen("b"), 1),
-            (Verdict::Misplaced, None, 1),
-            (Verdict::Lost(Some(DatabaseTime(110))), None, 4),
+            (Diagnosis::Lost(Some(DatabaseTime(100))), seen("b"), 1),
+            (Diagnosis::Misplaced, None, 1),
+            (Diagnosis::Lost(Some(DatabaseTime(110))), None, 4),
         ] {
-            let found = verdict(seen, recorded("b", age), &here);
+            let found = diagnosis(seen, recorded("b", age), &here);
             assert_eq!(found, expected, "{age}");
         }
     }
