@@ -15,7 +15,7 @@ use crate::{
     cpu::cpu_time,
     fill::Fill,
     ingest::{self, cpu_of_sessions},
-    part::{Curve, Figure, Part},
+    part::{Figure, Part},
     table::number,
 };
 
@@ -86,9 +86,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         "GET /order/<uid>?nocache=1 with {CONCURRENCY} requests under way, {ASKED} random orders in turn; one statement and \
          one round trip a read, as shared/tests/services/round_trips.rs counts them"
     );
-    let mut part = Part::new("cold", &method, figures(&sizes));
-    part.curves = curves(&sizes);
-    Ok(part)
+    Ok(Part::new("cold", &method, figures(&sizes)))
 }
 
 /// Measures one round of `duration`. `pid` is the process of the api.
@@ -168,12 +166,4 @@ fn figures(sizes: &[(i64, Vec<Round>)]) -> Vec<Figure> {
             ]
         })
         .collect()
-}
-
-fn curves(sizes: &[(i64, Vec<Round>)]) -> Vec<Curve> {
-    let curve = |name: &str, value: fn(&Round) -> f64| Curve::of_medians(name, sizes, value);
-    vec![
-        curve("CPU of Postgres", |r| r.postgres_cpu_us),
-        curve("CPU of the api", |r| r.api_cpu_us),
-    ]
 }

@@ -14,7 +14,7 @@ use crate::{
     cpu::cpu_time,
     fill::Fill,
     ingest::{self, Side, floor_side, micros_per_order, stored_bytes, worker_side},
-    part::{Curve, Figure, Part},
+    part::{Figure, Part},
 };
 
 /// Number of orders that are copied to fill the tables.
@@ -94,9 +94,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
          COPY into the same tables, then the worker, then reads with ?nocache=1",
         options.thousands
     );
-    let mut part = Part::new("growth", &method, figures(&sizes));
-    part.curves = curves(&sizes);
-    Ok(part)
+    Ok(Part::new("growth", &method, figures(&sizes)))
 }
 
 /// Returns the rows of `orders` orders that a worker stored in another database.
@@ -192,15 +190,5 @@ fn figures_of((rows, rounds): &(i64, Vec<Round>)) -> [Figure; 7] {
             "MB",
             of(|r| r.stored_bytes / 1e6),
         ),
-    ]
-}
-
-fn curves(sizes: &[(i64, Vec<Round>)]) -> Vec<Curve> {
-    let curve = |name: &str, value: fn(&Round) -> f64| Curve::of_medians(name, sizes, value);
-    vec![
-        curve("Postgres, worker", |r| r.worker.postgres_cpu_us),
-        curve("Postgres, COPY", |r| r.floor.postgres_cpu_us),
-        curve("worker", |r| r.worker_cpu_us),
-        curve("Postgres, cold read", |r| r.cold.postgres_cpu_us),
     ]
 }

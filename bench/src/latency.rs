@@ -19,7 +19,7 @@ use tokio::{runtime::Runtime, sync::mpsc, task::JoinSet};
 use crate::{
     client::Client,
     ingest,
-    part::{Curve, Figure, Goal, Part},
+    part::{Figure, Goal, Part},
     summary::percentile,
 };
 
@@ -157,7 +157,7 @@ fn part(options: &Options, under_load: &[Round], one_by_one: &[Round]) -> Part {
             .sum::<usize>(),
         WARM_UP.as_secs()
     );
-    let mut part = Part::new(
+    Part::new(
         "latency",
         &method,
         vec![
@@ -167,30 +167,7 @@ fn part(options: &Options, under_load: &[Round], one_by_one: &[Round]) -> Part {
             Figure::new(&name("steal"), "%", stolen),
             figure("produce to visible, 10 orders/s, p50", one_by_one, 0.5),
         ],
-    );
-    part.curves = vec![
-        curve(&format!("{} orders/s", options.rate), under_load),
-        curve("10 orders/s", one_by_one),
-    ];
-    part
-}
-
-/// Cumulative distribution: the percentage of orders that were visible after a time.
-fn curve(name: &str, rounds: &[Round]) -> Curve {
-    let mut all: Vec<f64> = rounds
-        .iter()
-        .flat_map(|round| &round.taken)
-        .copied()
-        .collect();
-    all.sort_by(f64::total_cmp);
-    let ranks = (0..=99).map(|percent| f64::from(percent) / 100.0);
-    Curve {
-        name: name.to_owned(),
-        points: ranks
-            .chain([0.995, 0.999, 1.0])
-            .map(|rank| (percentile(&all, rank), rank * 100.0))
-            .collect(),
-    }
+    )
 }
 
 /// Creates a Kafka producer with the settings of the `producer` program, except the linger.

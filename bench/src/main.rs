@@ -9,7 +9,7 @@
 //! | `copy_floor`, `http_floor` | the floors |
 //! | `load`, `client`, `fill` | requests, and tables with many orders |
 //! | `cpu`, `machine`, `summary` | resource usage, the machine, medians |
-//! | `part`, `report`, `table`, `plot`, `page` | results as text, JSON and HTML |
+//! | `part`, `results`, `report`, `table`, `page` | results as text, JSON and HTML |
 
 mod client;
 mod cold;
@@ -26,10 +26,10 @@ mod machine;
 mod memory;
 mod page;
 mod part;
-mod plot;
 mod reads;
 mod repair;
 mod report;
+mod results;
 mod start;
 mod summary;
 mod table;

@@ -1,4 +1,4 @@
-//! The results as an HTML page with plots.
+//! The results as an HTML page.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -6,8 +6,7 @@ use anyhow::Context;
 
 use crate::{
     part::Part,
-    plot::{self, Labels, escape},
-    report::{Kind, Run},
+    results::{Kind, Results},
     table::{COLUMNS, cells},
 };
 
@@ -16,7 +15,7 @@ const HEAD: &str = "\
 <html lang='en'>
 <meta charset='utf-8'>
 <meta name='viewport' content='width=device-width, initial-scale=1'>
-<title>order-service: what was measured</title>
+<title>order-service: measurements</title>
 <style>
   body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
   h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem }
@@ -28,29 +27,29 @@ const HEAD: &str = "\
   td:nth-child(n+2) { white-space: nowrap }
   tr.part td { white-space: normal; background: #f4f6f8; color: #5b6774; font-size: 13px }
   .yes { color: #1a7f4b; font-weight: 600 } .no { color: #c2410c; font-weight: 600 }
-  img { max-width: 100%; height: auto; display: block; margin: 1rem 0 }
 </style>
-<h1>order-service: what was measured</h1>
-<p>Medians of the rounds; in parentheses the least and the most. A ratio is the median of the rounds' ratios of ours to the
-floor, both sides in turn on one machine. Steal is the part of the CPU time wanted meanwhile that the machine's host gave
-to others. How: <a href='../../docs/performance.md'>docs/performance.md</a>.</p>
+<h1>order-service: measurements</h1>
+<p>Medians of the rounds, with minimum and maximum in parentheses. A ratio is the median of the rounds' ratios of ours to
+the floor; both sides take turns on one machine. Steal is the share of the wanted CPU time that the host gave to other
+guests. Method: <a href='../../docs/performance.md'>docs/performance.md</a>.</p>
 ";
 
-/// Writes `index.html` and its plots from the last run of each kind.
+/// Writes `index.html` from the last run of each kind.
 ///
 /// # Errors
 /// If a result cannot be read or a file cannot be written.
 pub(crate) fn write(results: &Path) -> anyhow::Result<()> {
     let mut html = HEAD.to_owned();
     for kind in Kind::ALL {
-        if let Some(run) = Run::last(kind, results)? {
-            section(&mut html, kind, &run, results)?;
+        if let Some(run) = Results::last(kind, results)? {
+            section(&mut html, kind, &run);
         }
     }
-    save(results, "index.html", &html)
+    let path = results.join("index.html");
+    fs::write(&path, html).with_context(|| path.display().to_string())
 }
 
-fn section(html: &mut String, kind: Kind, run: &Run, results: &Path) -> anyhow::Result<()> {
+fn section(html: &mut String, kind: Kind, run: &Results) {
     let title = match kind {
         Kind::Latest => "make bench",
         Kind::Large => "make bench-large",
@@ -63,24 +62,7 @@ fn section(html: &mut String, kind: Kind, run: &Run, results: &Path) -> anyhow::
         escape(&run.commit),
         escape(&run.machine.summary())
     );
-    let plots = plots(run);
-    let (first, others) = match kind {
-        Kind::Latest => plots.split_at(plots.len().min(1)),
-        Kind::Large => plots.split_at(0),
-    };
-    for (name, svg) in &plots {
-        save(results, name, svg)?;
-    }
-    images(html, first);
     table(html, &run.parts);
-    images(html, others);
-    Ok(())
-}
-
-fn images(html: &mut String, plots: &[(&str, String)]) {
-    for (name, _) in plots {
-        let _ = writeln!(html, "<img src='{name}' alt='{name}'>");
-    }
 }
 
 fn table(html: &mut String, parts: &[Part]) {
@@ -111,61 +93,9 @@ fn table(html: &mut String, parts: &[Part]) {
     html.push_str("</table>\n");
 }
 
-/// Returns the file name and content of each plot.
-fn plots(run: &Run) -> Vec<(&'static str, String)> {
-    let figures: Vec<_> = run.parts.iter().flat_map(|part| &part.figures).collect();
-    let mut plots = Vec::new();
-    if figures.iter().any(|figure| figure.goal.is_some()) {
-        plots.push(("goals.svg", plot::goals(&figures)));
-    }
-    let rows = |title| Labels {
-        title,
-        x: "orders stored",
-        y: "µs of CPU",
-        is_log: true,
-        marks: &[],
-    };
-    let labels = [
-        (
-            "latency",
-            "latency.svg",
-            Labels {
-                title: "From produce to visible",
-                x: "ms",
-                y: "% of the orders",
-                is_log: true,
-                marks: &[(15.0, 50.0, "goal, p50"), (50.0, 99.0, "goal, p99")],
-            },
-        ),
-        ("cold", "cold.svg", rows("What a cold read costs")),
-        (
-            "growth",
-            "growth.svg",
-            rows("What a new order and a cold read cost"),
-        ),
-        (
-            "workers",
-            "workers.svg",
-            Labels {
-                title: "What an order costs with several workers",
-                x: "workers",
-                y: "µs of CPU",
-                is_log: false,
-                marks: &[],
-            },
-        ),
-    ];
-    for (part, file, labels) in labels {
-        if let Some(part) = run.part(part)
-            && !part.curves.is_empty()
-        {
-            plots.push((file, plot::curves(&labels, &part.curves)));
-        }
-    }
-    plots
-}
-
-fn save(results: &Path, name: &str, content: &str) -> anyhow::Result<()> {
-    let path = results.join(name);
-    fs::write(&path, content).with_context(|| path.display().to_string())
+/// Escapes the characters that have a meaning in markup.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

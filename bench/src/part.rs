@@ -74,27 +74,6 @@ impl Figure {
     }
 }
 
-/// A named curve through points.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Curve {
-    pub(crate) name: String,
-    pub(crate) points: Vec<(f64, f64)>,
-}
-
-impl Curve {
-    /// Creates a curve of medians over the rounds of each size.
-    pub(crate) fn of_medians<R>(name: &str, sizes: &[(i64, Vec<R>)], value: fn(&R) -> f64) -> Self {
-        let median = |rounds: &[R]| Summary::of(rounds.iter().map(value)).median;
-        Self {
-            name: name.to_owned(),
-            points: sizes
-                .iter()
-                .map(|(size, rounds)| (*size as f64, median(rounds)))
-                .collect(),
-        }
-    }
-}
-
 /// Result of one command of `bench`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Part {
@@ -106,9 +85,6 @@ pub(crate) struct Part {
     /// Share of the wanted CPU time that the host gave to other guests (steal), from 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stolen: Option<f64>,
-    /// Curves for the plots.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) curves: Vec<Curve>,
 }
 
 impl Part {
@@ -118,7 +94,6 @@ impl Part {
             method: method.to_owned(),
             figures,
             stolen: None,
-            curves: Vec::new(),
         }
     }
 

@@ -1,52 +1,19 @@
 //! Combines all parts of a run into one table, one file and one page.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use chrono::{SecondsFormat, Utc};
-use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::Args;
 use tokio::runtime::Runtime;
 
 use crate::{
     machine::{self, Machine},
     page,
     part::Part,
+    results::{Kind, Results},
     table,
 };
-
-/// Set of commands that form a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
-    /// `make bench`.
-    Latest,
-    /// `make bench-large`.
-    Large,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Latest, Self::Large];
-
-    /// Returns the names of the parts, in the order of the table.
-    fn parts(self) -> &'static [&'static str] {
-        match self {
-            Self::Latest => &[
-                "ingest", "known", "reads", "latency", "memory", "start", "cold", "repair",
-            ],
-            Self::Large => &["growth", "workers"],
-        }
-    }
-
-    fn file(self) -> &'static str {
-        match self {
-            Self::Latest => "latest.json",
-            Self::Large => "large.json",
-        }
-    }
-}
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -57,38 +24,6 @@ pub(crate) struct Options {
     /// Folder for the results.
     #[arg(long, default_value = "bench/results")]
     results: PathBuf,
-}
-
-/// Results of one run on one machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Run {
-    /// End of the run in UTC, as RFC 3339.
-    pub(crate) date: String,
-    pub(crate) commit: String,
-    pub(crate) machine: Machine,
-    pub(crate) parts: Vec<Part>,
-}
-
-impl Run {
-    /// Reads the last run of `kind`, or returns `None` if there is none.
-    ///
-    /// # Errors
-    /// If the file does not hold a run.
-    pub(crate) fn last(kind: Kind, results: &Path) -> anyhow::Result<Option<Self>> {
-        let path = results.join(kind.file());
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = fs::read(&path)?;
-        serde_json::from_slice(&text)
-            .with_context(|| path.display().to_string())
-            .map(Some)
-    }
-
-    /// Returns the part with this name.
-    pub(crate) fn part(&self, name: &str) -> Option<&Part> {
-        self.parts.iter().find(|part| part.name == name)
-    }
 }
 
 /// Writes the results, and prints the table.
@@ -103,7 +38,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .map(|path| Part::read(&path))
         .collect::<anyhow::Result<Vec<_>>>()?;
     ensure!(!parts.is_empty(), "no part in {}", options.parts.display());
-    let run = Run {
+    let run = Results {
         date: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
         commit: machine::commit()?,
         machine: Runtime::new()?.block_on(Machine::this())?,

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use crate::{
     cpu::cpu_time,
     ingest::{self, EVER, Side, micros_per_order, worker_side},
-    part::{Curve, Figure, Part},
+    part::{Figure, Part},
 };
 
 #[derive(Args, Debug)]
@@ -56,9 +56,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
          the cost of an order counts, not the sum of their speed",
         options.orders
     );
-    let mut part = Part::new("workers", &method, figures(&numbers));
-    part.curves = curves(&numbers);
-    Ok(part)
+    Ok(Part::new("workers", &method, figures(&numbers)))
 }
 
 fn round(runtime: &Runtime, workers: i64, orders: usize) -> anyhow::Result<Round> {
@@ -110,12 +108,4 @@ fn figures(numbers: &[(i64, Vec<Round>)]) -> Vec<Figure> {
             ]
         })
         .collect()
-}
-
-fn curves(numbers: &[(i64, Vec<Round>)]) -> Vec<Curve> {
-    let curve = |name: &str, value: fn(&Round) -> f64| Curve::of_medians(name, numbers, value);
-    vec![
-        curve("workers", |r| r.worker_cpu_us),
-        curve("Postgres", |r| r.all.postgres_cpu_us),
-    ]
 }

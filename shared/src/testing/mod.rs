@@ -1,0 +1,65 @@
+//! Real services for tests: a new database on the Postgres of `DATABASE_URL`, and a new Redis
+//! process.
+//!
+//! Each test needs its own Redis because the names of keys and channels are fixed. If a service is
+//! missing, everything here panics: a test that cannot reach its services must fail.
+
+mod cluster;
+mod database;
+mod moving_redis;
+mod redis;
+
+use std::{env, net::TcpListener, time::Duration};
+
+pub use cluster::{TestCluster, write_until_taken};
+pub use database::TestDatabase;
+pub use moving_redis::MovingRedis;
+pub use redis::TestRedis;
+
+/// Maximum time that a test waits for a condition.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns the value of an environment variable that `make test` sets.
+///
+/// # Panics
+/// If the variable is not set.
+pub fn required(variable: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`, or `eval \"$(scripts/services env)\"` first"))
+}
+
+/// Returns the variables that `.env.example` sets, without those that are commented out.
+pub fn example_variables() -> Vec<(String, String)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../.env.example");
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Returns a port on which no process listens at this moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .unwrap_or_else(|error| panic!("no free port: {error}"))
+}
+
+/// Calls `state` until it returns a value.
+///
+/// # Panics
+/// After [`PATIENCE`], with `what` in the message, even if `state` hangs.
+pub async fn eventually<T>(what: &str, mut state: impl AsyncFnMut() -> Option<T>) -> T {
+    let polling = async {
+        loop {
+            if let Some(value) = state().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, polling)
+        .await
+        .unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+}
