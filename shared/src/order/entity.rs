@@ -7,40 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use smol_str::SmolStr;
 use validator::{Validate, ValidationError, ValidationErrorsKind};
 
-use super::decode::{DecodeState, Elements};
+use super::decode_state::DecodeState;
+use super::field_type::{Elements, FieldType};
 use super::rule::{Entity, List, Range, Text, Years};
 use super::timestamp::{self, Rfc3339};
-
-/// The type of a field: reads, checks and writes its values.
-pub(super) trait FieldType: Sized {
-    /// The parameters of a rule for this type.
-    type Limits;
-
-    /// Whether a document may lack the field.
-    const OPTIONAL: bool = false;
-
-    /// Reads a value. A wrong type is an error. A broken rule is not.
-    fn read<'de, D: Deserializer<'de>>(
-        source: D,
-        state: &mut DecodeState,
-    ) -> Result<Self, D::Error>;
-
-    /// Checks the value against `limits`. The error contains the broken rules.
-    fn check(&self, limits: &Self::Limits) -> Result<(), ValidationErrorsKind>;
-
-    /// Returns the value as it appears in JSON.
-    fn written(&self) -> impl Serialize;
-
-    /// Returns the value of a field that the document lacks, or `None` if the field is required.
-    fn absent() -> Option<Self> {
-        None
-    }
-
-    /// Returns whether the document lacks the field.
-    fn is_absent(&self) -> bool {
-        false
-    }
-}
 
 /// Generates, from one table of fields:
 ///

@@ -9,7 +9,8 @@
 //! | `entity` | the macro that generates struct, reader, writer, checks and schema from them |
 //! | [`rule`](Rule) | the rules that a field can have |
 //! | `registry` | the registered currencies and language subtags |
-//! | `decode` | bytes to [`Order`], or a [`Refusal`] |
+//! | `field_type` | what the type of a field must be able to do |
+//! | `decode`, `decode_state` | bytes to [`Order`], or a [`Refusal`] |
 //! | `unknown` | the values of unknown fields |
 //! | `timestamp` | RFC 3339 parsing and formatting |
 //! | `version`, `uid` | [`Version`], [`OrderUid`] |
@@ -18,8 +19,10 @@
 //! | `sample` (feature `sample`) | valid and invalid orders for the producer and for tests |
 
 mod decode;
+mod decode_state;
 mod document_version;
 mod entity;
+mod field_type;
 mod model;
 mod refusal;
 mod registry;

@@ -13,8 +13,9 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 use smol_str::SmolStr;
 use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
-use super::decode::{DecodeState, Fault, KeySeed, ValueSeed};
-use super::entity::{FieldType, entity};
+use super::decode_state::{DecodeState, Fault};
+use super::entity::entity;
+use super::field_type::{FieldType, KeySeed, ValueSeed};
 use super::rule::{Entity, Field, List, Range, Relation, Rule, Text, Years};
 use super::unknown;
 

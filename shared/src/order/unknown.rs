@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
-use super::decode::Fault;
+use super::decode_state::Fault;
 
 /// How deep the value of an unknown field may nest.
 const MAX_DEPTH: usize = 100;
