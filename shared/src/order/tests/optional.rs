@@ -12,8 +12,10 @@ use smol_str::SmolStr;
 use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
 use super::*;
-use crate::order::decode::{DecodeState, Fault, KeySeed, ValueSeed, check_relations};
-use crate::order::entity::{FieldType, entity};
+use crate::order::decode::check_relations;
+use crate::order::decode_state::{DecodeState, Fault};
+use crate::order::entity::entity;
+use crate::order::field_type::{FieldType, KeySeed, ValueSeed};
 use crate::order::rule::{Entity, Field, Range, Relation, Rule, Text};
 use crate::order::{Order, unknown};
 
