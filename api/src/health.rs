@@ -15,6 +15,7 @@ use shared::{
     },
     storage::{CacheKnowledge, Postgres, StorageError},
 };
+use strum::{IntoStaticStr, VariantArray};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, timeout},
@@ -33,39 +34,24 @@ const PERIOD: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Progress of the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[repr(u8)]
 enum StartPhase {
     /// The schema is not checked yet because Postgres does not answer.
+    #[strum(serialize = "waiting for Postgres")]
     Waiting,
     /// The schema is older than this version needs.
+    #[strum(serialize = "schema too old: run `worker migrate`")]
     SchemaTooOld,
     /// The api loads the newest orders into the local cache.
+    #[strum(serialize = "warming up")]
     WarmingUp,
     /// The api accepts requests.
+    #[strum(serialize = "started")]
     Started,
     /// The process shuts down.
+    #[strum(serialize = "stopping")]
     Stopping,
-}
-
-impl StartPhase {
-    const ALL: [Self; 5] = [
-        Self::Waiting,
-        Self::SchemaTooOld,
-        Self::WarmingUp,
-        Self::Started,
-        Self::Stopping,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting for Postgres",
-            Self::SchemaTooOld => "schema too old: run `worker migrate`",
-            Self::WarmingUp => "warming up",
-            Self::Started => "started",
-            Self::Stopping => "stopping",
-        }
-    }
 }
 
 /// State of the process, as the probes report it.
@@ -112,7 +98,7 @@ impl Health {
         let redis_up = self.redis.as_ref().is_some_and(Dependency::answers);
         let report =
             Report::new(phase == StartPhase::Started && (self.postgres.is_up() || redis_up))
-                .with("stage", phase.as_str())
+                .with("stage", <&str>::from(phase))
                 .with("postgres", self.postgres.state());
         let report = match &self.replica {
             Some(replica) => report.with("postgres replica", replica.state()),
@@ -143,7 +129,7 @@ impl Health {
     }
 
     fn phase(&self) -> StartPhase {
-        StartPhase::ALL[usize::from(self.phase.load(Ordering::Acquire))]
+        StartPhase::VARIANTS[usize::from(self.phase.load(Ordering::Acquire))]
     }
 
     /// Moves to phase `next`, unless the process is stopping. Returns the phase before the call.
@@ -152,7 +138,7 @@ impl Health {
         let before = self
             .phase
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, enter);
-        StartPhase::ALL[usize::from(before.unwrap_or_else(|now| now))]
+        StartPhase::VARIANTS[usize::from(before.unwrap_or_else(|now| now))]
     }
 }
 
@@ -169,7 +155,7 @@ pub async fn watch(health: Arc<Health>, postgres: Postgres, mut redis: Option<Re
         let known = answer.as_ref().ok();
         // Redis first: a replica that becomes ready must know whether it may read Redis.
         if let Some(redis) = &mut redis {
-            redis.look(known.cloned()).await;
+            redis.check(known.cloned()).await;
         }
         let answered = answer.as_ref().map(drop);
         if health.postgres.is_up() && answered.is_err() {
@@ -236,10 +222,10 @@ pub async fn start(
         match timeout(PATIENCE, lookup.warm_up(warmup)).await {
             Ok(Ok(orders)) => tracing::info!(orders, "warmed up"),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the warm-up failed; starting with an empty cache")
+                tracing::warn!(%error, "warm-up failed")
             }
             Err(_) => {
-                tracing::warn!(limit = ?PATIENCE, "the warm-up took too long; starting without it")
+                tracing::warn!(limit = ?PATIENCE, "warm-up timed out")
             }
         }
     }

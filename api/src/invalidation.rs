@@ -47,16 +47,24 @@ impl Listener {
                     let error = tokio::select! {
                         error = follow(&self.local, subscription) => error,
                         _ = self.links.changed() => {
-                            CacheError::Connection("the api now uses another Redis server".to_owned())
+                            CacheError::Connection("another Redis server answers".to_owned())
                         }
                     };
                     self.local.link_down();
                     self.up.set(0);
-                    tracing::warn!(%error, runbook = RUNBOOK, "announcement subscription lost");
+                    tracing::warn!(
+                        %error,
+                        runbook = RUNBOOK,
+                        "announcement subscription lost"
+                    );
                 }
                 Err(error) => {
                     if backoff.attempts() == 0 {
-                        tracing::warn!(%error, runbook = RUNBOOK, "retrying announcement subscription");
+                        tracing::warn!(
+                            %error,
+                            runbook = RUNBOOK,
+                            "retrying announcement subscription"
+                        );
                     }
                     self.tried.send_replace(true);
                 }

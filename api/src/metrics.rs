@@ -13,6 +13,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 use shared::telemetry::metrics::LATENCY_SECONDS;
+use strum::VariantNames;
 
 /// Handles of all metrics. Clones share them.
 #[derive(Clone)]
@@ -153,8 +154,8 @@ impl HttpMetrics {
 /// `cache_requests_total`, `cache_announcements_up`, and `cache_operation_duration_seconds` of the
 /// local cache. The Redis client in `shared` records the durations of Redis.
 pub struct CacheMetrics {
-    local: [IntCounter; LocalResult::ALL.len()],
-    redis: [IntCounter; RedisResult::ALL.len()],
+    local: Box<[IntCounter]>,
+    redis: Box<[IntCounter]>,
     /// Time of one read of the local cache.
     pub local_get: Histogram,
     /// 1 while the api receives announcements of changed orders, else 0.
@@ -162,7 +163,8 @@ pub struct CacheMetrics {
 }
 
 /// Result of a read of the local cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum LocalResult {
     /// An order, or an erased one.
     Hit,
@@ -172,16 +174,9 @@ pub enum LocalResult {
     Negative,
 }
 
-impl LocalResult {
-    const ALL: [(Self, &'static str); 3] = [
-        (Self::Hit, "hit"),
-        (Self::Miss, "miss"),
-        (Self::Negative, "negative"),
-    ];
-}
-
 /// Result of a read of Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum RedisResult {
     /// An order, or an erased one.
     Hit,
@@ -195,23 +190,10 @@ pub enum RedisResult {
     Bypass,
 }
 
-impl RedisResult {
-    const ALL: [(Self, &'static str); 5] = [
-        (Self::Hit, "hit"),
-        (Self::Miss, "miss"),
-        (Self::Corrupt, "corrupt"),
-        (Self::Error, "error"),
-        (Self::Bypass, "bypass"),
-    ];
-}
-
 impl CacheMetrics {
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(
-            Opts::new(
-                "cache_requests_total",
-                "Look-ups of a cache tier, by what they gave",
-            ),
+            Opts::new("cache_requests_total", "Lookups in a cache tier, by result"),
             &["tier", "result"],
         )?;
         registry.register(Box::new(requests.clone()))?;
@@ -226,15 +208,18 @@ impl CacheMetrics {
         registry.register(Box::new(durations.clone()))?;
         let announcements_up = IntGauge::new(
             "cache_announcements_up",
-            "1 while subscribed to announcements of changed orders, else 0; the local cache then keeps entries for at most 1 s",
+            "1 while subscribed to announcements of changed orders, else 0; \
+             the local cache then keeps entries for at most 1 s",
         )?;
         registry.register(Box::new(announcements_up.clone()))?;
+        let counters = |tier, results: &[&str]| {
+            let counter = |result: &&str| requests.with_label_values(&[tier, *result]);
+            results.iter().map(counter).collect()
+        };
         Ok(Self {
             announcements_up,
-            local: LocalResult::ALL
-                .map(|(_, result)| requests.with_label_values(&["local", result])),
-            redis: RedisResult::ALL
-                .map(|(_, result)| requests.with_label_values(&["redis", result])),
+            local: counters("local", LocalResult::VARIANTS),
+            redis: counters("redis", RedisResult::VARIANTS),
             local_get: durations.with_label_values(&["get", "local"]),
         })
     }
@@ -257,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_there_at_zero_and_count() {
+    fn counters_start_at_zero() {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         let http = metrics.http.with_routes(

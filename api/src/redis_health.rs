@@ -71,7 +71,7 @@ impl RedisHealth {
     ///
     /// The caller reads Postgres first, because the watermark in Redis is never behind the one that
     /// Postgres has recorded.
-    pub async fn look(&mut self, known: Option<CacheKnowledge>) {
+    pub async fn check(&mut self, known: Option<CacheKnowledge>) {
         if let Some(known) = known {
             self.known = known;
         }
@@ -105,7 +105,7 @@ impl RedisHealth {
 
     fn is_misplaced(&self, state: &CacheState) -> bool {
         let complete = self.known.complete.as_ref();
-        complete.is_some_and(|complete| !is_the_one(complete, state))
+        complete.is_some_and(|complete| !is_workers_server(complete, state))
     }
 
     fn report(&self, state: &Result<CacheState, CacheError>, is_misplaced: bool) {
@@ -113,7 +113,7 @@ impl RedisHealth {
             Err(error) => self.dependency.set(Err(error)),
             Ok(_) if is_misplaced => self.dependency.set_impaired(
                 Impairment::OtherServer,
-                "Redis is not the server that workers write to, or has lost what they wrote",
+                "Redis is not the server that workers write to, or lost their writes",
             ),
             Ok(state) => match &state.rejects_writes {
                 Some(why) => self.dependency.set_impaired(Impairment::ReadOnly, why),
@@ -129,7 +129,7 @@ impl RedisHealth {
 /// A missing watermark proves nothing: a flush or an eviction removes it too. While no worker runs,
 /// nothing changes in Postgres. A new server without a watermark, such as one that restarted empty,
 /// is then as good as the last one.
-fn is_the_one(complete: &CompleteCache, state: &CacheState) -> bool {
+fn is_workers_server(complete: &CompleteCache, state: &CacheState) -> bool {
     match (state.watermark, complete.servers == state.servers) {
         (None, is_same) => is_same || complete.age > NO_WORKER,
         (Some(watermark), is_same) => is_same && complete.until <= watermark,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn redis_is_compared_with_what_a_worker_last_saw() {
+    fn redis_is_compared_with_the_last_record_of_a_worker() {
         let complete = |age| CompleteCache {
             until: DatabaseTime(100),
             servers: servers(&["a", "b"]),
@@ -158,7 +158,7 @@ mod tests {
             watermark,
             ..CacheState::default()
         };
-        for (is_the_one_expected, age, names, watermark) in [
+        for (expected, age, names, watermark) in [
             (true, 1, &["a", "b"][..], Some(100)),
             // The worker moves the watermark before it records that in Postgres.
             (true, 1, &["a", "b"], Some(101)),
@@ -174,8 +174,8 @@ mod tests {
             (true, 60, &["a", "b"], Some(100)),
         ] {
             assert_eq!(
-                is_the_one(&complete(age), &state(names, watermark.map(DatabaseTime))),
-                is_the_one_expected,
+                is_workers_server(&complete(age), &state(names, watermark.map(DatabaseTime))),
+                expected,
                 "{age} {names:?} {watermark:?}"
             );
         }

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_tiers_are_children_of_the_request_also_on_another_task() {
+    async fn spans_of_the_tiers_are_children_of_the_request_on_every_task() {
         let collected = Collected::default();
         global::set_tracer_provider(
             SdkTracerProvider::builder()

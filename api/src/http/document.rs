@@ -55,7 +55,8 @@ impl OpenApi for Described {
         let key = MetaSecurityScheme {
             ty: "http",
             description: Some(
-                "An API key with the scope `orders:read`. Needed if the operator set `API_KEYS_FILE`.",
+                "An API key with the scope `orders:read`. \
+                 Needed if the operator set `API_KEYS_FILE`.",
             ),
             name: None,
             key_in: None,

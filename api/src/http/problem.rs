@@ -61,7 +61,7 @@ impl Problem {
             Self::InvalidLimit => (StatusCode::BAD_REQUEST, "invalid_limit", "Invalid limit",
                 "limit is not a number from 1 to 100; write limit=20 or omit it."),
             Self::InvalidCursor => (StatusCode::BAD_REQUEST, "invalid_cursor", "Invalid cursor",
-                "cursor is not the next_cursor of an earlier response; omit it for the first page."),
+                "cursor is not the next_cursor of a response; omit it for the first page."),
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad_request", "Bad request",
                 detail),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized",

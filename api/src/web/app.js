@@ -1,18 +1,18 @@
 // The support page: look an order up, read it, browse the newest ones.
 //
-// Data is inserted as text, never as markup. Amounts are 64-bit integers in minor units: they stay digits or BigInt
-// from the wire to the screen, for a double loses digits above 2^53.
+// Data is inserted as text, never as markup. Amounts are 64-bit integers in minor units. They stay digits or BigInt
+// from the wire to the screen, because a double loses digits above 2^53.
 
 const $ = (id) => document.getElementById(id);
 const UID = /^[A-Za-z0-9_-]{1,64}$/;
-/** The server gives up much earlier: what takes longer than this is the network. */
+/** Longer than any deadline of the api: a later response means that the network is slow. */
 const TIMEOUT_MS = 10_000;
 /** Longest pause between automatic attempts, in seconds, unless the server asks for more. */
 const RETRY_MAX_S = 30;
 
 // ---- small tools
 
-/** An element with attributes (`on…`: listener) and children; strings become text nodes, empty ones nothing. */
+/** An element with attributes (`on…`: listener) and children. Strings become text nodes; empty ones are skipped. */
 function h(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
@@ -29,7 +29,7 @@ const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 function announce(text) {
   $("status").textContent = "";
-  // A screen reader speaks up for a change; the same text twice would be none.
+  // A screen reader announces changes only, so the same text twice must differ.
   setTimeout(() => { $("status").textContent = text; }, 50);
 }
 
@@ -85,13 +85,13 @@ const DECIMALS = {
 };
 const decimals = (currency) => Number(Object.keys(DECIMALS).find((n) => DECIMALS[n].split(" ").includes(currency)) ?? 2);
 
-/** The integer that a number or a string of digits stands for, or undefined. */
+/** The integer value of a number or of a string of digits, or undefined. */
 const integer = (value) => (/^-?\d+$/.test(value) ? BigInt(value) : undefined);
 
-/** The sum of integers; what is none counts as 0. */
+/** The sum of integers; other values count as 0. */
 const sum = (values) => values.reduce((total, value) => total + (integer(value) ?? 0n), 0n);
 
-/** Minor units in the reader's notation, with the currency in front if there is one to name. */
+/** Minor units in the reader's notation, after the currency if `named`. */
 function money(minor, currency, named = true) {
   const units = integer(minor);
   if (units === undefined) return String(minor ?? "—");
@@ -107,7 +107,7 @@ const DAY = { year: "numeric", month: "short", day: "numeric", hour: "2-digit", 
 const LOCAL = new Intl.DateTimeFormat(undefined, DAY);
 const ZONED = new Intl.DateTimeFormat(undefined, { ...DAY, timeZoneName: "short" });
 
-/** A moment (RFC 3339, or ms since 1970), local on its face and UTC on hover; what is none stays as it is. */
+/** A time (RFC 3339, or ms since 1970): local, with UTC on hover. Any other text stays as it is. */
 function time(value, format = LOCAL) {
   const date = new Date(value ?? NaN);
   if (Number.isNaN(date.getTime())) return String(value ?? "—");
@@ -131,25 +131,25 @@ function language(tag) {
 
 // ---- the api
 
-/** What came instead of an answer; `status` 0: nothing came. */
+/** A failed request. `status` is 0 if there was no response. */
 class Problem extends Error {
   constructor(status, body, retryAfter) {
     super();
     const { title, detail, code: name } = body ?? {};
     Object.assign(this, { status, said: [title, detail].filter(Boolean).join(": "), code: name, retryAfter });
-    /** Worth another attempt without anybody's doing. */
+    /** Whether an automatic retry may succeed. */
     this.passing = [0, 429, 502, 503, 504].includes(status);
   }
 }
 
-/** GETs `path`; relative, so that the page also works below a prefix. */
+/** Requests `path`, which is relative, so that the page also works below a prefix. */
 async function get(path, controller) {
   const timer = setTimeout(() => controller.abort(), TIMEOUT_MS);
   const key = sessionStorage.getItem("key");
   const started = performance.now();
   let response, text, data;
   try {
-    // Orders are personal data: none of them stays in the browser's cache.
+    // Orders are personal data, so the browser must not cache them.
     response = await fetch(path, { cache: "no-store", signal: controller.signal, headers: key ? { Authorization: `Bearer ${key}` } : {} });
     text = await response.text();
   } catch {
@@ -158,14 +158,14 @@ async function get(path, controller) {
     clearTimeout(timer);
   }
   const roundTrip = performance.now() - started;
-  try { data = parse(text); } catch { /* a page of some proxy */ }
+  try { data = parse(text); } catch { /* a proxy answered with a page */ }
   const wait = response.headers.get("Retry-After"); // seconds or an HTTP date
   if (!response.ok) throw new Problem(response.status, data, wait && (Number(wait) || Math.ceil((Date.parse(wait) - Date.now()) / 1000)));
-  if (data === null || typeof data !== "object") throw new Problem(502, { title: "The answer is not JSON" });
+  if (data === null || typeof data !== "object") throw new Problem(502, { title: "The response is not JSON" });
   return { text, data, headers: response.headers, roundTrip };
 }
 
-/** A part of the page that loads, shows, fails and tries again; a newer load overtakes an older one. */
+/** A part of the page that loads data, shows it, and retries after a failure. A newer load cancels an older one. */
 class Region {
   constructor(element) {
     this.element = element;
@@ -179,7 +179,7 @@ class Region {
     this.element.removeAttribute("aria-busy");
   }
 
-  /** GETs `path`, then calls `show`, or `explain` for words about the problem. `keep`: until then, leave what is there. */
+  /** Requests `path`, then calls `show`, or `explain` to describe the problem. `keep` keeps the old content until then. */
   async load(task, attempt = 0) {
     this.stop();
     const mine = this.controller = new AbortController();
@@ -198,7 +198,7 @@ class Region {
 
   fail(problem, task, attempt = 0) {
     const focused = this.slot.contains(document.activeElement);
-    // What was read before stays readable while the service is away; any other verdict replaces it.
+    // While the service is unavailable, the content that was read before stays readable.
     if (!task.keep || !problem.passing) this.body.replaceChildren();
     if (problem.status === 401) {
       this.slot.replaceChildren();
@@ -218,12 +218,12 @@ class Region {
 
     const asked = problem.retryAfter > 0 ? problem.retryAfter : 0;
     const pause = Math.max(asked, Math.min(RETRY_MAX_S, 2 ** attempt));
-    // With a little jitter, or every open page would come back in the same moment.
+    // With jitter, so that open pages do not retry at the same moment.
     const due = Date.now() + pause * 1000 + Math.random() * 500;
     const tick = () => {
       const left = Math.ceil((due - Date.now()) / 1000);
       if (left <= 0) retry();
-      else countdown.textContent = `Trying again in ${Math.min(left, pause)} s${asked ? ` (Retry-After: ${asked} s)` : ""}`;
+      else countdown.textContent = `Retrying in ${Math.min(left, pause)} s${asked ? ` (Retry-After: ${asked} s)` : ""}`;
     };
     tick();
     this.timer = setInterval(tick, 250);
@@ -239,19 +239,19 @@ function explain(problem) {
   switch (problem.status) {
     case 0: return { tone: "warn", title: "The service cannot be reached", text: "The network or the service is down." };
     case 403: return { tone: "bad", title: "This API key may not read orders", action: button("Use another key", askForKey) };
-    case 429: return { tone: "warn", title: "Too many requests", text: "The service limits how often it may be asked." };
-    case 502: case 503: case 504: return { tone: "warn", title: "The service cannot answer right now", text: "This says nothing about any order: it may well exist." };
-    default: return { tone: "bad", title: `Unexpected answer (${problem.status})`, text: "If it stays so, tell whoever runs the service." };
+    case 429: return { tone: "warn", title: "Too many requests", text: "The service limits the requests of each client." };
+    case 502: case 503: case 504: return { tone: "warn", title: "The service is unavailable", text: "The order may exist. The page retries." };
+    default: return { tone: "bad", title: `Unexpected response (${problem.status})`, text: "If it persists, report it to the operator of the service." };
   }
 }
 
 // ---- API key: in this tab only
 
 function askForKey() {
-  $("auth-why").textContent = sessionStorage.getItem("key") ? "The service did not accept the key of this tab." : "This service answers only to holders of a key.";
+  $("auth-why").textContent = sessionStorage.getItem("key") ? "The service rejects the key of this tab." : "This service requires an API key.";
   if (!$("auth").hidden) return;
   $("auth").hidden = false;
-  announce("An API key is needed");
+  announce("Enter an API key");
   $("key").focus();
 }
 
@@ -273,9 +273,9 @@ $("auth-form").addEventListener("submit", (event) => {
 });
 $("forget").addEventListener("click", () => setKey());
 
-// ---- look-up
+// ---- lookup
 
-/** The uid in what was pasted: a bare uid, a link, a line of JSON or text, with stray blanks and punctuation. */
+/** Finds the uid in pasted text: a bare uid, a link, or a line of JSON or text, with stray blanks and punctuation. */
 function findUid(text) {
   const joined = text.replace(/[\s\u00ad\u200b-\u200f\u2060\ufeff]+/g, "");
   // A bare link may have been broken anywhere; in a sentence, a blank ends it.
@@ -284,7 +284,7 @@ function findUid(text) {
   return (found.replace(/^[^\w-]+|[^\w-]+$/g, "") || text).slice(0, 200);
 }
 
-/** What gets the focus once the order is there: "search", the name of a button, or else the heading. */
+/** The element that gets the focus when the order is shown: "search", the name of a button, or else the heading. */
 let focusNext;
 
 $("search").addEventListener("submit", (event) => {
@@ -306,7 +306,7 @@ addEventListener("keydown", (event) => {
 /** The order on the screen: uid, version, when it was read. */
 let shown = {};
 
-/** Looks `uid` up; `button` names the one that asked to read the order on the screen once more. */
+/** Reads the order `uid`. `button` names the button that requested a second read, if any. */
 function open(uid, { nocache, button: pressed } = {}) {
   const task = {
     path: `order/${uid}${nocache ? "?nocache=1" : ""}`,
@@ -329,9 +329,9 @@ function explainOrder(problem, uid) {
     };
     case 404: return {
       title: "No order has this uid", action: button("Ask the database", () => open(uid, { nocache: true })),
-      text: [code(uid), " is well-formed but unknown. Compare it with what the customer has; an order placed just now may still be on its way."],
+      text: [code(uid), " is well-formed but unknown. Compare it with the customer's copy. A new order may not be stored yet."],
     };
-    case 410: recent(uid, false); return { title: "This order was erased", text: [code(uid), " existed, but its data was deleted for good."], final: true };
+    case 410: recent(uid, false); return { title: "This order was erased", text: [code(uid), " existed. Its data was deleted permanently."], final: true };
     default: {
       const words = explain(problem);
       if (shown.uid && result.body.firstChild) words.text += ` Below is the order as read at ${shown.at}.`;
@@ -359,7 +359,7 @@ function showOrder(uid, { text, data: order, headers, roundTrip }, again) {
   const heading = h("h1", { tabindex: "-1" }, order.order_uid, copyButton(order.order_uid, "Copy the uid"));
   const buttons = {
     refresh: button("Refresh", () => open(uid, { button: "refresh" })),
-    database: button("From the database", () => open(uid, { button: "database", nocache: true }), { title: "Passes every cache by (?nocache=1)" }),
+    database: button("From the database", () => open(uid, { button: "database", nocache: true }), { title: "Reads Postgres, past all caches (?nocache=1)" }),
   };
   result.body.replaceChildren(h("article", { class: "order" },
     h("div", { class: "title" },
@@ -466,7 +466,7 @@ function itemsCard({ track_number }, items, currency) {
       items.map((item) => row([
         [[item.name, h("span", { class: "sub" }, item.brand)], "wide"],
         [[item.nm_id, h("span", { class: "sub" }, `chrt ${item.chrt_id} · rid ${item.rid}`,
-          // The parcel of a line is worth a word only where it is not the order's own.
+          // Shown only if the line has another parcel than the order.
           item.track_number !== track_number && ` · track ${item.track_number}`)], "wide"],
         [item.size, "", "Size"],
         [item.status, "", "Status"],
@@ -483,9 +483,9 @@ function rawCard(text) {
     h("summary", {}, "Raw JSON"), copyButton(text, "Copy the JSON as it came"), pre);
 }
 
-// ---- recent look-ups
+// ---- recent lookups
 
-/** Shows the recent look-ups, after adding or removing `uid`. */
+/** Shows the recent lookups, after adding or removing `uid`. */
 function recent(uid, add) {
   let uids = JSON.parse(sessionStorage.getItem("recent") ?? "[]");
   if (uid) uids = [...(add ? [uid] : []), ...uids.filter((other) => other !== uid)].slice(0, 8);
@@ -512,7 +512,7 @@ function loadList({ cursor, keep } = {}) {
   list.load({
     path: `orders?${new URLSearchParams({ limit: 20, ...filter, ...(cursor && { cursor }) })}`,
     keep,
-    explain: (problem) => (problem.status === 400 ? { tone: "warn", title: "The service does not take this filter", final: true } : explain(problem)),
+    explain: (problem) => (problem.status === 400 ? { tone: "warn", title: "The service rejects this filter", final: true } : explain(problem)),
     show: ({ data }) => showList(data, cursor),
   });
 }
@@ -530,7 +530,7 @@ function showList({ orders = [], next_cursor: next }, cursor) {
   if (cursor && rows) rows.append(...fresh);
   else if (fresh.length === 0) {
     rows = undefined;
-    const why = listHash(filter) === "#/" ? "No orders yet. They show up here as soon as they are stored." : "No order matches this filter.";
+    const why = listHash(filter) === "#/" ? "No orders yet. New orders appear here when they are stored." : "No order matches this filter.";
     list.body.replaceChildren(h("p", { class: "card muted" }, why));
   } else {
     const head = [["Order"], ["Received"], ["Track number", "id opt"], ["Customer", "id opt"], ["Items", "n opt"], ["Paid", "n last"]];
@@ -552,7 +552,7 @@ function markRow() {
   for (const link of rows?.querySelectorAll("a") ?? []) link.ariaCurrent = link.textContent === route().uid ? "page" : null;
 }
 
-// The whole row is a target for the mouse; for everyone else there is the link in it.
+// The whole row is a target for the mouse. Keyboards and screen readers use the link in it.
 list.body.addEventListener("click", (event) => {
   const link = event.target.closest("a") ? null : event.target.closest("tbody tr")?.querySelector("a");
   if (link && !String(getSelection())) location.hash = link.hash;
@@ -575,7 +575,7 @@ function route() {
   try { return { uid: decodeURIComponent(uid) }; } catch { return { uid }; }
 }
 
-/** Draws what the address says; the list is loaded anew only for another filter, or when forced. */
+/** Shows the page of the address. Reloads the list only if the filter changed or `force` is set. */
 function navigate(force) {
   const { uid, by = filter } = route();
   const other = listHash(by) !== listHash(filter);

@@ -8,9 +8,9 @@
 ///
 /// Allows only the page's own script and style, and calls to the host that served it. Trusted types
 /// make the browser reject markup that a script builds from data. The icon is a `data:` link.
-pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-     require-trusted-types-for 'script'";
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; \
+     style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 /// Value of the header `Cache-Control` for every [`Asset`]. File names carry no version, so a
 /// browser revalidates each time; the ETag saves the transfer.

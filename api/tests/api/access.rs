@@ -22,10 +22,10 @@ async fn with_keys_only_their_owners_read_orders() {
         .await;
     fs::remove_file(&path).unwrap();
     for target in ["/order/guarded", "/orders"] {
-        let refused = replica.get(target).await;
-        refused.assert_problem(401, "unauthorized");
+        let rejected = replica.get(target).await;
+        rejected.assert_problem(401, "unauthorized");
         assert!(
-            refused
+            rejected
                 .header("www-authenticate")
                 .is_some_and(|challenge| challenge.starts_with("Bearer"))
         );
@@ -54,21 +54,21 @@ async fn with_keys_only_their_owners_read_orders() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_too_often_is_told_when_to_come_back() {
+async fn a_client_over_its_rate_gets_429_and_retry_after() {
     let world = World::new().await;
     let replica = world.replica_with(|config| config.api.rate_limit = 1).await;
-    let mut refused = None;
+    let mut limited = None;
     // The limit is one request per second. A machine slow enough to have all 60 admitted would need
     // a minute.
     for _ in 0..60 {
         let answer = replica.order("unknown").await;
         if answer.status == 429 {
-            refused = Some(answer);
+            limited = Some(answer);
             break;
         }
     }
-    let refused = refused.expect("the limit was never met");
-    refused.assert_temporary_problem(429, "rate_limited");
+    let limited = limited.expect("a response with status 429");
+    limited.assert_temporary_problem(429, "rate_limited");
     assert_eq!(
         replica.probe("/readyz").await.status,
         200,
@@ -77,7 +77,7 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn pages_of_named_origins_may_read_answers() {
+async fn pages_of_configured_origins_may_read_responses() {
     let world = World::new().await;
     world.store(&order("open"), 1).await;
     let origins = vec!["https://shop.example".to_owned()];

@@ -3,7 +3,7 @@
 use crate::harness::{World, order, revision};
 
 #[tokio::test]
-async fn an_update_is_seen_by_every_replica_and_comes_from_redis() {
+async fn an_update_reaches_every_replica_through_redis() {
     let world = World::new().await;
     let mut stored = order("changing");
     world.store(&stored, 1).await;
@@ -21,7 +21,7 @@ async fn an_update_is_seen_by_every_replica_and_comes_from_redis() {
 }
 
 #[tokio::test]
-async fn not_found_is_forgotten_when_the_order_arrives() {
+async fn a_negative_entry_is_dropped_when_the_order_arrives() {
     let world = World::new().await;
     let replicas = [world.replica().await, world.replica().await];
     for replica in &replicas {
@@ -39,7 +39,7 @@ async fn not_found_is_forgotten_when_the_order_arrives() {
 }
 
 #[tokio::test]
-async fn an_erasure_is_seen_by_every_replica() {
+async fn an_erasure_reaches_every_replica() {
     let world = World::new().await;
     world.store(&order("private"), 1).await;
     let replicas = [world.replica().await, world.replica().await];
@@ -56,7 +56,7 @@ async fn an_erasure_is_seen_by_every_replica() {
 }
 
 #[tokio::test]
-async fn a_read_that_began_before_an_announcement_is_not_kept_and_answers_nobody_after_it() {
+async fn a_read_from_before_an_announcement_is_neither_cached_nor_shared() {
     let world = World::new().await;
     let replica = world.cold_replica().await;
     let mut stored = order("raced");
@@ -80,7 +80,7 @@ async fn a_read_that_began_before_an_announcement_is_not_kept_and_answers_nobody
 }
 
 #[tokio::test]
-async fn a_read_past_the_caches_is_not_answered_by_one_that_began_before() {
+async fn a_read_past_the_caches_does_not_share_an_earlier_read() {
     let world = World::new().await;
     let replica = world.cold_replica().await;
     world.store(&order("raced"), 1).await;

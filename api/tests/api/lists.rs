@@ -12,7 +12,7 @@ fn uids(page: &serde_json::Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_go_from_the_newest_to_the_oldest_and_miss_none() {
+async fn pages_list_every_order_newest_first() {
     let world = World::new().await;
     for n in 0..7 {
         world.store(&order(&format!("order-{n}")), n).await;
@@ -45,7 +45,7 @@ async fn pages_go_from_the_newest_to_the_oldest_and_miss_none() {
 }
 
 #[tokio::test]
-async fn an_entry_tells_what_a_list_shows_and_where_the_order_is() {
+async fn an_entry_has_a_summary_and_a_link_to_the_order() {
     let world = World::new().await;
     world.store(&order("listed"), 1).await;
     let replica = world.replica().await;
@@ -105,7 +105,7 @@ async fn filters_narrow_the_list() {
 }
 
 #[tokio::test]
-async fn bad_parameters_are_refused() {
+async fn malformed_parameters_are_rejected() {
     let world = World::new().await;
     let replica = world.replica().await;
     for limit in ["0", "101", "ten", "-1", ""] {

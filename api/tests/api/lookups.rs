@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::harness::{World, etag, order};
 
 #[tokio::test]
-async fn an_order_comes_from_postgres_then_redis_then_the_local_cache_with_the_same_bytes() {
+async fn every_tier_returns_the_same_bytes() {
     let world = World::new().await;
     let stored = order("tiers");
     world.store(&stored, 1).await;
@@ -46,7 +46,7 @@ async fn an_order_comes_from_postgres_then_redis_then_the_local_cache_with_the_s
 }
 
 #[tokio::test]
-async fn a_client_that_has_the_version_gets_no_body() {
+async fn a_client_with_the_current_version_gets_304() {
     let world = World::new().await;
     world.store(&order("known"), 7).await;
     let replica = world.replica().await;
@@ -72,7 +72,7 @@ async fn a_client_that_has_the_version_gets_no_body() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_answered_is_a_problem_with_a_code() {
+async fn each_error_has_its_status_and_code() {
     let world = World::new().await;
     world.store(&order("gone"), 1).await;
     world.erase("gone", 2).await;
@@ -140,7 +140,7 @@ async fn head_answers_as_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_side_after_asking_is_answered() {
+async fn a_client_may_close_its_write_side_after_the_request() {
     let world = World::new().await;
     world.store(&order("asked"), 1).await;
     let replica = world.cold_replica().await;
@@ -155,7 +155,7 @@ async fn a_client_that_closes_its_side_after_asking_is_answered() {
 }
 
 #[tokio::test]
-async fn the_request_id_is_kept_or_made() {
+async fn a_request_id_is_kept_or_created() {
     let world = World::new().await;
     let replica = world.replica().await;
     let kept = replica
@@ -177,7 +177,7 @@ async fn the_request_id_is_kept_or_made() {
 }
 
 #[tokio::test]
-async fn many_who_ask_at_once_share_one_read_also_when_the_first_hangs_up() {
+async fn concurrent_requests_share_one_read_even_if_the_first_client_disconnects() {
     let world = World::new().await;
     let stored = order("hot");
     world.store(&stored, 1).await;
@@ -188,7 +188,7 @@ async fn many_who_ask_at_once_share_one_read_also_when_the_first_hangs_up() {
     let followers: Vec<_> = (0..20)
         .map(|_| tokio::spawn(replica.request("GET", "/order/hot").send()))
         .collect();
-    eventually("all to have asked", async || {
+    eventually("21 misses in Redis", async || {
         (replica.cache_requests("redis", "miss") == 21.0).then_some(())
     })
     .await;

@@ -22,7 +22,7 @@ async fn without_redis_orders_come_from_postgres_and_the_replica_stays_ready() {
 }
 
 #[tokio::test]
-async fn the_local_cache_is_dropped_with_the_link_and_used_again_when_it_is_back() {
+async fn a_lost_subscription_drops_the_local_cache_until_it_is_back() {
     let mut world = World::new().await;
     let mut stored = order("dropped");
     world.store(&stored, 1).await;
@@ -42,7 +42,7 @@ async fn the_local_cache_is_dropped_with_the_link_and_used_again_when_it_is_back
 }
 
 #[tokio::test]
-async fn without_postgres_the_caches_answer_and_the_rest_is_unavailable() {
+async fn without_postgres_only_cached_orders_are_served() {
     let world = World::new().await;
     let cached = order("cached");
     world.store(&cached, 1).await;
@@ -53,8 +53,8 @@ async fn without_postgres_the_caches_answer_and_the_rest_is_unavailable() {
     let missing = replica.order("missing").await;
     missing.assert_temporary_problem(503, "unavailable");
     for path in ["/order/cached?nocache=1", "/orders"] {
-        let refused = replica.get(path).await;
-        refused.assert_temporary_problem(503, "unavailable");
+        let failed = replica.get(path).await;
+        failed.assert_temporary_problem(503, "unavailable");
     }
     replica.wait_for_check("postgres", "down").await;
     assert_eq!(replica.probe("/readyz").await.status, 200, "Redis answers");
@@ -63,7 +63,7 @@ async fn without_postgres_the_caches_answer_and_the_rest_is_unavailable() {
 }
 
 #[tokio::test]
-async fn without_both_only_what_is_cached_is_answered_and_the_replica_is_not_ready() {
+async fn without_postgres_and_redis_the_replica_is_not_ready() {
     let mut world = World::new().await;
     let cached = order("cached");
     world.store(&cached, 1).await;
@@ -79,7 +79,7 @@ async fn without_both_only_what_is_cached_is_answered_and_the_replica_is_not_rea
 }
 
 #[tokio::test]
-async fn connections_that_postgres_cut_cost_no_request() {
+async fn closed_connections_to_postgres_fail_no_request() {
     let world = World::new().await;
     world.store(&order("steady"), 1).await;
     let replica = world.replica().await;
@@ -92,7 +92,7 @@ async fn connections_that_postgres_cut_cost_no_request() {
 }
 
 #[tokio::test]
-async fn what_waits_for_postgres_is_bounded_and_the_rest_is_refused_at_once() {
+async fn a_full_queue_for_postgres_rejects_requests_at_once() {
     let world = World::new().await;
     let replica = world
         .cold_replica_with(|config| {
@@ -106,7 +106,7 @@ async fn what_waits_for_postgres_is_bounded_and_the_rest_is_refused_at_once() {
     let requests: Vec<_> = (0..40)
         .map(|n| tokio::spawn(replica.request("GET", &format!("/order/queued-{n}")).send()))
         .collect();
-    eventually("what does not fit to be refused", async || {
+    eventually("23 rejected requests", async || {
         (replica.order_requests("GET", 503) == 23.0).then_some(())
     })
     .await;
@@ -126,7 +126,7 @@ async fn what_waits_for_postgres_is_bounded_and_the_rest_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_ended() {
+async fn a_request_times_out() {
     let world = World::new().await;
     let replica = world
         .cold_replica_with(|config| {
@@ -141,7 +141,7 @@ async fn a_request_that_takes_too_long_is_ended() {
 }
 
 #[tokio::test]
-async fn redis_is_passed_by_while_it_is_repaired() {
+async fn redis_is_bypassed_during_a_repair() {
     let world = World::new().await;
     let mut stored = order("repaired");
     let old = world.store(&stored, 1).await;
@@ -167,7 +167,7 @@ async fn replica_that_reads_redis(world: &World, stored: &Order) -> Replica {
 }
 
 #[tokio::test]
-async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
+async fn redis_is_bypassed_while_a_repair_is_overdue() {
     let world = World::new().await;
     let mut stored = order("cut-off");
     let replica = replica_that_reads_redis(&world, &stored).await;
@@ -185,7 +185,7 @@ async fn redis_is_passed_by_while_changes_cannot_be_written_there() {
 
 /// A Redis that lacks changes stays bypassed while Postgres does not answer.
 #[tokio::test]
-async fn a_redis_that_lacks_changes_is_passed_by_while_postgres_is_silent() {
+async fn an_outdated_redis_stays_bypassed_while_postgres_does_not_answer() {
     let world = World::new().await;
     let mut stored = order("silent");
     let replica = replica_that_reads_redis(&world, &stored).await;
@@ -209,7 +209,7 @@ async fn a_redis_that_lacks_changes_is_passed_by_while_postgres_is_silent() {
 }
 
 #[tokio::test]
-async fn redis_is_passed_by_while_nobody_finishes_what_a_dead_worker_has_begun() {
+async fn redis_is_bypassed_while_a_write_of_a_dead_worker_is_unfinished() {
     let world = World::new().await;
     let mut stored = order("left-behind");
     let replica = replica_that_reads_redis(&world, &stored).await;
@@ -219,7 +219,7 @@ async fn redis_is_passed_by_while_nobody_finishes_what_a_dead_worker_has_begun()
 }
 
 #[tokio::test]
-async fn an_entry_that_is_not_ours_is_passed_by() {
+async fn a_corrupt_entry_is_bypassed() {
     let world = World::new().await;
     let stored = order("corrupt");
     world.store(&stored, 1).await;

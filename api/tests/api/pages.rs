@@ -3,7 +3,7 @@
 use crate::harness::World;
 
 #[tokio::test]
-async fn the_page_and_the_documentation_are_served_with_their_policies() {
+async fn pages_have_their_type_policy_and_etag() {
     let world = World::new().await;
     let replica = world.replica().await;
     for (path, content_type, policy) in [
@@ -42,7 +42,7 @@ async fn the_page_and_the_documentation_are_served_with_their_policies() {
 }
 
 #[tokio::test]
-async fn the_document_is_the_one_that_the_command_prints() {
+async fn the_document_equals_the_output_of_the_command() {
     let world = World::new().await;
     let replica = world.replica().await;
     let served = replica.get("/openapi.json").await;

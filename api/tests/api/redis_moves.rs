@@ -30,7 +30,7 @@ async fn write(redis: &TestRedis, revision: &Revision) {
 }
 
 #[tokio::test]
-async fn a_server_that_workers_have_left_is_bypassed_until_its_name_has_moved() {
+async fn a_server_without_workers_is_bypassed_until_its_name_moves() {
     let (world, new) = (World::new().await, TestRedis::start());
     let old = &world.redis;
     let name = MovingRedis::to(old);
@@ -70,7 +70,7 @@ async fn a_server_that_workers_have_left_is_bypassed_until_its_name_has_moved() 
 
 /// The same connection leads to older content: a loaded snapshot, or the copy of another server.
 #[tokio::test]
-async fn a_server_that_has_lost_what_workers_wrote_is_bypassed() {
+async fn a_server_that_lost_writes_is_bypassed() {
     let world = World::new().await;
     let mut stored = order("lost");
     write(&world.redis, &world.store(&stored, 1).await).await;
@@ -93,7 +93,7 @@ async fn a_server_that_has_lost_what_workers_wrote_is_bypassed() {
 }
 
 #[tokio::test]
-async fn a_replica_that_may_not_write_reads_and_says_so() {
+async fn a_replica_without_write_rights_reads_and_reports_read_only() {
     let world = World::new().await;
     let stored = order("read-only");
     write(&world.redis, &world.store(&stored, 1).await).await;

@@ -11,24 +11,24 @@ const MALFORMED: &[(&str, &[&str])] = &[
         &["GET http://localhost{path} HTTP/1.1"],
     ),
     (
-        "Host is doubled",
+        "Host is repeated",
         &["GET {path} HTTP/1.1", "Host: a", "Host: a"],
     ),
     (
-        "Host is doubled in another case",
+        "Host is repeated in another case",
         &["HEAD {path} HTTP/1.0", "host: a", "HOST: b"],
     ),
-    ("Host holds a blank", &["GET {path} HTTP/1.1", "Host: a b"]),
+    ("Host has a blank", &["GET {path} HTTP/1.1", "Host: a b"]),
     (
         "Host is a URL",
         &["GET {path} HTTP/1.1", "Host: http://localhost/"],
     ),
     (
-        "Host holds a user",
+        "Host has a user",
         &["GET {path} HTTP/1.1", "Host: me@localhost"],
     ),
     (
-        "the port is no number",
+        "the port is not a number",
         &["GET {path} HTTP/1.1", "Host: localhost:http"],
     ),
     (
@@ -82,7 +82,7 @@ async fn malformed_heads_are_rejected_on_both_ports() {
 }
 
 #[tokio::test]
-async fn well_formed_heads_are_taken_on_both_ports() {
+async fn well_formed_heads_are_accepted_on_both_ports() {
     let world = World::new().await;
     let known = order("known");
     world.store(&known, 1).await;
@@ -106,7 +106,7 @@ async fn well_formed_heads_are_taken_on_both_ports() {
 }
 
 #[tokio::test]
-async fn options_name_the_methods_on_both_ports() {
+async fn options_lists_the_methods_on_both_ports() {
     let world = World::new().await;
     let replica = world.replica().await;
     for target in ["*", "http://localhost", "/order/any", "/orders", "/"] {

@@ -3,7 +3,7 @@
 use crate::harness::{Replica, World, order};
 
 #[tokio::test]
-async fn the_newest_orders_are_cached_before_the_replica_is_ready() {
+async fn the_warm_up_ends_before_the_replica_is_ready() {
     let world = World::new().await;
     for n in 0..5 {
         world.store(&order(&format!("order-{n}")), n).await;
@@ -46,7 +46,7 @@ async fn without_a_local_cache_redis_answers() {
 }
 
 #[tokio::test]
-async fn an_old_schema_is_waited_for_unready() {
+async fn the_replica_is_not_ready_while_the_schema_is_old() {
     let world = World::without_schema().await;
     let replica = Replica::start(world.config()).await;
     replica.wait_for_reason("worker migrate").await;
@@ -56,7 +56,7 @@ async fn an_old_schema_is_waited_for_unready() {
 }
 
 #[tokio::test]
-async fn an_absent_postgres_is_waited_for_unready() {
+async fn the_replica_is_not_ready_without_postgres() {
     let world = World::new().await;
     world.database.shut().await;
     let replica = Replica::start(world.config()).await;
@@ -66,7 +66,7 @@ async fn an_absent_postgres_is_waited_for_unready() {
 }
 
 #[tokio::test]
-async fn an_absent_redis_does_not_keep_it_from_being_ready() {
+async fn the_replica_becomes_ready_without_redis() {
     let mut world = World::new().await;
     world.redis.kill();
     world.store(&order("plain"), 1).await;
@@ -75,7 +75,7 @@ async fn an_absent_redis_does_not_keep_it_from_being_ready() {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_is_finished_before_it_stops() {
+async fn a_request_in_flight_finishes_before_the_stop() {
     let world = World::new().await;
     let replica = world.cold_replica().await;
     let lock = world.database.lock("orders").await;
@@ -89,7 +89,7 @@ async fn a_request_in_flight_is_finished_before_it_stops() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_stops_the_start_and_names_its_variable() {
+async fn an_unusable_value_stops_the_start_with_the_name_of_its_variable() {
     let config = || {
         let mut config = api::config::Config::default();
         config.api.addr = "127.0.0.1:0".to_owned();

@@ -65,7 +65,7 @@ impl Response {
         let end = bytes
             .windows(4)
             .position(|window| window == b"\r\n\r\n")
-            .expect("the answer has a head");
+            .expect("a response with a head");
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
         let mut lines = head.split("\r\n");
         let status = lines
@@ -77,7 +77,7 @@ impl Response {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
         Self {
-            status: status.expect("the answer has a status"),
+            status: status.expect("a response with a status"),
             headers,
             body: bytes[end + 4..].to_vec(),
         }

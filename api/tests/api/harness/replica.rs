@@ -42,7 +42,7 @@ impl Replica {
 
     /// Waits until `/readyz` returns `status`.
     pub(crate) async fn wait_for_readiness(&self, status: u16) {
-        eventually(&format!("/readyz to answer {status}"), async || {
+        eventually(&format!("/readyz to return {status}"), async || {
             (self.probe("/readyz").await.status == status).then_some(())
         })
         .await;
@@ -63,7 +63,7 @@ impl Replica {
 
     /// Waits until `/readyz` returns 503 with `reason` in its body.
     pub(crate) async fn wait_for_reason(&self, reason: &str) {
-        eventually(&format!("/readyz to say {reason}"), async || {
+        eventually(&format!("/readyz to report {reason}"), async || {
             let report = self.probe("/readyz").await;
             let body = String::from_utf8_lossy(&report.body);
             (report.status == 503 && body.contains(reason)).then_some(())
@@ -95,7 +95,7 @@ impl Replica {
 
     /// Waits until `path` returns `status`.
     pub(crate) async fn wait_for_status(&self, path: &str, status: u16) {
-        eventually(&format!("{path} to answer {status}"), async || {
+        eventually(&format!("{path} to return {status}"), async || {
             (self.get(path).await.status == status).then_some(())
         })
         .await;
@@ -114,7 +114,7 @@ impl Replica {
 
     async fn wait_for_answer(&self, order: &Order, wanted: impl Fn(&Response) -> bool) {
         let (uid, document) = (&order.order_uid, order.to_json());
-        eventually(&format!("{uid} as it is now"), async || {
+        eventually(&format!("the current {uid}"), async || {
             let answer = self.order(uid).await;
             (answer.body == document && wanted(&answer)).then_some(())
         })

@@ -112,7 +112,8 @@ impl World {
     /// Number of reads from the api that wait for a lock in Postgres.
     pub(crate) async fn blocked_reads(&self) -> i64 {
         let count = "SELECT count(*) FROM pg_stat_activity \
-                     WHERE datname = current_database() AND application_name = 'order-api' AND wait_event_type = 'Lock'";
+                     WHERE datname = current_database() \
+                     AND application_name = 'order-api' AND wait_event_type = 'Lock'";
         self.database.value(count).await
     }
 
