@@ -289,7 +289,7 @@ fn redis_use(url: &str) -> anyhow::Result<(Duration, u64)> {
                     .parse()
                     .ok()
             })
-            .with_context(|| format!("Redis tells no {name}"))
+            .with_context(|| format!("INFO of Redis has no {name}"))
     };
     let cpu = value("used_cpu_user")? + value("used_cpu_sys")?;
     Ok((Duration::from_secs_f64(cpu), value("used_memory")? as u64))

@@ -81,7 +81,7 @@ impl Load {
             .find_map(|line| line.strip_prefix("BENCH "))
             .with_context(|| {
                 format!(
-                    "wrk told nothing: {text}{}",
+                    "wrk printed no result: {text}{}",
                     String::from_utf8_lossy(&output.stderr)
                 )
             })?
@@ -89,7 +89,7 @@ impl Load {
             .filter_map(|number| number.parse().ok())
             .collect();
         let [requests, micros, errors] = numbers[..] else {
-            anyhow::bail!("wrk told something else: {text}");
+            anyhow::bail!("wrk printed an unexpected result: {text}");
         };
         ensure!(
             errors == 0,

@@ -131,17 +131,20 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         }
     }
     fs::remove_dir_all(&folder)?;
-    let method = format!(
-        "the api bound to one core, wrk with 64 connections on the other, {} orders in turn, {} s a turn, each turn by a \
-         process of its own; floor: bare hyper that gives the same bytes and headers, from a table or by HMGET over one \
-         connection",
-        options.orders, options.seconds
-    );
     let figures = tiers
         .iter()
         .flat_map(|(tier, goal, pairs)| figures(tier.as_str(), *goal, pairs))
         .collect();
-    Ok(Part::new("reads", &method, figures))
+    Ok(Part::new("reads", &method(options), figures))
+}
+
+fn method(options: &Options) -> String {
+    format!(
+        "the api bound to one core, wrk with 64 connections on the other, {} orders in turn, {} s per turn, a new process \
+         for each turn; floor: bare hyper that returns the same bytes and headers, from a table or by HMGET over one \
+         connection",
+        options.orders, options.seconds
+    )
 }
 
 /// Returns the uids in the order of their hashes. In insertion order each response would be next to
@@ -254,7 +257,10 @@ fn redis_pid(url: &str) -> anyhow::Result<u32> {
     let pid = info
         .lines()
         .find_map(|line| line.strip_prefix("process_id:"));
-    Ok(pid.context("Redis tells no process_id")?.trim().parse()?)
+    Ok(pid
+        .context("INFO of Redis has no process_id")?
+        .trim()
+        .parse()?)
 }
 
 fn await_tier(api: &Server, path: &str, tier: Tier) {
@@ -273,9 +279,12 @@ fn same_answers(api: &Server, floor: &Server, path: &str) -> anyhow::Result<()> 
     let [api, floor] = [api, floor].map(|server| Http::new().get(&format!("{}{path}", server.url)));
     ensure!(
         api.status == 200 && floor.status == 200,
-        "both answer with 200"
+        "api or floor did not return 200"
     );
-    ensure!(api.body == floor.body, "both answer with the same bytes");
+    ensure!(
+        api.body == floor.body,
+        "api and floor returned different bodies"
+    );
     let headers = |answer: &Answer| -> BTreeMap<String, String> {
         let headers = answer.headers.iter().cloned();
         headers

@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         pauses.push(pause);
     }
     let method = format!(
-        "from the start of the process to the first 200 of /readyz, asked every ms; the worker joins a group that nobody is in \
+        "from the start of the process to the first 200 of /readyz, asked every ms; the worker joins an empty group \
          (group.initial.rebalance.delay.ms=0), the api loads {STORED} orders. A worker that joins another one is ready when it has \
          partitions, too; the pause is the time in which these belong to neither, as the logs show"
     );

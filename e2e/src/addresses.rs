@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_system_is_read_and_the_names_of_the_contract_are_the_defaults() {
+    fn a_complete_system_has_the_default_names() {
         let system = read(&WHOLE).unwrap().unwrap();
         assert_eq!(system.api_urls, ["http://a:1", "http://b:2"]);
         assert_eq!(system.addresses.topic, "orders");
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_an_empty_and_an_unknown_variable_is_named() {
+    fn a_missing_empty_or_unknown_variable_is_named() {
         for left_out in WHOLE {
             let mut variables = WHOLE.to_vec();
             variables.retain(|variable| *variable != left_out);

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_as_old_as_its_transaction() {
+    fn a_version_has_the_time_of_its_transaction() {
         let changes = [
             "BEGIN 733",
             "table public.orders: UPDATE: id[bigint]:1 order_uid[text]:'a-1' source_timestamp_ms[bigint]:7 \

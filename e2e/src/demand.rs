@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_host_gave_to_others_is_a_part_of_what_was_wanted() {
+    fn steal_is_a_share_of_the_wanted_cpu_time() {
         let earlier = Demand::parse("cpu  100 0 100 5000 0 0 0 10 0 0\ncpu0 1 2 3\n").unwrap();
         let later = Demand::parse("cpu  130 5 120 9000 70 2 3 50 0 0\n").unwrap();
         assert_eq!(later.stolen_since(earlier), 0.4);

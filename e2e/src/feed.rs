@@ -90,7 +90,7 @@ impl Feed {
     pub fn stop(mut self) -> Ledger {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("stopped once");
-        thread.join().expect("the stream flowed without a fault")
+        thread.join().expect("the thread does not panic")
     }
 }
 

@@ -150,12 +150,12 @@ impl Ledger {
 
     /// Returns the uids of all records, including the readable ones of rejected records.
     pub fn uids(&self) -> BTreeSet<String> {
-        let refused = self.rejected().filter_map(|(sent, _)| {
+        let rejected = self.rejected().filter_map(|(sent, _)| {
             let value: Value = serde_json::from_slice(sent.record.value.as_deref()?).ok()?;
             let uid = OrderUid::parse(value["order_uid"].as_str()?).ok()?;
             Some(uid.as_str().to_owned())
         });
-        self.orders().into_keys().chain(refused).collect()
+        self.orders().into_keys().chain(rejected).collect()
     }
 
     /// Returns a uid whose newest version is an order.

@@ -65,7 +65,7 @@ impl OffsetWatch {
     /// # Panics
     /// A check has failed.
     #[track_caller]
-    pub fn assert_content(&self) {
+    pub fn assert_no_failure(&self) {
         let complaint = self
             .complaint
             .lock()
@@ -78,8 +78,8 @@ impl OffsetWatch {
     /// Like [`Stack::settle`], but fails as soon as a check fails.
     #[track_caller]
     pub fn settle(&self, stack: &Stack) {
-        until("everything finished", || {
-            self.assert_content();
+        until("all records finished", || {
+            self.assert_no_failure();
             match stack.progress() {
                 (finished, all) if finished == all => Ok(()),
                 (finished, all) => Err(format!("{finished} of {all} records finished")),
@@ -96,8 +96,8 @@ impl OffsetWatch {
     pub fn stop(mut self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("stopped once");
-        let looks = thread.join().expect("the group can be looked at");
-        self.assert_content();
+        let looks = thread.join().expect("the offsets are readable");
+        self.assert_no_failure();
         looks
     }
 }

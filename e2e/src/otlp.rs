@@ -103,7 +103,7 @@ impl OtlpReceiver {
                             return;
                         };
                         while let Some(Ok((request, respond))) = requests.accept().await {
-                            tokio::spawn(told(take_in(request, respond, Arc::clone(&spans))));
+                            tokio::spawn(log_errors(take_in(request, respond, Arc::clone(&spans))));
                         }
                     });
                 }
@@ -135,7 +135,7 @@ impl OtlpReceiver {
 
 /// Prints the error of a failed call, as a hint for a test that waits for its spans. A process that
 /// ends cuts off its call, which is not a failure.
-async fn told(work: impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>>) {
+async fn log_errors(work: impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>>) {
     if let Err(error) = work.await {
         eprintln!("OTLP: {error}");
     }

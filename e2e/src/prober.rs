@@ -58,7 +58,7 @@ impl Prober {
     pub fn stop(mut self) -> Answers {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("stopped once");
-        thread.join().expect("whatever is answered is counted")
+        thread.join().expect("the thread does not panic")
     }
 }
 

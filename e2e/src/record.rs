@@ -277,10 +277,10 @@ pub fn rejected_samples(seed: u64) -> Vec<Draft> {
         samples.push(Draft::rejected(Reason::TooLarge, value));
     }
 
-    let nobody = Draft::erasure("nobody").but_rejected(Reason::InvalidOrder);
-    samples.push(nobody.clone().with_key(None));
-    samples.push(nobody.clone().with_key(Some(b"")));
-    samples.push(nobody.with_key(Some(b"not/a/uid")));
+    let erasure = Draft::erasure("unknown").but_rejected(Reason::InvalidOrder);
+    samples.push(erasure.clone().with_key(None));
+    samples.push(erasure.clone().with_key(Some(b"")));
+    samples.push(erasure.with_key(Some(b"not/a/uid")));
 
     let valid = || Draft::order(&Generator::new(seed + 1, 1..=1).next().unwrap());
     for version in ["", "1/2", "1/2/3/4", "-1/2/3", "1700000000000/42/x"] {

@@ -148,11 +148,9 @@ impl System {
             }
         });
         let (database, uids) = (self.database(), ledger.uids());
-        until("no mark for repair left", || {
-            match database.repair_marks_of(&uids) {
-                0 => Ok(()),
-                marks => Err(format!("{marks} marks")),
-            }
+        until("no repair mark", || match database.repair_marks_of(&uids) {
+            0 => Ok(()),
+            marks => Err(format!("{marks} marks")),
         });
     }
 

@@ -34,7 +34,7 @@ pub(crate) fn until_within<T, E: Display>(
         match look() {
             Ok(found) => return found,
             Err(seen) if Instant::now() >= deadline => {
-                panic!("waited {limit:?} for this: {what}; there was instead: {seen}")
+                panic!("waited {limit:?} for {what}; last seen: {seen}")
             }
             Err(_) => thread::sleep(PAUSE),
         }

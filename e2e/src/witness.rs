@@ -36,7 +36,7 @@ pub struct Testimony {
 
 impl Testimony {
     /// Returns how many of the answered versions were never sent, or were sent with other bytes.
-    pub fn unheard_of(&self, ledger: &Ledger) -> usize {
+    pub fn never_sent(&self, ledger: &Ledger) -> usize {
         let sent: BTreeSet<(String, String, [u8; 32])> = ledger
             .records()
             .iter()
@@ -108,7 +108,7 @@ impl Witness {
     pub fn stop(mut self) -> Testimony {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            thread.join().expect("a reader panics at nothing");
+            thread.join().expect("the thread does not panic");
         }
         std::mem::take(&mut lock(&self.state).testimony)
     }
@@ -171,9 +171,8 @@ fn read(
         let lenient = state.lenient_until.is_some_and(|until| asked < until);
         if let Some((seen, due)) = newer.filter(|_| !lenient) {
             let age = asked.duration_since(*seen);
-            let complaint = format!(
-                "{uid} at {replica}: {version:?}, though Postgres held {due} {age:?} before"
-            );
+            let complaint =
+                format!("{uid} at {replica}: {version:?}, but Postgres held {due} {age:?} earlier");
             state.testimony.stale.push(complaint);
         }
         if let (Some(etag), Some(body)) = (etag, body) {

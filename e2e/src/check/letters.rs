@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use shared::order::Reason;
 
 use super::{Check, SHOWN, Scope};
 use crate::{
@@ -81,39 +82,11 @@ impl Check<'_> {
             }
             let Some((sent, reason)) = expected.get(&source) else {
                 panic!(
-                    "{source:?} was not to be refused: {:?}",
+                    "unexpected dead letter of {source:?}: {:?}",
                     header(&letter, "dlq-reason")
                 );
             };
-            assert_eq!(letter.key, sent.record.key, "key of {source:?}");
-            assert!(letter.value == sent.record.value, "value of {source:?}");
-            let (original, ours) = letter
-                .headers
-                .split_at(sent.record.headers.len().min(letter.headers.len()));
-            let expected: Vec<Header> = sent.record.headers.iter().map(readable).collect();
-            assert_eq!(original, expected, "headers of {source:?}");
-            let names: BTreeSet<&str> = ours.iter().map(|(name, _)| name.as_str()).collect();
-            assert_eq!(names, BTreeSet::from(DEAD_LETTER_HEADERS), "{source:?}");
-            assert_eq!(ours.len(), DEAD_LETTER_HEADERS.len(), "{source:?}");
-            assert_eq!(
-                header(&letter, "dlq-reason"),
-                reason.as_str(),
-                "{source:?}: {}",
-                header(&letter, "dlq-detail")
-            );
-            assert_eq!(
-                header(&letter, "dlq-timestamp"),
-                sent.position.timestamp_ms.to_string()
-            );
-            assert!(!header(&letter, "dlq-worker").is_empty());
-            let detail = header(&letter, "dlq-detail");
-            assert!(!detail.is_empty());
-            if let Some(text) = personal_text(sent.record.value.as_deref())
-                .into_iter()
-                .find(|text| detail.contains(text.as_str()))
-            {
-                panic!("dlq-detail of {source:?} quotes {text:?}: {detail}");
-            }
+            assert_letter(&letter, sent, *reason);
             *counts.entry(source).or_insert(0) += 1;
         }
         let missing: Vec<_> = expected
@@ -128,6 +101,42 @@ impl Check<'_> {
             &missing[..missing.len().min(SHOWN)]
         );
         counts
+    }
+}
+
+/// Asserts that a dead letter has the key, value and headers of its record, and the headers that
+/// the worker adds.
+#[track_caller]
+fn assert_letter(letter: &Stored, sent: &Sent, reason: Reason) {
+    let source = source(letter);
+    assert_eq!(letter.key, sent.record.key, "key of {source:?}");
+    assert!(letter.value == sent.record.value, "value of {source:?}");
+    let (original, ours) = letter
+        .headers
+        .split_at(sent.record.headers.len().min(letter.headers.len()));
+    let expected: Vec<Header> = sent.record.headers.iter().map(readable).collect();
+    assert_eq!(original, expected, "headers of {source:?}");
+    let names: BTreeSet<&str> = ours.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(DEAD_LETTER_HEADERS), "{source:?}");
+    assert_eq!(ours.len(), DEAD_LETTER_HEADERS.len(), "{source:?}");
+    assert_eq!(
+        header(letter, "dlq-reason"),
+        reason.as_str(),
+        "{source:?}: {}",
+        header(letter, "dlq-detail")
+    );
+    assert_eq!(
+        header(letter, "dlq-timestamp"),
+        sent.position.timestamp_ms.to_string()
+    );
+    assert!(!header(letter, "dlq-worker").is_empty());
+    let detail = header(letter, "dlq-detail");
+    assert!(!detail.is_empty());
+    if let Some(text) = personal_text(sent.record.value.as_deref())
+        .into_iter()
+        .find(|text| detail.contains(text.as_str()))
+    {
+        panic!("dlq-detail of {source:?} quotes {text:?}: {detail}");
     }
 }
 

@@ -92,7 +92,7 @@ impl<'a> Check<'a> {
         for (uid, row) in &rows {
             assert!(
                 !row.erased || row.columns == blank,
-                "erased, yet there is something left of {uid}: {}",
+                "{uid} is erased but its row is not blank: {}",
                 row.columns
             );
             assert!(
@@ -297,7 +297,7 @@ fn assert_equal<T: PartialEq + Debug>(
     let others = found
         .iter()
         .filter_map(|(uid, found)| match expected.get(uid) {
-            None => Some(format!("{uid} does not belong there: {found:?}")),
+            None => Some(format!("{uid} is unexpected: {found:?}")),
             Some(expected) if expected != found => {
                 Some(format!("{uid} is {found:?} instead of {expected:?}"))
             }

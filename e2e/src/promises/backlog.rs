@@ -141,12 +141,13 @@ fn while_paused(run: &mut Run) {
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &drafts);
     for worker in &stack.workers {
-        until("a worker that waits", || {
-            match worker.admin.state_of("waiting_for") {
+        until(
+            "a worker that waits for the dead letter topic",
+            || match worker.admin.state_of("waiting_for") {
                 waits if waits.contains("dead_letter_topic") => Ok(()),
                 other => Err(other),
-            }
-        });
+            },
+        );
     }
 
     let before = assignments(&stack.workers[0]);
@@ -158,7 +159,7 @@ fn while_paused(run: &mut Run) {
         now => Err(now),
     });
     let (start, mut looks) = (worker.process.resident_bytes(), 0);
-    until("nothing more that comes in", || {
+    until("no growth of memory", || {
         let growth = worker.process.resident_bytes().saturating_sub(start);
         assert!(growth < MAX_GROWTH, "{growth} bytes more");
         looks += 1;
@@ -167,8 +168,19 @@ fn while_paused(run: &mut Run) {
 
     stack.broker().limit(&topic, 16 << 20);
     stack.settle();
+    assert_eq!(sources_of(&stack, &topic), ledger.rejected().count());
+    let peak = stack.workers[0].process.peak_bytes();
+    run.figure("waiting", format!("{} MiB", (RECORDS * RECORD_BYTES) >> 20));
+    run.figure("peak", format!("{} MiB", peak >> 20));
+}
+
+/// Returns the number of records that have a dead letter.
+///
+/// # Panics
+/// A dead letter has lost its value without saying so.
+fn sources_of(stack: &Stack, topic: &str) -> usize {
     let mut sources = BTreeSet::new();
-    for letter in stack.broker().read(&topic) {
+    for letter in stack.broker().read(topic) {
         let header = |name: &str| {
             let (_, value) = letter.headers.iter().find(|(held, _)| held == name)?;
             String::from_utf8(value.clone()?).ok()
@@ -185,8 +197,5 @@ fn while_paused(run: &mut Run) {
         );
         sources.insert((header("dlq-partition"), header("dlq-offset")));
     }
-    assert_eq!(sources.len(), ledger.rejected().count());
-    let peak = stack.workers[0].process.peak_bytes();
-    run.figure("waiting", format!("{} MiB", (RECORDS * RECORD_BYTES) >> 20));
-    run.figure("peak", format!("{} MiB", peak >> 20));
+    sources.len()
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ledger::Ledger, offset_watch::OffsetWatch, process::Signal, record::Draft, redis::entries,
-    wait::until,
+    stack::Stack, wait::until,
 };
 
 pub(super) const PROMISE: Promise = Promise {
@@ -56,22 +56,14 @@ fn unavailable(run: &mut Run) {
         stack.send(&mut ledger, &drafts);
         stack.workers[0].process.signal(Signal::Continue);
         let newest = ledger.orders()["known"].version.to_string();
-        until("the new version in Redis", || {
-            match entries(&redis).unwrap()["known"].version() {
-                Some(version) if version == newest => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
-        until(
-            "a worker that waits for the dead letter topic",
-            || match stack.workers[0].admin.state_of("waiting_for") {
-                waits if waits.contains("dead_letter_topic") => Ok(()),
-                other => Err(other),
-            },
-        );
+        await_stored_but_waiting(&stack, &redis, &newest);
         // A worker that shuts down commits every record that it has finished.
         stack.stop_workers();
-        assert_eq!(stack.progress().0, before, "the first was passed");
+        assert_eq!(
+            stack.progress().0,
+            before,
+            "the offset passed an unfinished record"
+        );
 
         stack.broker().limit(&topic, 1 << 20);
         stack.start_worker();
@@ -81,4 +73,22 @@ fn unavailable(run: &mut Run) {
     watch.stop();
     run.figure("rounds", rounds);
     run.figure("skipped", 0);
+}
+
+/// Waits until Redis holds the order in this version, and the worker waits for the dead letter
+/// topic.
+fn await_stored_but_waiting(stack: &Stack, redis: &str, newest: &str) {
+    until("the new version in Redis", || {
+        match entries(redis).unwrap()["known"].version() {
+            Some(version) if version == newest => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    until(
+        "a worker that waits for the dead letter topic",
+        || match stack.workers[0].admin.state_of("waiting_for") {
+            waits if waits.contains("dead_letter_topic") => Ok(()),
+            other => Err(other),
+        },
+    );
 }

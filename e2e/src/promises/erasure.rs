@@ -1,7 +1,7 @@
 //! Promise 15: erased orders, replayed dead letters, and shutdown.
 
-use rand::{Rng, seq::SliceRandom};
-use shared::order::{Order, sample::Generator};
+use rand::{Rng, rngs::StdRng, seq::SliceRandom};
+use shared::order::{Order, Version, sample::Generator};
 
 use super::{
     rejection::{accept, reject, rejected},
@@ -53,29 +53,8 @@ fn stays_erased(run: &mut Run) {
         .workers(2)
         .apis(2)
         .start();
-    let mut time = now_us() / 1000 - 1_000_000;
-    let mut others = Generator::new(run.seed + 1, 1..=3);
-    let mut drafts = Vec::new();
-    for order in Generator::new(run.seed, 1..=3).take(count) {
-        let mut changed = others.next().unwrap();
-        changed.order_uid.clone_from(&order.order_uid);
-        let erasure = Draft::erasure(&order.order_uid);
-        let mut history = vec![Draft::order(&order), Draft::order(&changed)];
-        // Most orders stay erased, some were never erased, and some come back.
-        match rng.random_range(0..10) {
-            0..7 => history.push(erasure),
-            7 | 8 => history.insert(1, erasure),
-            _ => {}
-        }
-        for mut draft in history {
-            time += 1;
-            draft.record.timestamp_ms = Some(time);
-            draft.record.partition = Some(rng.random_range(0..PARTITIONS));
-            drafts.push(draft);
-        }
-    }
-    drafts.shuffle(&mut rng);
     let mut ledger = Ledger::default();
+    let drafts = histories(run.seed, count, &mut rng);
     stack.send(&mut ledger, &drafts);
     stack.settle();
     stack.check().tiers(&ledger);
@@ -105,6 +84,34 @@ fn stays_erased(run: &mut Run) {
     let erased = orders.values().filter(|state| state.json.is_none());
     run.figure("orders", orders.len());
     run.figure("erased", erased.count());
+}
+
+/// Returns the versions of `count` orders, shuffled. The producer's timestamp decides which of them
+/// is the newest.
+fn histories(seed: u64, count: usize, rng: &mut StdRng) -> Vec<Draft> {
+    let mut time = now_us() / 1000 - 1_000_000;
+    let mut others = Generator::new(seed + 1, 1..=3);
+    let mut drafts = Vec::new();
+    for order in Generator::new(seed, 1..=3).take(count) {
+        let mut changed = others.next().unwrap();
+        changed.order_uid.clone_from(&order.order_uid);
+        let erasure = Draft::erasure(&order.order_uid);
+        let mut history = vec![Draft::order(&order), Draft::order(&changed)];
+        // Most orders stay erased, some were never erased, and some come back.
+        match rng.random_range(0..10) {
+            0..7 => history.push(erasure),
+            7 | 8 => history.insert(1, erasure),
+            _ => {}
+        }
+        for mut draft in history {
+            time += 1;
+            draft.record.timestamp_ms = Some(time);
+            draft.record.partition = Some(rng.random_range(0..PARTITIONS));
+            drafts.push(draft);
+        }
+    }
+    drafts.shuffle(rng);
+    drafts
 }
 
 /// Returns the number of dead letters.
@@ -148,22 +155,8 @@ fn replayed(run: &mut Run) {
     stack.send(&mut ledger, &[Draft::order(&newer)]);
     stack.settle();
 
-    let all = stack
-        .command("worker", &["dead-letters", "list"])
-        .succeeded();
-    assert_eq!(all.lines().skip(1).count(), letters(&stack), "{all}");
     let selection = ["--reason", "rejected_by_database"];
-    let list = [&["dead-letters", "list"], &selection[..]].concat();
-    let list = stack.command("worker", &list).succeeded();
-    assert_eq!(list.lines().skip(1).count(), 2, "{list}");
-    for uid in ["first", "second"] {
-        let line = list.lines().find(|line| line.contains(uid));
-        let line = line.unwrap_or_else(|| panic!("{uid} is not listed: {list}"));
-        assert!(
-            line.contains("23514") && line.contains("rejected_by_database"),
-            "{line}"
-        );
-    }
+    assert_listed(&stack, &selection);
 
     let before = letters(&stack);
     let replay = [&["dead-letters", "replay"], &selection[..]].concat();
@@ -177,31 +170,63 @@ fn replayed(run: &mut Run) {
     stack.command("worker", &replay).succeeded();
     assert_eq!(stack.progress().1, sent + 2);
     stack.settle();
-    assert_eq!(letters(&stack), before, "nothing was refused again");
-    // The first is stored with its original version. The second has lost to the newer record.
+    assert_eq!(letters(&stack), before, "no record was rejected again");
+    let version = assert_replayed(&stack, &ledger, &first, &newer);
+
+    let old = [("first", &first), ("second", &second)];
+    replay_as_new(&stack, &[&replay[..], &["--as-new"]].concat(), old, version);
+    assert_eq!(letters(&stack), before);
+}
+
+/// Asserts that the first order is stored with its original version, and that the second lost to a
+/// newer record. Returns the version of the second.
+fn assert_replayed(stack: &Stack, ledger: &Ledger, first: &Order, newer: &Order) -> Version {
+    let database = stack.database();
     let mut records = ledger.records().iter();
     let original = records.find(|sent| sent.record.key.as_deref() == Some(b"first"));
     let row = database.order("first");
     assert_eq!(row.version, original.unwrap().version());
-    assert_amount(row, &first);
+    assert_amount(row, first);
     let version = ledger.orders()["second"].version;
     let row = database.order("second");
     assert_eq!(
         row.version, version,
-        "a dead letter overwrote what came later"
+        "a dead letter overwrote a newer version"
     );
-    assert_amount(row, &newer);
+    assert_amount(row, newer);
     stack.await_status("first", 200);
     assert_eq!(stack.apis[0].order("first").body, first.to_json());
     assert_eq!(stack.apis[0].order("second").body, newer.to_json());
+    version
+}
 
-    // As if sent now, the old record wins.
-    stack
-        .command("worker", &[&replay[..], &["--as-new"]].concat())
+/// Asserts that the list of dead letters is complete, and that the selected ones name their order
+/// and their SQLSTATE.
+#[track_caller]
+fn assert_listed(stack: &Stack, selection: &[&str]) {
+    let all = stack
+        .command("worker", &["dead-letters", "list"])
         .succeeded();
+    assert_eq!(all.lines().skip(1).count(), letters(stack), "{all}");
+    let list = [&["dead-letters", "list"], selection].concat();
+    let list = stack.command("worker", &list).succeeded();
+    assert_eq!(list.lines().skip(1).count(), 2, "{list}");
+    for uid in ["first", "second"] {
+        let line = list.lines().find(|line| line.contains(uid));
+        let line = line.unwrap_or_else(|| panic!("{uid} is not listed: {list}"));
+        assert!(
+            line.contains("23514") && line.contains("rejected_by_database"),
+            "{line}"
+        );
+    }
+}
+
+/// Replays dead letters as if they were sent now, so that the old record wins.
+fn replay_as_new(stack: &Stack, command: &[&str], old: [(&str, &Order); 2], version: Version) {
+    stack.command("worker", command).succeeded();
     stack.settle();
-    for (uid, order) in [("first", &first), ("second", &second)] {
-        let row = database.order(uid);
+    for (uid, order) in old {
+        let row = stack.database().order(uid);
         assert!(row.version > version, "{uid}");
         assert_amount(row, order);
         until("the old record in the api", || {
@@ -211,5 +236,4 @@ fn replayed(run: &mut Run) {
             }
         });
     }
-    assert_eq!(letters(&stack), before);
 }

@@ -119,7 +119,7 @@ fn everything_at_random(run: &mut Run) {
     run.figure("unanswered", testimony.unanswered);
     run.figure("lost", 0);
     run.figure("duplicated", 0);
-    run.zero("never sent", testimony.unheard_of(&ledger));
+    run.zero("never sent", testimony.never_sent(&ledger));
     assert_eq!(testimony.stale, Vec::<String>::new(), "stale answers");
     run.figure("stale", 0);
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::Rng;
+use rand::{Rng, rngs::StdRng};
 use shared::order::sample::Generator;
 
 use super::{
@@ -13,8 +13,8 @@ use super::{
     trial::{Promise, Trial},
 };
 use crate::{
-    feed::Feed, postgres::Session, process::Signal, proxy::Proxy, record::Draft, stack::Worker,
-    wait::until,
+    feed::Feed, ledger::Ledger, postgres::Session, process::Signal, proxy::Proxy, record::Draft,
+    stack::Worker, wait::until,
 };
 
 pub(super) const PROMISE: Promise = Promise {
@@ -59,6 +59,23 @@ fn frozen(run: &mut Run) {
     }
 }
 
+/// Returns a newer version of each order that is not stored, for a random partition.
+fn changes(ledger: &Ledger, stored: &BTreeSet<String>, seed: u64, rng: &mut StdRng) -> Vec<Draft> {
+    let unfinished = ledger
+        .orders()
+        .into_keys()
+        .filter(|uid| !stored.contains(uid));
+    unfinished
+        .zip(Generator::new(!seed, 1..=3))
+        .map(|(uid, mut other)| {
+            other.order_uid = uid.into();
+            let mut draft = Draft::order(&other);
+            draft.record.partition = Some(rng.random_range(0..6));
+            draft
+        })
+        .collect()
+}
+
 /// Returns the longest wait of other workers for locks, and the number of orders that they changed
 /// while a frozen worker held them.
 fn freeze_and_thaw(run: &Run, seed: u64) -> (Duration, usize) {
@@ -89,23 +106,10 @@ fn freeze_and_thaw(run: &Run, seed: u64) -> (Duration, usize) {
     // Newer versions of the orders that the frozen workers hold or that were just sent.
     let mut ledger = feed.stop();
     let stored: BTreeSet<String> = database.orders().into_keys().collect();
-    let others = Generator::new(!seed, 1..=3);
-    let unfinished = ledger
-        .orders()
-        .into_keys()
-        .filter(|uid| !stored.contains(uid));
-    let changes: Vec<Draft> = unfinished
-        .zip(others)
-        .map(|(uid, mut other)| {
-            other.order_uid = uid.into();
-            let mut draft = Draft::order(&other);
-            draft.record.partition = Some(rng.random_range(0..6));
-            draft
-        })
-        .collect();
+    let changes = changes(&ledger, &stored, seed, &mut rng);
     stack.send(&mut ledger, &changes);
     let mut waits = LockWaits::default();
-    until("everything finished by the third", || {
+    until("all records finished by the third worker", || {
         waits.look(&mut session);
         match stack.progress() {
             (finished, all) if finished == all => Ok(()),

@@ -28,7 +28,7 @@ pub(super) const PROMISE: Promise = Promise {
         Trial {
             name: "unknown_uids_take_no_memory",
             fault: "requests for a million unknown uids",
-            body: nobodys,
+            body: unknown_uids,
         },
     ],
 };
@@ -100,8 +100,8 @@ const LOCAL_CACHE: &str = "2MiB";
 /// Memory besides the cache: buffers and memory that the allocator keeps.
 const MAX_GROWTH: usize = 16 << 20;
 
-fn nobodys(run: &mut Run) {
-    let mut stack = run.stack("nobodys").workers(1).start();
+fn unknown_uids(run: &mut Run) {
+    let mut stack = run.stack("unknown_uids").workers(1).start();
     let api = stack.start_api_with(&[("LOCAL_CACHE_MAX_BYTES", LOCAL_CACHE)]);
     let questions = run.choose(20_000, 1_000_000);
     ask(run.seed, &api.url(), questions / 2);

@@ -268,7 +268,7 @@ fn starts_open(run: &Run, rejections: usize, others: usize) -> bool {
     let order = Generator::new(run.seed, 1..=1).next().unwrap();
     stack.send(&mut Ledger::default(), &[Draft::order(&order)]);
     stack.launch_worker(&[]);
-    until("a row that is refused or held back", || {
+    until("a rejected or delayed row", || {
         if letters(&stack) > found.len() {
             return Ok(false);
         }

@@ -242,7 +242,7 @@ impl Ground {
                                AND application_name = 'order-worker'";
                 match self.database.number(waiting) {
                     1.. => Ok(()),
-                    _ => Err("nobody waits"),
+                    _ => Err("no session waits"),
                 }
             });
             // One of the two fails, the other continues.

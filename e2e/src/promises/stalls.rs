@@ -116,6 +116,23 @@ fn delete(stack: &Stack, below: &[(i32, i64)]) {
         .delete_records(&stack.addresses().topic, below);
 }
 
+/// Asserts that the log names each gap: partition, first offset, end offset, number of records.
+#[track_caller]
+fn assert_gaps_logged(log: &str, gaps: &[(i32, i64, i64, i64)]) {
+    for (partition, from, to, records) in gaps {
+        let fields = [
+            format!("\"partition\":{partition},"),
+            format!("\"from\":{from},"),
+            format!("\"to\":{to},"),
+            format!("\"records\":{records}"),
+        ];
+        let said = log
+            .lines()
+            .any(|line| line.contains(GAP) && fields.iter().all(|field| line.contains(field)));
+        assert!(said, "{fields:?}");
+    }
+}
+
 fn deleted_between_runs(run: &mut Run) {
     let mut stack = run.stack("gap").workers(1).start();
     let mut ledger = Ledger::default();
@@ -137,19 +154,7 @@ fn deleted_between_runs(run: &mut Run) {
     delete(&stack, &[(0, 14), (1, 20), (2, 10)]);
     let worker = stack.start_worker();
     await_gap(worker, 14);
-    let log = worker.process.log();
-    for (partition, from, to, records) in [(0, 10, 14, 4), (1, 10, 20, 10)] {
-        let fields = [
-            format!("\"partition\":{partition},"),
-            format!("\"from\":{from},"),
-            format!("\"to\":{to},"),
-            format!("\"records\":{records}"),
-        ];
-        let said = log
-            .lines()
-            .any(|line| line.contains(GAP) && fields.iter().all(|field| line.contains(field)));
-        assert!(said, "{fields:?}");
-    }
+    assert_gaps_logged(&worker.process.log(), &[(0, 10, 14, 4), (1, 10, 20, 10)]);
     let lost = |sent: &&crate::ledger::Sent| match sent.position.partition {
         0 => (10..14).contains(&sent.position.offset),
         1 => sent.position.offset >= 10,

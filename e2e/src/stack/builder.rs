@@ -201,15 +201,20 @@ impl Builder {
             build: self.build,
             started: 0,
         };
-        if self.migrate {
-            stack.command("worker", &["migrate"]).succeeded();
-        }
-        if self.workers > 0 {
-            stack.start_workers(self.workers);
-        }
-        for _ in 0..self.apis {
-            stack.start_api();
-        }
+        start_programs(&mut stack, self.migrate, self.workers, self.apis);
         stack
+    }
+}
+
+#[track_caller]
+fn start_programs(stack: &mut Stack, migrate: bool, workers: usize, apis: usize) {
+    if migrate {
+        stack.command("worker", &["migrate"]).succeeded();
+    }
+    if workers > 0 {
+        stack.start_workers(workers);
+    }
+    for _ in 0..apis {
+        stack.start_api();
     }
 }

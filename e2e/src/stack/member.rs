@@ -154,7 +154,7 @@ pub(super) fn await_ready(process: &mut Process, admin: &Admin) {
     let url = admin.url("/readyz");
     until("a ready process", || {
         if let Some(status) = process.ended() {
-            panic!("it ended while it started, with {status}");
+            panic!("the process ended during its start: {status}");
         }
         match http.try_get(&url, &[]) {
             Ok(answer) if answer.status == 200 => Ok(()),

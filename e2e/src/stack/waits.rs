@@ -16,16 +16,14 @@ impl Stack {
     pub fn settle(&self) {
         let (group, topic) = (&self.addresses.group_id, &self.addresses.topic);
         let mut progress = self.broker().group_progress(group, topic);
-        until("everything finished", || match progress.read() {
+        until("all records finished", || match progress.read() {
             (finished, all) if finished == all => Ok(()),
             (finished, all) => Err(format!("{finished} of {all} records finished")),
         });
         let database = self.database();
-        until("no mark for repair left", || {
-            match database.repair_marks() {
-                0 => Ok(()),
-                marks => Err(format!("{marks} marks")),
-            }
+        until("no repair mark", || match database.repair_marks() {
+            0 => Ok(()),
+            marks => Err(format!("{marks} marks")),
         });
     }
 
@@ -69,7 +67,7 @@ impl Stack {
     #[track_caller]
     pub fn await_redis(&self, ledger: &Ledger) {
         let orders = ledger.orders();
-        until("no entry of another version than Postgres", || {
+        until("Redis entries in the versions of Postgres", || {
             let found = entries(&self.addresses.redis_url).map_err(|error| error.to_string())?;
             let other = found.into_iter().find(|(uid, entry)| {
                 entry.version() != orders.get(uid).map(|state| state.version.to_string())

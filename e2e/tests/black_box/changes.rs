@@ -15,7 +15,7 @@ fn is(order: &Order) -> impl Fn(&Answer) -> Result<(), String> {
 }
 
 #[test]
-fn a_change_is_seen_on_every_replica() {
+fn a_change_is_visible_on_every_replica() {
     let system = System::join();
     let mut ledger = Ledger::default();
     let first = orders(&system).next().unwrap();

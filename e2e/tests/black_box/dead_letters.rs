@@ -7,27 +7,27 @@ use crate::orders;
 
 /// A constraint that rejects one amount, which no other user uses. Dropping this value drops the
 /// constraint.
-struct Refusal {
+struct RejectedAmount {
     database: Database,
     name: String,
 }
 
-impl Refusal {
+impl RejectedAmount {
     #[track_caller]
     fn of(amount: i64, system: &System) -> Self {
-        let refusal = Self {
+        let rejected = Self {
             database: system.database(),
             name: format!("e2e_{:016x}", system.seed),
         };
-        refusal.database.execute(&format!(
+        rejected.database.execute(&format!(
             "ALTER TABLE payments ADD CONSTRAINT {} CHECK (amount <> {amount}) NOT VALID",
-            refusal.name
+            rejected.name
         ));
-        refusal
+        rejected
     }
 }
 
-impl Drop for Refusal {
+impl Drop for RejectedAmount {
     fn drop(&mut self) {
         let drop = format!("ALTER TABLE payments DROP CONSTRAINT {}", self.name);
         if let Err(error) = self.database.try_execute(&drop) {
@@ -37,12 +37,12 @@ impl Drop for Refusal {
 }
 
 #[test]
-fn a_row_that_the_database_refuses_costs_only_itself() {
+fn a_rejected_row_costs_only_itself() {
     let system = System::join();
     let mut ledger = Ledger::default();
     // Larger than any integer that a double represents exactly, and larger than any real amount.
     let amount = i64::MAX - (system.seed >> 12) as i64;
-    let _refusal = Refusal::of(amount, &system);
+    let _rejected = RejectedAmount::of(amount, &system);
     let drafts: Vec<Draft> = orders(&system)
         .take(50)
         .enumerate()
@@ -61,7 +61,7 @@ fn a_row_that_the_database_refuses_costs_only_itself() {
 
 /// Brokers accept such a name, although Kafka's protocol requires UTF-8.
 #[test]
-fn a_header_name_that_is_not_utf8_stops_nobody() {
+fn a_header_name_that_is_not_utf8_stops_no_worker() {
     const NAME: &[u8] = b"\xffa";
     let system = System::join();
     let mut ledger = Ledger::default();

@@ -5,7 +5,7 @@ use e2e::{Draft, Http, Ledger, System, entries_of};
 use crate::{order, orders};
 
 #[test]
-fn an_erased_order_stays_erased_until_a_newer_record_comes() {
+fn an_erased_order_stays_erased_until_a_newer_record_arrives() {
     let system = System::join();
     let mut ledger = Ledger::default();
     let mut first = orders(&system).next().unwrap();

@@ -16,7 +16,7 @@ fn one_order(system: &System) -> (Ledger, String) {
 }
 
 #[test]
-fn an_answer_says_where_it_comes_from() {
+fn an_answer_names_its_tier() {
     let system = System::join();
     let (_ledger, path) = one_order(&system);
     for url in system.api_urls() {
@@ -37,7 +37,7 @@ fn an_answer_says_where_it_comes_from() {
 }
 
 #[test]
-fn a_known_version_is_not_sent_again() {
+fn a_known_version_returns_304() {
     let system = System::join();
     let (_ledger, path) = one_order(&system);
     for url in system.api_urls() {
@@ -67,14 +67,14 @@ fn a_known_version_is_not_sent_again() {
 #[test]
 fn what_is_not_there_is_a_problem() {
     let system = System::join();
-    let nobody = format!("nobody-{:016x}", system.seed);
+    let unknown = format!("unknown-{:016x}", system.seed);
     let long = "a".repeat(65);
     for url in system.api_urls() {
         let http = Http::new();
         for path in [
-            &format!("/order/{nobody}"),
-            &format!("/order/{nobody}"),
-            &format!("/order/{nobody}?nocache=1"),
+            &format!("/order/{unknown}"),
+            &format!("/order/{unknown}"),
+            &format!("/order/{unknown}?nocache=1"),
             "/nothing/here",
         ] {
             http.get(&format!("{url}{path}")).problem(404);
@@ -95,7 +95,7 @@ fn what_is_not_there_is_a_problem() {
 }
 
 #[test]
-fn the_document_describes_what_there_is() {
+fn the_openapi_document_matches_the_routes() {
     let system = System::join();
     for url in system.api_urls() {
         let http = Http::new();
@@ -115,7 +115,7 @@ fn the_document_describes_what_there_is() {
 }
 
 #[test]
-fn the_page_needs_nothing_from_elsewhere() {
+fn the_page_loads_no_external_assets() {
     let system = System::join();
     for url in system.api_urls() {
         let page = Http::new().get(&format!("{url}/"));

@@ -10,7 +10,7 @@ use crate::{order, orders};
 const ORDERS: usize = 500;
 
 #[test]
-fn every_record_ends_where_it_belongs() {
+fn every_record_reaches_its_expected_place() {
     let system = System::join();
     let mut drafts: Vec<Draft> = orders(&system)
         .take(ORDERS)
@@ -41,7 +41,7 @@ fn every_record_ends_where_it_belongs() {
         Reason::MalformedJson,
         Reason::InvalidOrder,
     ] {
-        assert!(ledger.rejected().any(|(_, refused)| refused == reason));
+        assert!(ledger.rejected().any(|(_, rejected)| rejected == reason));
     }
     system.settle(&ledger);
     system.check_all(&ledger);

@@ -44,7 +44,7 @@ fn newest_first(rows: &BTreeMap<String, Row>, filter: impl Fn(&Value) -> bool) -
 }
 
 #[test]
-fn lists_have_each_order_once_newest_first() {
+fn lists_return_each_order_once_newest_first() {
     let system = System::join();
     let (one, other) = (
         format!("one-{:016x}", system.seed),
@@ -79,7 +79,7 @@ fn lists_have_each_order_once_newest_first() {
             let expected = newest_first(&rows, |columns| columns[field] == **value);
             assert_eq!(uids(&found), expected, "{field}={value}");
         }
-        assert!(list("customer_id=nobody-at-all")[0].is_empty());
+        assert!(list("customer_id=unknown-customer")[0].is_empty());
 
         // Our orders among those of all users, who may add more during the test.
         let mut left = 44;

@@ -94,7 +94,7 @@ fn the_greatest_version_wins_in_any_order_of_arrival() {
 
 /// A replayed dead letter must not overwrite a record that arrived in between.
 #[test]
-fn an_older_record_never_covers_a_newer_one() {
+fn an_older_record_never_overwrites_a_newer_one() {
     let system = System::join();
     let mut ledger = Ledger::default();
     let newest = orders(&system).next().unwrap();

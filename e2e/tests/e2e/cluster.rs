@@ -10,7 +10,7 @@ use shared::{
 const FOR_EVER: [(&str, &str); 2] = [("LOCAL_CACHE_TTL", "1h"), ("NEGATIVE_CACHE_TTL", "1h")];
 
 #[test]
-fn a_redis_cluster_needs_nothing_but_its_addresses() {
+fn a_redis_cluster_needs_only_its_addresses() {
     let cluster = TestCluster::start();
     let masters = cluster.config().url;
     let stack = FOR_EVER

@@ -61,7 +61,7 @@ fn an_api_replaces_forgotten_connections_to_redis() {
 }
 
 #[test]
-fn a_replica_whose_subscription_was_forgotten_learns_of_changes_again() {
+fn a_replica_with_a_dead_subscription_receives_changes_again() {
     let mut stack = Stack::builder("forgotten-subscription")
         .workers(1)
         .variable("LOCAL_CACHE_TTL", "1h")
@@ -214,7 +214,7 @@ fn open_connections(stack: &Stack, link: &Proxy) {
 }
 
 #[test]
-fn a_worker_goes_on_when_its_connections_are_forgotten() {
+fn a_worker_continues_after_its_connections_are_forgotten() {
     let mut stack = Stack::builder("forgotten-worker").apis(1).start();
     let redis = Proxy::to(&stack.redis.url());
     let postgres = Proxy::to(&stack.addresses().database_url);

@@ -10,7 +10,7 @@ use e2e::{Feed, Http, Prometheus, Stack, until};
 use serde_json::Value;
 
 /// Panels that need exporters, which the native stack lacks, with the job of each. They are checked
-/// on a system with exporters: see [`no_panel_is_empty_where_there_are_exporters`].
+/// on a system with exporters: see [`no_panel_is_empty_with_exporters`].
 const FROM_EXPORTERS: [(&str, &str); 9] = [
     ("Host: CPU", "node-exporter"),
     ("Host: memory", "node-exporter"),
@@ -115,7 +115,7 @@ fn empty(prometheus: &Prometheus, panels: &[Value]) -> Vec<String> {
             let expression = substituted(expression, &jobs, &instances);
             match prometheus.query(&expression) {
                 Ok(samples) if samples.iter().any(|sample| sample.value.is_finite()) => {}
-                seen => empty.push(format!("{}: {expression} gives {seen:?}", title(panel))),
+                seen => empty.push(format!("{}: {expression} returns {seen:?}", title(panel))),
             }
         }
     }
@@ -205,7 +205,7 @@ fn grafana_can_show_the_dashboard() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
             assert!(references.insert(target["refId"].as_str().unwrap()));
         }
-        assert!(!expressions(&panel).is_empty(), "{title} asks nothing");
+        assert!(!expressions(&panel).is_empty(), "{title} has no query");
         for expression in expressions(&panel) {
             let expression = expression.replace("$__rate_interval", "5m");
             let chosen = match from_exporters.contains(title.as_str()) {
@@ -245,7 +245,7 @@ fn grafana_can_show_the_dashboard() {
 }
 
 #[test]
-fn no_panel_is_empty_and_every_alert_watches_something_that_is_there() {
+fn no_panel_is_empty_and_every_alert_has_its_metrics() {
     let stack = Stack::builder("dashboard").workers(2).apis(2).start();
     let workers = stack.workers.iter().map(|worker| worker.admin.address());
     let apis = stack.apis.iter().map(|api| api.admin.address());
@@ -269,7 +269,7 @@ fn no_panel_is_empty_and_every_alert_watches_something_that_is_there() {
             // Known only to Postgres; unknown; malformed.
             stack.redis.evict(&uids[0]);
             api.order(&uids[0]);
-            for path in ["/order/nobody", "/order/a.b", "/orders", "/"] {
+            for path in ["/order/unknown", "/order/a.b", "/orders", "/"] {
                 Http::new().get(&format!("{}{path}", api.url()));
             }
         }
@@ -279,7 +279,7 @@ fn no_panel_is_empty_and_every_alert_watches_something_that_is_there() {
 }
 
 #[test]
-fn it_shows_when_caches_may_be_stale() {
+fn the_dashboard_shows_when_caches_may_be_stale() {
     let mut stack = Stack::builder("staleness").workers(1).apis(1).start();
     let prometheus = Prometheus::start(
         "staleness",
@@ -421,7 +421,7 @@ fn an_expression_is_limited_when_each_metric_is() {
 }
 
 #[test]
-fn metrics_are_told_from_functions_and_labels() {
+fn metrics_are_distinguished_from_functions_and_labels() {
     let expression = "histogram_quantile(0.9, sum by (namespace, le) (rate(a_bucket{le=~\"x_y}\"}[5m]))) > up{b_c=\"1\"}";
     let found: Vec<String> = metrics_in(expression).into_iter().collect();
     assert_eq!(found, ["a_bucket", "up"]);
@@ -430,8 +430,8 @@ fn metrics_are_told_from_functions_and_labels() {
 /// Checks the Prometheus of a running system with exporters, such as `docker compose` with the
 /// profile `observability`, under load.
 #[test]
-#[ignore = "needs a running system with exporters: observability/README.md tells how"]
-fn no_panel_is_empty_where_there_are_exporters() {
+#[ignore = "needs a running system with exporters: see observability/README.md"]
+fn no_panel_is_empty_with_exporters() {
     let url = env::var(PROMETHEUS_URL).unwrap_or_else(|_| panic!("{PROMETHEUS_URL} is not set"));
     let without = env::var(WITHOUT_JOBS).unwrap_or_default();
     let without: Vec<&str> = without.split(',').collect();

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use shared::order::{Reason, sample::Generator};
 
 #[test]
-fn what_is_too_large_even_for_the_dead_letter_topic_leaves_its_fingerprint() {
+fn a_record_too_large_for_the_dead_letter_topic_leaves_its_digest() {
     let stack = Stack::builder("fingerprint")
         .dead_letter_max_bytes(1 << 20)
         .workers(1)

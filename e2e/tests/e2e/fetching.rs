@@ -41,17 +41,17 @@ fn blank(seed: u64, count: usize, size: usize) -> Vec<Record> {
     records
 }
 
-fn refused(worker: &Worker) -> u64 {
+fn rejected(worker: &Worker) -> u64 {
     worker.admin.metric("dead_letter_messages_total", "")
 }
 
 #[test]
-fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_48_mib() {
+fn batches_of_any_codec_up_to_48_mib_unpacked_are_read() {
     let mut stack = Stack::builder("codecs").workers(1).start();
     let topic = stack.addresses().topic.clone();
     let (mut stored, mut letters) = (0, 0);
     // Unpacked sizes in MB: 48, 24, 24, 24. The last one is 46 MiB of valid orders.
-    for (seed, packer, codec, records, refuses) in [
+    for (seed, packer, codec, records, rejects) in [
         (61, "topic", "zstd", blank(61, 48, 1_000_000), 48),
         (62, "producer", "gzip", blank(62, 12, 2_000_000), 12),
         (63, "producer", "lz4", blank(63, 24, 1_000_000), 24),
@@ -68,15 +68,15 @@ fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_48_mib() {
                 .pack_anew(&topic, "producer", TOPIC_MAX_BYTES);
             stack.broker().send_batch(&topic, codec, 3, &records);
         }
-        letters += refuses;
-        for _ in refuses..records.len() {
+        letters += rejects;
+        for _ in rejects..records.len() {
             // One wait per order, because large orders take long on a busy machine.
             stored += 1;
             stack.await_orders(stored);
         }
         until(
             &format!("{letters} dead letters, {codec} of seed {seed}"),
-            || match refused(&stack.workers[0]) {
+            || match rejected(&stack.workers[0]) {
                 found if found == letters as u64 => Ok(()),
                 found => Err(found),
             },
@@ -93,7 +93,7 @@ fn a_batch_is_read_whatever_its_codec_and_its_unpacked_size_up_to_48_mib() {
 }
 
 #[test]
-fn a_partition_that_cannot_be_read_is_reported_while_others_move() {
+fn an_unreadable_partition_is_reported_while_others_progress() {
     let mut stack = Stack::builder("unreadable").workers(1).start();
     let topic = stack.addresses().topic.clone();
     stack.broker().pack_anew(&topic, "zstd", TOPIC_MAX_BYTES);
@@ -164,7 +164,7 @@ fn a_partition_that_cannot_be_read_is_reported_while_others_move() {
 }
 
 #[test]
-fn an_outage_of_kafka_is_logged_when_it_begins_and_when_it_ends() {
+fn a_kafka_outage_is_logged_at_its_start_and_end() {
     let mut stack = Stack::builder("silence").private_kafka().start();
     let topic = stack.addresses().topic.clone();
     // One of the brokers refuses connections, like a broker whose process has ended.
@@ -202,7 +202,7 @@ fn an_outage_of_kafka_is_logged_when_it_begins_and_when_it_ends() {
 }
 
 #[test]
-fn the_first_start_warns_of_nothing() {
+fn the_first_start_logs_no_warning() {
     let mut stack = Stack::builder("first").without_topics().workers(1).start();
     let topic = stack.addresses().topic.clone();
     stack.broker().send_batch(&topic, "none", 2, &orders(95, 2));

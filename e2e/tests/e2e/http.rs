@@ -12,7 +12,7 @@ fn orders(seed: u64, count: usize) -> Vec<Draft> {
 }
 
 #[test]
-fn an_order_is_answered_by_the_nearest_tier_that_has_it() {
+fn the_nearest_tier_with_the_order_answers() {
     let mut stack = Stack::builder("http").workers(1).start();
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &orders(41, 3));

@@ -49,7 +49,7 @@ fn changes() -> Vec<Draft> {
 }
 
 #[test]
-fn every_record_ends_where_it_belongs() {
+fn every_record_reaches_its_expected_place() {
     let mut stack = Stack::builder("ledger").without_topics().workers(3).start();
     let (orders, letters) = (
         stack.broker().settings(&stack.addresses().topic),
@@ -98,7 +98,7 @@ fn every_record_ends_where_it_belongs() {
         Reason::MalformedJson,
         Reason::InvalidOrder,
     ] {
-        assert!(ledger.rejected().any(|(_, refused)| refused == reason));
+        assert!(ledger.rejected().any(|(_, rejected)| rejected == reason));
     }
 
     stack.start_api();
@@ -114,7 +114,7 @@ fn every_record_ends_where_it_belongs() {
 }
 
 #[test]
-fn strict_mode_refuses_foreign_fields() {
+fn strict_mode_rejects_unknown_fields() {
     let stack = Stack::builder("strict")
         .variable("WORKER_STRICT_FIELDS", "true")
         .workers(1)
@@ -144,7 +144,7 @@ fn strict_mode_refuses_foreign_fields() {
 
 /// A test of the comparison: it must notice every change from outside.
 #[test]
-fn every_difference_is_noticed() {
+fn every_difference_is_detected() {
     let stack = Stack::builder("notice").workers(1).apis(1).start();
     let mut ledger = Ledger::default();
     let orders: Vec<Draft> = Generator::new(6, 2..=2)
@@ -210,7 +210,7 @@ fn every_difference_is_noticed() {
         &["HSET", "order:gone", "json", "{}"],
         &["HSET", &key, "version", "0"],
         &["HSET", &key, "more", "1"],
-        &["HSET", "order:nobody", "version", "0"],
+        &["HSET", "order:unknown", "version", "0"],
         &["PEXPIRE", &key, "1000000"],
         &["PERSIST", &key],
         &["DEL", &key],
@@ -219,7 +219,7 @@ fn every_difference_is_noticed() {
         stack.redis.command(change);
         notices(&|| stack.check().redis(&ledger));
         match change[1] {
-            "order:nobody" => of_ledger.redis(&ledger),
+            "order:unknown" => of_ledger.redis(&ledger),
             _ => notices(&|| of_ledger.redis(&ledger)),
         }
         stack.redis.command(&["DEL", change[1]]);

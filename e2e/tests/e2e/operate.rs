@@ -70,7 +70,7 @@ fn await_log(worker: &Worker, text: &str) {
 }
 
 #[test]
-fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
+fn after_a_restore_from_a_backup_all_tiers_match_the_ledger() {
     let mut stack = Stack::builder("restore")
         // So long that only the command clears the local caches.
         .variable("LOCAL_CACHE_TTL", "1h")
@@ -124,12 +124,12 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
     await_log(stack.start_worker(), RESTORED);
 
     // The steps that the log names: stop every worker, rewind, clear, start.
-    let refused = stack
+    let rejected = stack
         .command("worker", &["rewind", "--to", &quiet])
         .failed();
     assert!(
-        refused.contains("has 1 active member; stop every worker first"),
-        "{refused}"
+        rejected.contains("has 1 active member; stop every worker first"),
+        "{rejected}"
     );
     stack.stop_workers();
     let progress = stack.progress();
@@ -149,7 +149,7 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
     }
     let url = stack.addresses().redis_url.clone();
     let held = entries(&url).unwrap().len();
-    stack.redis.command(&["SET", "somebody-elses", "1"]);
+    stack.redis.command(&["SET", "foreign-key", "1"]);
     let said = stack
         .command("worker", &["cache", "clear", "--dry-run"])
         .succeeded();
@@ -159,7 +159,7 @@ fn after_a_restore_from_a_backup_everything_equals_the_ledger_again() {
     assert_eq!(stack.redis.watermark().unwrap(), None);
     stack
         .redis
-        .command(&["RENAME", "somebody-elses", "still-there"]);
+        .command(&["RENAME", "foreign-key", "still-there"]);
     stack.await_status(&newest, 404);
     stack.await_status(&gone, 200);
 

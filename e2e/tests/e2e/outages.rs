@@ -23,7 +23,7 @@ fn assert_readable(stack: &Stack, ledger: &Ledger) {
 }
 
 #[test]
-fn without_postgres_nothing_is_lost_and_what_is_cached_is_answered() {
+fn without_postgres_no_order_is_lost_and_cached_orders_are_served() {
     let mut stack = Stack::builder("postgres")
         .private_postgres()
         .variable("DATABASE_TIMEOUT", "1s")
@@ -84,7 +84,7 @@ fn without_postgres_nothing_is_lost_and_what_is_cached_is_answered() {
         let answer = api.order(cached);
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(Some(answer.body), ledger.orders()[cached].json);
-        for uid in [uncached.as_str(), "nobody"] {
+        for uid in [uncached.as_str(), "unknown"] {
             let answer = api.order(uid);
             answer.problem(503);
             let seconds = answer.header("Retry-After").expect("Retry-After");
@@ -128,7 +128,7 @@ impl Outage {
 }
 
 #[test]
-fn without_kafka_workers_wait_or_end_in_order_and_the_api_answers() {
+fn without_kafka_workers_wait_or_shut_down_and_the_api_serves() {
     let mut stack = Stack::builder("kafka")
         .private_kafka()
         .workers(2)

@@ -16,7 +16,7 @@ fn reason(letter: &Stored) -> String {
 }
 
 #[test]
-fn what_the_producer_says_that_it_sent_adds_up() {
+fn the_summary_of_the_producer_adds_up() {
     let stack = Stack::builder("producer").workers(2).apis(1).start();
     #[rustfmt::skip]
     let arguments = ["send", "-n", "500", "--invalid-rate", "0.1", "--seed", "7", "--invalid-json", "20", "--gibberish", "20"];

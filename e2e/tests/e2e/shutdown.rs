@@ -44,7 +44,7 @@ fn answer(address: &str, uid: &str) -> Option<(u16, Vec<u8>)> {
 }
 
 #[test]
-fn a_terminated_api_answers_what_it_has_accepted() {
+fn a_terminated_api_completes_accepted_requests() {
     let mut stack = Stack::builder("apiterm").workers(1).apis(1).start();
     let mut ledger = Ledger::default();
     let drafts: Vec<Draft> = Generator::new(22, 1..=3)
@@ -61,7 +61,10 @@ fn a_terminated_api_answers_what_it_has_accepted() {
             scope.spawn(|| {
                 for (uid, state) in orders.iter().cycle() {
                     let Some((status, body)) = answer(&address, uid) else {
-                        assert!(terminated.load(Ordering::Relaxed), "nobody listens");
+                        assert!(
+                            terminated.load(Ordering::Relaxed),
+                            "the api stopped listening before SIGTERM"
+                        );
                         break;
                     };
                     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));

@@ -37,7 +37,7 @@ fn accepted(
 }
 
 #[test]
-fn a_malformed_variable_stops_the_start_and_is_named() {
+fn a_malformed_variable_stops_the_start_with_its_name() {
     let stack = Stack::builder("config").start();
     let both = [
         ("DATABASE_URL", "nonsense"),
@@ -85,7 +85,7 @@ fn a_malformed_variable_stops_the_start_and_is_named() {
 
 /// The value is well-formed but unusable.
 #[test]
-fn a_value_that_can_never_work_stops_the_start_and_is_named() {
+fn an_impossible_value_stops_the_start_with_its_variable() {
     let stack = Stack::builder("never").start();
     let both = [
         ("DATABASE_MAX_CONNECTIONS", "0"),
@@ -182,7 +182,7 @@ fn small_commands_answer() {
 }
 
 #[test]
-fn migrations_go_down_and_up_again_and_processes_wait_for_them() {
+fn migrations_run_down_and_up_and_processes_wait_for_them() {
     let mut stack = Stack::builder("schema").without_schema().start();
     let database = stack.database();
     stack.launch_worker(&[]);

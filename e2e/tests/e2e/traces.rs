@@ -41,7 +41,7 @@ fn assert_within(inner: &Span, outer: &Span) {
 }
 
 #[test]
-fn a_record_is_one_trace_from_the_producer_to_every_place_that_it_went_to() {
+fn a_record_is_one_trace_from_the_producer_to_every_destination() {
     let receiver = OtlpReceiver::start();
     let stack = stack("traces", &receiver);
     let arguments = ["send", "-n", "20", "--seed", "3", "--invalid-json", "3"];
@@ -125,7 +125,7 @@ fn a_record_is_one_trace_from_the_producer_to_every_place_that_it_went_to() {
 }
 
 #[test]
-fn a_trace_that_is_not_sampled_costs_nothing_and_one_record_in_a_batch_can_be() {
+fn an_unsampled_trace_exports_nothing_beside_a_sampled_record() {
     let receiver = OtlpReceiver::start();
     let stack = stack("sampling", &receiver);
     let traceparent =
@@ -184,13 +184,13 @@ fn a_trace_that_is_not_sampled_costs_nothing_and_one_record_in_a_batch_can_be() 
 }
 
 #[test]
-fn a_receiver_that_is_not_there_costs_nothing_but_spans() {
-    let nobody = Stack::builder("no-receiver")
+fn an_absent_receiver_costs_only_spans() {
+    let builder = Stack::builder("no-receiver")
         .workers(1)
         .apis(1)
         // The discard port, which has no listener.
         .variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
-    let mut stack = nobody.start();
+    let mut stack = builder.start();
     let log = send(&stack, 100);
     assert_eq!(
         log.matches("trace collector does not answer").count(),
@@ -230,7 +230,7 @@ fn await_export(admin: &Admin, up: u64) {
 }
 
 #[test]
-fn an_outage_of_the_receiver_is_logged_once_and_each_lost_span_is_counted() {
+fn a_receiver_outage_is_logged_once_and_lost_spans_are_counted() {
     let receiver = OtlpReceiver::start();
     let link = Proxy::to(&receiver.url());
     link.cut();
@@ -354,8 +354,8 @@ fn a_request_is_one_trace_down_to_the_tier_that_answered() {
     get(0x11, &format!("{path}?nocache=1"), "01");
     api.await_source(&uid, "local");
     get(0x12, &path, "01");
-    stack.redis.evict("nobody");
-    get(0x13, "/order/nobody", "01");
+    stack.redis.evict("unknown");
+    get(0x13, "/order/unknown", "01");
 
     let expected = [
         (0x11, "postgres", set(["postgres"]), "200"),

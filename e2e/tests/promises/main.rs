@@ -134,10 +134,10 @@ fn every_patch_has_its_trial() {
     assert_eq!(patches, invariants);
 }
 
-/// Asserts that `docs/promises.md` holds each promise, each trial and each broken invariant, with the
-/// figures of a run.
+/// Asserts that `docs/promises.md` holds each promise, each trial and each broken invariant, with
+/// the figures of a run.
 #[test]
-fn the_page_tells_every_promise() {
+fn the_page_lists_every_promise() {
     let page = include_str!("../../../docs/promises.md");
     let promises = PROMISES.iter().map(|promise| promise.sentence);
     let trials = PROMISES.iter().flat_map(|promise| promise.trials);

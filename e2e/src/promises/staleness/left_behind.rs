@@ -61,5 +61,5 @@ pub(super) fn between_commit_and_redis(run: &mut Run) {
     stack.await_redis(&ledger);
     stack.await_answers(&ledger);
     let (finished, all) = stack.progress();
-    assert_eq!(finished, all - 1, "nobody has read the record again");
+    assert_eq!(finished, all - 1, "the record was read again");
 }
