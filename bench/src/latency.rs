@@ -148,7 +148,7 @@ fn part(options: &Options, under_load: &[Round], one_by_one: &[Round]) -> Part {
     let method = format!(
         "one worker, two api replicas; from the call of the producing client (linger {} ms) to the first 200, looked for \
          every 1 to 2 ms, beyond {PART_OF_ITS_TIME} ms at each {PART_OF_ITS_TIME}th of the time so far; every other order had \
-         been asked for before; one in {} was looked at, {} of them; {} s of the same load before",
+         been requested before; one in {} was sampled, {} of them; {} s of the same load before",
         options.linger,
         options.every,
         under_load

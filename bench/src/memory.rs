@@ -48,7 +48,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let api = Runtime::new()?.block_on(api(&mut stack))?;
     eprintln!("api: {api:.0} MiB");
     let method = format!(
-        "most that was ever resident: a worker that works off {} orders; an api that is asked for {READ} different orders \
+        "peak resident memory: a worker that processes {} orders; an api that serves {READ} different orders \
          with LOCAL_CACHE_MAX_BYTES={LOCAL_CACHE}MiB",
         options.orders
     );

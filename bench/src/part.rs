@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_the_rounds_ratios_is_judged() {
+    fn the_median_ratio_of_the_rounds_is_compared_with_the_floor() {
         let figure = Figure::new("x", "1/s", [10.0, 20.0, 90.0]).floor([10.0, 10.0, 10.0]);
         assert_eq!(figure.judged(), [1.0, 2.0, 9.0]);
         assert_eq!(figure.is_reached(), None);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_floor_the_value_itself_is_judged() {
+    fn without_a_floor_the_value_is_compared_with_its_target() {
         let figure = Figure::new("x", "ms", [3.0]).goal(Goal::AtMost(3.0));
         assert_eq!(figure.ratios(), None);
         assert_eq!(figure.is_reached(), Some(true));

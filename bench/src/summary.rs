@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+    fn the_median_of_an_even_count_is_the_mean_of_the_middle_two() {
         let summary = Summary::of([4.0, 1.0, 2.0, 9.0]);
         assert_eq!((summary.median, summary.min, summary.max), (3.0, 1.0, 9.0));
         assert_eq!(Summary::of([5.0, 1.0, 2.0]).median, 2.0);

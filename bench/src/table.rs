@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_three_digits_or_all() {
+    fn numbers_are_rounded_to_three_digits() {
         for (value, text) in [
             (0.9, "0.90"),
             (12.34, "12.3"),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_what_was_reached() {
+    fn a_line_shows_value_and_target() {
         let figure = Figure::new("x", "ms", [3.0, 1.0, 2.0]).goal(Goal::AtMost(1.5));
         let expected = ["x", "2.00 ms (1.00 to 3.00)", "", "", "≤ 1.50", "NO"];
         assert_eq!(cells(&figure), expected);

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn other_variables_name_no_system() {
+    fn unrelated_variables_are_ignored() {
         assert_eq!(read(&[("DATABASE_URL", "postgres://p/orders")]), Ok(None));
     }
 

@@ -26,7 +26,7 @@ patched_copy() {
     git -C "$root" ls-files -z --cached --others --exclude-standard |
         tar -C "$root" --null --ignore-failed-read -T - -cf - | tar -C "$fresh" -xf -
     for patch in "$@"; do
-        # Outside a repository, git writes to the current folder whatever its state.
+        # Outside a repository, git writes to the current folder in every case.
         if ! (cd "$fresh" && GIT_CEILING_DIRECTORIES=${fresh%/*} git apply -- "$patch"); then
             cat >&2 <<TEXT
 error: $patch does not apply: the code that it changes was edited.

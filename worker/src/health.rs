@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_listed_and_a_new_process_is_alive() {
+    fn waits_are_listed_and_a_new_process_is_live() {
         let health = Health::new(Duration::from_secs(15));
         assert_eq!(state_of(&health.live(), "waiting_for"), "nothing");
         assert_eq!(state_of(&health.live(), "fetch_errors"), "none");

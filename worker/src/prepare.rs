@@ -59,7 +59,7 @@ async fn wait_for_schema(postgres: &Postgres, health: &Health) {
 /// Warns if Postgres ignores the timeouts that the worker sets for its sessions, as behind a
 /// pooler. A worker that freezes would then block the others.
 async fn check_session_timeouts(postgres: &Postgres) {
-    if let Ok(false) = postgres.gives_up_locks().await {
+    if let Ok(false) = postgres.limits_locks().await {
         tracing::warn!(
             settings = "lock_timeout, idle_in_transaction_session_timeout",
             doc = "docs/operations.md",

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_goes_back_and_never_forward() {
+    fn rewind_moves_a_partition_back_and_never_forward() {
         for (committed, at, target, again) in [
             (Some(80), Some(30), Some(30), 50),
             (Some(80), Some(80), None, 0),

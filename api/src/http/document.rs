@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_whole_numbers_are_whole() {
+    fn integer_limits_are_integers() {
         let Documentation { json, yaml, .. } = render();
         for document in [json, yaml] {
             assert!(!document.contains("imum\": 1.0") && !document.contains("imum: 1.0"));

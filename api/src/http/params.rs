@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_held() {
+    fn limits_are_enforced() {
         for (value, limit) in [
             (None, Some(20)),
             (Some("1"), Some(1)),
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_keep_to_the_rules_of_their_fields() {
+    fn filters_follow_the_rules_of_their_fields() {
         assert!(CustomerId::parse(Some("a\0b")).is_err() && CustomerId::parse(Some(" ")).is_err());
         assert!(TrackNumber::parse(Some("a b")).is_err() && TrackNumber::parse(Some("")).is_err());
         assert_eq!(
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn nocache_is_on_or_off() {
+    fn nocache_accepts_only_flags() {
         assert_eq!(Freshness::parse(None), Ok(Freshness::Cached));
         assert_eq!(Freshness::parse(Some("1")), Ok(Freshness::Current));
         assert_eq!(Freshness::parse(Some("0")), Ok(Freshness::Cached));

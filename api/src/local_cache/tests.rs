@@ -138,7 +138,7 @@ fn announcements_before_a_lost_link_admit_no_load() {
 }
 
 #[test]
-fn of_two_loads_that_overlap_the_newer_version_stays() {
+fn of_two_overlapping_loads_the_newer_version_stays() {
     let cache = cache();
     let (slow, fast) = (cache.begin(&uid("a")), cache.begin(&uid("a")));
     assert_eq!(cache.insert(uid("a"), order(2), fast), Insertion::Kept);
@@ -180,7 +180,7 @@ fn of_one_version_the_newer_shape_stays() {
 }
 
 #[test]
-fn any_version_beats_not_found() {
+fn any_version_replaces_not_found() {
     let cache = cache();
     load(&cache, "a", Answer::Unknown);
     assert_eq!(load(&cache, "a", order(0)), Insertion::Kept);

@@ -372,7 +372,7 @@ mod tests {
             local: Arc::new(LocalCache::new(settings)),
             redis: Some(Cache::shared(&config::Redis::default()).unwrap()),
             postgres: Postgres::new(
-                "postgres://nobody@localhost:1/none",
+                "postgres://unused@localhost:1/none",
                 &config::Database::default(),
                 Role::Api,
             )

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn page_loads_its_own_files_only() {
+    fn page_loads_only_its_own_files() {
         assert_eq!(values("src"), ["assets/app.js"]);
         for link in values("href") {
             let own = ["#/", "docs"].contains(&link) || link.starts_with("data:image/");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn page_holds_nothing_that_the_policy_blocks() {
+    fn page_complies_with_its_content_security_policy() {
         assert!(!INDEX.body.contains("<style") && values("style").is_empty());
         assert_eq!(INDEX.body.matches("<script").count(), values("src").len());
         for rest in INDEX.body.split(" on").skip(1) {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_are_not_the_pages() {
+    fn other_paths_are_not_pages() {
         for path in ["", "/index.html", "/assets/", "/assets/../mod.rs"] {
             assert_eq!(asset(path), None, "{path}");
         }

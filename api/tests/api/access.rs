@@ -8,7 +8,7 @@ use crate::harness::{World, order};
 const DIGEST: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 
 #[tokio::test]
-async fn with_keys_only_their_owners_read_orders() {
+async fn with_keys_only_valid_tokens_read_orders() {
     let world = World::new().await;
     world.store(&order("guarded"), 1).await;
     let path = std::env::temp_dir().join(format!("api-keys-{}", std::process::id()));

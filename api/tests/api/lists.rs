@@ -129,7 +129,7 @@ async fn malformed_parameters_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_read_replica_serves_lists_and_nothing_else() {
+async fn a_read_replica_serves_only_lists() {
     let (world, other) = (World::new().await, World::new().await);
     world.store(&order("primary"), 1).await;
     other.store(&order("replica"), 1).await;

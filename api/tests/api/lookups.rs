@@ -113,7 +113,7 @@ async fn each_error_has_its_status_and_code() {
 }
 
 #[tokio::test]
-async fn an_escaped_uid_is_the_same_uid() {
+async fn an_escaped_uid_finds_the_same_order() {
     let world = World::new().await;
     world.store(&order("esc-1"), 1).await;
     let replica = world.replica().await;
@@ -121,7 +121,7 @@ async fn an_escaped_uid_is_the_same_uid() {
 }
 
 #[tokio::test]
-async fn head_answers_as_get_without_the_body() {
+async fn head_returns_the_headers_of_get_without_the_body() {
     let world = World::new().await;
     let stored = order("head");
     world.store(&stored, 1).await;

@@ -19,7 +19,7 @@ async fn the_warm_up_ends_before_the_replica_is_ready() {
 }
 
 #[tokio::test]
-async fn without_caches_every_answer_comes_from_postgres() {
+async fn without_caches_every_response_comes_from_postgres() {
     let world = World::new().await;
     world.store(&order("plain"), 1).await;
     let replica = world
@@ -32,7 +32,7 @@ async fn without_caches_every_answer_comes_from_postgres() {
 }
 
 #[tokio::test]
-async fn without_a_local_cache_redis_answers() {
+async fn without_a_local_cache_responses_come_from_redis() {
     let world = World::new().await;
     world.store(&order("shared"), 1).await;
     let replica = world

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_database_of_a_url_is_replaced_and_nothing_else() {
+    fn only_the_database_of_a_url_is_replaced() {
         for (url, expected) in [
             ("postgres://u:p@h:1/orders", "postgres://u:p@h:1/x"),
             (

@@ -150,7 +150,7 @@ fn one_of_a_batch(run: &mut Run) {
 /// restarted worker starts with an open breaker if it finds ten rejected rows among the newest dead
 /// letters. Dead letters are written batch by batch, so an earlier worker may leave a few of them,
 /// too few to open the breaker of the next one.
-const MAX_REJECTIONS: usize = 100 + TELLING;
+const MAX_REJECTIONS: usize = 100 + DECISIVE;
 
 fn letters(stack: &Stack) -> usize {
     let topic = &stack.addresses().dead_letter_topic;
@@ -219,16 +219,16 @@ fn everything(run: &mut Run) {
 }
 
 /// Rejected rows among the newest dead letters of a partition that make the breaker start open.
-const TELLING: usize = 10;
+const DECISIVE: usize = 10;
 /// The number of newest dead letters of a partition that count.
 const LATELY: usize = 200;
 
 /// A restarted worker starts with an open breaker. Otherwise restarts, which an operator may try on
 /// a worker that is not ready, would empty the topic into the dead letters in steps.
 fn remembered(run: &mut Run) {
-    assert!(starts_open(run, TELLING, LATELY - TELLING));
-    assert!(!starts_open(run, TELLING - 1, 0), "too few");
-    assert!(!starts_open(run, TELLING, LATELY), "too long ago");
+    assert!(starts_open(run, DECISIVE, LATELY - DECISIVE));
+    assert!(!starts_open(run, DECISIVE - 1, 0), "too few");
+    assert!(!starts_open(run, DECISIVE, LATELY), "too long ago");
 }
 
 /// A dead letter in the worker's format.

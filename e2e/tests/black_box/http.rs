@@ -65,7 +65,7 @@ fn a_known_version_returns_304() {
 }
 
 #[test]
-fn what_is_not_there_is_a_problem() {
+fn missing_resources_are_problem_documents() {
     let system = System::join();
     let unknown = format!("unknown-{:016x}", system.seed);
     let long = "a".repeat(65);

@@ -41,7 +41,7 @@ fn forget_and_await_new_ones(link: &Proxy, api: &Api, uid: &str) {
 }
 
 #[test]
-fn an_api_replaces_forgotten_connections_to_redis() {
+fn the_api_replaces_dead_connections_to_redis() {
     let mut stack = Stack::builder("forgotten-redis").workers(1).start();
     let mut ledger = Ledger::default();
     stack.send(&mut ledger, &drafts(301, 20));
@@ -84,7 +84,7 @@ fn a_replica_with_a_dead_subscription_receives_changes_again() {
 }
 
 #[test]
-fn an_api_replaces_forgotten_connections_to_a_cluster() {
+fn the_api_replaces_dead_connections_to_a_cluster() {
     let cluster = TestCluster::start();
     let links: Vec<Proxy> = cluster
         .nodes()
@@ -162,7 +162,7 @@ fn await_announced(urls: &[String]) {
 }
 
 #[test]
-fn forgotten_connections_to_postgres_do_not_fail_one_by_one() {
+fn dead_connections_to_postgres_are_replaced_together() {
     let mut stack = Stack::builder("forgotten-postgres").start();
     let link = Proxy::to(&stack.addresses().database_url);
     let url = link.url(&stack.addresses().database_url);
@@ -248,7 +248,7 @@ fn a_worker_continues_after_its_connections_are_forgotten() {
 }
 
 #[test]
-fn clients_of_kafka_replace_forgotten_connections() {
+fn kafka_clients_replace_dead_connections() {
     let stack = Stack::builder("forgotten-kafka")
         .private_kafka()
         .workers(1)

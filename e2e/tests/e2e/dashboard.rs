@@ -146,7 +146,7 @@ fn await_targets(prometheus: &Prometheus, count: usize) {
 }
 
 #[test]
-fn grafana_can_show_the_dashboard() {
+fn grafana_accepts_the_dashboard() {
     let dashboard = dashboard();
     assert_eq!(dashboard["uid"], "order-service");
     assert!(dashboard["schemaVersion"].as_i64().unwrap() >= 39);

@@ -58,7 +58,7 @@ const REJECTIONS: [&str; 4] = [
 ];
 
 #[test]
-fn rows_that_only_the_database_rejects_cost_only_themselves() {
+fn rows_that_only_the_database_rejects_are_dead_lettered_alone() {
     let stack = Stack::builder("rejected").workers(1).start();
     for statement in REJECTIONS {
         stack.database().execute(statement);

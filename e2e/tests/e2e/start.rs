@@ -137,7 +137,7 @@ fn a_malformed_secret_is_not_shown() {
 }
 
 #[test]
-fn small_commands_answer() {
+fn small_commands_succeed() {
     let mut stack = Stack::builder("commands").workers(1).apis(1).start();
     for program in ["worker", "api", "producer"] {
         let version = stack.command(program, &["--version"]).succeeded();

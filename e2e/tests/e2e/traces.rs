@@ -296,7 +296,7 @@ fn a_receiver_outage_is_logged_once_and_lost_spans_are_counted() {
 }
 
 #[test]
-fn a_forgotten_connection_to_the_receiver_is_replaced() {
+fn a_dead_connection_to_the_receiver_is_replaced() {
     let receiver = OtlpReceiver::start();
     let link = Proxy::to(&receiver.url());
     let stack = Stack::builder("forgotten-receiver")

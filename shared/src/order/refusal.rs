@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_stand_in_the_order_of_the_checks() {
+    fn reasons_are_in_the_order_of_the_checks() {
         assert!(Reason::ALL.is_sorted_by(|a, b| a < b));
     }
 }

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_the_producers_emit() {
+    fn uids_of_existing_producers_are_accepted() {
         for good in [
             "b563feb7b2b84b6test",
             "d290f1ee-6c54-4b01-90e6-d701748f0851",
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_everything_else() {
+    fn malformed_uids_are_rejected() {
         for bad in [
             "",
             " ",

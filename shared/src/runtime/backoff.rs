@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_bound_is_kept() {
+    fn a_shorter_bound_is_respected() {
         let longest = Duration::from_millis(80);
         let mut backoff = Backoff::up_to(longest);
         assert!((0..200).all(|_| backoff.next_delay() <= longest));

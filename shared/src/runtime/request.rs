@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn one_host_is_needed() {
+    fn exactly_one_host_header_is_required() {
         assert_eq!(check_head("GET / 1.0", &[]), Ok(()));
         assert_eq!(check_head("GET / 1.1", &["a"]), Ok(()));
         for (head, hosts) in [
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_fits_its_method() {
+    fn a_target_must_match_its_method() {
         for head in [
             "GET /order/a?nocache=1 1.1",
             "GET /* 1.1",

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_version_of_each_uid_stays_in_the_order_of_uids() {
+    fn the_greatest_version_of_each_uid_is_kept_sorted_by_uid() {
         let changes = vec![
             erasure("b", 1),
             erasure("a", 7),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_lose_nothing() {
+    fn halves_hold_every_change() {
         let (set, _) = ChangeSet::new((0..7).map(|n| erasure(&format!("u{n}"), n)).collect());
         let (left, right) = set.halve();
         assert_eq!((left.len(), right.len()), (3, 4));

@@ -252,7 +252,7 @@ mod tests {
             ("42P01", None, Class::Deployment),
             ("22021", None, Class::Record),
             ("23514", Some("orders_check"), Class::Record),
-            ("23505", Some("somebody_elses_key"), Class::Record),
+            ("23505", Some("unrelated_key"), Class::Record),
             ("23505", Some("idx_orders_order_uid"), Class::Rival),
             ("23503", Some("items_order_id_fkey"), Class::Rival),
             ("23505", Some("cache_writes_pkey"), Class::Rival),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_depends_on_the_row_is_the_records() {
+    fn codes_that_depend_on_the_row_are_record_errors() {
         let of_postgres = [
             "09000", "20000", "21000", "22003", "23514", "27000", "2F005", "38001", "39004",
             "44000", "54000", "54001", "P0001", "P0004",
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trigger_that_raises_a_code_of_the_deployment_leaves_it_open_which_is_at_fault() {
+    fn a_deployment_code_raised_by_a_trigger_is_ambiguous() {
         for code in [
             "42501", "42P01", "28000", "3F000", "0A000", "55000", "26000",
         ] {

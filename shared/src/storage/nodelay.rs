@@ -70,7 +70,7 @@ mod tests {
 
     /// Checks the option itself instead of measuring time.
     #[tokio::test]
-    async fn every_connection_of_the_pool_has_it() {
+    async fn every_pooled_connection_has_nodelay() {
         let database = TestDatabase::migrated().await;
         let postgres = database.connect(Role::Worker);
         let empty = ChangeSet::default();

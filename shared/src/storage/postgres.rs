@@ -176,8 +176,8 @@ impl Postgres {
     ///
     /// # Errors
     /// When Postgres does not answer.
-    pub async fn gives_up_locks(&self) -> Result<bool, StorageError> {
-        let mut lease = self.lease("gives_up_locks").await?;
+    pub async fn limits_locks(&self) -> Result<bool, StorageError> {
+        let mut lease = self.lease("limits_locks").await?;
         let statement = sqlx::query_scalar(
             "SELECT current_setting('lock_timeout') <> '0' \
                 AND current_setting('idle_in_transaction_session_timeout') <> '0'",
@@ -388,7 +388,7 @@ mod tests {
     async fn calls_can_be_spawned() {
         fn spawnable<F: Future + Send>(_: F) {}
         let postgres = Postgres::new(
-            "postgres://nobody@localhost:1/none",
+            "postgres://unused@localhost:1/none",
             &Database::default(),
             Role::Api,
         )
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_of_something_else_names_the_variable() {
+    async fn a_url_of_another_scheme_is_an_error_that_names_the_variable() {
         for url in ["mysql://root@localhost/orders", "localhost:5432", ""] {
             let error = Postgres::new(url, &Database::default(), Role::Api).err();
             let text = error.map(|error| error.to_string()).unwrap_or_default();

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_dies_on_its_way_back_frees_its_place_in_the_pool() {
+    async fn a_connection_that_dies_during_its_return_frees_its_pool_slot() {
         let database = TestDatabase::empty().await;
         let config = Database {
             max_connections: 1,

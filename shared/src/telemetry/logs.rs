@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_only_warn_unless_they_are_named() {
+    fn libraries_log_only_warnings_unless_named() {
         let applied = |directives: &str| filter(directives).unwrap().to_string();
         assert_eq!(applied(""), applied("info"));
         for (directives, sqlx) in [

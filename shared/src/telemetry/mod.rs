@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_logged_in_one_form() {
+    fn partition_lists_are_logged_in_one_form() {
         assert_eq!(listed(&[5, 0, 12]), "0,5,12");
         assert_eq!(listed::<i32>(&[]), "");
     }

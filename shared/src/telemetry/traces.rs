@@ -115,14 +115,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sampled_traceparent_comes_back_as_it_went() {
+    fn a_sampled_traceparent_round_trips() {
         let value = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context = sampled_parent(value).unwrap();
         assert_eq!(traceparent(&context).as_deref(), Some(value));
     }
 
     #[test]
-    fn an_endpoint_that_cannot_be_used_names_its_variable() {
+    fn an_unusable_endpoint_is_an_error_that_names_its_variable() {
         for endpoint in [
             "https://localhost:4317",
             "localhost:4317",
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsampled_or_malformed_traceparent_starts_nothing() {
+    fn an_unsampled_or_malformed_traceparent_starts_no_trace() {
         for value in [
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
             "rubbish",

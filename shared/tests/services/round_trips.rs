@@ -218,7 +218,7 @@ fn orders(name: &str, numbers: Range<u64>, offset: i64) -> Vec<Change> {
 }
 
 #[tokio::test]
-async fn new_orders_are_looked_up_and_copied_and_nothing_else() {
+async fn new_orders_cost_only_a_lookup_and_copies() {
     let counted = Counted::new().await;
     let new = sum(&[LOOKUP, TRANSACTION, COPY]);
     assert_eq!(counted.apply(orders("a", 0..250, 1)).await, (250, new));
@@ -232,7 +232,7 @@ async fn new_orders_are_looked_up_and_copied_and_nothing_else() {
 /// After sixteen batches of new orders only, the worker skips the lookup. One known order restores
 /// it.
 #[tokio::test]
-async fn after_many_new_batches_nothing_is_looked_up_until_an_order_is_known() {
+async fn after_many_new_batches_the_lookup_is_skipped_until_an_order_is_known() {
     let counted = Counted::new().await;
     for batch in 0..16 {
         let name = format!("new-{batch}");
@@ -262,7 +262,7 @@ fn asks(work: Work) -> bool {
 }
 
 #[tokio::test]
-async fn a_small_batch_is_not_worth_a_copy() {
+async fn a_small_batch_is_upserted() {
     let counted = Counted::new().await;
     let few = sum(&[TRANSACTION, UPSERT_ORDERS, INSERT_CHILDREN]);
     for count in [1, 31] {
@@ -276,7 +276,7 @@ async fn a_small_batch_is_not_worth_a_copy() {
 }
 
 #[tokio::test]
-async fn updates_replace_the_children_of_all_in_one_statement_a_table() {
+async fn updates_replace_all_children_with_one_statement_per_table() {
     let counted = Counted::new().await;
     let update = sum(&[LOOKUP, TRANSACTION, UPSERT_ORDERS, REPLACE, INSERT_CHILDREN]);
     assert_eq!(

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_that_lasts_is_logged_at_once_and_then_once_a_minute() {
+    fn a_lasting_error_is_logged_at_once_and_then_once_a_minute() {
         let mut log = ErrorLog::default();
         let start = Instant::now();
         let lines: Vec<(u64, u64)> = (0..360)
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn another_error_is_logged_at_once_and_hides_none() {
+    fn a_different_error_is_logged_at_once() {
         let mut log = ErrorLog::default();
         let now = Instant::now();
         assert_eq!(log.notice("BadCompression", now), Some(1));

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_stands_still_is_failing_while_another_moves_and_recovers_once_it_moves() {
+    fn a_stalled_partition_is_failing_until_it_moves_again() {
         let mut errors = FetchErrors::default();
         let failing = Change::Failing {
             partition: 3,
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_errors_is_not_failing_however_long_it_stands_still() {
+    fn a_stalled_partition_without_errors_is_not_failing() {
         let mut errors = FetchErrors::default();
         for _ in 0..100 {
             assert!(errors.check([at(3, 7, 55)]).is_empty());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_the_end_of_a_partition_nor_records_in_the_queue_count() {
+    fn the_end_of_a_partition_and_queued_records_are_not_a_stall() {
         let queued = Fetching {
             idle: false,
             ..at(3, 7, 55)
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_goes_to_another_worker_is_forgotten() {
+    fn a_revoked_partition_is_forgotten() {
         let mut errors = FetchErrors::default();
         for second in 0..3 {
             check(&mut errors, second, at(3, 7, 55));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_without_an_error_and_an_error_in_the_queue_do_not_end_it() {
+    fn a_failure_outlasts_seconds_without_an_error() {
         let mut errors = FetchErrors::default();
         let queued = Fetching {
             idle: false,

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_above_the_start_of_the_log_is_no_loss() {
+    fn a_jump_above_the_start_of_the_log_is_no_gap() {
         let mut gaps = assigned(Some(0));
         gaps.received(0, 7);
         assert!(lost(&mut gaps, 0, true).is_empty());
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_has_committed_nothing_has_lost_nothing() {
+    fn a_group_without_committed_offsets_has_no_gap() {
         let mut gaps = assigned(None);
         assert!(lost(&mut gaps, 40, true).is_empty());
         gaps.received(0, 40);

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_read_before_the_assignment_changed_is_not_taken_in() {
+    fn a_record_read_before_the_assignment_changed_is_dropped() {
         let (mut ledger, _) = with_offsets(&[]);
         let before = ledger.epoch(0).unwrap();
         ledger.revoke(0);

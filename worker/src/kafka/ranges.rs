@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_election_is_waited_for_and_other_errors_are_not() {
+    fn only_an_election_is_retried() {
         for code in [
             RDKafkaErrorCode::NotLeaderForPartition,
             RDKafkaErrorCode::LeaderNotAvailable,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_election_that_does_not_end_is_an_error() {
+    fn an_endless_election_is_an_error() {
         let error = KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable);
         let answer: KafkaResult<()> = after_election(Instant::now(), || Err(error.clone()));
         assert_eq!(answer, Err(error));

@@ -93,7 +93,7 @@ impl Record {
     }
 }
 
-/// A record on its way through the pipeline.
+/// A record in the pipeline.
 pub struct Received {
     /// The record.
     pub record: Record,

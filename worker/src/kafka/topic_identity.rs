@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn other_metadata_and_brokers_without_ids_give_none() {
+    fn other_metadata_and_older_brokers_give_no_id() {
         for metadata in [
             "",
             "topic-id=",

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_is_learned_late_is_compared_too() {
+    fn a_topic_id_learned_late_is_compared_too() {
         let mut logs = Logs::default();
         logs.assign(0, committed(5, Some("a")), Some(100));
         assert!(logs.received(0, 5));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_former_id_changes_nothing() {
+    fn a_former_topic_id_is_ignored() {
         let mut logs = Logs::default();
         logs.identify(id("a"));
         assert!(!logs.is_recreated());
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_committed_offset_a_client_knows_which_topic_it_has_read() {
+    fn without_a_committed_offset_the_client_compares_the_topic_that_it_has_read() {
         let mut logs = Logs::default();
         logs.identify(id("a"));
         logs.identify(id("b"));

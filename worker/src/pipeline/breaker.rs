@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn few_among_many_do_not() {
+    fn few_rejections_among_many_do_not_open_it() {
         let breaker = RejectionBreaker::new(false);
         for _ in 0..1000 {
             assert!(breaker.rejected("23514"));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn one_accepted_row_closes_it_with_a_clean_slate() {
+    fn one_accepted_row_closes_it_and_clears_the_window() {
         let breaker = RejectionBreaker::new(true);
         assert!(breaker.is_open());
         assert!(!breaker.rejected("23514"));

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_where_the_record_stood() {
+    fn the_version_is_the_position_of_the_record() {
         let stood = check(&record(Timestamp::LogAppend(7), Some(&valid())));
         assert_eq!(stood, Ok(Version::new(7, 42, 3)));
         assert_eq!(
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_chosen_time_can_lie_in_the_future() {
+    fn only_a_create_time_can_be_in_the_future() {
         let limit = (NOW + MAX_FUTURE).as_millis() as i64;
         let value = valid();
         assert!(check(&record(Timestamp::Create(limit), Some(&value))).is_ok());
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_checked_in_their_order() {
+    fn checks_run_in_the_order_of_the_reasons() {
         let future = Timestamp::Create(i64::MAX);
         let large = vec![b' '; MAX_VALUE_BYTES + 1];
         assert_eq!(check(&record(future, Some(&large))), Err(Reason::TooLarge));

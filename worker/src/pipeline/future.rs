@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_clock_counts() {
+    fn the_later_clock_is_used() {
         let clock = Clock::default();
         let own = SystemTime::now();
         assert!(clock.now() >= own);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn few_records_from_the_future_go_on() {
+    fn few_records_from_the_future_do_not_stop_the_intake() {
         let mut guard = guard(false);
         for _ in 0..3 {
             for _ in 0..MAX_IN_A_ROW {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_the_first_one_closes_it() {
+    fn after_a_restart_the_first_future_record_closes_it() {
         let mut suspicious = guard(true);
         assert!(!suspicious.admits(&refused(Reason::FutureTimestamp)));
         let mut trusting = guard(true);

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_half_is_tried_before_one_that_failed() {
+    fn the_other_half_is_tried_before_a_failed_one() {
         let waits = Waits::new();
         let batch = waits.batch();
         let mut parts = parts_of(set(8), &batch);
@@ -246,7 +246,7 @@ mod tests {
 
     /// If neither half of a batch passes, a smaller part may.
     #[test]
-    fn every_row_is_tried_alone_while_none_passes_and_at_last_over_and_over() {
+    fn while_no_row_passes_every_row_is_retried_alone() {
         for unknown in [error("XX000", false), error("57014", true)] {
             let waits = Waits::new();
             let batch = waits.batch();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_alone_again_and_again_is_halved_and_still_waited_for() {
+    fn a_part_that_keeps_failing_is_halved_and_retried() {
         let waits = Waits::new();
         let batch = waits.batch();
         let mut parts = parts_of(set(2), &batch);

@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn large_orders_go_in_small_steps_and_small_ones_soon_in_large_ones() {
+    fn the_step_size_follows_the_size_of_the_orders() {
         let mut size = StepSize::default();
         size.adapt(&orders(size.orders, 1 << 20));
         assert_eq!(size.orders, 4);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_leave_nothing_out() {
+    fn steps_cover_every_order() {
         let size = StepSize { orders: 3 };
         let mut left = &[1, 2, 3, 4, 5, 6, 7][..];
         let steps: Vec<&[i32]> = std::iter::from_fn(|| size.next(&mut left)).collect();

@@ -1,4 +1,4 @@
-//! Spans of the records whose producer asked for a trace.
+//! Spans of the records that carry a trace context.
 //!
 //! The spans are created from recorded times when the batch is finished, so that a batch without
 //! traced records pays nothing.

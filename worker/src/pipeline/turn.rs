@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_fails_alone_leaves_a_turn_to_the_others() {
+    async fn a_failing_part_yields_its_turn() {
         let turns = Turns::new();
         let mut repeating = turns.clone().next().await.unwrap();
         repeating.take_to_repeat().await;

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_spent_waiting_is_not_idle_and_neither_is_the_time_before_it() {
+    fn waiting_and_the_time_before_it_are_not_idle() {
         let waits = Waits::new();
         let hour = Duration::from_secs(3600);
         *waits.progress.lock() = Instant::now().checked_sub(hour).unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_gets_every_reason_by_its_name() {
+    fn a_scrape_reports_every_reason() {
         let waits = Waits::new();
         let _waiting = (waits.begin(Wait::Clock), waits.begin(Wait::Clock));
         let expected = [
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_held_up_once_however_much_it_waits_for() {
+    fn a_batch_with_several_waits_counts_once() {
         let waits = Waits::new();
         let (one, other) = (waits.batch(), waits.batch());
         let common = one.begin(Wait::Postgres);

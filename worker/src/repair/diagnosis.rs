@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watermark_counts_as_evicted_only_if_nothing_else_explains_its_loss() {
+    fn a_lost_watermark_is_an_eviction_only_without_another_explanation() {
         let evicted = state("a", None);
         let found = |state: &CacheState| diagnosis(seen("a"), recorded("a", 1), state);
         assert_eq!(found(&evicted), Diagnosis::Evicted(DatabaseTime(110)));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_leaves_a_server_that_the_others_do_not_write_to() {
+    fn a_worker_leaves_a_server_that_other_workers_have_left() {
         let here = state("a", Some(DatabaseTime(120)));
         for (expected, seen, age) in [
             (Diagnosis::Misplaced, seen("a"), 1),

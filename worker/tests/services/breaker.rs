@@ -52,7 +52,7 @@ async fn single_bad_rows_do_not_hold_the_breaker_open() {
 /// The row that closes the breaker may be in any part of a batch, so each part is tried, not only
 /// the first one.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_row_of_a_batch_has_its_trial() {
+async fn every_row_of_a_batch_counts_as_a_trial() {
     let database = TestDatabase::migrated().await;
     database
         .execute("ALTER TABLE payments ADD CONSTRAINT test CHECK (amount <> 424242)")

@@ -46,17 +46,17 @@ async fn fill_and_remove(config: &config::Redis) {
 }
 
 #[tokio::test]
-async fn everything_of_ours_is_removed_and_nothing_else() {
+async fn only_our_keys_are_removed() {
     let redis = TestRedis::start();
     let mut connection = redis.connect().await;
-    let _: () = connection.set("orders", "somebody else's").await.unwrap();
+    let _: () = connection.set("orders", "foreign value").await.unwrap();
     fill_and_remove(&redis.config()).await;
     let left: Vec<String> = connection.keys("*").await.unwrap();
     assert_eq!(left, ["orders"]);
 }
 
 #[tokio::test]
-async fn everything_is_removed_from_every_master_of_a_cluster() {
+async fn our_keys_are_removed_from_every_master_of_a_cluster() {
     let cluster = TestCluster::start();
     fill_and_remove(&cluster.config()).await;
     for node in cluster.nodes() {

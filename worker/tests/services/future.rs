@@ -208,7 +208,7 @@ async fn a_worker_whose_clock_is_behind_stores_everything() {
 
 /// Postgres cannot correct the worker's clock here, because its own clock is the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_full_of_the_future_is_not_emptied_even_by_restarts() {
+async fn a_topic_full_of_future_records_is_not_dead_lettered_even_by_restarts() {
     let mut world = World::new("ahead", 32).await;
     world.send(300, AHEAD).await;
     let clock = Arc::new(Clock::default());
@@ -263,7 +263,7 @@ async fn one_producer_whose_clock_is_ahead_is_dead_lettered_among_others() {
 /// The worker stops if it reads only the records of one wrong producer. A record of another
 /// producer shows that the worker's clock is right.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_of_another_producer_ends_the_stop() {
+async fn a_record_of_another_producer_resumes_the_intake() {
     let mut world = World::new("alone", 34).await;
     world.send(100, AHEAD).await;
     let worker = world.start(Arc::default());

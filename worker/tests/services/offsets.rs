@@ -80,7 +80,7 @@ fn of(partition: i32, end: i64, committed: Option<i64>) -> PartitionOffsets {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn offsets_are_set_while_the_group_is_empty_and_only_then() {
+async fn offsets_are_set_only_while_the_group_is_empty() {
     let world = World::new("offsets").await;
     world.send(2, 5).await;
     let offsets = Offsets::new(&world.kafka).unwrap();
@@ -148,7 +148,7 @@ async fn members_have_left_the_group_when_they_end_with_partitions_or_without() 
 
 /// Every worker reads up to the end at its start, and librdkafka reports an end like an error.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_partition_is_no_error_in_the_log() {
+async fn the_end_of_a_partition_is_not_logged_as_an_error() {
     let world = World::new("end").await;
     world.send(4, 2).await;
     let (mut log, writer) = io::pipe().unwrap();

@@ -87,7 +87,7 @@ async fn a_row_that_a_trigger_rejects_is_dead_lettered_and_the_others_are_stored
 
 /// A missing right must not empty the topic.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_row_that_passes_nothing_is_dead_lettered() {
+async fn while_no_row_passes_nothing_is_dead_lettered() {
     let database = with_trigger(&raise("42501")).await;
     let (orders, breaker) = (orders(11), RejectionBreaker::new(false));
     let bad = &orders[..BAD_ROWS];
@@ -107,7 +107,7 @@ async fn without_a_row_that_passes_nothing_is_dead_lettered() {
 /// A row that Postgres neither accepts nor rejects has a known wait. It delays nothing else:
 /// neither the rest of its batch, nor later batches, nor another version of the same order.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_never_pass_keep_no_other_from_being_stored() {
+async fn rows_that_never_pass_do_not_block_other_rows() {
     for config in [one_by_one(), together()] {
         let database = with_trigger(&raise("57014")).await;
         let breaker = RejectionBreaker::new(false);
@@ -131,7 +131,7 @@ async fn rows_that_never_pass_keep_no_other_from_being_stored() {
 
 /// A probe or an alert may look at any moment, and an attempt may take as long as its deadline.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_waited_for_is_known_during_the_attempts_too() {
+async fn the_wait_reason_is_reported_during_attempts_too() {
     let database = TestDatabase::migrated().await;
     database.shut().await;
     let orders = orders(31);

@@ -180,7 +180,7 @@ async fn marks_are_repaired_and_cleared() {
 }
 
 #[tokio::test]
-async fn what_a_worker_that_died_left_behind_is_written() {
+async fn unfinished_writes_of_a_dead_worker_are_repaired() {
     let world = World::new().await;
     let _looking = world.look_after();
     // The first look finds no watermark and deletes all entries in Redis.
@@ -205,7 +205,7 @@ async fn what_a_worker_that_died_left_behind_is_written() {
 }
 
 #[tokio::test]
-async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it() {
+async fn a_write_that_redis_rejects_is_marked_until_redis_accepts_it() {
     let world = World::new().await;
     let orders = world.store(3, 1).await;
     world.cache.probe().await.unwrap();
@@ -223,7 +223,7 @@ async fn a_write_that_redis_refuses_is_marked_and_stays_marked_until_it_takes_it
 
 /// A look ends at marks that Redis rejects, but later looks reach every mark.
 #[tokio::test]
-async fn marks_that_redis_refused_are_repaired_wherever_the_last_look_ended() {
+async fn marks_that_redis_rejected_are_repaired_from_any_position() {
     let world = World::new().await;
     world.be_complete_with_orders().await;
     let orders = world.store(1200, 2).await;
@@ -239,7 +239,7 @@ async fn marks_that_redis_refused_are_repaired_wherever_the_last_look_ended() {
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_with_older_content_is_brought_up_to_date() {
+async fn a_redis_restored_from_an_older_dump_is_repaired() {
     let world = World::new().await;
     let old = world.store(50, 1).await;
     world.write(old.clone()).await;
@@ -337,7 +337,7 @@ async fn a_worker_that_starts_notices_what_redis_lost_before() {
 }
 
 #[tokio::test]
-async fn an_empty_redis_gets_a_watermark_and_loses_what_was_written_before_it() {
+async fn an_empty_redis_gets_a_watermark_and_earlier_entries_are_deleted() {
     let world = World::new().await;
     let orders = world.store(5, 1).await;
     world.write(orders.clone()).await;
@@ -352,7 +352,7 @@ async fn an_empty_redis_gets_a_watermark_and_loses_what_was_written_before_it() 
 }
 
 #[tokio::test]
-async fn more_changes_than_can_be_rewritten_are_deleted_instead() {
+async fn too_many_changes_are_deleted_instead_of_rewritten() {
     let world = World::new().await;
     let stale = world.store(5, 1).await;
     world.write(stale).await;

@@ -58,7 +58,7 @@ async fn a_watermark_that_was_evicted_is_written_again_and_no_entry_is_deleted()
 
 /// The process is the same and has evicted keys, but its content comes from another server.
 #[tokio::test]
-async fn what_was_taken_from_another_server_is_deleted_without_a_watermark() {
+async fn entries_of_another_server_are_deleted_without_a_watermark() {
     let (world, other) = (World::new().await, TestRedis::start());
     put_canary(&mut other.connect().await).await;
     let _looking = world.look_after();
@@ -79,7 +79,7 @@ async fn what_was_taken_from_another_server_is_deleted_without_a_watermark() {
 /// `worker cache clear` removes the watermark on purpose. A worker that finds it missing deletes
 /// the remaining entries.
 #[tokio::test]
-async fn what_is_removed_on_purpose_is_not_taken_for_an_eviction() {
+async fn keys_removed_on_purpose_are_not_an_eviction() {
     let world = World::new().await;
     let _looking = world.look_after();
     eventually("a watermark", async || world.watermark().await).await;

@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lag_ends_with_the_last_read_of_something_older() {
+    fn a_lag_ends_with_the_last_stale_read() {
         let version = |offset| Version::new(1, offset, 0);
         let read = |at_us, offset| Read {
             order: 0,

@@ -10,7 +10,7 @@ use crate::order::sample::{Defect, Generator, broken_json, gibberish};
 use crate::order::{OrderUid, Version};
 
 #[test]
-fn generated_orders_are_valid_and_written_once_and_for_all() {
+fn generated_orders_are_valid_and_their_json_is_stable() {
     for order in Generator::new(1, 1..=20).take(500) {
         let json = order.to_json();
         let decoded =
@@ -22,7 +22,7 @@ fn generated_orders_are_valid_and_written_once_and_for_all() {
 }
 
 #[test]
-fn what_is_written_reads_back_the_same_whatever_came_in() {
+fn every_accepted_document_round_trips() {
     let mut order = model();
     order["delivery"]["name"] = "\u{2028}\"\\/ \u{e9} e\u{301} \u{10ffff}".into();
     order["internal_signature"] = "\u{1}\u{8}\t\n\u{c}\r\u{1f}\u{7f}".into();
@@ -63,7 +63,7 @@ fn generator_follows_its_seed() {
 }
 
 #[test]
-fn each_defect_is_refused_for_its_reason() {
+fn each_defect_is_rejected_with_its_reason() {
     let orders: Vec<_> = Generator::new(2, 1..=3).take(20).collect();
     for defect in Defect::ALL {
         for order in &orders {

@@ -54,7 +54,7 @@ fn files_are_dated_and_sorted() {
 
 /// The release note and the page must show which registries a release contains.
 #[test]
-fn dates_stand_in_the_changelog_and_in_the_docs() {
+fn changelog_and_docs_name_the_dates() {
     for page in ["CHANGELOG.md", "docs/registries.md"] {
         let text = fs::read_to_string(repository().join(page)).unwrap();
         for (registry, file) in [("ISO 4217", CURRENCIES_FILE), ("subtag", SUBTAGS_FILE)] {
@@ -273,7 +273,7 @@ impl Drop for Official {
 }
 
 #[test]
-fn command_makes_the_committed_files_of_the_official_ones() {
+fn command_generates_the_committed_files_from_the_official_ones() {
     let official = Official::new("same");
     let one = official.list(
         "one",
@@ -302,7 +302,7 @@ fn command_makes_the_committed_files_of_the_official_ones() {
 }
 
 #[test]
-fn command_adds_codes_and_never_loses_one() {
+fn command_adds_codes_and_removes_none() {
     let official = Official::new("lossless");
     let current = || section(CURRENCIES_FILE, "current");
     let historic = || section(CURRENCIES_FILE, "historic");

@@ -37,7 +37,7 @@ fn path(pointer: &str) -> String {
 }
 
 #[test]
-fn model_reads_and_writes_back_byte_for_byte() {
+fn model_round_trips_byte_for_byte() {
     let Decoded {
         order,
         unknown_fields,
@@ -194,7 +194,7 @@ fn negative_zero_is_the_integer_zero() {
 }
 
 #[test]
-fn negative_zero_changes_nothing_around_it() {
+fn negative_zero_does_not_affect_other_values() {
     let text = text_with_members(r#""a":[-0,-0.0,1e-0,-0],"b\"":"c\\","d":"\",-0,\"""#)
         .replace("\"custom_fee\":0", "\"custom_fee\":-0")
         .replace("Ploshad Mira 15", r#"\":-0,\\"#);
@@ -209,7 +209,7 @@ fn negative_zero_changes_nothing_around_it() {
 }
 
 #[test]
-fn other_spellings_are_no_integers() {
+fn other_number_formats_are_rejected() {
     for (pointer, rule) in fields() {
         if rule.json_type() != "integer" {
             continue;
@@ -258,7 +258,7 @@ fn other_spellings_are_no_integers() {
 }
 
 #[test]
-fn array_in_place_of_an_object_is_refused() {
+fn array_instead_of_an_object_is_rejected() {
     let order = model();
     let values =
         |value: &Value| Value::Array(value.as_object().unwrap().values().cloned().collect());
@@ -270,7 +270,7 @@ fn array_in_place_of_an_object_is_refused() {
 }
 
 #[test]
-fn only_one_whole_json_text_will_do() {
+fn exactly_one_complete_document_is_accepted() {
     let model = model().to_string();
     assert_malformed("", "not JSON");
     assert_malformed(" \n", "not JSON");
@@ -320,7 +320,7 @@ fn text_must_be_unicode() {
 }
 
 #[test]
-fn escaped_names_are_the_same_names() {
+fn escaped_field_names_are_recognized() {
     let escaped = text_with("\"locale\"", r#""\u006cocale""#);
     assert_eq!(
         decode(escaped.as_bytes(), UnknownFields::Refuse),
@@ -453,7 +453,7 @@ fn size_is_checked_before_anything_else() {
 }
 
 #[test]
-fn no_refusal_quotes_the_input() {
+fn no_rejection_quotes_the_input() {
     let secret = "Zq7SECRET";
     let mut spoilt: Vec<String> = Vec::new();
     for (pointer, _) in fields() {

@@ -11,7 +11,7 @@ fn normalised(text: &str) -> String {
 }
 
 #[test]
-fn decimals_are_as_many_as_needed() {
+fn times_have_as_many_decimals_as_needed() {
     for (text, expected) in [
         ("2021-11-26T06:22:19Z", "2021-11-26T06:22:19Z"),
         ("2021-11-26T06:22:19.000000Z", "2021-11-26T06:22:19Z"),
@@ -25,7 +25,7 @@ fn decimals_are_as_many_as_needed() {
 }
 
 #[test]
-fn nanoseconds_are_cut_not_rounded() {
+fn nanoseconds_are_truncated() {
     for (text, expected) in [
         (
             "2025-09-01T12:34:56.123456789+03:00",
@@ -51,7 +51,7 @@ fn nanoseconds_are_cut_not_rounded() {
 }
 
 #[test]
-fn offsets_become_utc() {
+fn offsets_are_converted_to_utc() {
     for (text, expected) in [
         ("2025-09-01T00:30:00+01:00", "2025-08-31T23:30:00Z"),
         ("2025-12-31T23:30:00-00:45", "2026-01-01T00:15:00Z"),
@@ -78,7 +78,7 @@ fn leap_second_rolls_into_the_next_second() {
 }
 
 #[test]
-fn years_have_ends_on_both_sides() {
+fn years_outside_the_range_are_rejected() {
     assert_eq!(normalised("0001-01-01T00:00:00Z"), "0001-01-01T00:00:00Z");
     assert_eq!(
         normalised("0000-12-31T23:30:00-01:00"),
@@ -102,7 +102,7 @@ fn years_have_ends_on_both_sides() {
 }
 
 #[test]
-fn other_texts_break_the_rule() {
+fn malformed_times_are_rejected() {
     for text in [
         "",
         "yesterday",

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_guess_makes_the_next_one_rarer() {
+    fn a_wrong_guess_doubles_the_wait_for_the_next_one() {
         let streak = Streak::default();
         for wanted in [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 4096] {
             assert_eq!(asked_until_long(&streak), wanted);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_order_begins_anew() {
+    fn a_known_order_restarts_the_count() {
         let streak = Streak::default();
         for _ in 0..15 {
             streak.asked(true);

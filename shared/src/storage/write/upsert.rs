@@ -123,7 +123,7 @@ async fn upsert_orders(
         let index = candidates
             .binary_search_by(|candidate| candidate.change.uid.as_str().cmp(uid))
             .map_err(|_| {
-                sqlx::Error::Protocol("Postgres returned a row that was not asked for".to_owned())
+                sqlx::Error::Protocol("Postgres returned a row of another order".to_owned())
             })?;
         winners[index] = Some(Winner {
             id: row.try_get("id")?,

@@ -103,7 +103,7 @@ async fn a_row_read_long_ago_creates_no_entry_but_replaces_an_older_one() {
 }
 
 #[tokio::test]
-async fn a_foreign_value_under_our_key_is_replaced() {
+async fn a_value_of_another_type_is_replaced() {
     let redis = TestRedis::start();
     let cache = Cache::pooled(&redis.config()).unwrap();
     let mut connection = redis.connect().await;

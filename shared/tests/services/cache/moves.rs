@@ -75,7 +75,7 @@ async fn a_rejected_read_closes_the_connection_too() {
 }
 
 #[tokio::test]
-async fn a_server_that_rejects_for_another_reason_keeps_its_connections() {
+async fn other_rejections_keep_the_connections() {
     let (old, new) = (TestRedis::start(), TestRedis::start());
     let name = MovingRedis::to(&old);
     let cache = Cache::shared(&name.config(old.config())).unwrap();

@@ -14,7 +14,7 @@ use shared::{
 use super::{order, revision, uid};
 
 #[tokio::test]
-async fn a_dead_redis_opens_the_breaker_and_is_found_again() {
+async fn a_dead_redis_opens_the_breaker_and_recovery_closes_it() {
     let mut redis = TestRedis::start();
     let settings = config::Redis {
         timeout: Duration::from_millis(200),

@@ -18,7 +18,7 @@ fn many_orders() -> Vec<Order> {
 }
 
 #[tokio::test]
-async fn what_another_writer_stored_during_the_copy_is_judged_by_its_version() {
+async fn an_order_stored_by_another_writer_during_the_copy_is_compared_by_version() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     let orders = many_orders();
@@ -76,7 +76,7 @@ async fn earn_trust(postgres: &Postgres) {
 }
 
 #[tokio::test]
-async fn a_batch_that_was_not_looked_up_is_judged_by_versions_all_the_same() {
+async fn a_batch_copied_without_lookup_still_compares_versions() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     let orders = many_orders();
@@ -118,7 +118,7 @@ async fn a_batch_that_was_not_looked_up_is_judged_by_versions_all_the_same() {
 /// Each session has its own caches, so a session that has written batches writes the next one
 /// faster. Other calls use other sessions.
 #[tokio::test]
-async fn batches_keep_to_two_sessions_and_nobody_else_waits_for_these() {
+async fn batches_use_two_sessions_and_other_calls_do_not_wait_for_them() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     let write = async |name: &str| {
@@ -148,7 +148,7 @@ async fn batches_keep_to_two_sessions_and_nobody_else_waits_for_these() {
 }
 
 #[tokio::test]
-async fn a_row_that_the_database_refuses_in_a_copy_refuses_its_batch_and_says_why() {
+async fn a_row_rejected_in_a_copy_rejects_its_batch_with_the_reason() {
     let database = TestDatabase::migrated().await;
     database
         .execute("ALTER TABLE items ADD CONSTRAINT no_poison CHECK (name <> 'poison')")
@@ -171,7 +171,7 @@ async fn a_row_that_the_database_refuses_in_a_copy_refuses_its_batch_and_says_wh
 }
 
 #[tokio::test]
-async fn a_sequence_that_a_failover_took_back_stops_nobody() {
+async fn a_sequence_set_back_by_a_failover_stops_no_worker() {
     let database = TestDatabase::migrated().await;
     let (first, second) = (
         database.connect(Role::Worker),
@@ -212,7 +212,7 @@ const BLOCKS_OF_IDS: &str = include_str!("../../../../migrations/0004_take_ids_i
 const SINGLE_IDS: &str = include_str!("../../../../migrations/0004_take_ids_in_blocks.down.sql");
 
 #[tokio::test]
-async fn ids_stay_unique_when_blocks_come_and_go() {
+async fn ids_stay_unique_across_block_sizes() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     let orders = many_orders();

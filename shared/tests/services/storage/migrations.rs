@@ -28,7 +28,7 @@ async fn migrations_go_down_and_up_again() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_left_alone() {
+async fn a_newer_schema_is_not_changed() {
     let database = TestDatabase::migrated().await;
     let newer = schema::required_version() + 1;
     database

@@ -54,7 +54,7 @@ async fn lists_are_newest_first_filtered_and_paged() {
 /// Otherwise each call that timed out would leave a Postgres backend running, in addition to the
 /// connections of the pool.
 #[tokio::test]
-async fn postgres_works_for_nobody_who_has_gone_away() {
+async fn a_statement_ends_when_its_caller_times_out() {
     let database = TestDatabase::migrated().await;
     let config = config::Database {
         timeout: Some(Duration::from_millis(300)),
@@ -71,15 +71,15 @@ async fn postgres_works_for_nobody_who_has_gone_away() {
                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
         database.value::<i64>(waiting).await
     };
-    let given_up = tokio::spawn({
+    let timed_out = tokio::spawn({
         let postgres = postgres.clone();
         async move { postgres.read(&uid("u")).await }
     });
     eventually("a session that waits", async || {
-        (given_up.is_finished() || waiting().await == 1).then_some(())
+        (timed_out.is_finished() || waiting().await == 1).then_some(())
     })
     .await;
-    let error = given_up.await.unwrap().unwrap_err();
+    let error = timed_out.await.unwrap().unwrap_err();
     assert_eq!(error.class(), Class::Transient, "{error}");
     eventually("no session that waits", async || {
         (waiting().await == 0).then_some(())
@@ -89,7 +89,7 @@ async fn postgres_works_for_nobody_who_has_gone_away() {
 }
 
 #[tokio::test]
-async fn a_mark_that_is_set_anew_survives_the_repair_of_the_old_one() {
+async fn a_new_mark_survives_the_repair_of_the_old_one() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     let before = postgres.now().await.unwrap();
@@ -123,7 +123,7 @@ async fn a_mark_that_is_set_anew_survives_the_repair_of_the_old_one() {
 }
 
 #[tokio::test]
-async fn what_changed_since_a_moment_is_found() {
+async fn orders_changed_since_a_moment_are_found() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     apply(

@@ -45,7 +45,7 @@ async fn rejection(postgres: &Postgres, others: u64) -> StorageError {
 }
 
 #[tokio::test]
-async fn what_a_trigger_raises_is_about_the_row() {
+async fn errors_of_triggers_are_record_errors() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     for (code, class) in [
@@ -74,7 +74,7 @@ async fn what_a_trigger_raises_is_about_the_row() {
 }
 
 #[tokio::test]
-async fn an_index_row_that_is_too_large_is_about_the_row() {
+async fn an_oversized_index_row_is_a_record_error() {
     let database = TestDatabase::migrated().await;
     // Sixteen thousand characters that barely compress.
     for statement in [
@@ -96,7 +96,7 @@ async fn an_index_row_that_is_too_large_is_about_the_row() {
 
 /// A role that owns nothing, as `docs/operations.md` requires, and that may not store every row.
 #[tokio::test]
-async fn a_policy_rejects_the_row_and_a_missing_right_is_the_deployments() {
+async fn a_policy_violation_is_a_record_error_and_a_missing_privilege_a_deployment_error() {
     let database = TestDatabase::migrated().await;
     let role = format!("role_{:016x}", rand::random::<u64>());
     for statement in [

@@ -46,7 +46,7 @@ async fn orders_are_stored_at_the_first_attempt() {
 }
 
 #[tokio::test]
-async fn workers_that_move_it_at_once_neither_take_it_back_nor_move_it_twice() {
+async fn concurrent_workers_move_the_sequence_forward_once() {
     const WORKERS: i64 = 6;
     let database = behind().await;
     let stored = (0..WORKERS).map(|worker| {
@@ -64,7 +64,7 @@ async fn workers_that_move_it_at_once_neither_take_it_back_nor_move_it_twice() {
 }
 
 #[tokio::test]
-async fn those_of_what_redis_lacks_reject_no_order_and_no_mark() {
+async fn used_ids_of_the_repair_tables_are_skipped() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     store(&postgres, "u", MANY, 1).await;

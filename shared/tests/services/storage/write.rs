@@ -14,7 +14,7 @@ use super::{apply, apply_as_the_worker_does, connect, read};
 use crate::{change, erasure, order, revision, uid, version};
 
 #[tokio::test]
-async fn an_order_comes_back_byte_for_byte() {
+async fn an_order_round_trips_byte_for_byte() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     let orders: Vec<Order> = (0..50).map(|n| order(&format!("order-{n}"), n)).collect();
@@ -61,7 +61,7 @@ async fn only_a_greater_version_replaces_and_it_replaces_all_children() {
 }
 
 #[tokio::test]
-async fn what_is_replaced_is_noted_until_redis_has_learnt_of_it() {
+async fn replaced_orders_are_noted_until_redis_has_them() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     let store = async |offset| {
@@ -88,7 +88,7 @@ async fn what_is_replaced_is_noted_until_redis_has_learnt_of_it() {
 }
 
 #[tokio::test]
-async fn an_erasure_is_a_version_like_any_other() {
+async fn an_erasure_is_compared_by_version() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     let order = order("u", 1);
@@ -140,7 +140,7 @@ async fn an_erasure_is_a_version_like_any_other() {
 }
 
 #[tokio::test]
-async fn an_erasure_of_an_unknown_order_keeps_older_records_out() {
+async fn an_erasure_of_an_unknown_order_rejects_older_records() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     assert_eq!(apply(&postgres, vec![erasure("u", 7)]).await, [true]);
@@ -155,7 +155,7 @@ async fn an_erasure_of_an_unknown_order_keeps_older_records_out() {
 /// is always the same state. With many orders, most are copied first. With few orders, each is
 /// updated repeatedly.
 #[tokio::test]
-async fn any_order_of_arrival_ends_in_the_same_state() {
+async fn every_order_of_arrival_gives_the_same_state() {
     for (seed, orders) in (0..8).zip([12, 200].into_iter().cycle()) {
         let mut rng = StdRng::seed_from_u64(seed);
         let changes: Vec<Change> = (0..10 * orders)
@@ -222,7 +222,7 @@ async fn write_all(postgres: &Postgres, changes: &[Change], seed: u64) {
 }
 
 #[tokio::test]
-async fn a_row_that_the_database_refuses_refuses_its_batch_and_says_why() {
+async fn a_rejected_row_rejects_its_batch_with_the_reason() {
     let database = TestDatabase::migrated().await;
     database
         .execute("ALTER TABLE orders ADD CONSTRAINT no_poison CHECK (customer_id <> 'poison')")
@@ -248,7 +248,7 @@ async fn a_row_that_the_database_refuses_refuses_its_batch_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_statement_that_waits_for_a_lock_ends_as_locked() {
+async fn a_lock_timeout_is_reported_as_locked() {
     let database = TestDatabase::migrated().await;
     let postgres = database.connect(Role::Worker);
     apply(&postgres, vec![change(&order("u", 1), 1)]).await;

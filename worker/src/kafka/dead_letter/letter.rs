@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_it_came_with_is_kept_unless_it_is_to_be_new() {
+    fn the_version_header_is_kept_except_with_as_new() {
         let letter = letter(&[header(REPLAY_VERSION, "1/2/3")]);
         assert_eq!(
             letter.replay_headers(false),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_win_over_originals_of_the_same_name() {
+    fn our_headers_replace_originals_of_the_same_name() {
         let letter = letter(&[header("dlq-reason", "forged")]);
         assert_eq!(letter.reason(), "invalid_order");
         assert_eq!(

@@ -191,7 +191,7 @@ async fn a_shutdown_writes_the_open_batch_and_waits_for_those_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_that_gives_up_waiting_aborts_the_batches_under_way() {
+async fn a_shutdown_past_its_deadline_aborts_running_batches() {
     let mut world = World::start(1, usize::MAX);
     world.send("a b");
     world.begun(2).await;
