@@ -12,6 +12,7 @@ pub struct Revision {
     /// The version.
     pub version: Version,
     /// The canonical bytes of the order ([`Order::to_json`](super::Order::to_json)), or `None` if
-    /// it is erased.
+    /// it is erased. They have the shape of this program
+    /// ([`REPRESENTATION`](super::REPRESENTATION)).
     pub document: Option<Bytes>,
 }

@@ -151,8 +151,9 @@ async fn a_probe_names_the_right_that_a_write_lacks() {
 #[tokio::test]
 async fn the_documented_rights_are_enough() {
     let redis = TestRedis::start();
-    let rights = "~order:* ~order-cache &order-changes +hget +hmget +hset +hdel +del +unlink +pexpire +time +publish \
-                  +subscribe +ping +unwatch +info +scan +evalsha +script|load +auth +hello +select +client";
+    let rights = "~order:* ~order-cache &order-changes +hget +hmget +hset +hdel +del +unlink \
+                  +pexpire +time +publish +subscribe +ping +unwatch +info +scan +evalsha \
+                  +script|load +auth +hello +select +client";
     let config = redis.user("least", rights).await;
     let revision = revision(&order("u", 1), 1);
     let mut subscription = Subscription::open(&config).await.unwrap();
