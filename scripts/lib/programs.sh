@@ -46,9 +46,11 @@ TEXT
     printf '%s\n' "$copy"
 }
 
-# suffix_programs COPY NAME: renames worker and api to worker-NAME and api-NAME, so that both builds share a target folder.
+# suffix_programs COPY NAME: renames worker and api to worker-NAME and api-NAME, so that both builds share a target folder. The
+# version gets a suffix too: Cargo names the files of a crate by version and features, not by the path of the workspace.
 suffix_programs() {
     local crate
+    sed -Ei "s/^version = \"([^\"]+)\"/version = \"\1+$2\"/" "$1/Cargo.toml"
     for crate in worker api; do
         printf '\n[[bin]]\nname = "%s-%s"\npath = "src/main.rs"\n' "$crate" "$2" >>"$1/$crate/Cargo.toml"
     done
