@@ -85,18 +85,7 @@ impl App {
     /// Returns an error that names the variable with an unusable value.
     pub async fn build(config: Config, registry: Registry) -> anyhow::Result<Self> {
         let metrics = Metrics::register(&registry)?;
-        let keys = config
-            .api
-            .keys_file
-            .as_deref()
-            .map(Keys::read)
-            .transpose()?;
-        if keys.is_none() {
-            tracing::warn!(
-                variable = "API_KEYS_FILE",
-                "no API keys configured; serving every caller"
-            );
-        }
+        let keys = read_keys(&config.api)?;
         let enabled = config.cache.enabled;
         let local = Arc::new(LocalCache::new(Settings {
             max_bytes: if enabled {
@@ -225,4 +214,15 @@ impl App {
         tasks.close();
         tasks
     }
+}
+
+fn read_keys(config: &config::Api) -> Result<Option<Keys>, ConfigError> {
+    let keys = config.keys_file.as_deref().map(Keys::read).transpose()?;
+    if keys.is_none() {
+        tracing::warn!(
+            variable = "API_KEYS_FILE",
+            "no API keys configured; serving every caller"
+        );
+    }
+    Ok(keys)
 }

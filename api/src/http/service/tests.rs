@@ -1,7 +1,9 @@
-//! A route with a body, over a real connection.
+//! Routes with a request body and with a streamed response, over a real connection.
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream};
+use poem::{Endpoint, EndpointExt};
 use poem_openapi::{OpenApi, payload::Json};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -50,13 +52,34 @@ impl Echo {
     }
 }
 
-static TABLE: &[Route] = &[Route {
-    path: "/echo",
-    method: Method::POST,
-    scope: None,
-    cost: 1,
-    handler: Handler::operation::<Echo>(),
-}];
+/// Streams a response whose length is not known beforehand.
+struct Counter;
+
+impl Endpoint for Counter {
+    type Output = Response;
+
+    async fn call(&self, _: Request) -> poem::Result<Response> {
+        let numbers = stream::iter(0..3).map(|n| Ok::<_, io::Error>(n.to_string()));
+        Ok(Response::builder().body(Body::from_bytes_stream(numbers)))
+    }
+}
+
+static TABLE: &[Route] = &[
+    Route {
+        path: "/counter",
+        method: Method::GET,
+        scope: None,
+        cost: 1,
+        handler: Handler::Page(|_| Counter.boxed()),
+    },
+    Route {
+        path: "/echo",
+        method: Method::POST,
+        scope: None,
+        cost: 1,
+        handler: Handler::operation::<Echo>(),
+    },
+];
 
 /// The routes of `TABLE` with CORS for every origin.
 fn service(metrics: &Metrics) -> HttpService {
@@ -95,6 +118,18 @@ async fn exchange(port: u16, request: &str) -> String {
     let mut response = String::new();
     stream.read_to_string(&mut response).await.unwrap();
     response
+}
+
+#[tokio::test]
+async fn a_response_may_be_a_stream() {
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+    let port = server.port();
+    tokio::spawn(server.serve(service(&metrics), CancellationToken::new()));
+    let get = "GET /counter HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let response = exchange(port, get).await;
+    let chunks = "\r\n\r\n1\r\n0\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n";
+    assert!(response.ends_with(chunks), "{response}");
 }
 
 #[tokio::test]
