@@ -43,6 +43,21 @@ fn newest_first(rows: &BTreeMap<String, Row>, filter: impl Fn(&Value) -> bool) -
     rows.into_iter().rev().map(|(_, uid)| uid).collect()
 }
 
+/// Asserts that a page has 20 orders by default, and each summary its fields and its link.
+#[track_caller]
+fn assert_summaries(url: &str) {
+    let default = pages(&format!("{url}/orders?"), |_| true);
+    assert_eq!(default[0].len(), 20);
+    for order in &default[0] {
+        for field in ["track_number", "customer_id", "date_created", "created_at"] {
+            assert!(order[field].is_string(), "{field} in {order}");
+        }
+        let link = order["links"]["self"].as_str().unwrap_or_default();
+        let uid = order["order_uid"].as_str().unwrap();
+        assert!(link.ends_with(&format!("/order/{uid}")), "{order}");
+    }
+}
+
 #[test]
 fn lists_return_each_order_once_newest_first() {
     let system = System::join();
@@ -98,15 +113,6 @@ fn lists_return_each_order_once_newest_first() {
         let mut of_all = all;
         of_all.retain(ours);
         assert_eq!(of_all, newest_first(&rows, |_| true));
-        let default = pages(&format!("{url}/orders?"), |_| true);
-        assert_eq!(default[0].len(), 20);
-        for order in &default[0] {
-            for field in ["track_number", "customer_id", "date_created", "created_at"] {
-                assert!(order[field].is_string(), "{field} in {order}");
-            }
-            let link = order["links"]["self"].as_str().unwrap_or_default();
-            let uid = order["order_uid"].as_str().unwrap();
-            assert!(link.ends_with(&format!("/order/{uid}")), "{order}");
-        }
+        assert_summaries(url);
     }
 }

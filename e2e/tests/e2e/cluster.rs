@@ -1,6 +1,6 @@
 //! A Redis Cluster, configured by its addresses only.
 
-use e2e::{Draft, Ledger, Stack, entries, rejected_samples, until, valid_samples};
+use e2e::{Api, Draft, Ledger, Stack, entries, rejected_samples, until, valid_samples};
 use shared::{
     order::{Order, sample::Generator},
     testing::TestCluster,
@@ -8,6 +8,19 @@ use shared::{
 
 /// Cached for so long that only an announcement can cause a new answer.
 const FOR_EVER: [(&str, &str); 2] = [("LOCAL_CACHE_TTL", "1h"), ("NEGATIVE_CACHE_TTL", "1h")];
+
+/// Waits until the replica returns every order in its newest version.
+fn await_changes(api: &Api, ledger: &Ledger, orders: &[Order]) {
+    until("every change on every replica", || {
+        let newest = ledger.orders();
+        let old = orders.iter().find(|order| {
+            let answer = api.order(&order.order_uid);
+            answer.status == 200
+                && Some(&answer.body) != newest[order.order_uid.as_str()].json.as_ref()
+        });
+        old.map_or(Ok(()), |order| Err(order.order_uid.clone()))
+    });
+}
 
 #[test]
 fn a_redis_cluster_needs_only_its_addresses() {
@@ -62,15 +75,7 @@ fn a_redis_cluster_needs_only_its_addresses() {
     stack.settle();
     stack.check().tiers(&ledger);
     for api in &stack.apis {
-        until("every change on every replica", || {
-            let newest = ledger.orders();
-            let old = orders.iter().find(|order| {
-                let answer = api.order(&order.order_uid);
-                answer.status == 200
-                    && Some(&answer.body) != newest[order.order_uid.as_str()].json.as_ref()
-            });
-            old.map_or(Ok(()), |order| Err(order.order_uid.clone()))
-        });
+        await_changes(api, &ledger, &orders);
         stack.check().api(&ledger, &api.url(), "local");
     }
 }

@@ -145,6 +145,70 @@ fn await_targets(prometheus: &Prometheus, count: usize) {
     });
 }
 
+/// Asserts that a panel has a description, whose links to runbooks exist, and a unit.
+#[track_caller]
+fn assert_described(panel: &Value, title: &str, runbooks: &BTreeSet<String>) {
+    let description = panel["description"].as_str().unwrap();
+    assert!(!description.trim().is_empty(), "{title}");
+    for link in description.split_whitespace() {
+        let link = link.trim_end_matches(['.', ',']);
+        if link.starts_with("docs/runbooks.md") {
+            assert!(runbooks.contains(link), "{title}: no section {link}");
+        }
+    }
+    let defaults = &panel["fieldConfig"]["defaults"];
+    assert!(
+        defaults["unit"]
+            .as_str()
+            .is_some_and(|unit| !unit.is_empty()),
+        "{title} has no unit"
+    );
+}
+
+/// Asserts that each query of a panel is limited to the chosen programs.
+#[track_caller]
+fn assert_limited(panel: &Value, title: &str, limit: &str) {
+    assert!(!expressions(panel).is_empty(), "{title} has no query");
+    for expression in expressions(panel) {
+        let expression = expression.replace("$__rate_interval", "5m");
+        assert!(
+            is_limited(&expression, limit),
+            "{title} also shows other programs: {expression}"
+        );
+        let left = expression.replace(limit, "");
+        assert!(
+            !left.trim().is_empty() && !left.contains('$'),
+            "{expression}"
+        );
+    }
+}
+
+/// Asserts that a panel lies within the columns and on no other panel.
+#[track_caller]
+fn place(cells: &mut BTreeMap<(i64, i64), String>, panel: &Value, title: &str) {
+    let at = |name: &str| panel["gridPos"][name].as_i64().unwrap();
+    let (x, y, w, h) = (at("x"), at("y"), at("w"), at("h"));
+    assert!(x >= 0 && w > 0 && h > 0 && x + w <= COLUMNS, "{title}");
+    for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+        let other = cells.insert(cell, title.to_owned());
+        assert_eq!(other, None, "{title} overlaps another panel");
+    }
+}
+
+/// Asserts that the dashboard has the panels that the runbooks name.
+#[track_caller]
+fn assert_named_panels_exist(titles: &BTreeSet<String>) {
+    for named in repository("docs/runbooks.md")
+        .replace("**", "")
+        .split('*')
+        .skip(1)
+        .step_by(2)
+    {
+        let exists = titles.iter().any(|title| title.starts_with(named));
+        assert!(exists, "the runbooks name an unknown panel: {named}");
+    }
+}
+
 #[test]
 fn grafana_accepts_the_dashboard() {
     let dashboard = dashboard();
@@ -175,66 +239,23 @@ fn grafana_accepts_the_dashboard() {
         let title = title(&panel).to_owned();
         assert!(ids.insert(panel["id"].as_i64().unwrap()), "id of {title}");
         assert!(titles.insert(title.clone()), "two panels {title}");
-        let at = |name: &str| panel["gridPos"][name].as_i64().unwrap();
-        let (x, y, w, h) = (at("x"), at("y"), at("w"), at("h"));
-        assert!(x >= 0 && w > 0 && h > 0 && x + w <= COLUMNS, "{title}");
-        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
-            let other = cells.insert(cell, title.clone());
-            assert_eq!(other, None, "{title} lies on it");
-        }
+        place(&mut cells, &panel, &title);
         if panel["type"] == "row" {
             continue;
         }
-        let description = panel["description"].as_str().unwrap();
-        assert!(!description.trim().is_empty(), "{title}");
-        for link in description.split_whitespace() {
-            let link = link.trim_end_matches(['.', ',']);
-            if link.starts_with("docs/runbooks.md") {
-                assert!(runbooks.contains(link), "{title}: no section {link}");
-            }
-        }
-        let defaults = &panel["fieldConfig"]["defaults"];
-        assert!(
-            defaults["unit"]
-                .as_str()
-                .is_some_and(|unit| !unit.is_empty()),
-            "{title} has no unit"
-        );
+        assert_described(&panel, &title, &runbooks);
         let mut references = BTreeSet::new();
         for target in panel["targets"].as_array().unwrap() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
             assert!(references.insert(target["refId"].as_str().unwrap()));
         }
-        assert!(!expressions(&panel).is_empty(), "{title} has no query");
-        for expression in expressions(&panel) {
-            let expression = expression.replace("$__rate_interval", "5m");
-            let chosen = match from_exporters.contains(title.as_str()) {
-                true => "instance=~\"$exporter\"",
-                false => &ours,
-            };
-            assert!(
-                is_limited(&expression, chosen),
-                "{title} also shows other programs: {expression}"
-            );
-            let left = expression.replace(chosen, "");
-            assert!(
-                !left.trim().is_empty() && !left.contains('$'),
-                "{expression}"
-            );
-        }
+        let limit = match from_exporters.contains(title.as_str()) {
+            true => "instance=~\"$exporter\"",
+            false => &ours,
+        };
+        assert_limited(&panel, &title, limit);
     }
-    for named in repository("docs/runbooks.md")
-        .replace("**", "")
-        .split('*')
-        .skip(1)
-        .step_by(2)
-    {
-        let exists = titles.iter().any(|title| title.starts_with(named));
-        assert!(
-            exists,
-            "the runbooks name a panel that is not there: {named}"
-        );
-    }
+    assert_named_panels_exist(&titles);
     let collapsed: Vec<Value> = all_panels(&dashboard)
         .into_iter()
         .filter(|panel| panel["collapsed"] == true)

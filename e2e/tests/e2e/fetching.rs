@@ -92,6 +92,40 @@ fn batches_of_any_codec_up_to_48_mib_unpacked_are_read() {
     stack.stop_workers();
 }
 
+/// Asserts that the log names the unreadable partition once, and has few lines about it.
+#[track_caller]
+fn assert_log_is_short(log: &str, failures: u64) {
+    let lines = log.lines().filter(|line| line.contains("BadCompression"));
+    // One line at the start, one when the partition is known, and the first one again each minute.
+    let lines = lines.count() as u64;
+    assert!((2..=failures / 8).contains(&lines), "{log}");
+    let begins = log.matches("partition cannot be read").count();
+    assert_eq!(begins, 1, "{log}");
+}
+
+/// Deletes the unreadable batch, as the runbook says, and sends readable records behind it.
+fn delete_batch(stack: &Stack, topic: &str, records: i64) {
+    stack.broker().delete_records(topic, &[(3, 2 + records)]);
+    stack.broker().send_batch(topic, "none", 3, &orders(90, 2));
+}
+
+/// Waits until the worker reads the partition again and reports the deleted records.
+fn await_recovery(worker: &Worker, deleted: u64) {
+    until("a readable partition", || {
+        let unreadable = worker.admin.metric("worker_partition_unreadable", "");
+        match worker.admin.state_of("fetch_errors") {
+            state if state == "none" && unreadable == 0 => Ok(()),
+            other => Err(other),
+        }
+    });
+    until("a report of the deleted records", || {
+        match worker.admin.metric("worker_offset_gap_records_total", "") {
+            gap if gap == deleted => Ok(()),
+            gap => Err(gap),
+        }
+    });
+}
+
 #[test]
 fn an_unreadable_partition_is_reported_while_others_progress() {
     let mut stack = Stack::builder("unreadable").workers(1).start();
@@ -132,34 +166,12 @@ fn an_unreadable_partition_is_reported_while_others_progress() {
     }
     let unreadable = |label| worker.admin.metric("worker_partition_unreadable", label);
     assert_eq!(unreadable("partition=\"3\""), 1);
-    assert_eq!(unreadable(""), 1, "the others can be read");
-    let log = worker.process.log();
-    let lines = log.lines().filter(|line| line.contains("BadCompression"));
-    // One line at the start, one when the partition is known, and the first one again each minute.
-    let lines = lines.count() as u64;
-    assert!((2..=failures() / 8).contains(&lines), "{log}");
-    let begins = log.matches("partition cannot be read").count();
-    assert_eq!(begins, 1, "{log}");
+    assert_eq!(unreadable(""), 1, "other partitions are readable");
+    assert_log_is_short(&worker.process.log(), failures());
 
-    // Deletes the batch, as the runbook says.
-    stack
-        .broker()
-        .delete_records(&topic, &[(3, 2 + bad.len() as i64)]);
-    stack.broker().send_batch(&topic, "none", 3, &orders(90, 2));
+    delete_batch(&stack, &topic, bad.len() as i64);
     stack.await_orders(stored + 2);
-    until("a partition that can be read again", || {
-        match worker.admin.state_of("fetch_errors") {
-            state if state == "none" && unreadable("") == 0 => Ok(()),
-            other => Err(other),
-        }
-    });
-    until(
-        "a report of the records that were never read",
-        || match worker.admin.metric("worker_offset_gap_records_total", "") {
-            gap if gap == bad.len() as u64 => Ok(()),
-            gap => Err(gap),
-        },
-    );
+    await_recovery(&stack.workers[0], bad.len() as u64);
     stack.stop_workers();
 }
 

@@ -69,6 +69,78 @@ fn await_log(worker: &Worker, text: &str) {
     });
 }
 
+/// Sends changes and an erasure of orders in the backup, and rejected records at the very end.
+/// Returns the uid of the erased order.
+fn send_changes(stack: &Stack, since: &mut Ledger) -> String {
+    let mut order = Generator::new(201, 1..=3).nth(7).unwrap();
+    order.track_number = "CHANGED-SINCE".into();
+    stack.send(since, &[Draft::order(&order)]);
+    let gone = Generator::new(201, 1..=3).nth(8).unwrap().order_uid;
+    stack.send(since, &[Draft::erasure(&gone)]);
+    stack.send(since, &drafts(203, 60));
+    let spoilt: Vec<Draft> = Generator::new(204, 1..=1)
+        .take(12)
+        .map(|order| Draft::rejected(Defect::Phone.reason(), Defect::Phone.apply(&order)))
+        .collect();
+    stack.send(since, &spoilt);
+    gone.into()
+}
+
+/// Rewinds the group, once no worker runs, to the offsets of the time `quiet`.
+fn rewind(stack: &mut Stack, quiet: &str, records: usize) {
+    let rejected = stack.command("worker", &["rewind", "--to", quiet]).failed();
+    assert!(
+        rejected.contains("has 1 active member; stop every worker first"),
+        "{rejected}"
+    );
+    stack.stop_workers();
+    let progress = stack.progress();
+    let again = format!("{} records to be read again", records);
+    for arguments in [
+        &["rewind", "--to", quiet, "--dry-run"][..],
+        &["rewind", "--to", quiet],
+    ] {
+        assert_eq!(stack.progress(), progress, "set too early");
+        let said = stack.command("worker", arguments).succeeded();
+        assert!(said.contains(&again), "{said}");
+    }
+}
+
+/// Clears the cache. Keys of others stay.
+fn clear_cache(stack: &Stack) {
+    let url = &stack.addresses().redis_url;
+    let held = entries(url).unwrap().len();
+    stack.redis.command(&["SET", "foreign-key", "1"]);
+    let said = stack
+        .command("worker", &["cache", "clear", "--dry-run"])
+        .succeeded();
+    assert_eq!(said, format!("{held} orders would be removed from Redis\n"));
+    let said = stack.command("worker", &["cache", "clear"]).succeeded();
+    assert_eq!(said, format!("{held} orders were removed from Redis\n"));
+    assert_eq!(stack.redis.watermark().unwrap(), None);
+    stack
+        .redis
+        .command(&["RENAME", "foreign-key", "still-there"]);
+}
+
+/// Asserts that every tier matches the ledger, and that Redis holds every order of `since` again.
+fn assert_restored(stack: &Stack, ledger: &Ledger, since: &Ledger) {
+    stack.check().postgres(ledger);
+    stack.check().dead_letters_at_least_once(ledger);
+    stack.check().redis_remains(ledger);
+    let cached = entries(&stack.addresses().redis_url).unwrap();
+    let missing = since
+        .orders()
+        .into_keys()
+        .find(|uid| !cached.contains_key(uid));
+    assert_eq!(missing, None, "was read again, and is not in Redis");
+    for api in &stack.apis {
+        stack.check().api(ledger, &api.url(), "local");
+        stack.check().api_in_postgres(ledger, &api.url());
+    }
+    stack.check().redis_remains(ledger);
+}
+
 #[test]
 fn after_a_restore_from_a_backup_all_tiers_match_the_ledger() {
     let mut stack = Stack::builder("restore")
@@ -91,18 +163,7 @@ fn after_a_restore_from_a_backup_all_tiers_match_the_ledger() {
     let backup = Backup::take(&stack);
     stack.await_orders(stack.database().count() + 600);
     let mut since = feed.stop();
-    // Changes and an erasure of orders in the backup, and rejected records at the very end.
-    let mut order = Generator::new(201, 1..=3).nth(7).unwrap();
-    order.track_number = "CHANGED-SINCE".into();
-    stack.send(&mut since, &[Draft::order(&order)]);
-    let gone = Generator::new(201, 1..=3).nth(8).unwrap().order_uid;
-    stack.send(&mut since, &[Draft::erasure(&gone)]);
-    stack.send(&mut since, &drafts(203, 60));
-    let spoilt: Vec<Draft> = Generator::new(204, 1..=1)
-        .take(12)
-        .map(|order| Draft::rejected(Defect::Phone.reason(), Defect::Phone.apply(&order)))
-        .collect();
-    stack.send(&mut since, &spoilt);
+    let gone = send_changes(&stack, &mut since);
     ledger.append(since.clone());
     stack.settle();
     stack.check().tiers(&ledger);
@@ -124,60 +185,18 @@ fn after_a_restore_from_a_backup_all_tiers_match_the_ledger() {
     await_log(stack.start_worker(), RESTORED);
 
     // The steps that the log names: stop every worker, rewind, clear, start.
-    let rejected = stack
-        .command("worker", &["rewind", "--to", &quiet])
-        .failed();
-    assert!(
-        rejected.contains("has 1 active member; stop every worker first"),
-        "{rejected}"
-    );
-    stack.stop_workers();
-    let progress = stack.progress();
-    let again = format!("{} records to be read again", since.records().len());
-    for arguments in [
-        &["rewind", "--to", &quiet, "--dry-run"][..],
-        &["rewind", "--to", &quiet],
-    ] {
-        assert_eq!(stack.progress(), progress, "set too early");
-        let said = stack.command("worker", arguments).succeeded();
-        assert!(said.contains(&again), "{said}");
-    }
+    rewind(&mut stack, &quiet, since.records().len());
     assert_eq!(stack.progress().0, before.records().len() as i64);
     // Until its cache is cleared, the api returns the state before the restore.
     for api in &stack.apis {
         api.await_source(&newest, "local");
     }
-    let url = stack.addresses().redis_url.clone();
-    let held = entries(&url).unwrap().len();
-    stack.redis.command(&["SET", "foreign-key", "1"]);
-    let said = stack
-        .command("worker", &["cache", "clear", "--dry-run"])
-        .succeeded();
-    assert_eq!(said, format!("{held} orders would be removed from Redis\n"));
-    let said = stack.command("worker", &["cache", "clear"]).succeeded();
-    assert_eq!(said, format!("{held} orders were removed from Redis\n"));
-    assert_eq!(stack.redis.watermark().unwrap(), None);
-    stack
-        .redis
-        .command(&["RENAME", "foreign-key", "still-there"]);
+    clear_cache(&stack);
     stack.await_status(&newest, 404);
     stack.await_status(&gone, 200);
 
     stack.start_worker();
     stack.start_worker();
     stack.settle();
-    stack.check().postgres(&ledger);
-    stack.check().dead_letters_at_least_once(&ledger);
-    stack.check().redis_remains(&ledger);
-    let cached = entries(&url).unwrap();
-    let missing = since
-        .orders()
-        .into_keys()
-        .find(|uid| !cached.contains_key(uid));
-    assert_eq!(missing, None, "was read again, and is not in Redis");
-    for api in &stack.apis {
-        stack.check().api(&ledger, &api.url(), "local");
-        stack.check().api_in_postgres(&ledger, &api.url());
-    }
-    stack.check().redis_remains(&ledger);
+    assert_restored(&stack, &ledger, &since);
 }

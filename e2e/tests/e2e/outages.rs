@@ -1,6 +1,6 @@
 //! Outages of Postgres and Kafka.
 
-use e2e::{Http, Ledger, Stack, until};
+use e2e::{Api, Http, Ledger, Stack, until};
 
 use crate::orders::{changes, drafts};
 
@@ -20,6 +20,69 @@ fn assert_readable(stack: &Stack, ledger: &Ledger) {
             });
         }
     }
+}
+
+/// Waits until every worker waits for Postgres. Meanwhile it stays live.
+fn await_waiting_workers(stack: &Stack) {
+    for worker in &stack.workers {
+        until("state down of postgres", || {
+            match worker.admin.state_of("postgres") {
+                state if state == "down" => Ok(()),
+                other => Err(other),
+            }
+        });
+    }
+    until("workers that wait for Postgres", || {
+        let waits: Vec<String> = stack
+            .workers
+            .iter()
+            .map(|worker| worker.admin.state_of("waiting_for"))
+            .collect();
+        match waits.iter().all(|waits| waits.contains("postgres")) {
+            true => Ok(()),
+            false => Err(waits.join("; ")),
+        }
+    });
+    for worker in &stack.workers {
+        // During the attempts as well, not only between them.
+        for _ in 0..100 {
+            let waits = worker.admin.state_of("waiting_for");
+            assert!(waits.contains("postgres"), "{waits}");
+        }
+        assert_eq!(
+            worker.admin.get("/livez").status,
+            200,
+            "a waiting worker is live"
+        );
+    }
+}
+
+/// Asserts that the api returns what Redis holds, and 503 for everything else.
+fn assert_served_without_postgres(api: &Api, ledger: &Ledger, cached: &str, uncached: &str) {
+    until("state down of postgres", || {
+        match api.admin.state_of("postgres") {
+            state if state == "down" => Ok(()),
+            other => Err(other),
+        }
+    });
+    assert_eq!(
+        api.admin.get("/readyz").status,
+        200,
+        "ready with Redis alone"
+    );
+    let answer = api.order(cached);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(Some(answer.body), ledger.orders()[cached].json);
+    for uid in [uncached, "unknown"] {
+        let answer = api.order(uid);
+        answer.problem(503);
+        let seconds = answer.header("Retry-After").expect("Retry-After");
+        assert!(
+            seconds.parse::<u32>().is_ok_and(|seconds| seconds > 0),
+            "{seconds}"
+        );
+    }
+    api.order_in_postgres(cached).problem(503);
 }
 
 #[test]
@@ -42,61 +105,11 @@ fn without_postgres_no_order_is_lost_and_cached_orders_are_served() {
         outage.begin(&stack);
         let before = stack.progress().0;
         stack.send(&mut ledger, &drafts(132 + round, 200));
-        for worker in &stack.workers {
-            until("Postgres is seen to be down", || {
-                match worker.admin.state_of("postgres") {
-                    state if state == "down" => Ok(()),
-                    other => Err(other),
-                }
-            });
-        }
-        until("a worker that waits for it", || {
-            let waits: Vec<String> = stack
-                .workers
-                .iter()
-                .map(|worker| worker.admin.state_of("waiting_for"))
-                .collect();
-            match waits.iter().all(|waits| waits.contains("postgres")) {
-                true => Ok(()),
-                false => Err(waits.join("; ")),
-            }
-        });
-        for worker in &stack.workers {
-            // During the attempts as well, not only between them.
-            for _ in 0..100 {
-                let waits = worker.admin.state_of("waiting_for");
-                assert!(waits.contains("postgres"), "{waits}");
-            }
-            assert_eq!(
-                worker.admin.get("/livez").status,
-                200,
-                "waiting is not being stuck"
-            );
-        }
-        let api = &stack.apis[0];
-        until("Postgres is seen to be down", || {
-            match api.admin.state_of("postgres") {
-                state if state == "down" => Ok(()),
-                other => Err(other),
-            }
-        });
-        assert_eq!(api.admin.get("/readyz").status, 200, "Redis alone will do");
-        let answer = api.order(cached);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(Some(answer.body), ledger.orders()[cached].json);
-        for uid in [uncached.as_str(), "unknown"] {
-            let answer = api.order(uid);
-            answer.problem(503);
-            let seconds = answer.header("Retry-After").expect("Retry-After");
-            assert!(
-                seconds.parse::<u32>().is_ok_and(|seconds| seconds > 0),
-                "{seconds}"
-            );
-        }
-        api.order_in_postgres(cached).problem(503);
-        assert_eq!(stack.progress().0, before, "nothing counts as finished");
+        await_waiting_workers(&stack);
+        assert_served_without_postgres(&stack.apis[0], &ledger, cached, uncached);
+        assert_eq!(stack.progress().0, before, "an offset moved");
         let letters = stack.broker().read(&stack.addresses().dead_letter_topic);
-        assert!(letters.is_empty(), "nothing is dead-lettered");
+        assert!(letters.is_empty(), "a record was dead-lettered");
         outage.end(&stack);
         stack.settle();
         stack.check().postgres(&ledger);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Admin, Draft, Http, Ledger, OtlpReceiver, Proxy, Span, SpanKind, Stack, until};
+use e2e::{Admin, Draft, Http, Ledger, OtlpReceiver, Proxy, Span, SpanKind, Stack, Stored, until};
 use serde_json::Value;
 use shared::order::sample::Generator;
 
@@ -38,6 +38,40 @@ fn assert_within(inner: &Span, outer: &Span) {
         first <= begin && begin <= end && end <= last,
         "{inner:?} in {outer:?}"
     );
+}
+
+/// Asserts that the spans of the destinations lie within the span of the record, and name their
+/// systems.
+#[track_caller]
+fn assert_destinations(process: &Span, destinations: &[&Span]) {
+    for place in destinations {
+        assert_within(place, process);
+        let system = match place.name.as_str() {
+            "postgres apply" => ("db.system.name", "postgresql"),
+            "redis write" => ("db.system.name", "redis"),
+            _ => ("messaging.system", "kafka"),
+        };
+        assert_eq!(place.attribute(system.0), system.1);
+    }
+}
+
+#[track_caller]
+fn assert_no_personal_data(spans: &[Span], sent: &[Stored]) {
+    for record in sent {
+        let order: Value =
+            serde_json::from_slice(record.value.as_deref().unwrap()).unwrap_or_default();
+        for field in ["name", "phone", "zip", "city", "address", "region", "email"] {
+            let Some(datum) = order["delivery"][field].as_str() else {
+                continue;
+            };
+            for text in spans.iter().flat_map(Span::texts) {
+                assert!(
+                    text != datum && !(datum.len() > 6 && text.contains(datum)),
+                    "{field}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -94,34 +128,12 @@ fn a_record_is_one_trace_from_the_producer_to_every_destination() {
             }
             other => panic!("{other} in {process:?}"),
         }
-        for place in went {
-            assert_within(place, process);
-            let system = match place.name.as_str() {
-                "postgres apply" => ("db.system.name", "postgresql"),
-                "redis write" => ("db.system.name", "redis"),
-                _ => ("messaging.system", "kafka"),
-            };
-            assert_eq!(place.attribute(system.0), system.1);
-        }
+        assert_destinations(process, &went);
     }
     assert_eq!(outcomes, [20, 3]);
     assert_eq!(places.len(), 23, "each record has its place");
 
-    for record in &sent {
-        let order: Value =
-            serde_json::from_slice(record.value.as_deref().unwrap()).unwrap_or_default();
-        for field in ["name", "phone", "zip", "city", "address", "region", "email"] {
-            let Some(datum) = order["delivery"][field].as_str() else {
-                continue;
-            };
-            for text in spans.iter().flat_map(Span::texts) {
-                assert!(
-                    text != datum && !(datum.len() > 6 && text.contains(datum)),
-                    "{field}"
-                );
-            }
-        }
-    }
+    assert_no_personal_data(&spans, &sent);
 }
 
 #[test]
@@ -229,6 +241,24 @@ fn await_export(admin: &Admin, up: u64) {
     });
 }
 
+/// Waits until each span was either received or counted as lost. Each record has three spans in the
+/// worker.
+fn await_all_spans(receiver: &OtlpReceiver, admin: &Admin, records: u64) {
+    until("each span to be received or counted", || {
+        let received = receiver
+            .spans()
+            .into_iter()
+            .filter(|span| span.service() == "worker");
+        let lost = ["queue_full", "export_failed"].map(|reason| lost(admin, reason));
+        match (received.count() as u64, lost) {
+            (received, [full, failed]) if full > 0 && received + full + failed == 3 * records => {
+                Ok(())
+            }
+            other => Err(format!("{other:?} of {}", 3 * records)),
+        }
+    });
+}
+
 #[test]
 fn a_receiver_outage_is_logged_once_and_lost_spans_are_counted() {
     let receiver = OtlpReceiver::start();
@@ -274,20 +304,7 @@ fn a_receiver_outage_is_logged_once_and_lost_spans_are_counted() {
         }
     });
     await_export(&worker.admin, 1);
-    // Each record has three spans in the worker.
-    until("each span to be received or counted", || {
-        let received = receiver
-            .spans()
-            .into_iter()
-            .filter(|span| span.service() == "worker");
-        let lost = ["queue_full", "export_failed"].map(|reason| lost(&worker.admin, reason));
-        match (received.count() as u64, lost) {
-            (received, [full, failed]) if full > 0 && received + full + failed == 3 * records => {
-                Ok(())
-            }
-            other => Err(format!("{other:?} of {}", 3 * records)),
-        }
-    });
+    await_all_spans(&receiver, &worker.admin, records);
     let log = worker.process.log();
     for line in ["trace collector does not answer", "trace collector is back"] {
         assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
@@ -325,6 +342,41 @@ fn a_dead_connection_to_the_receiver_is_replaced() {
         }
     });
     await_export(&worker.admin, 1);
+}
+
+/// Waits for the spans of a request: that of the api, and those of the tiers below it.
+fn await_request(receiver: &OtlpReceiver, trace: &str) -> (Span, Vec<Span>) {
+    receiver.until(&format!("the trace {trace}"), |spans| {
+        let spans: Vec<Span> = spans
+            .iter()
+            .filter(|span| span.trace == trace)
+            .cloned()
+            .collect();
+        let server = spans
+            .iter()
+            .find(|span| span.parent == "00000000000000aa")
+            .ok_or("none yet")?
+            .clone();
+        let asked: Vec<Span> = children(&spans, &server).into_iter().cloned().collect();
+        Ok::<_, &str>((server, asked))
+    })
+}
+
+/// Asserts that the spans of the tiers lie within the span of the api, and that the tier that
+/// answered was queried last.
+#[track_caller]
+fn assert_request(server: &Span, asked: &[Span], source: &str) {
+    assert_eq!(server.name, "GET /order/{order_uid}");
+    assert_eq!(
+        (server.service(), server.kind),
+        ("order-api", SpanKind::Server)
+    );
+    assert!(!server.failed);
+    for tier in asked {
+        assert_within(tier, server);
+    }
+    let last = asked.iter().max_by_key(|tier| tier.times.1).unwrap();
+    assert_eq!(last.name.trim_end_matches(" cache"), source);
 }
 
 #[test]
@@ -369,35 +421,11 @@ fn a_request_is_one_trace_down_to_the_tier_that_answered() {
     ];
     for (number, source, tiers, status) in expected {
         let trace = format!("{number:032x}");
-        let (server, asked) = receiver.until(&format!("the trace {trace}"), |spans| {
-            let spans: Vec<Span> = spans
-                .iter()
-                .filter(|span| span.trace == trace)
-                .cloned()
-                .collect();
-            let server = spans
-                .iter()
-                .find(|span| span.parent == "00000000000000aa")
-                .ok_or("none yet")?
-                .clone();
-            let asked: Vec<Span> = children(&spans, &server).into_iter().cloned().collect();
-            Ok::<_, &str>((server, asked))
-        });
-        assert_eq!(server.name, "GET /order/{order_uid}");
-        assert_eq!(
-            (server.service(), server.kind),
-            ("order-api", SpanKind::Server)
-        );
+        let (server, asked) = await_request(&receiver, &trace);
         assert_eq!(server.attribute("order.source"), source);
         assert_eq!(server.attribute("http.response.status_code"), status);
-        assert!(!server.failed);
         assert_eq!(names(&asked.iter().collect::<Vec<_>>()), tiers);
-        for tier in &asked {
-            assert_within(tier, &server);
-        }
-        // The tier that answered is the one that was queried last.
-        let last = asked.iter().max_by_key(|tier| tier.times.1).unwrap();
-        assert_eq!(last.name.trim_end_matches(" cache"), source);
+        assert_request(&server, &asked, source);
     }
     let spans = receiver.spans();
     assert!(
