@@ -83,8 +83,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         anyhow::Ok(sizes)
     })?;
     let method = format!(
-        "GET /order/<uid>?nocache=1 with {CONCURRENCY} requests under way, {ASKED} random orders in turn; one statement and \
-         one round trip a read, as shared/tests/services/round_trips.rs counts them"
+        "GET /order/<uid>?nocache=1 with {CONCURRENCY} concurrent requests, {ASKED} random orders in turn; one statement and \
+         one round trip per read, as shared/tests/services/round_trips.rs counts them"
     );
     Ok(Part::new("cold", &method, figures(&sizes)))
 }
@@ -159,10 +159,10 @@ fn figures(sizes: &[(i64, Vec<Round>)]) -> Vec<Figure> {
         .flat_map(|size| {
             [
                 figure("cold read", "requests/s", size, |r| r.requests_per_second),
-                figure("CPU of Postgres, cold read", "µs", size, |r| {
+                figure("Postgres CPU per cold read", "µs", size, |r| {
                     r.postgres_cpu_us
                 }),
-                figure("CPU of the api, cold read", "µs", size, |r| r.api_cpu_us),
+                figure("api CPU per cold read", "µs", size, |r| r.api_cpu_us),
             ]
         })
         .collect()

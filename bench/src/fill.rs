@@ -30,7 +30,7 @@ impl Fill {
             .query_one("SELECT count(*), coalesce(max(id), 0) FROM orders", &[])
             .await?;
         let (originals, last_id) = (row.get(0), row.get(1));
-        ensure!(originals > 0, "there are no orders to copy");
+        ensure!(originals > 0, "no order to copy");
         Ok(Self {
             url: url.to_owned(),
             originals,

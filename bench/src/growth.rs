@@ -90,7 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         sizes.push((*rows, rounds));
     }
     let method = format!(
-        "{} thousand new orders a round into tables that hold so many already, copied there under other uids; the floor's \
+        "{} thousand new orders per round into tables that hold that many orders already, copied under other uids; the floor's \
          COPY into the same tables, then the worker, then reads with ?nocache=1",
         options.thousands
     );
@@ -160,28 +160,24 @@ fn figures_of((rows, rounds): &(i64, Vec<Round>)) -> [Figure; 7] {
         )
         .floor(of(|r| r.floor.orders_per_second)),
         Figure::new(
-            &name("CPU of Postgres an order"),
+            &name("Postgres CPU per order"),
             "µs",
             of(|r| r.worker.postgres_cpu_us),
         )
         .floor(of(|r| r.floor.postgres_cpu_us)),
+        Figure::new(&name("worker CPU per order"), "µs", of(|r| r.worker_cpu_us)),
         Figure::new(
-            &name("CPU of the worker an order"),
-            "µs",
-            of(|r| r.worker_cpu_us),
-        ),
-        Figure::new(
-            &name("CPU of each api replica, announced order"),
+            &name("CPU of each api replica per announced order"),
             "µs",
             of(|r| r.announced_cpu_us),
         ),
         Figure::new(
-            &name("CPU of Postgres, cold read"),
+            &name("Postgres CPU per cold read"),
             "µs",
             of(|r| r.cold.postgres_cpu_us),
         ),
         Figure::new(
-            &name("CPU of the api, cold read"),
+            &name("api CPU per cold read"),
             "µs",
             of(|r| r.cold.api_cpu_us),
         ),

@@ -71,8 +71,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         round(&runtime, options.orders, &mut chunks)
     })?;
     let method = format!(
-        "a worker with everything on but traces works off {} new orders; floor: binary COPY of the same rows, 1000 orders \
-         a transaction, by one connection into the same schema",
+        "a worker with all features except traces ingests {} new orders; floor: binary COPY of the same rows, 1000 orders \
+         per transaction, by one connection into the same schema",
         options.orders
     );
     Ok(Part::new("ingest", &method, figures(&rounds)))
@@ -122,7 +122,7 @@ pub(crate) fn send_with(stack: &Stack, orders: usize, options: &[&str]) -> anyho
     let arguments = ["send", "-n", &count, "--min-items", "2", "--max-items", "3"];
     stack
         .command_within(PATIENCE, "producer", &[&arguments, options].concat(), &[])
-        .context("the producer did not come to an end")?
+        .context("the producer did not end")?
         .succeeded();
     Ok(())
 }
@@ -310,25 +310,25 @@ fn figures(rounds: &[Round]) -> Vec<Figure> {
         .floor(of(|r| r.floor.orders_per_second))
         .goal(Goal::AtLeast(1.0)),
         Figure::new(
-            "CPU of Postgres an order",
+            "Postgres CPU per order",
             "µs",
             of(|r| r.worker.postgres_cpu_us),
         )
         .floor(of(|r| r.floor.postgres_cpu_us))
         .goal(Goal::AtMost(1.2)),
-        Figure::new("CPU of the worker an order", "µs", of(|r| r.worker_cpu_us)),
-        Figure::new("CPU of Redis an order", "µs", of(|r| r.redis_cpu_us)),
+        Figure::new("worker CPU per order", "µs", of(|r| r.worker_cpu_us)),
+        Figure::new("Redis CPU per order", "µs", of(|r| r.redis_cpu_us)),
         Figure::new(
-            "most memory of the worker",
+            "peak memory of the worker",
             "MiB",
             of(|r| r.worker_peak_mib),
         ),
         Figure::new(
-            "an order in Postgres, with indexes",
+            "size of an order in Postgres, with indexes",
             "bytes",
             of(|r| r.postgres_bytes),
         ),
-        Figure::new("write-ahead log an order", "bytes", of(|r| r.wal_bytes)),
-        Figure::new("an order in Redis", "bytes", of(|r| r.redis_bytes)),
+        Figure::new("write-ahead log per order", "bytes", of(|r| r.wal_bytes)),
+        Figure::new("size of an order in Redis", "bytes", of(|r| r.redis_bytes)),
     ]
 }

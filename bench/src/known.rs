@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         round(&runtime, options.orders, &mut chunks)
     })?;
     let method = format!(
-        "{} orders are stored; a worker of another group reads them once more, then all of them come in a newer version; \
+        "{} orders are stored; a worker of another group reads them again, then all of them arrive in a newer version; \
          floor: COPY of the same rows into empty tables, as in ingest",
         options.orders
     );
@@ -114,7 +114,7 @@ fn rate(worker: &Worker, orders: u64, outcome: &str) -> anyhow::Result<f64> {
         if finished > 0 {
             let (began, before) = *first.get_or_insert((now, finished));
             if finished == orders {
-                ensure!(finished > before, "too few records to see them come");
+                ensure!(finished > before, "too few records to measure their rate");
                 return Ok((finished - before) as f64 / (now - began).as_secs_f64());
             }
         }
@@ -143,9 +143,9 @@ fn figures(rounds: &[Round]) -> Vec<Figure> {
         rate("worker, backlog of updates", |r| {
             r.updated.orders_per_second
         }),
-        cpu("CPU of Postgres a record read once more", |r| {
+        cpu("Postgres CPU per redelivered record", |r| {
             r.redelivered.postgres_cpu_us
         }),
-        cpu("CPU of Postgres an update", |r| r.updated.postgres_cpu_us),
+        cpu("Postgres CPU per update", |r| r.updated.postgres_cpu_us),
     ]
 }

@@ -324,7 +324,7 @@ fn figures(tier: &str, goal: f64, pairs: &[Pair]) -> [Figure; 2] {
         .floor(of(|pair| pair.floor.requests_per_second))
         .goal(Goal::AtLeast(goal)),
         Figure::new(
-            &format!("CPU of the api, {tier} hit"),
+            &format!("api CPU per {tier} hit"),
             "µs",
             of(|pair| pair.api.cpu_us),
         )

@@ -42,10 +42,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     }
     let orders = number(options.orders as f64);
     let method = format!(
-        "{orders} orders are stored, Redis is saved, all of them are replaced, Redis dies and comes back with what was saved; \
-         from its first answer until one worker has moved the watermark, hence written all of them anew"
+        "{orders} orders are stored, Redis is saved, all orders are replaced, Redis dies and returns with the saved content; \
+         from its first answer until one worker has moved the watermark, and so has written all orders again"
     );
-    let what = format!("Redis with {orders} old orders, repaired");
+    let what = format!("repair of a Redis with {orders} old orders");
     let figure = Figure::new(&what, "s", seconds).goal(Goal::AtMost(20.0));
     Ok(Part::new("repair", &method, vec![figure]))
 }
@@ -67,7 +67,7 @@ fn round(orders: usize) -> anyhow::Result<f64> {
     let log = stack.workers[0].process.log();
     ensure!(
         log.contains("rewrote the orders that changed since the watermark"),
-        "the entries were not written anew: {log}"
+        "the entries were not written again: {log}"
     );
     Ok(taken.as_secs_f64())
 }

@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         let (worker, api) = (worker(&mut stack)?, api(&mut stack)?);
         let (join, pause) = join(&mut stack)?;
         eprintln!(
-            "start {number}: worker {worker:.0} ms, api {api:.0} ms, worker that joins {join:.0} ms, pause {pause:.0} ms"
+            "start {number}: worker {worker:.0} ms, api {api:.0} ms, joining worker {join:.0} ms, pause {pause:.0} ms"
         );
         workers.push(worker);
         apis.push(api);
@@ -55,9 +55,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         pauses.push(pause);
     }
     let method = format!(
-        "from the start of the process to the first 200 of /readyz, asked every ms; the worker joins an empty group \
-         (group.initial.rebalance.delay.ms=0), the api loads {STORED} orders. A worker that joins another one is ready when it has \
-         partitions, too; the pause is the time in which these belong to neither, as the logs show"
+        "from the start of the process to the first 200 of /readyz, polled every ms; the worker joins an empty group \
+         (group.initial.rebalance.delay.ms=0), the api loads {STORED} orders. A worker that joins another is ready when it has \
+         partitions, too; the pause is the time in which these belong to neither, according to the logs"
     );
     let figures = vec![
         Figure::new("start to ready, worker", "ms", workers).goal(Goal::AtMost(1000.0)),
@@ -68,8 +68,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
             joins,
         )
         .goal(Goal::AtMost(1000.0)),
-        Figure::new("pause of partitions that change hands", "ms", pauses)
-            .goal(Goal::AtMost(1000.0)),
+        Figure::new("pause of reassigned partitions", "ms", pauses).goal(Goal::AtMost(1000.0)),
     ];
     Ok(Part::new("start", &method, figures))
 }
@@ -124,7 +123,11 @@ fn ready(process: &mut Process, admin: &str, start: Instant) -> anyhow::Result<f
         .try_get(&url, &[])
         .is_ok_and(|answer| answer.status == 200)
     {
-        ensure!(process.ended().is_none(), "it ended: {}", process.log());
+        ensure!(
+            process.ended().is_none(),
+            "the process ended: {}",
+            process.log()
+        );
         ensure!(start.elapsed() < PATIENCE, "not ready: {}", process.log());
         thread::sleep(PAUSE);
     }

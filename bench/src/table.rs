@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Column heads of every table.
-pub(crate) const COLUMNS: [&str; 6] = ["what", "ours", "floor", "ratio", "goal", "reached"];
+pub(crate) const COLUMNS: [&str; 6] = ["figure", "ours", "floor", "ratio", "goal", "reached"];
 
 /// Returns the cells of one row: medians, with the minimum and the maximum in parentheses.
 pub(crate) fn cells(figure: &Figure) -> [String; COLUMNS.len()] {

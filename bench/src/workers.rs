@@ -52,8 +52,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         }
     }
     let method = format!(
-        "a backlog of {} orders, as many workers as said started at once; all services share the cores of one machine, so \
-         the cost of an order counts, not the sum of their speed",
+        "a backlog of {} orders, all workers started at once; all services share the cores of one machine, so \
+         the cost per order counts, not the total speed",
         options.orders
     );
     Ok(Part::new("workers", &method, figures(&numbers)))
@@ -96,12 +96,12 @@ fn figures(numbers: &[(i64, Vec<Round>)]) -> Vec<Figure> {
                     of(|r| r.all.orders_per_second),
                 ),
                 Figure::new(
-                    &name("CPU of the workers an order"),
+                    &name("CPU of all workers per order"),
                     "µs",
                     of(|r| r.worker_cpu_us),
                 ),
                 Figure::new(
-                    &name("CPU of Postgres an order"),
+                    &name("Postgres CPU per order"),
                     "µs",
                     of(|r| r.all.postgres_cpu_us),
                 ),

@@ -11,22 +11,22 @@
 //!
 //! | module | responsibility |
 //! |---|---|
-//! | `environment` | what the tests need from outside: services, programs, a folder |
+//! | `environment` | services, programs and a folder for a test |
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
 //! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | clients of the services |
 //! | `prometheus`, `otlp` | a Prometheus, a receiver of traces |
-//! | `proxy` | a link to a service that can be cut, frozen, slowed down |
+//! | `proxy` | a link to a service that a test can cut, freeze or slow down |
 //! | `prober`, `offset_watch` | continuous requests to the api, and checks of committed offsets |
-//! | `demand` | how much CPU time the host of this machine gives to others |
+//! | `demand` | CPU time that the host gives to other guests (steal) |
 //! | `stack` | a private system: its configuration and its processes |
 //! | `addresses`, `system` | a system that already runs |
-//! | `promises` | what the system promises, and the trials that try to break it |
+//! | `promises` | the promises of the system, and the trials that try to break them |
 //! | `record`, `feed`, `ledger`, `journal`, `check` | records, outcomes, comparison |
 //! | `readers`, `commits` | answers of the api during a trial, commit time of each version |
-//! | `witness` | whether the answers during a trial are fresh enough |
+//! | `witness` | the age of the answers during a trial |
 //!
-//! Most functions panic when they cannot continue, with what they found instead: a test has no
-//! other use for an error. The other functions document their errors.
+//! Most functions panic when they cannot continue, and name what they found instead. The other
+//! functions document their errors.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
