@@ -101,7 +101,10 @@ impl App {
         let postgres = Postgres::new(&database.url, database, Role::Api)?;
         let replica = match database.read_url.as_deref() {
             Some(url) => Some(Postgres::new(url, database, Role::Api).map_err(|_| {
-                ConfigError::malformed("DATABASE_READ_URL", "not a postgres:// URL")
+                ConfigError::malformed(
+                    "DATABASE_READ_URL",
+                    "not a postgres:// URL; write postgres://USER:PASSWORD@HOST:5432/NAME",
+                )
             })?),
             None => None,
         };

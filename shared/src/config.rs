@@ -5,10 +5,17 @@
 //! value stops the start, and the error names the variable. Unknown variables are ignored, because
 //! orchestrators add their own.
 
-use std::{env, fs, io, path::Path, time::Duration};
+mod load;
+mod value;
 
-use bytesize::ByteSize;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use load::{ConfigError, load, load_from, read_text};
+pub use value::{
+    byte_size, duration, flag, number, optional_duration, positive_byte_size, positive_number,
+};
 
 /// Variables whose value may also come from a file: `NAME_FILE` holds the path.
 const SECRETS: [&str; 5] = [
@@ -19,120 +26,6 @@ const SECRETS: [&str; 5] = [
     "KAFKA_SASL_PASSWORD",
 ];
 
-/// An invalid environment variable. The process does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The value has the wrong type or format. The error never quotes the value of a secret.
-    #[error("{variable}: {problem}")]
-    Malformed {
-        /// Name of the environment variable.
-        variable: String,
-        /// What is wrong with its value.
-        problem: String,
-    },
-    /// The file that a `NAME_FILE` variable points at cannot be read.
-    #[error("{variable}: cannot read {path}: {source}")]
-    SecretFile {
-        /// Name of the environment variable, including `_FILE`.
-        variable: String,
-        /// Value of the variable: the path of the file.
-        path: String,
-        /// Why the file could not be read.
-        source: std::io::Error,
-    },
-}
-
-impl ConfigError {
-    /// An error about `variable`, for checks that go beyond the type of one value.
-    pub fn malformed(variable: &str, problem: impl Into<String>) -> Self {
-        Self::Malformed {
-            variable: variable.to_owned(),
-            problem: problem.into(),
-        }
-    }
-}
-
-/// Reads the struct `T` from the environment variables of the process that begin with `prefix`.
-///
-/// # Errors
-/// If a variable is invalid. The error names the first such variable.
-pub fn load<T: DeserializeOwned>(prefix: &str) -> Result<T, ConfigError> {
-    load_from(
-        prefix,
-        env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }),
-    )
-}
-
-/// Like [`load`], but reads the given variables.
-///
-/// # Errors
-/// If a variable is invalid. The error names the first such variable.
-pub fn load_from<T: DeserializeOwned>(
-    prefix: &str,
-    variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<T, ConfigError> {
-    let mut ours = Vec::new();
-    for (name, value) in variables {
-        if !name.starts_with(prefix) {
-            continue;
-        }
-        match name
-            .strip_suffix("_FILE")
-            .filter(|secret| SECRETS.contains(secret))
-        {
-            Some(secret) => ours.push((secret.to_owned(), read_secret(&name, &value)?)),
-            None => ours.push((name, value)),
-        }
-    }
-    // Parse each variable alone first, so that the error can name it: envy does not do that for all
-    // types. This works because every field has a default.
-    for (variable, value) in &ours {
-        if let Err(error) =
-            envy::prefixed(prefix).from_iter::<_, T>([(variable.clone(), value.clone())])
-        {
-            return Err(ConfigError::malformed(variable, problem(variable, &error)));
-        }
-    }
-    envy::prefixed(prefix)
-        .from_iter(ours)
-        .map_err(|error| ConfigError::malformed(prefix, error.to_string()))
-}
-
-fn problem(variable: &str, error: &envy::Error) -> String {
-    if SECRETS.contains(&variable) {
-        return "cannot be read".to_owned();
-    }
-    match error {
-        envy::Error::Custom(text) => text.clone(),
-        envy::Error::MissingValue(field) => format!("{field} is missing"),
-    }
-}
-
-/// Reads a text file and removes the byte order mark that some editors write before UTF-8.
-///
-/// # Errors
-/// If the file cannot be read or is not UTF-8.
-pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
-    let text = fs::read_to_string(path)?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(text) => text.to_owned(),
-        None => text,
-    })
-}
-
-fn read_secret(variable: &str, path: &str) -> Result<String, ConfigError> {
-    match read_text(path) {
-        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(source) => Err(ConfigError::SecretFile {
-            variable: variable.to_owned(),
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
 /// `DATABASE_*` (worker, api): Postgres.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
@@ -142,10 +35,11 @@ pub struct Database {
     /// URL of a read replica for `GET /orders` (api only).
     pub read_url: Option<String>,
     /// Maximum number of connections per process.
+    #[serde(deserialize_with = "positive_number")]
     pub max_connections: u32,
     /// Deadline of one call, including the wait for a connection. The default is
     /// [`Database::WORKER_TIMEOUT`] in the worker and [`Database::API_TIMEOUT`] in the api.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "optional_duration")]
     pub timeout: Option<Duration>,
 }
 
@@ -174,10 +68,10 @@ pub struct Redis {
     /// URL of one node, or several URLs separated by commas for a cluster.
     pub url: String,
     /// Deadline of one command or pipeline.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
     /// Time to live of an entry. Each write adds up to 10 % of jitter.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub order_ttl: Duration,
 }
 
@@ -204,9 +98,10 @@ pub struct Kafka {
     /// Consumer group of the workers.
     pub group_id: String,
     /// Whether the worker creates the two topics if they are missing.
+    #[serde(deserialize_with = "flag")]
     pub create_topics: bool,
     /// Time without a heartbeat after which the group reassigns the partitions of a worker.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub session_timeout: Duration,
     /// librdkafka's `security.protocol`: `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`.
     pub security_protocol: Option<String>,
@@ -280,12 +175,12 @@ impl Default for Admin {
 pub struct Log {
     /// `json` (one object per line) or `pretty` (for people). The default is `pretty` on a terminal
     /// and `json` elsewhere.
+    #[serde(deserialize_with = "value::log_format")]
     pub format: Option<LogFormat>,
 }
 
 /// Format of the log lines.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// One JSON object per line.
     Json,
@@ -304,17 +199,12 @@ pub struct Otel {
     pub service_name: Option<String>,
 }
 
-/// Reads a size such as `8MiB`, or a plain number of bytes.
-///
-/// # Errors
-/// If the text is not a size.
-pub fn byte_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    let size = ByteSize::deserialize(deserializer)?;
-    usize::try_from(size.as_u64()).map_err(serde::de::Error::custom)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{env, fs};
+
+    use serde::de::DeserializeOwned;
+
     use super::*;
 
     fn read<T: DeserializeOwned>(
@@ -358,20 +248,76 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_bad_value_names_its_variable() {
-        for (prefix, name, value) in [
-            ("DATABASE_", "DATABASE_MAX_CONNECTIONS", "many"),
-            ("DATABASE_", "DATABASE_TIMEOUT", "5 parsecs"),
-            ("LOG_", "LOG_FORMAT", "xml"),
-        ] {
-            let error = match prefix {
-                "LOG_" => read::<Log>(prefix, &[(name, value)]).err(),
-                _ => read::<Database>(prefix, &[(name, value)]).err(),
-            };
-            let text = error.map(|error| error.to_string()).unwrap_or_default();
-            assert!(text.starts_with(&format!("{name}: ")), "{text}");
+    /// Returns the error for one variable of `T`.
+    fn error<T: DeserializeOwned>(prefix: &str, name: &str, value: &str) -> String {
+        match read::<T>(prefix, &[(name, value)]) {
+            Ok(_) => panic!("{name}={value} is accepted"),
+            Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn an_error_has_the_variable_the_value_and_what_to_write() {
+        for (found, expected) in [
+            (
+                error::<Redis>("REDIS_", "REDIS_TIMEOUT", "5"),
+                r#"REDIS_TIMEOUT: "5" is not a duration; write 5s or 250ms"#,
+            ),
+            (
+                error::<Redis>("REDIS_", "REDIS_TIMEOUT", ""),
+                r#"REDIS_TIMEOUT: "" is not a duration; write 5s or 250ms"#,
+            ),
+            (
+                error::<Database>("DATABASE_", "DATABASE_TIMEOUT", "5 parsecs"),
+                r#"DATABASE_TIMEOUT: "5 parsecs" is not a duration; write 5s or 250ms"#,
+            ),
+            (
+                error::<Database>("DATABASE_", "DATABASE_MAX_CONNECTIONS", "0"),
+                "DATABASE_MAX_CONNECTIONS: \"0\" is not a whole number from 1 to 4294967295; \
+                 write 100",
+            ),
+            (
+                error::<Kafka>("KAFKA_", "KAFKA_CREATE_TOPICS", "yes"),
+                r#"KAFKA_CREATE_TOPICS: "yes" is not a flag; write true or false"#,
+            ),
+            (
+                error::<Log>("LOG_", "LOG_FORMAT", "xml"),
+                r#"LOG_FORMAT: "xml" is not a log format; write json or pretty"#,
+            ),
+            (
+                error::<Redis>("REDIS_", "REDIS_URL_FILE", "/nowhere/at/all"),
+                "REDIS_URL_FILE: cannot read /nowhere/at/all: No such file or directory (os error \
+                 2); write the path of a readable file",
+            ),
+        ] {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_set_by_its_value_or_by_a_file_and_never_quoted() {
+        let path = env::temp_dir().join(format!("order-service-twice-{}", std::process::id()));
+        fs::write(&path, "redis://:hidden@file").unwrap();
+        let file = path.to_str().unwrap();
+        let (value, file) = (
+            ("REDIS_URL", "redis://:hidden@value"),
+            ("REDIS_URL_FILE", file),
+        );
+        for variables in [[value, file], [file, value]] {
+            let error = read::<Redis>("REDIS_", &variables).err().unwrap();
+            assert_eq!(
+                error.to_string(),
+                "REDIS_URL: set by REDIS_URL and by REDIS_URL_FILE; unset one of them"
+            );
+        }
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn unknown_variables_are_ignored() {
+        let variables = [("REDIS_PORT", "tcp://10.0.0.1:6379"), ("REDISTIMEOUT", "x")];
+        let redis: Redis = read("REDIS_", &variables).unwrap();
+        assert_eq!(redis.url, Redis::default().url);
     }
 
     #[test]
@@ -384,11 +330,6 @@ mod tests {
             assert_eq!(redis.url, "redis://:hidden@cache:6379");
         }
         fs::remove_file(&path).unwrap();
-        let missing = read::<Redis>("REDIS_", &[("REDIS_URL_FILE", "/nowhere/at/all")]).err();
-        assert!(
-            missing
-                .is_some_and(|error| error.to_string().starts_with("REDIS_URL_FILE: cannot read"))
-        );
     }
 
     #[test]

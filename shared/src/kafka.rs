@@ -61,8 +61,8 @@ impl Bootstrap {
         self.forgotten.store(!knows_one, Ordering::Relaxed);
     }
 
-    /// Adds the bootstrap brokers again if the client knew none at the last [`observe`](Self::observe).
-    /// Call it regularly.
+    /// Adds the bootstrap brokers again if the client knew none at the last
+    /// [`observe`](Self::observe). Call it regularly.
     #[allow(
         unsafe_code,
         reason = "rust-rdkafka has no function of its own for this"

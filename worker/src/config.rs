@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use shared::config::{self, ConfigError, byte_size};
+use shared::config::{self, ConfigError, duration, flag, positive_byte_size, positive_number};
 
 use crate::kafka;
 
@@ -29,7 +29,7 @@ impl Config {
     /// Names the first variable with an unusable value.
     pub fn from_env() -> Result<Self, ConfigError> {
         let config = Self {
-            worker: Worker::load()?,
+            worker: config::load("WORKER_")?,
             kafka: config::load("KAFKA_")?,
             database: config::load("DATABASE_")?,
             redis: config::load("REDIS_")?,
@@ -45,38 +45,22 @@ impl Config {
 #[serde(default)]
 pub struct Worker {
     /// Maximum records in one batch.
+    #[serde(deserialize_with = "positive_number")]
     pub batch_size: usize,
     /// Size in bytes of keys, values and headers at which a batch is full. The last record may
     /// exceed it.
-    #[serde(deserialize_with = "byte_size")]
+    #[serde(deserialize_with = "positive_byte_size")]
     pub batch_max_bytes: usize,
     /// How long a batch waits for more records while another one is being written. An idle worker
     /// never waits.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub batch_linger: Duration,
     /// Whether to reject orders with unknown fields.
+    #[serde(deserialize_with = "flag")]
     pub strict_fields: bool,
     /// Time limit for a shutdown.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub shutdown_timeout: Duration,
-}
-
-impl Worker {
-    /// Reads `WORKER_*`.
-    ///
-    /// # Errors
-    /// Names the variable that is malformed or zero.
-    pub fn load() -> Result<Self, ConfigError> {
-        let worker: Self = config::load("WORKER_")?;
-        let needed = [
-            ("WORKER_BATCH_SIZE", worker.batch_size),
-            ("WORKER_BATCH_MAX_BYTES", worker.batch_max_bytes),
-        ];
-        match needed.into_iter().find(|(_, value)| *value == 0) {
-            Some((variable, _)) => Err(ConfigError::malformed(variable, "at least 1 is needed")),
-            None => Ok(worker),
-        }
-    }
 }
 
 impl Default for Worker {

@@ -95,15 +95,15 @@ impl Metrics {
                 .build(),
             clock_steps: meter
                 .u64_counter("worker_clock_steps_total")
-                .with_description("Records that lost to a lower offset of their partition, because a clock stepped back")
+                .with_description("Records that lost to a lower offset: a clock stepped back")
                 .build(),
             offset_gap: meter
                 .u64_counter("worker_offset_gap_records_total")
-                .with_description("Records that Kafka deleted before the group read them; they are lost to this system")
+                .with_description("Records that Kafka deleted before the group read them")
                 .build(),
             went_back: meter
                 .u64_counter("worker_partition_went_back_total")
-                .with_description("Times that a partition was read from its beginning because its log was recreated, truncated or restored")
+                .with_description("Restarts of partitions that were recreated or truncated")
                 .build(),
             fetch_errors: meter
                 .u64_counter("worker_fetch_errors_total")
@@ -111,12 +111,14 @@ impl Metrics {
                 .build(),
             unreadable: meter
                 .u64_gauge("worker_partition_unreadable")
-                .with_description("1 while an assigned partition cannot be read although brokers answer, else 0")
+                .with_description("1 while a partition cannot be read although brokers answer")
                 .build(),
             batch_size: meter
                 .u64_histogram("worker_batch_size")
                 .with_description("Records in one batch")
-                .with_boundaries(vec![1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0])
+                .with_boundaries(vec![
+                    1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0,
+                ])
                 .build(),
             batch_duration: meter
                 .f64_histogram("worker_batch_duration_seconds")
@@ -125,12 +127,18 @@ impl Metrics {
                 .build(),
             end_to_end: meter
                 .f64_histogram("worker_end_to_end_latency_seconds")
-                .with_description("Time from the timestamp of a record to the end of its writes, Redis included")
-                .with_boundaries(LATENCY_SECONDS.iter().copied().chain([30.0, 60.0, 300.0, 1800.0]).collect())
+                .with_description("Time from the timestamp of a record to the end of its writes")
+                .with_boundaries(
+                    LATENCY_SECONDS
+                        .iter()
+                        .copied()
+                        .chain([30.0, 60.0, 300.0, 1800.0])
+                        .collect(),
+                )
                 .build(),
             visibility: meter
                 .f64_histogram("worker_visibility_delay_seconds")
-                .with_description("Time from just before a COMMIT until its changes are in Redis and announced, or marked for repair")
+                .with_description("Time from COMMIT until Redis has the change, or a repair mark")
                 .with_boundaries(LATENCY_SECONDS.to_vec())
                 .build(),
             lag: meter
@@ -139,11 +147,11 @@ impl Metrics {
                 .build(),
             stored_offset: meter
                 .i64_gauge("worker_stored_offset")
-                .with_description("Next offset of an assigned partition to read after a restart; every lower offset is finished")
+                .with_description("Next offset to read after a restart; lower ones are finished")
                 .build(),
             repair_age: meter
                 .f64_gauge("worker_cache_repair_age_seconds")
-                .with_description("Age of the oldest repair mark, which is the longest time that Redis may have lacked a change; 0 without marks")
+                .with_description("Age of the oldest repair mark; 0 without marks")
                 .build(),
         };
         Outcome::iter().for_each(|outcome| metrics.finished(outcome, 0));

@@ -33,7 +33,7 @@ fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
             .ok()
             .and_then(|ago| now.checked_sub_signed(chrono::Duration::from_std(ago).ok()?))
             .ok_or(
-                "not a time; write an RFC 3339 time such as 2026-01-31T12:00:00Z, or a duration such as 2h",
+                "not a time; write one such as 2026-01-31T12:00:00Z, or a duration such as 2h",
             )?,
     };
     if time > now {
@@ -53,8 +53,8 @@ pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
     let members = offsets.members()?;
     if members > 0 {
         let problem = format!(
-            "the group {} has {members} active member{}; stop every worker first (a killed worker counts until its session \
-             times out, {:?})",
+            "the group {} has {members} active member{}; stop every worker first (a killed \
+             worker counts until its session times out, {:?})",
             kafka.group_id,
             if members == 1 { "" } else { "s" },
             kafka.session_timeout
@@ -178,8 +178,8 @@ fn warn_about_deleted_records(
             None => "now".to_owned(),
         };
         eprintln!(
-            "WARNING: partition {partition}: Kafka deleted the {log_start} records below offset {log_start}; those sent \
-             between {} and {until} cannot be read again",
+            "WARNING: partition {partition}: Kafka deleted the {log_start} records below offset \
+             {log_start}; those sent between {} and {until} cannot be read again",
             text(to)
         );
     }

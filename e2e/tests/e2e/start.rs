@@ -83,6 +83,22 @@ fn a_malformed_variable_stops_the_start_with_its_name() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+#[test]
+fn every_program_reports_an_invalid_variable_in_the_same_form() {
+    let stack = Stack::builder("form").start();
+    for arguments in [
+        &["worker", "run"][..],
+        &["api", "serve"],
+        &["producer", "send", "-n", "1"],
+    ] {
+        let said = stack
+            .command_with(arguments[0], &arguments[1..], &[("LOG_FORMAT", "xml")])
+            .failed();
+        let expected = "error: LOG_FORMAT: \"xml\" is not a log format; write json or pretty\n";
+        assert_eq!(said, expected, "{arguments:?}");
+    }
+}
+
 /// The value is well-formed but unusable.
 #[test]
 fn an_impossible_value_stops_the_start_with_its_variable() {

@@ -115,22 +115,24 @@ impl Postgres {
         if config.max_connections == 0 {
             return Err(ConfigError::malformed(
                 "DATABASE_MAX_CONNECTIONS",
-                "at least 1 is needed",
+                "must be 1 or more; write 8",
             ));
         }
         if timeout.is_zero() {
             return Err(ConfigError::malformed(
                 "DATABASE_TIMEOUT",
-                "must be longer than nothing",
+                "must be longer than 0; write 5s",
             ));
         }
         // sqlx does not check the scheme.
         let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        let mut options: PgConnectOptions = url
-            .parse()
-            .ok()
-            .filter(|_| is_postgres)
-            .ok_or_else(|| ConfigError::malformed("DATABASE_URL", "not a postgres:// URL"))?;
+        let mut options: PgConnectOptions =
+            url.parse().ok().filter(|_| is_postgres).ok_or_else(|| {
+                ConfigError::malformed(
+                    "DATABASE_URL",
+                    "not a postgres:// URL; write postgres://USER:PASSWORD@HOST:5432/NAME",
+                )
+            })?;
         options = options
             .application_name(role.application_name())
             .options(settings(role, timeout));

@@ -49,7 +49,10 @@ fn filter(directives: &str) -> Result<EnvFilter, ConfigError> {
         true => EnvFilter::try_new(format!("{LIBRARIES},{directives}")),
         false => EnvFilter::try_new(directives),
     };
-    filter.map_err(|error| ConfigError::malformed(EnvFilter::DEFAULT_ENV, error.to_string()))
+    filter.map_err(|_| {
+        let expected = "a log filter; write info or info,sqlx=debug";
+        ConfigError::not(EnvFilter::DEFAULT_ENV, directives, expected)
+    })
 }
 
 #[cfg(test)]
@@ -75,6 +78,9 @@ mod tests {
             assert_eq!(of_sqlx, sqlx, "{directives}");
         }
         let error = filter("info,worker=loud").unwrap_err().to_string();
-        assert!(error.starts_with("RUST_LOG: "), "{error}");
+        assert_eq!(
+            error,
+            r#"RUST_LOG: "info,worker=loud" is not a log filter; write info or info,sqlx=debug"#
+        );
     }
 }

@@ -38,15 +38,15 @@ pub(super) fn init(
     else {
         return Ok(None);
     };
-    let malformed =
-        |problem: String| ConfigError::malformed("OTEL_EXPORTER_OTLP_ENDPOINT", problem);
+    let not_a_url = || {
+        let expected = "an http:// URL; write http://localhost:4317 (use a collector to add TLS)";
+        ConfigError::not("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint, expected)
+    };
     // The exporter reads an address without a scheme as https and fails with an unclear message.
     if !endpoint.starts_with("http://") {
-        return Err(malformed(
-            "a URL such as http://localhost:4317 is expected; what is to go further by TLS goes through a collector".to_owned(),
-        ));
+        return Err(not_a_url());
     }
-    let processor = export::processor(endpoint).map_err(|error| malformed(error.to_string()))?;
+    let processor = export::processor(endpoint).map_err(|_| not_a_url())?;
     let service = config
         .service_name
         .clone()
@@ -133,9 +133,12 @@ mod tests {
                 ..Otel::default()
             };
             let error = init("test", "0", &config).err().unwrap().to_string();
-            assert!(
-                error.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: "),
-                "{error}"
+            assert_eq!(
+                error,
+                format!(
+                    "OTEL_EXPORTER_OTLP_ENDPOINT: {endpoint:?} is not an http:// URL; write \
+                     http://localhost:4317 (use a collector to add TLS)"
+                )
             );
         }
     }

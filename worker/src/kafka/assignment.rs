@@ -174,7 +174,7 @@ impl Assignment {
             .iter()
             .find_map(|element| Some((element.partition(), element.error().err()?)));
         if let Some((partition, error)) = refused.or_else(|| Some((-1, stored.err()?))) {
-            tracing::warn!(partition, %error, "offset not stored; its records will be read again");
+            tracing::warn!(partition, %error, "offset not stored; records will be read again");
         }
     }
 

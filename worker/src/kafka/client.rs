@@ -77,15 +77,21 @@ const VARIABLES: [(&str, &str); 8] = [
 /// # Errors
 /// Names the variable whose value can never work.
 pub fn check(config: &Kafka) -> Result<(), ConfigError> {
+    let default = Kafka::default();
     let names = [
-        ("KAFKA_BROKERS", &config.brokers),
-        ("KAFKA_TOPIC", &config.topic),
-        ("KAFKA_DEAD_LETTER_TOPIC", &config.dead_letter_topic),
-        ("KAFKA_GROUP_ID", &config.group_id),
+        ("KAFKA_BROKERS", &config.brokers, default.brokers),
+        ("KAFKA_TOPIC", &config.topic, default.topic),
+        (
+            "KAFKA_DEAD_LETTER_TOPIC",
+            &config.dead_letter_topic,
+            default.dead_letter_topic,
+        ),
+        ("KAFKA_GROUP_ID", &config.group_id, default.group_id),
     ];
-    for (variable, value) in names {
+    for (variable, value, example) in names {
         if value.trim().is_empty() {
-            return Err(ConfigError::malformed(variable, "must not be empty"));
+            let expected = format!("a name; write {example}");
+            return Err(ConfigError::not(variable, value, &expected));
         }
     }
     match consumer(config).create_native_config() {

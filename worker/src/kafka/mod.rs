@@ -9,7 +9,7 @@
 //! | `rebalance`, `statistics` | callbacks: partitions come and go; state once a second |
 //! | `group_state` | membership, lag and brokers, as the probes see them |
 //! | `membership`, `promptness` | leaves the group; keeps heartbeats and rebalances prompt |
-//! | `went_back`, `restart`, `topic_identity` | a recreated or truncated topic: detection, restart |
+//! | `went_back`, `restart`, `topic_identity` | a recreated or truncated topic |
 //! | `gap`, `fetch_errors` | deleted records, unreadable partitions |
 //! | `record`, `headers` | an owned copy of a record |
 //! | `client` | every property of every client |

@@ -53,6 +53,6 @@ impl Promptness {
 /// so that failed attempts to join keep their pause.
 fn skip_join_pause(consumer: &BaseConsumer<Context>, topic: &str) {
     if let Err(error) = consumer.fetch_metadata(Some(topic), METADATA) {
-        tracing::debug!(%error, "no metadata after an assignment; the rebalance may take a second longer");
+        tracing::debug!(%error, "no metadata after an assignment; the rebalance may take longer");
     }
 }

@@ -112,7 +112,7 @@ impl Context {
         if !unidentified.is_empty() {
             tracing::info!(
                 partitions = listed(&unidentified),
-                "committed offsets without a topic id; cannot detect whether the topic was recreated before this start"
+                "committed offsets without a topic id; cannot detect a topic recreated before this start"
             );
         }
     }
@@ -145,7 +145,7 @@ impl Context {
         match consumer.offsets_for_times(list, ANSWER) {
             Ok(ends) => Some(ends),
             Err(error) => {
-                tracing::warn!(%error, "ends of the assigned partitions unknown; cannot detect a truncated log");
+                tracing::warn!(%error, "ends of partitions unknown; cannot detect a truncated log");
                 None
             }
         }

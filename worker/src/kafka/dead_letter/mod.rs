@@ -147,11 +147,13 @@ impl DeadLetters {
     /// Logs a warning if some are left.
     pub fn flush(&self) {
         if let Err(error) = self.sender.flush(FLUSH) {
-            tracing::warn!(%error, "flushing dead letters timed out; their records will be read again");
+            tracing::warn!(%error, "dead letter flush timed out; records will be read again");
         }
     }
 }
 
 fn is_too_large(delivered: &Result<(), KafkaError>) -> bool {
-    matches!(delivered, Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge))
+    let code = delivered.as_ref().err();
+    let code = code.and_then(KafkaError::rdkafka_error_code);
+    code == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
