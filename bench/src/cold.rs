@@ -83,8 +83,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         anyhow::Ok(sizes)
     })?;
     let method = format!(
-        "GET /order/<uid>?nocache=1 with {CONCURRENCY} concurrent requests, {ASKED} random orders in turn; one statement and \
-         one round trip per read, as shared/tests/services/round_trips.rs counts them"
+        "GET /order/<uid>?nocache=1 with {CONCURRENCY} concurrent requests, {ASKED} random orders \
+         in turn; one statement and one round trip per read, as \
+         shared/tests/services/round_trips.rs counts them"
     );
     Ok(Part::new("cold", &method, figures(&sizes)))
 }

@@ -18,8 +18,9 @@ pub(crate) const TABLES: [(&str, &str, &str); 4] = [
     (
         "orders",
         "id",
-        "id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, shard_key, sm_id, \
-         date_created, oof_shard, source_timestamp_ms, source_offset, source_partition",
+        "id, order_uid, track_number, entry, locale, internal_signature, customer_id, \
+         delivery_service, shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, \
+         source_offset, source_partition",
     ),
     (
         "deliveries",
@@ -29,12 +30,14 @@ pub(crate) const TABLES: [(&str, &str, &str); 4] = [
     (
         "payments",
         "order_id",
-        "order_id, transaction, request_id, currency, provider, amount, payment_dt, bank, delivery_cost, goods_total, custom_fee",
+        "order_id, transaction, request_id, currency, provider, amount, payment_dt, bank, \
+         delivery_cost, goods_total, custom_fee",
     ),
     (
         "items",
         "order_id",
-        "order_id, line_no, chrt_id, track_number, price, rid, name, sale, size, total_price, nm_id, brand, status",
+        "order_id, line_no, chrt_id, track_number, price, rid, name, sale, size, total_price, \
+         nm_id, brand, status",
     ),
 ];
 
@@ -65,7 +68,8 @@ pub(crate) async fn rows_of(url: &str) -> anyhow::Result<Vec<Chunk>> {
         let mut chunk = Chunk::default();
         for (rows, (table, id, columns)) in chunk.iter_mut().zip(TABLES) {
             let statement = format!(
-                "COPY (SELECT {columns} FROM {table} WHERE {id} BETWEEN {first} AND {last} ORDER BY 1, 2) TO STDOUT (FORMAT binary)"
+                "COPY (SELECT {columns} FROM {table} WHERE {id} BETWEEN {first} \
+                 AND {last} ORDER BY 1, 2) TO STDOUT (FORMAT binary)"
             );
             let stream = client.copy_out(&statement).await?;
             let bytes: BytesMut = stream.try_collect().await?;

@@ -83,7 +83,8 @@ impl Fill {
             })
             .collect();
         format!(
-            "INSERT INTO {table} ({columns}) SELECT {} FROM {table}, generate_series({first}, {last}) AS copy \
+            "INSERT INTO {table} ({columns}) SELECT {} \
+             FROM {table}, generate_series({first}, {last}) AS copy \
              WHERE {id} <= {} ORDER BY copy, {id}",
             values.join(", "),
             self.last_id

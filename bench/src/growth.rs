@@ -90,7 +90,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         sizes.push((*rows, rounds));
     }
     let method = format!(
-        "{} thousand new orders per round into tables that hold that many orders already, copied under other uids; the floor's \
+        "{} thousand new orders per round into tables that hold that many orders already, copied \
+         under other uids; the floor's \
          COPY into the same tables, then the worker, then reads with ?nocache=1",
         options.thousands
     );

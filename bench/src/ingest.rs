@@ -71,7 +71,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         round(&runtime, options.orders, &mut chunks)
     })?;
     let method = format!(
-        "a worker with all features except traces ingests {} new orders; floor: binary COPY of the same rows, 1000 orders \
+        "a worker with all features except traces ingests {} new orders; floor: binary COPY of \
+         the same rows, 1000 orders \
          per transaction, by one connection into the same schema",
         options.orders
     );
@@ -223,7 +224,8 @@ pub(crate) async fn cpu_of_sessions(url: &str, name: &str) -> anyhow::Result<Dur
     let sessions = connect(url)
         .await?
         .query(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()",
+            "SELECT pid FROM pg_stat_activity WHERE application_name = $1 \
+             AND datname = current_database()",
             &[&name],
         )
         .await?;

@@ -50,7 +50,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         round(&runtime, options.orders, &mut chunks)
     })?;
     let method = format!(
-        "{} orders are stored; a worker of another group reads them again, then all of them arrive in a newer version; \
+        "{} orders are stored; a worker of another group reads them again, then all of them \
+         arrive in a newer version; \
          floor: COPY of the same rows into empty tables, as in ingest",
         options.orders
     );

@@ -124,7 +124,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         for (load, rounds) in [(busy, &mut under_load), (idle, &mut one_by_one)] {
             let round = measure(load)?;
             eprintln!(
-                "round {number}, {} orders/s: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms of {}, steal {:.0} %",
+                "round {number}, {} orders/s: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms of {}, \
+                 steal {:.0} %",
                 load.rate,
                 percentile(&round.taken, 0.5),
                 percentile(&round.taken, 0.99),
@@ -146,9 +147,10 @@ fn part(options: &Options, under_load: &[Round], one_by_one: &[Round]) -> Part {
     let name = |what| format!("produce to visible, {} orders/s, {what}", options.rate);
     let stolen = under_load.iter().map(|round| round.stolen * 100.0);
     let method = format!(
-        "one worker, two api replicas; from the call of the producing client (linger {} ms) to the first 200, polled \
-         every 1 to 2 ms, beyond {PART_OF_ITS_TIME} ms at each {PART_OF_ITS_TIME}th of the time so far; every other order had \
-         been requested before; one in {} was sampled, {} of them; {} s of the same load before",
+        "one worker, two api replicas; from the call of the producing client (linger {} ms) to \
+         the first 200, polled every 1 to 2 ms, beyond {PART_OF_ITS_TIME} ms at each \
+         {PART_OF_ITS_TIME}th of the time so far; every other order had been requested before; \
+         one in {} was sampled, {} of them; {} s of the same load before",
         options.linger,
         options.every,
         under_load

@@ -48,8 +48,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     let api = Runtime::new()?.block_on(api(&mut stack))?;
     eprintln!("api: {api:.0} MiB");
     let method = format!(
-        "peak resident memory: a worker that processes {} orders; an api that serves {READ} different orders \
-         with LOCAL_CACHE_MAX_BYTES={LOCAL_CACHE}MiB",
+        "peak resident memory: a worker that processes {} orders; an api that serves {READ} \
+         different orders with LOCAL_CACHE_MAX_BYTES={LOCAL_CACHE}MiB",
         options.orders
     );
     let worker = Figure::new(

@@ -17,11 +17,14 @@ const HEAD: &str = "\
 <meta name='viewport' content='width=device-width, initial-scale=1'>
 <title>order-service: measurements</title>
 <style>
-  body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+  body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933 }
+  body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
   h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem }
   p.facts { color: #5b6774 }
-  table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums }
-  th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d9dee4; vertical-align: top }
+  table { border-collapse: collapse; width: 100% }
+  table { font-size: 14px; font-variant-numeric: tabular-nums }
+  th, td { text-align: left; vertical-align: top }
+  th, td { padding: .35rem .6rem; border-bottom: 1px solid #d9dee4 }
   th { color: #5b6774; font-weight: 600 }
   td:first-child { min-width: 15rem }
   td:nth-child(n+2) { white-space: nowrap }
@@ -29,9 +32,10 @@ const HEAD: &str = "\
   .yes { color: #1a7f4b; font-weight: 600 } .no { color: #c2410c; font-weight: 600 }
 </style>
 <h1>order-service: measurements</h1>
-<p>Medians of the rounds, with minimum and maximum in parentheses. A ratio is the median of the rounds' ratios of ours to
-the floor; both sides take turns on one machine. Steal is the share of the wanted CPU time that the host gave to other
-guests. Method: <a href='../../docs/performance.md'>docs/performance.md</a>.</p>
+<p>Medians of the rounds, with minimum and maximum in parentheses. A ratio is the median of the
+rounds' ratios of ours to the floor; both sides take turns on one machine. Steal is the share of the
+wanted CPU time that the host gave to other guests. Method:
+<a href='../../docs/performance.md'>docs/performance.md</a>.</p>
 ";
 
 /// Writes `index.html` from the last run of each kind.

@@ -140,9 +140,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
 
 fn method(options: &Options) -> String {
     format!(
-        "the api bound to one core, wrk with 64 connections on the other, {} orders in turn, {} s per turn, a new process \
-         for each turn; floor: bare hyper that returns the same bytes and headers, from a table or by HMGET over one \
-         connection",
+        "the api bound to one core, wrk with 64 connections on the other, {} orders in turn, {} s \
+         per turn, a new process for each turn; floor: bare hyper that returns the same bytes and \
+         headers, from a table or by HMGET over one connection",
         options.orders, options.seconds
     )
 }

@@ -42,8 +42,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     }
     let orders = number(options.orders as f64);
     let method = format!(
-        "{orders} orders are stored, Redis is saved, all orders are replaced, Redis dies and returns with the saved content; \
-         from its first answer until one worker has moved the watermark, and so has written all orders again"
+        "{orders} orders are stored, Redis is saved, all orders are replaced, Redis dies and \
+         returns with the saved content; from its first answer until one worker has moved the \
+         watermark, and so has written all orders again"
     );
     let what = format!("repair of a Redis with {orders} old orders");
     let figure = Figure::new(&what, "s", seconds).goal(Goal::AtMost(20.0));

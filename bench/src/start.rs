@@ -47,7 +47,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         let (worker, api) = (worker(&mut stack)?, api(&mut stack)?);
         let (join, pause) = join(&mut stack)?;
         eprintln!(
-            "start {number}: worker {worker:.0} ms, api {api:.0} ms, joining worker {join:.0} ms, pause {pause:.0} ms"
+            "start {number}: worker {worker:.0} ms, api {api:.0} ms, joining worker {join:.0} ms, \
+             pause {pause:.0} ms"
         );
         workers.push(worker);
         apis.push(api);
@@ -55,9 +56,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         pauses.push(pause);
     }
     let method = format!(
-        "from the start of the process to the first 200 of /readyz, polled every ms; the worker joins an empty group \
-         (group.initial.rebalance.delay.ms=0), the api loads {STORED} orders. A worker that joins another is ready when it has \
-         partitions, too; the pause is the time in which these belong to neither, according to the logs"
+        "from the start of the process to the first 200 of /readyz, polled every ms; the worker \
+         joins an empty group (group.initial.rebalance.delay.ms=0), the api loads {STORED} \
+         orders. A worker that joins another is ready when it has partitions, too; the pause is \
+         the time in which these belong to neither, according to the logs"
     );
     let figures = vec![
         Figure::new("start to ready, worker", "ms", workers).goal(Goal::AtMost(1000.0)),

@@ -52,8 +52,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         }
     }
     let method = format!(
-        "a backlog of {} orders, all workers started at once; all services share the cores of one machine, so \
-         the cost per order counts, not the total speed",
+        "a backlog of {} orders, all workers started at once; all services share the cores of one \
+         machine, so the cost per order counts, not the total speed",
         options.orders
     );
     Ok(Part::new("workers", &method, figures(&numbers)))

@@ -49,8 +49,9 @@ impl Variables {
                 .filter(|value| !value.is_empty())
                 .ok_or_else(|| {
                     format!(
-                        "{name} is not set: tests against a running system need E2E_API_URLS, E2E_KAFKA_BROKERS, \
-                         E2E_DATABASE_URL and E2E_REDIS_URL; `scripts/e2e` sets them"
+                        "{name} is not set: tests against a running system need E2E_API_URLS, \
+                         E2E_KAFKA_BROKERS, E2E_DATABASE_URL and E2E_REDIS_URL; `scripts/e2e` \
+                         sets them"
                     )
                 })
         };

@@ -88,7 +88,8 @@ mod tests {
     fn a_version_has_the_time_of_its_transaction() {
         let changes = [
             "BEGIN 733",
-            "table public.orders: UPDATE: id[bigint]:1 order_uid[text]:'a-1' source_timestamp_ms[bigint]:7 \
+            "table public.orders: UPDATE: id[bigint]:1 order_uid[text]:'a-1' \
+             source_timestamp_ms[bigint]:7 \
              source_offset[bigint]:8 source_partition[integer]:9 entry[text]:'x'",
             "table public.items: INSERT: order_id[bigint]:1",
             "COMMIT 733 (at 2026-11-21 18:37:09.000123+00)",

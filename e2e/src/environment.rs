@@ -14,8 +14,8 @@ pub(crate) fn required(name: &str) -> String {
     match env::var(name) {
         Ok(value) if !value.is_empty() => value,
         _ => panic!(
-            "{name} is not set: run `make test`, or start the services with `make services` and set the environment \
-             with `eval \"$(scripts/services env)\"`"
+            "{name} is not set: run `make test`, or start the services with `make services` and \
+             set the environment with `eval \"$(scripts/services env)\"`"
         ),
     }
 }

@@ -143,7 +143,8 @@ impl Look {
             let now = committed.get(partition).copied().unwrap_or_default();
             if now < *before {
                 return Err(format!(
-                    "the committed offset of partition {partition} moved back from {before} to {now}"
+                    "the committed offset of partition {partition} moved back from {before} to \
+                     {now}"
                 ));
             }
         }
@@ -180,8 +181,8 @@ impl Look {
         {
             None => Ok(()),
             Some((partition, offset)) => Err(format!(
-                "the committed offset of partition {partition} passed record {offset}, which is in neither Postgres nor the \
-                 dead letter topic"
+                "the committed offset of partition {partition} passed record {offset}, which is \
+                 in neither Postgres nor the dead letter topic"
             )),
         }
     }

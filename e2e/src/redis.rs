@@ -144,7 +144,8 @@ impl RedisServer {
         let (port, folder) = (self.port.number().to_string(), self.folder.path());
         #[rustfmt::skip]
         let arguments = [
-            "--bind", "127.0.0.1", "--port", &port, "--dir", &folder.to_string_lossy(), "--daemonize", "no", "--save", "",
+            "--bind", "127.0.0.1", "--port", &port, "--dir", &folder.to_string_lossy(),
+            "--daemonize", "no", "--save", "",
             "--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru",
         ];
         let mut process = Process::start("redis", &program, &arguments, &[], folder);

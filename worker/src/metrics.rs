@@ -247,8 +247,8 @@ impl Metrics {
         self.repair_age.record(age.as_secs_f64(), &[]);
     }
 
-    /// Exports the current waits of the pipeline at each scrape. `counts` returns each reason to wait
-    /// and the number of its current waits.
+    /// Exports the current waits of the pipeline at each scrape. `counts` returns each reason to
+    /// wait and the number of its current waits.
     pub fn show_waits<C>(&self, counts: impl Fn() -> C + Send + Sync + 'static)
     where
         C: IntoIterator<Item = (&'static str, usize)>,

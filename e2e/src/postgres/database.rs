@@ -117,7 +117,8 @@ impl Database {
     /// # Errors
     /// The error of Postgres, or no answer.
     pub fn try_versions(&self, uids: &[String]) -> Result<BTreeMap<String, Version>, sqlx::Error> {
-        let statement = "SELECT order_uid, source_timestamp_ms, source_offset, source_partition FROM orders \
+        let statement = "SELECT order_uid, source_timestamp_ms, source_offset, source_partition \
+                         FROM orders \
                          WHERE order_uid = ANY($1)";
         let rows = self.fetch(sqlx::query(statement).bind(uids))?;
         rows.iter()
@@ -188,7 +189,8 @@ impl Database {
     #[track_caller]
     pub fn children(&self) -> i64 {
         self.number(
-            "SELECT (SELECT count(*) FROM deliveries) + (SELECT count(*) FROM payments) + (SELECT count(*) FROM items)",
+            "SELECT (SELECT count(*) FROM deliveries) + (SELECT count(*) FROM payments) \
+             + (SELECT count(*) FROM items)",
         )
     }
 }

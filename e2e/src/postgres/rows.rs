@@ -41,15 +41,21 @@ pub(super) const ORDERS: &str = "\
            columns::text, \
            (columns || jsonb_build_object( \
                'order_uid', o.order_uid, \
-               'delivery', (SELECT jsonb_strip_nulls(to_jsonb(d) - 'order_id') FROM deliveries d WHERE d.order_id = o.id), \
-               'payment', (SELECT jsonb_strip_nulls(to_jsonb(p) - 'order_id') FROM payments p WHERE p.order_id = o.id), \
-               'items', (SELECT jsonb_agg(jsonb_strip_nulls(to_jsonb(i) - 'order_id' - 'line_no') ORDER BY i.line_no) \
+               'delivery', (SELECT jsonb_strip_nulls(to_jsonb(d) - 'order_id') \
+               FROM deliveries d WHERE d.order_id = o.id), \
+               'payment', (SELECT jsonb_strip_nulls(to_jsonb(p) - 'order_id') \
+               FROM payments p WHERE p.order_id = o.id), \
+               'items', (SELECT jsonb_agg(jsonb_strip_nulls(to_jsonb(i) - 'order_id' - 'line_no') \
+               ORDER BY i.line_no) \
                          FROM items i WHERE i.order_id = o.id)))::text AS document \
     FROM orders o CROSS JOIN LATERAL jsonb_strip_nulls( \
-        to_jsonb(o) - ARRAY['id', 'order_uid', 'shard_key', 'source_timestamp_ms', 'source_offset', \
-                            'source_partition', 'representation', 'erased_at', 'created_at', 'updated_at'] \
+        to_jsonb(o) - ARRAY['id', 'order_uid', 'shard_key', 'source_timestamp_ms', \
+        'source_offset', \
+                            'source_partition', 'representation', 'erased_at', 'created_at', \
+                            'updated_at'] \
         || jsonb_build_object('shardkey', o.shard_key, \
-                              'date_created', (extract(epoch FROM o.date_created) * 1000000)::bigint)) AS columns";
+                              'date_created', (extract(epoch \
+                              FROM o.date_created) * 1000000)::bigint)) AS columns";
 
 #[track_caller]
 pub(super) fn rows_of(answer: Result<Vec<PgRow>, sqlx::Error>) -> BTreeMap<String, Row> {

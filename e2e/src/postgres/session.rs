@@ -44,7 +44,8 @@ impl Session {
     /// Returns the versions of those of these orders that exist.
     #[track_caller]
     pub fn versions(&mut self, uids: &[&str]) -> BTreeMap<String, Version> {
-        let sql = "SELECT order_uid, source_timestamp_ms, source_offset, source_partition FROM orders \
+        let sql = "SELECT order_uid, source_timestamp_ms, source_offset, source_partition \
+                   FROM orders \
                    WHERE order_uid = ANY($1)";
         let version = |row: &PgRow| -> Result<(String, Version), sqlx::Error> {
             let version = Version::new(row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);

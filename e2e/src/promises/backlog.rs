@@ -17,16 +17,19 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 13,
-    sentence: "A worker never uses more than 256 MiB, regardless of the length of its backlog and the size of the orders.",
+    sentence: "A worker never uses more than 256 MiB, regardless of the length of its backlog and \
+               the size of the orders.",
     trials: &[
         Trial {
             name: "a_backlog_of_large_orders_stays_within_memory",
-            fault: "a worker starts with a backlog of orders of almost 1 MiB each, then with a backlog of small, older versions of them",
+            fault: "a worker starts with a backlog of orders of almost 1 MiB each, then with a \
+                    backlog of small, older versions of them",
             body: large_orders,
         },
         Trial {
             name: "partitions_assigned_during_a_pause_stay_within_memory",
-            fault: "a worker that waits for the dead letter topic is assigned the partitions of a dead worker",
+            fault: "a worker that waits for the dead letter topic is assigned the partitions of a \
+                    dead worker",
             body: while_paused,
         },
     ],

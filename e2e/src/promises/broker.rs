@@ -10,10 +10,13 @@ use crate::feed::Feed;
 
 pub(super) const PROMISE: Promise = Promise {
     number: 5,
-    sentence: "A broker that dies, restarts or has a bad link loses no order, and no process needs a restart.",
+    sentence: "A broker that dies, restarts or has a bad link loses no order, and no process \
+               needs a restart.",
     trials: &[Trial {
         name: "a_broker_outage_or_bad_link_loses_nothing",
-        fault: "under load, the broker is killed and started again, then shut down cleanly and started again (its last answer is an empty list of brokers); then its link is slow and connections break repeatedly",
+        fault: "under load, the broker is killed and started again, then shut down cleanly and \
+                started again (its last answer is an empty list of brokers); then its link is \
+                slow and connections break repeatedly",
         body: hard_times,
     }],
 };

@@ -13,7 +13,8 @@ use crate::{feed::Feed, stack::Worker, wait::until};
 
 pub(super) const PROMISE: Promise = Promise {
     number: 1,
-    sentence: "A worker may die at any moment: no order is lost or duplicated, and no dead letter is lost.",
+    sentence: "A worker may die at any moment: no order is lost or duplicated, and no dead letter \
+               is lost.",
     trials: &[
         Trial {
             name: "killed_workers_lose_and_duplicate_nothing",
@@ -22,7 +23,9 @@ pub(super) const PROMISE: Promise = Promise {
         },
         Trial {
             name: "workers_killed_at_the_worst_moments_lose_nothing",
-            fault: "a worker crashes before BEGIN, after the upsert, before and after COMMIT, before the Redis write, before the offset is stored, and while partitions are revoked",
+            fault: "a worker crashes before BEGIN, after the upsert, before and after COMMIT, \
+                    before the Redis write, before the offset is stored, and while partitions are \
+                    revoked",
             body: killed_at_worst,
         },
     ],

@@ -13,7 +13,8 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 8,
-    sentence: "The committed offset never passes a record that the dead letter topic has not acknowledged. Meanwhile, stored orders still reach Redis.",
+    sentence: "The committed offset never passes a record that the dead letter topic has not \
+               acknowledged. Meanwhile, stored orders still reach Redis.",
     trials: &[Trial {
         name: "an_unavailable_dead_letter_topic_holds_the_offset_back",
         fault: "the dead letter topic accepts nothing, and the workers are replaced meanwhile",

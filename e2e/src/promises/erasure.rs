@@ -20,11 +20,13 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 15,
-    sentence: "An erased order stays erased, a replayed dead letter never overwrites a newer version, and a process ends within 25 s of SIGTERM.",
+    sentence: "An erased order stays erased, a replayed dead letter never overwrites a newer \
+               version, and a process ends within 25 s of SIGTERM.",
     trials: &[
         Trial {
             name: "an_erased_order_stays_erased_after_redelivery",
-            fault: "two workers read orders, changes and erasures, shuffled across all partitions, and then all of them again",
+            fault: "two workers read orders, changes and erasures, shuffled across all \
+                    partitions, and then all of them again",
             body: stays_erased,
         },
         Trial {
@@ -34,7 +36,8 @@ pub(super) const PROMISE: Promise = Promise {
         },
         Trial {
             name: "a_process_ends_in_time_when_a_service_is_frozen",
-            fault: "under load, Kafka, Postgres or Redis is frozen, and worker and api receive SIGTERM",
+            fault: "under load, Kafka, Postgres or Redis is frozen, and worker and api receive \
+                    SIGTERM",
             body: shutdown::frozen,
         },
     ],

@@ -21,10 +21,14 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 17,
-    sentence: "Under any sequence of faults: no order is lost or duplicated, no answer is older than the staleness bound, and no process needs a restart.",
+    sentence: "Under any sequence of faults: no order is lost or duplicated, no answer is older \
+               than the staleness bound, and no process needs a restart.",
     trials: &[Trial {
         name: "everything_at_random",
-        fault: "one random fault after another: workers killed, frozen, stopped and added; api replicas killed; Redis killed, frozen, flushed, restored from an old dump, cut off from one worker and one replica; announcements cut; Postgres killed, frozen, its sessions ended; Kafka restarted",
+        fault: "one random fault after another: workers killed, frozen, stopped and added; api \
+                replicas killed; Redis killed, frozen, flushed, restored from an old dump, cut \
+                off from one worker and one replica; announcements cut; Postgres killed, frozen, \
+                its sessions ended; Kafka restarted",
         body: everything_at_random,
     }],
 };
@@ -245,7 +249,8 @@ impl Scene {
 
     fn end_sessions(&mut self) {
         self.stack.database().execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'order-%'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name LIKE 'order-%'",
         );
     }
 

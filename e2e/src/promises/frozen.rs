@@ -19,10 +19,13 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 4,
-    sentence: "A worker that freezes in the middle of a write delays the others by at most 10 s, and overwrites no newer version when it continues.",
+    sentence: "A worker that freezes in the middle of a write delays the others by at most 10 s, \
+               and overwrites no newer version when it continues.",
     trials: &[Trial {
         name: "frozen_workers_do_not_block_others_or_overwrite_newer_versions",
-        fault: "one worker is frozen in the middle of a COPY and another between two statements of a transaction, for longer than the session timeouts, while a third worker stores newer versions of the same orders",
+        fault: "one worker is frozen in the middle of a COPY and another between two statements \
+                of a transaction, for longer than the session timeouts, while a third worker \
+                stores newer versions of the same orders",
         body: frozen,
     }],
 };
@@ -145,9 +148,11 @@ fn freeze(worker: &mut Worker, proxy: &Proxy, database: &mut Session, state: &st
         worker.process.signal(Signal::Stop);
         let ports = proxy.ports().iter().map(u16::to_string).collect::<Vec<_>>();
         let caught = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE client_port IN ({}) AND wait_event = 'ClientRead' AND {state} \
+            "SELECT count(*) FROM pg_stat_activity WHERE client_port IN ({}) \
+             AND wait_event = 'ClientRead' AND {state} \
              AND xact_start < clock_timestamp() - interval '{STILL_MS} ms' \
-             AND greatest(query_start, state_change) < clock_timestamp() - interval '{STILL_MS} ms'",
+             AND greatest(query_start, state_change) < clock_timestamp() - interval '{STILL_MS} \
+             ms'",
             ports.join(", ")
         );
         let stopped = Instant::now();

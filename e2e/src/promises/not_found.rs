@@ -18,7 +18,8 @@ use crate::{http::Http, ledger::Ledger, readers::Readers, record::Draft, wait::u
 
 pub(super) const PROMISE: Promise = Promise {
     number: 12,
-    sentence: "An order that was not found is found on every replica within 2 s of its commit. Requests for unknown uids take no memory.",
+    sentence: "An order that was not found is found on every replica within 2 s of its commit. \
+               Requests for unknown uids take no memory.",
     trials: &[
         Trial {
             name: "an_order_cached_as_not_found_is_found_when_it_arrives",

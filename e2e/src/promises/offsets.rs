@@ -13,26 +13,32 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 2,
-    sentence: "The committed offset never passes a record that is neither stored nor dead-lettered. It moves back only if the topic is truncated or recreated.",
+    sentence: "The committed offset never passes a record that is neither stored nor \
+               dead-lettered. It moves back only if the topic is truncated or recreated.",
     trials: &[
         Trial {
             name: "rebalances_skip_no_record",
-            fault: "under load, two workers become six and two again, repeatedly; the trial checks the offsets every 100 ms",
+            fault: "under load, two workers become six and two again, repeatedly; the trial \
+                    checks the offsets every 100 ms",
             body: come_and_go,
         },
         Trial {
             name: "an_unfinished_record_holds_the_offset_back",
-            fault: "another session locks the row of one order while all later records are stored, then the worker is killed",
+            fault: "another session locks the row of one order while all later records are \
+                    stored, then the worker is killed",
             body: held_back,
         },
         Trial {
             name: "a_late_commit_answer_moves_no_offset_back",
-            fault: "a worker loses its partitions while it waits for the answer to COMMIT, and gets them back after another worker has finished all records; then the answer arrives",
+            fault: "a worker loses its partitions while it waits for the answer to COMMIT, and \
+                    gets them back after another worker has finished all records; then the answer \
+                    arrives",
             body: late_answer,
         },
         Trial {
             name: "a_recreated_topic_is_read_from_its_beginning",
-            fault: "the topic is deleted and recreated, with fewer records and with more, while workers run and while they are stopped",
+            fault: "the topic is deleted and recreated, with fewer records and with more, while \
+                    workers run and while they are stopped",
             body: recreated,
         },
     ],

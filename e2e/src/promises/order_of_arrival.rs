@@ -23,7 +23,8 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 9,
-    sentence: "Each order ends in its greatest version, in any order of arrival and with any repeats.",
+    sentence: "Each order ends in its greatest version, in any order of arrival and with any \
+               repeats.",
     trials: &[
         Trial {
             name: "the_greatest_version_wins_in_any_order_of_arrival",

@@ -18,10 +18,12 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 16,
-    sentence: "No personal data of an order appears in a log, metric, trace, error or dead letter header.",
+    sentence: "No personal data of an order appears in a log, metric, trace, error or dead letter \
+               header.",
     trials: &[Trial {
         name: "personal_data_stays_out_of_logs_metrics_traces_and_errors",
-        fault: "valid, invalid and rejected orders, keys and requests hold unique texts, and every process logs at its most verbose level",
+        fault: "valid, invalid and rejected orders, keys and requests hold unique texts, and \
+                every process logs at its most verbose level",
         body: kept_private,
     }],
 };

@@ -21,11 +21,16 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 7,
-    sentence: "A record that can never be stored costs only itself: it goes to the dead letter topic with its bytes, key and headers. A database that rejects more than 5 % of the records pauses the worker instead of emptying the topic.",
+    sentence: "A record that can never be stored costs only itself: it goes to the dead letter \
+               topic with its bytes, key and headers. A database that rejects more than 5 % of \
+               the records pauses the worker instead of emptying the topic.",
     trials: &[
         Trial {
             name: "poison_records_do_not_block_and_are_dead_lettered",
-            fault: "a tenth of all records is poison of every kind: empty, null, too large, nested too deep, not UTF-8, U+0000, NaN, 400 digits, duplicated keys, arrays instead of objects, gibberish, a timestamp a year ahead, rejected by the database",
+            fault: "a tenth of all records is poison of every kind: empty, null, too large, \
+                    nested too deep, not UTF-8, U+0000, NaN, 400 digits, duplicated keys, arrays \
+                    instead of objects, gibberish, a timestamp a year ahead, rejected by the \
+                    database",
             body: a_tenth,
         },
         Trial {

@@ -18,7 +18,8 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 6,
-    sentence: "Workers wait until Postgres works again, for any kind of outage: no order is lost, duplicated or dead-lettered, and no process needs a restart.",
+    sentence: "Workers wait until Postgres works again, for any kind of outage: no order is lost, \
+               duplicated or dead-lettered, and no process needs a restart.",
     trials: &[
         Trial {
             name: "workers_wait_for_an_unavailable_postgres",
@@ -27,7 +28,9 @@ pub(super) const PROMISE: Promise = Promise {
         },
         Trial {
             name: "workers_wait_for_a_postgres_that_rejects_work",
-            fault: "sessions are killed every 200 ms, another session causes deadlocks, connections break right after COMMIT, the database is read-only, all connections are in use, a migration locks the tables",
+            fault: "sessions are killed every 200 ms, another session causes deadlocks, \
+                    connections break right after COMMIT, the database is read-only, all \
+                    connections are in use, a migration locks the tables",
             body: |run| wait_for_all(run, &UNWILLING),
         },
     ],
@@ -101,7 +104,8 @@ const UNWILLING: [Outage; 6] = [
         // worker's transaction.
         for step in [
             &format!(
-                "BEGIN; ALTER TABLE orders ADD COLUMN trial TEXT NOT NULL DEFAULT ''; SELECT pg_sleep({seconds}); COMMIT"
+                "BEGIN; ALTER TABLE orders ADD COLUMN trial TEXT NOT NULL DEFAULT ''; \
+                 SELECT pg_sleep({seconds}); COMMIT"
             ),
             &format!(
                 "BEGIN; CREATE INDEX trial ON items (nm_id); SELECT pg_sleep({seconds}); COMMIT"
@@ -238,7 +242,8 @@ impl Ground {
             rival.execute(&lock(&greater));
             self.stack.send(&mut self.ledger, &drafts);
             until("a worker that waits for the rival", || {
-                let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                let waiting = "SELECT count(*) FROM pg_stat_activity \
+                               WHERE wait_event_type = 'Lock' \
                                AND application_name = 'order-worker'";
                 match self.database.number(waiting) {
                     1.. => Ok(()),

@@ -25,7 +25,8 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 11,
-    sentence: "Without Redis, no request fails, and each replica reads an order from Postgres at most once a second, regardless of the number of requests.",
+    sentence: "Without Redis, no request fails, and each replica reads an order from Postgres at \
+               most once a second, regardless of the number of requests.",
     trials: &[
         Trial {
             name: "without_redis_no_request_fails",

@@ -62,7 +62,8 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
         }
         page.push('\n');
     }
-    page += "## Trials that must fail\n\n| broken invariant | trial that detects it | last run |\n|---|---|---|\n";
+    page += "## Trials that must fail\n\n| broken invariant | trial that detects it | last run \
+             |\n|---|---|---|\n";
     for sabotage in SABOTAGES {
         let Sabotage {
             invariant, trial, ..

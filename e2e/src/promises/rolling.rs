@@ -8,10 +8,12 @@ use crate::{feed::Feed, prober::Prober};
 
 pub(super) const PROMISE: Promise = Promise {
     number: 3,
-    sentence: "In a rolling restart under load, every process ends with exit code 0, no record is redelivered, and the api returns no error.",
+    sentence: "In a rolling restart under load, every process ends with exit code 0, no record is \
+               redelivered, and the api returns no error.",
     trials: &[Trial {
         name: "a_rolling_restart_redelivers_nothing_and_fails_no_request",
-        fault: "every worker and every api replica is replaced under load, one at a time; clients use only replicas that are not about to end",
+        fault: "every worker and every api replica is replaced under load, one at a time; clients \
+                use only replicas that are not about to end",
         body: rolling_restart,
     }],
 };

@@ -22,7 +22,8 @@ use crate::{
 
 pub(super) const PROMISE: Promise = Promise {
     number: 14,
-    sentence: "A worker that makes no progress stops being live within 45 s, and workers report records that Kafka deleted unread.",
+    sentence: "A worker that makes no progress stops being live within 45 s, and workers report \
+               records that Kafka deleted unread.",
     trials: &[
         Trial {
             name: "a_stalled_worker_is_not_live",
@@ -175,7 +176,8 @@ fn deleted_between_runs(run: &mut Run) {
     );
     for (partition, log_start) in [(0, 14), (1, 20), (2, 10)] {
         let warning = format!(
-            "WARNING: partition {partition}: Kafka deleted the {log_start} records below offset {log_start}"
+            "WARNING: partition {partition}: Kafka deleted the {log_start} records below offset \
+             {log_start}"
         );
         assert!(said.stderr.contains(&warning), "{}", said.stderr);
     }

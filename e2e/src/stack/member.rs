@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_counter_is_the_sum_of_its_series() {
-        let text = "# TYPE a_total counter\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\nab_total{x=\"1\"} 7\nb_total 4\n";
+        let text = "# TYPE a_total counter\na_total{x=\"1\"} 2\na_total{x=\"2\"} \
+                    3\nab_total{x=\"1\"} 7\nb_total 4\n";
         assert_eq!(metric(text, "a_total", ""), 5);
         assert_eq!(metric(text, "b_total", ""), 4);
         assert_eq!(metric(text, "a_total", "x=\"2\""), 3);

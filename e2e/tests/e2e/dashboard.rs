@@ -319,7 +319,8 @@ fn the_dashboard_shows_when_caches_may_be_stale() {
             seen => Err(format!("{seen:?}")),
         });
     };
-    let well = "max(worker_cache_repair_age_seconds) == 0 and min(cache_announcements_up) == 1 and min(redis_up) == 1";
+    let well = "max(worker_cache_repair_age_seconds) == 0 and min(cache_announcements_up) == 1 \
+                and min(redis_up) == 1";
     send(&stack);
     stack.settle();
     await_true("sum(worker_visibility_delay_seconds_count) > 0");
@@ -329,7 +330,8 @@ fn the_dashboard_shows_when_caches_may_be_stale() {
     send(&stack);
     stack.await_orders(40);
     await_true(
-        "max(worker_cache_repair_age_seconds) > 0 and max(cache_announcements_up) == 0 and max(redis_up) == 0",
+        "max(worker_cache_repair_age_seconds) > 0 and max(cache_announcements_up) == 0 and \
+         max(redis_up) == 0",
     );
     stack.redis.start_again();
     await_true(well);
@@ -443,7 +445,8 @@ fn an_expression_is_limited_when_each_metric_is() {
 
 #[test]
 fn metrics_are_distinguished_from_functions_and_labels() {
-    let expression = "histogram_quantile(0.9, sum by (namespace, le) (rate(a_bucket{le=~\"x_y}\"}[5m]))) > up{b_c=\"1\"}";
+    let expression = "histogram_quantile(0.9, sum by (namespace, le) \
+                      (rate(a_bucket{le=~\"x_y}\"}[5m]))) > up{b_c=\"1\"}";
     let found: Vec<String> = metrics_in(expression).into_iter().collect();
     assert_eq!(found, ["a_bucket", "up"]);
 }

@@ -53,7 +53,8 @@ const REJECTIONS: [&str; 4] = [
     "CREATE INDEX too_long ON orders (long(customer_id))",
     "CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
      CASE NEW.customer_id WHEN 'raised' THEN RAISE EXCEPTION 'no'; \
-     WHEN 'denied' THEN RAISE EXCEPTION 'no' USING ERRCODE = '42501'; ELSE RETURN NEW; END CASE; END $$",
+     WHEN 'denied' THEN RAISE EXCEPTION 'no' USING ERRCODE = '42501'; ELSE RETURN NEW; END CASE; \
+     END $$",
     "CREATE TRIGGER reject BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION reject()",
 ];
 

@@ -19,7 +19,10 @@ fn reason(letter: &Stored) -> String {
 fn the_summary_of_the_producer_adds_up() {
     let stack = Stack::builder("producer").workers(2).apis(1).start();
     #[rustfmt::skip]
-    let arguments = ["send", "-n", "500", "--invalid-rate", "0.1", "--seed", "7", "--invalid-json", "20", "--gibberish", "20"];
+    let arguments = [
+        "send", "-n", "500", "--invalid-rate", "0.1", "--seed", "7",
+        "--invalid-json", "20", "--gibberish", "20",
+    ];
     stack.command("producer", &arguments).succeeded();
     stack.settle();
     assert_eq!(stack.progress(), (540, 540));

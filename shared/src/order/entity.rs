@@ -58,7 +58,10 @@ macro_rules! entity {
         impl FieldType for $name {
             type Limits = &'static Entity;
 
-            fn read<'de, D: Deserializer<'de>>(source: D, state: &mut DecodeState) -> Result<Self, D::Error> {
+            fn read<'de, D: Deserializer<'de>>(
+                source: D,
+                state: &mut DecodeState,
+            ) -> Result<Self, D::Error> {
                 #[allow(non_camel_case_types, reason = "the variants are named like the fields")]
                 enum Key {
                     $($field,)+
@@ -92,17 +95,21 @@ macro_rules! entity {
                             match key {
                                 $(Key::$field => {
                                     if $field.is_some() {
-                                        return Err(state.fault(stringify!($field), Fault::Duplicated));
+                                        let fault = Fault::Duplicated;
+                                        return Err(state.fault(stringify!($field), fault));
                                     }
                                     match map.next_value_seed(ValueSeed::new(state)) {
                                         Ok(value) => $field = Some(value),
-                                        Err(error) => return Err(state.inside(stringify!($field), error)),
+                                        Err(error) => {
+                                            return Err(state.inside(stringify!($field), error));
+                                        }
                                     }
                                 })+
                                 Key::Unknown__(key) => {
                                     state.unknown_field(stringify!($name));
                                     if !unknown.insert(key) {
-                                        return Err(state.fault("(unknown field)", Fault::Duplicated));
+                                        let name = "(unknown field)";
+                                        return Err(state.fault(name, Fault::Duplicated));
                                     }
                                     if let Err(fault) = unknown::check(map.next_value()?) {
                                         return Err(state.fault("(unknown field)", fault));
@@ -134,7 +141,8 @@ macro_rules! entity {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut object = serializer.serialize_struct(stringify!($name), Self::FIELDS.len())?;
+                let fields = Self::FIELDS.len();
+                let mut object = serializer.serialize_struct(stringify!($name), fields)?;
                 $(match self.$field.is_absent() {
                     false => object.serialize_field(stringify!($field), &self.$field.written())?,
                     true => object.skip_field(stringify!($field))?,
@@ -199,7 +207,10 @@ macro_rules! integer {
         impl FieldType for $type {
             type Limits = Range<$type>;
 
-            fn read<'de, D: Deserializer<'de>>(source: D, _: &mut DecodeState) -> Result<Self, D::Error> {
+            fn read<'de, D: Deserializer<'de>>(
+                source: D,
+                _: &mut DecodeState,
+            ) -> Result<Self, D::Error> {
                 Self::deserialize(source)
             }
 

@@ -62,7 +62,7 @@ pub enum StorageError {
     #[error("no answer from Postgres within {0:?}")]
     Deadline(Duration),
     /// Postgres answered with an error.
-    #[error("Postgres: SQLSTATE {code}{}", constraint.as_deref().map(|name| format!(", constraint {name}")).unwrap_or_default())]
+    #[error("Postgres: SQLSTATE {code}{}", of_constraint(constraint.as_deref()))]
     Database {
         /// SQLSTATE, five characters.
         code: String,
@@ -78,6 +78,12 @@ pub enum StorageError {
     /// The answer does not fit the statement.
     #[error("unexpected answer from Postgres: {0}")]
     Unexpected(String),
+}
+
+/// Returns the part of an error text that names a constraint.
+fn of_constraint(name: Option<&str>) -> String {
+    name.map(|name| format!(", constraint {name}"))
+        .unwrap_or_default()
 }
 
 impl StorageError {

@@ -70,7 +70,8 @@ const MARK: &str = "\
 const CLEAR: &str = "\
     DELETE FROM cache_repairs USING ( \
         SELECT r.order_uid FROM cache_repairs r \
-        JOIN unnest($1::text[], $2::int8[]) AS u (order_uid, mark) ON r.order_uid = u.order_uid AND r.mark = u.mark \
+        JOIN unnest($1::text[], $2::int8[]) AS u (order_uid, mark) \
+        ON r.order_uid = u.order_uid AND r.mark = u.mark \
         ORDER BY r.order_uid COLLATE \"C\" FOR UPDATE OF r) repaired \
     WHERE cache_repairs.order_uid = repaired.order_uid";
 
@@ -113,7 +114,8 @@ impl Postgres {
     ) -> Result<Vec<RepairMark>, StorageError> {
         let mut lease = self.lease("repair_marks").await?;
         let statement = sqlx::query_as(
-            "SELECT order_uid::text, mark::int8 FROM cache_repairs WHERE mark > $1 ORDER BY mark LIMIT $2",
+            "SELECT order_uid::text, mark::int8 FROM cache_repairs WHERE mark > $1 \
+             ORDER BY mark LIMIT $2",
         )
         .bind(after.map_or(0, |mark| mark.mark))
         .bind(i64::from(limit));
@@ -156,7 +158,8 @@ impl Postgres {
     ) -> Result<Vec<(CacheWrite, Vec<OrderUid>)>, StorageError> {
         let mut lease = self.lease("abandoned_cache_writes").await?;
         let statement = sqlx::query_as(
-            "SELECT id::int8, order_uids::text[] FROM cache_writes WHERE started_at < now() - make_interval(secs => $1) \
+            "SELECT id::int8, order_uids::text[] FROM cache_writes \
+             WHERE started_at < now() - make_interval(secs => $1) \
              ORDER BY id LIMIT $2",
         )
         .bind(patience.as_secs_f64())
@@ -230,7 +233,8 @@ impl Postgres {
         let mut lease = self.lease("remember_complete_cache").await?;
         let statement = sqlx::query(
             "INSERT INTO complete_cache (complete_until, servers) VALUES ($1, $2) \
-             ON CONFLICT (only_row) DO UPDATE SET complete_until = EXCLUDED.complete_until, servers = EXCLUDED.servers",
+             ON CONFLICT (only_row) DO UPDATE SET complete_until = EXCLUDED.complete_until, \
+             servers = EXCLUDED.servers",
         )
         .bind(until)
         .bind(servers);

@@ -24,7 +24,12 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// # Panics
 /// If the variable is not set.
 pub fn required(variable: &str) -> String {
-    env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`, or `eval \"$(scripts/services env)\"` first"))
+    env::var(variable).unwrap_or_else(|_| {
+        panic!(
+            "{variable} is not set: run the tests with `make \
+        test`, or `eval \"$(scripts/services env)\"` first"
+        )
+    })
 }
 
 /// Returns the variables that `.env.example` sets, without those that are commented out.

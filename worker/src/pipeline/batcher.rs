@@ -153,7 +153,7 @@ impl<P: FinishBatch> Batcher<P> {
                     None => ended = true,
                 },
                 () = sleep_until(self.recheck_at), if self.future.is_closed() => self.recheck(),
-                () = sleep_until(self.opened + self.linger), if !self.open.is_empty() && !self.lingered() => {}
+                () = sleep_until(self.opened + self.linger), if self.lingers() => {}
             }
         }
     }
@@ -185,7 +185,13 @@ impl<P: FinishBatch> Batcher<P> {
             }
             Err(refusal) => {
                 let (partition, offset) = (received.record.partition, received.record.offset);
-                tracing::debug!(partition, offset, reason = %refusal.reason, detail = refusal.detail, "record can never be stored");
+                tracing::debug!(
+                    partition,
+                    offset,
+                    reason = %refusal.reason,
+                    detail = refusal.detail,
+                    "record can never be stored"
+                );
                 self.open.push_invalid(received, refusal);
             }
         }
@@ -230,6 +236,11 @@ impl<P: FinishBatch> Batcher<P> {
 
     fn lingered(&self) -> bool {
         self.opened.elapsed() >= self.linger
+    }
+
+    /// Returns whether the open batch waits for more records.
+    fn lingers(&self) -> bool {
+        !self.open.is_empty() && !self.lingered()
     }
 
     /// Returns whether to write the open batch. An idle worker writes it at once. A busy one waits

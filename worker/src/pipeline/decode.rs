@@ -54,8 +54,13 @@ pub(super) fn decode_record(
             })
         }
         None => {
-            let uid = OrderUid::from_bytes(record.key.as_deref().unwrap_or_default())
-                .map_err(|_| invalid("a null value erases the order that the key names, and the key is not an order uid"))?;
+            let uid =
+                OrderUid::from_bytes(record.key.as_deref().unwrap_or_default()).map_err(|_| {
+                    invalid(
+                        "a null value erases the order that the key names, and the \
+                                      key is not an order uid",
+                    )
+                })?;
             Ok(Decoded {
                 change: Change {
                     uid,

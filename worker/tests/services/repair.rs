@@ -361,8 +361,10 @@ async fn too_many_changes_are_deleted_instead_of_rewritten() {
     world
         .database
         .execute(
-            "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, \
-                 delivery_service, shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, \
+            "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, \
+             customer_id, \
+                 delivery_service, shard_key, sm_id, date_created, oof_shard, \
+                 source_timestamp_ms, source_offset, \
                  source_partition, erased_at) \
              SELECT 'bulk-' || n, '', '', '', '', '', '', '', 0, 'epoch', '', 1, n, 1, now() \
              FROM generate_series(1, 100001) n",

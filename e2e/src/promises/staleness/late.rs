@@ -69,7 +69,8 @@ fn await_newest(stack: &Stack, ledger: &Ledger, uid: &str) {
 fn await_age(stack: &Stack) {
     let database = stack.database();
     until("a change that is some time ago", || {
-        let age = "SELECT (extract(epoch FROM clock_timestamp() - max(updated_at)) * 1000)::bigint FROM orders";
+        let age = "SELECT (extract(epoch FROM clock_timestamp() - max(updated_at)) * \
+                   1000)::bigint FROM orders";
         match database.number(age) {
             STALE_MS.. => Ok(()),
             age => Err(format!("{age} ms")),
@@ -134,7 +135,8 @@ pub(super) fn commit(run: &mut Run) {
     stack.await_orders(1);
     // Like a write of another worker whose entry Redis has already evicted.
     stack.database().execute(
-        "UPDATE orders SET source_timestamp_ms = source_timestamp_ms + 1, track_number = 'THE-NEW-VERSION', \
+        "UPDATE orders SET source_timestamp_ms = source_timestamp_ms + 1, \
+         track_number = 'THE-NEW-VERSION', \
          updated_at = clock_timestamp()",
     );
     let newest = stack.database().order(uid).version.to_string();

@@ -17,7 +17,10 @@ use crate::Demand;
 
 pub(super) const PROMISE: Promise = Promise {
     number: 10,
-    sentence: "An update is visible on every api replica within 50 ms (p99) of its commit. With Redis or its invalidation link cut, or after a worker died or froze, it is visible at most LOCAL_CACHE_TTL (5 s) later than in Postgres. At most 20 s after Redis is back, no answer is older than Postgres.",
+    sentence: "An update is visible on every api replica within 50 ms (p99) of its commit. With \
+               Redis or its invalidation link cut, or after a worker died or froze, it is visible \
+               at most LOCAL_CACHE_TTL (5 s) later than in Postgres. At most 20 s after Redis is \
+               back, no answer is older than Postgres.",
     trials: &[
         Trial {
             name: "an_update_is_visible_on_every_replica_at_once",
@@ -26,7 +29,8 @@ pub(super) const PROMISE: Promise = Promise {
         },
         Trial {
             name: "a_cut_link_delays_updates_by_at_most_the_local_cache_ttl",
-            fault: "the link to Redis is cut for the api, for all workers, for one of two workers; the invalidation connections are killed",
+            fault: "the link to Redis is cut for the api, for all workers, for one of two \
+                    workers; the invalidation connections are killed",
             body: |run| {
                 let faults = [
                     RedisFault::ApiLinkCut,
@@ -75,17 +79,20 @@ pub(super) const PROMISE: Promise = Promise {
         },
         Trial {
             name: "another_worker_finishes_the_writes_of_a_dead_one",
-            fault: "a worker dies between COMMIT and its write to Redis, and no other worker gets its records for minutes",
+            fault: "a worker dies between COMMIT and its write to Redis, and no other worker gets \
+                    its records for minutes",
             body: left_behind::between_commit_and_redis,
         },
         Trial {
             name: "a_late_commit_answer_writes_no_old_version_to_redis",
-            fault: "the answer to COMMIT arrives after a newer version was written to Redis and evicted",
+            fault: "the answer to COMMIT arrives after a newer version was written to Redis and \
+                    evicted",
             body: late::commit,
         },
         Trial {
             name: "a_late_fill_writes_no_old_version_to_redis",
-            fault: "a row that the api reads arrives after a newer version was written to Redis and evicted",
+            fault: "a row that the api reads arrives after a newer version was written to Redis \
+                    and evicted",
             body: late::fill,
         },
         Trial {

@@ -84,7 +84,9 @@ defects! {
     /// The order has no lines.
     NoItems: InvalidOrder, |order| order["items"] = json!([]);
     /// The order has 1001 lines.
-    TooManyItems: InvalidOrder, |order| order["items"] = Value::Array(vec![order["items"][0].clone(); 1001]);
+    TooManyItems: InvalidOrder, |order| {
+        order["items"] = Value::Array(vec![order["items"][0].clone(); 1001])
+    };
     /// The identifier of the article's size is 0.
     ChrtIdZero: InvalidOrder, |order| order["items"][0]["chrt_id"] = json!(0);
     /// The article's identifier is negative.

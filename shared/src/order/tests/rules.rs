@@ -391,8 +391,8 @@ fn broken_rules_are_listed_in_the_order_of_the_document() {
     order["date_created"] = json!("");
     assert_invalid(
         &order,
-        "order_uid: code, delivery.phone: e164, payment.amount: range, items[2].sale: range, items[10].rid: code, \
-         date_created: rfc3339",
+        "order_uid: code, delivery.phone: e164, payment.amount: range, items[2].sale: range, \
+         items[10].rid: code, date_created: rfc3339",
     );
 
     for item in order["items"].as_array_mut().unwrap() {

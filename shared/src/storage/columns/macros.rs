@@ -22,10 +22,11 @@ macro_rules! columns {
                 $(let mut $field = columns.array()?;)+
                 let lengths = [$($field.len()),+];
                 if lengths.iter().any(|length| *length != lengths[0]) {
-                    return Err(sqlx::Error::Protocol("column arrays of different lengths".to_owned()));
+                    let error = "column arrays of different lengths";
+                    return Err(sqlx::Error::Protocol(error.to_owned()));
                 }
-                let rows = (0..lengths[0]).map_while(|_| Some(Self { $($field: $field.next()?,)+ }));
-                Ok(rows.collect())
+                let row = |_| Some(Self { $($field: $field.next()?,)+ });
+                Ok((0..lengths[0]).map_while(row).collect())
             }
         }
     };

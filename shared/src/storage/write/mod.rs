@@ -48,7 +48,8 @@ const KNOWN: &str = "SELECT order_uid::text FROM orders WHERE order_uid = ANY($1
 /// seconds.
 const END_FROZEN_SESSIONS: &str = "\
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-    WHERE application_name = $1 AND usename = current_user AND datname = current_database() AND pid <> pg_backend_pid() \
+    WHERE application_name = $1 AND usename = current_user AND datname = current_database() \
+    AND pid <> pg_backend_pid() \
       AND wait_event = 'ClientRead' AND xact_start IS NOT NULL \
       AND greatest(state_change, query_start) < clock_timestamp() - interval '5 s'";
 

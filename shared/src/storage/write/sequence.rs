@@ -35,7 +35,8 @@ macro_rules! pass {
             $column,
             ")::int8 FROM ",
             $table,
-            ") - coalesce(pg_sequence_last_value(seqrelid), seqstart - seqincrement)) / seqincrement AS steps \
+            ") - coalesce(pg_sequence_last_value(seqrelid), seqstart - seqincrement)) / \
+             seqincrement AS steps \
                  FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence('",
             $table,
             "', '",

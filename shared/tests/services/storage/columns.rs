@@ -22,10 +22,13 @@ type Widened = (String, String, String, String);
 /// column that it references, and an identity column must be an integer.
 const WIDER: &str = "\
     SELECT table_name::text, column_name::text, \
-           CASE udt_name WHEN 'varchar' THEN format('varchar(%s)', character_maximum_length) ELSE udt_name::text END, wider \
+           CASE udt_name WHEN 'varchar' THEN format('varchar(%s)', character_maximum_length) ELSE \
+           udt_name::text END, wider \
     FROM information_schema.columns \
-    JOIN (VALUES ('int2', 'int4'), ('int4', 'int8'), ('int4', 'numeric'), ('int8', 'numeric'), ('text', 'varchar'), ('varchar', 'text'), \
-                 ('timestamptz', 'timestamp'), ('_text', 'varchar[]')) AS w (type, wider) ON udt_name = type \
+    JOIN (VALUES ('int2', 'int4'), ('int4', 'int8'), ('int4', 'numeric'), ('int8', 'numeric'), \
+    ('text', 'varchar'), ('varchar', 'text'), \
+                 ('timestamptz', 'timestamp'), ('_text', 'varchar[]')) AS w (type, wider) \
+                 ON udt_name = type \
     WHERE table_schema = 'public' AND table_name <> '_sqlx_migrations' \
       AND column_name <> 'order_id' AND is_identity = 'NO' \
     ORDER BY 1, 2, 4";

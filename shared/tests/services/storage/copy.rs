@@ -27,9 +27,12 @@ async fn an_order_stored_by_another_writer_during_the_copy_is_compared_by_versio
     let mut rival = connect(&database.url).await;
     let mut transaction = rival.begin().await.unwrap();
     let insert = format!(
-        "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
-                             shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
-         SELECT 'u' || n, '', '', '', '', '', '', '', 1, now(), '', {}, {offset_of_rival}, 0 FROM generate_series(10, 90, 10) n",
+        "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, \
+         customer_id, delivery_service, \
+                             shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, \
+                             source_offset, source_partition) \
+         SELECT 'u' || n, '', '', '', '', '', '', '', 1, now(), '', {}, {offset_of_rival}, 0 \
+         FROM generate_series(10, 90, 10) n",
         version(0).timestamp_ms
     );
     sqlx::query(sqlx::AssertSqlSafe(insert))
@@ -43,7 +46,10 @@ async fn an_order_stored_by_another_writer_during_the_copy_is_compared_by_versio
     });
     shared::testing::eventually("the copy waits for the rival", async || {
         let waiting: i64 = database
-            .value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'COPY orders%'")
+            .value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                    AND wait_event_type = 'Lock' AND query LIKE 'COPY orders%'",
+            )
             .await;
         (waiting == 1).then_some(())
     })
@@ -219,9 +225,12 @@ async fn ids_stay_unique_across_block_sizes() {
     let changes = orders.iter().map(|order| change(order, 1)).collect();
     apply(&postgres, changes).await;
     // A worker of an older version takes every id from the sequence.
-    let plain = "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
-                                     shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
-                 SELECT gen_random_uuid()::text, '', '', '', '', '', '', '', 1, now(), '', 1, 1, 1 FROM generate_series(1, 20)";
+    let plain = "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, \
+                 customer_id, delivery_service, \
+                                     shard_key, sm_id, date_created, oof_shard, \
+                                     source_timestamp_ms, source_offset, source_partition) \
+                 SELECT gen_random_uuid()::text, '', '', '', '', '', '', '', 1, now(), '', 1, 1, \
+                 1 FROM generate_series(1, 20)";
     database.execute(plain).await;
     for statement in SINGLE_IDS.split_inclusive(';') {
         database.execute(statement).await;

@@ -24,13 +24,15 @@ async fn raise(database: &TestDatabase, code: &str) {
     database
         .execute(&format!(
             "CREATE OR REPLACE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-             IF NEW.customer_id = '{CUSTOMER}' THEN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END IF; \
+             IF NEW.customer_id = '{CUSTOMER}' THEN RAISE EXCEPTION 'no' \
+             USING ERRCODE = '{code}'; END IF; \
              RETURN NEW; END $$"
         ))
         .await;
     database
         .execute(
-            "CREATE OR REPLACE TRIGGER reject BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION reject()",
+            "CREATE OR REPLACE TRIGGER reject BEFORE INSERT ON orders \
+             FOR EACH ROW EXECUTE FUNCTION reject()",
         )
         .await;
 }
@@ -79,7 +81,8 @@ async fn an_oversized_index_row_is_a_record_error() {
     // Sixteen thousand characters that barely compress.
     for statement in [
         "CREATE FUNCTION long(text) RETURNS text IMMUTABLE LANGUAGE sql AS \
-         $$ SELECT string_agg(md5(n || $1), '') FROM generate_series(1, 500) n WHERE $1 = 'rejected' $$",
+         $$ SELECT string_agg(md5(n || $1), '') FROM generate_series(1, 500) n \
+         WHERE $1 = 'rejected' $$",
         "CREATE INDEX test ON orders (long(customer_id))",
     ] {
         database.execute(statement).await;

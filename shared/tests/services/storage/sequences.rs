@@ -17,9 +17,12 @@ const GREATEST: i64 = 5_000_001;
 async fn behind() -> TestDatabase {
     let database = TestDatabase::migrated().await;
     let used = format!(
-        "INSERT INTO orders (id, order_uid, track_number, entry, locale, internal_signature, customer_id, delivery_service, \
-                             shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, source_offset, source_partition) \
-         SELECT n, 'used-' || n, '', '', '', '', '', '', '', 1, now(), '', 1, 1, 1 FROM generate_series(1, {GREATEST}, 1000) n"
+        "INSERT INTO orders (id, order_uid, track_number, entry, locale, internal_signature, \
+         customer_id, delivery_service, \
+                             shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, \
+                             source_offset, source_partition) \
+         SELECT n, 'used-' || n, '', '', '', '', '', '', '', 1, now(), '', 1, 1, 1 \
+         FROM generate_series(1, {GREATEST}, 1000) n"
     );
     database.execute(&used).await;
     database

@@ -112,8 +112,10 @@ async fn an_erasure_is_compared_by_version() {
             "{table}"
         );
     }
-    let blank = "SELECT track_number || entry || locale || internal_signature || customer_id || delivery_service \
-                 || shard_key || oof_shard || sm_id || date_created::timestamptz(0) AT TIME ZONE 'UTC' FROM orders";
+    let blank = "SELECT track_number || entry || locale || internal_signature || customer_id || \
+                 delivery_service \
+                 || shard_key || oof_shard || sm_id || date_created::timestamptz(0) AT TIME ZONE \
+                 'UTC' FROM orders";
     assert_eq!(
         database.value::<String>(blank).await,
         "01970-01-01 00:00:00"
@@ -270,7 +272,10 @@ async fn a_lock_timeout_is_reported_as_locked() {
     });
     shared::testing::eventually("the rival's lock", async || {
         let locks: i64 = database
-            .value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'")
+            .value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                    AND wait_event = 'PgSleep'",
+            )
             .await;
         (locks == 1).then_some(())
     })
