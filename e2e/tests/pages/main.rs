@@ -7,6 +7,7 @@
 
 mod architecture;
 mod configuration;
+mod extending;
 mod instruments;
 mod metrics;
 mod page;
