@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::page;
+use crate::{page, source};
 
 const PAGE: &str = "docs/architecture.md";
 /// The heading of the table of files and functions.
@@ -82,5 +82,23 @@ fn every_function_of_the_table_is_in_its_file() {
             };
             assert!(is_there, "{PAGE}, \"{question}\": {file} has no {function}");
         }
+    }
+}
+
+#[test]
+fn every_method_of_the_page_exists() {
+    let sources: String = ["shared/src", "worker/src", "api/src"]
+        .into_iter()
+        .flat_map(source::files)
+        .map(|file| page::read(&file))
+        .collect();
+    let page = page::read(PAGE);
+    let methods = page.lines().flat_map(quotes).filter_map(|code| {
+        let (owner, function) = code.split_once("::")?;
+        owner.starts_with(char::is_uppercase).then_some(function)
+    });
+    for function in methods {
+        let is_there = sources.contains(&format!("fn {function}("));
+        assert!(is_there, "{PAGE} names {function}, which is no function");
     }
 }

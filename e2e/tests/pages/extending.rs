@@ -4,14 +4,14 @@
 use crate::page;
 
 const PAGE: &str = "docs/extending.md";
-/// The changes in the order of the page.
-const CHANGES: [&str; 6] = [
-    "optional-field",
-    "required-field",
-    "rule",
-    "dead-letter-reason",
-    "list-filter",
-    "variable",
+/// The changes in the order of the page, each with its title.
+const CHANGES: [(&str, &str); 6] = [
+    ("optional-field", "optional field"),
+    ("required-field", "required field"),
+    ("rule", "rule"),
+    ("dead-letter-reason", "dead-letter reason"),
+    ("list-filter", "list filter"),
+    ("variable", "variable"),
 ];
 
 /// Limits of the optional field.
@@ -37,13 +37,15 @@ fn diff(change: &str) -> String {
 
 #[test]
 fn the_page_lists_the_files_of_each_change() {
-    let rows = CHANGES.iter().map(|change| {
+    let rows = CHANGES.iter().map(|(change, title)| {
         let diff = diff(change);
         let files = files(&diff);
         let lines: usize = files.iter().map(|(_, lines)| lines).sum();
-        let list = files.iter().map(|(file, lines)| format!("`{file}` {lines}"));
+        let list = files
+            .iter()
+            .map(|(file, lines)| format!("`{file}` {lines}"));
         vec![
-            format!("[{}](extending/{change}.diff)", change.replace('-', " ")),
+            format!("[{title}](extending/{change}.diff)"),
             files.len().to_string(),
             lines.to_string(),
             list.collect::<Vec<_>>().join(", "),
