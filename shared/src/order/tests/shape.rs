@@ -324,7 +324,7 @@ fn escaped_field_names_are_recognized() {
     let escaped = text_with("\"locale\"", r#""\u006cocale""#);
     assert_eq!(
         decode(escaped.as_bytes(), UnknownFields::Refuse),
-        decode(MODEL_JSON.as_bytes(), UnknownFields::Refuse)
+        decode(model().to_string().as_bytes(), UnknownFields::Refuse)
     );
     assert_malformed(
         text_with("\"locale\"", r#""\u006cocale":"en","locale""#),
