@@ -14,4 +14,5 @@ mod rejections;
 mod repair;
 mod repair_moves;
 mod sessions;
+mod topics;
 mod went_back;

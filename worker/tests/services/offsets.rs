@@ -5,69 +5,18 @@ use std::{
     time::Duration,
 };
 
-use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
-    producer::{FutureProducer, FutureRecord},
-    util::Timeout,
-};
-use shared::{config::Kafka, testing::required};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::task::JoinSet;
 use worker::{
-    kafka::{self, DrainLimits, GroupState, Offsets, PartitionOffsets, Started, create_topics},
+    kafka::{self, DrainLimits, GroupState, Offsets, PartitionOffsets, Started},
     metrics::Metrics,
 };
 
-/// The topics of one test.
-struct World {
-    kafka: Kafka,
-}
+use crate::topics::{PARTITIONS, Topics};
 
-impl World {
-    async fn new(name: &str) -> Self {
-        let name = format!("test-{name}-{:08x}", rand::random::<u32>());
-        let kafka = Kafka {
-            brokers: required("KAFKA_BROKERS"),
-            topic: name.clone(),
-            dead_letter_topic: format!("{name}-dlq"),
-            group_id: name,
-            ..Kafka::default()
-        };
-        create_topics(&kafka).await.unwrap();
-        Self { kafka }
-    }
-
-    fn client(&self) -> ClientConfig {
-        let mut client = ClientConfig::new();
-        client
-            .set("bootstrap.servers", &self.kafka.brokers)
-            .set("group.id", &self.kafka.group_id);
-        client
-    }
-
-    async fn send(&self, partition: i32, count: usize) {
-        let producer: FutureProducer = self.client().create().unwrap();
-        for _ in 0..count {
-            let record: FutureRecord<'_, (), [u8]> = FutureRecord::to(&self.kafka.topic)
-                .partition(partition)
-                .payload(b"x");
-            producer.send(record, Timeout::Never).await.unwrap();
-        }
-    }
-
-    async fn remove(self) {
-        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let topics = [
-            self.kafka.topic.as_str(),
-            self.kafka.dead_letter_topic.as_str(),
-        ];
-        admin
-            .delete_topics(&topics, &AdminOptions::new())
-            .await
-            .unwrap();
-    }
+/// Sends `count` records that are no orders.
+async fn send(topics: &Topics, partition: i32, count: usize) {
+    topics.send(partition, &vec![b"x".to_vec(); count]).await;
 }
 
 fn of(partition: i32, end: i64, committed: Option<i64>) -> PartitionOffsets {
@@ -81,19 +30,19 @@ fn of(partition: i32, end: i64, committed: Option<i64>) -> PartitionOffsets {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn offsets_are_set_only_while_the_group_is_empty() {
-    let world = World::new("offsets").await;
-    world.send(2, 5).await;
-    let offsets = Offsets::new(&world.kafka).unwrap();
+    let topics = Topics::create("offsets").await;
+    send(&topics, 2, 5).await;
+    let offsets = Offsets::new(&topics.kafka).unwrap();
     assert_eq!(offsets.members().unwrap(), 0);
     offsets.commit([(2, 3)]).unwrap();
-    let expected: Vec<PartitionOffsets> = (0..6)
+    let expected: Vec<PartitionOffsets> = (0..PARTITIONS)
         .map(|partition| match partition {
             2 => of(2, 5, Some(3)),
             other => of(other, 0, None),
         })
         .collect();
     assert_eq!(offsets.partitions().unwrap(), expected);
-    let at = offsets.at_time(0..6, 0).unwrap();
+    let at = offsets.at_time(0..PARTITIONS, 0).unwrap();
     assert_eq!(at, [(2, 0)].into(), "only one partition has a record");
     let range = [(2, 1..4), (3, 0..0)].into();
     let mut read = Vec::new();
@@ -103,8 +52,8 @@ async fn offsets_are_set_only_while_the_group_is_empty() {
     assert_eq!(read, [1, 2, 3]);
 
     // The broker rejects the commit if a member has joined since the check.
-    let member: BaseConsumer = world.client().create().unwrap();
-    member.subscribe(&[&world.kafka.topic]).unwrap();
+    let member: BaseConsumer = topics.client().create().unwrap();
+    member.subscribe(&[&topics.kafka.topic]).unwrap();
     while member.assignment().unwrap().count() == 0 {
         member.poll(Duration::from_millis(50));
     }
@@ -113,22 +62,21 @@ async fn offsets_are_set_only_while_the_group_is_empty() {
     assert!(error.to_string().contains("has members again"), "{error:#}");
     assert_eq!(offsets.partitions().unwrap(), expected);
     drop(member);
-    world.remove().await;
 }
 
 /// A member that ends leaves the group, so that the others take its partitions at once instead of
 /// after its session timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_have_left_the_group_when_they_end_with_partitions_or_without() {
-    let world = World::new("leave").await;
-    let offsets = Offsets::new(&world.kafka).unwrap();
+    let topics = Topics::create("leave").await;
+    let offsets = Offsets::new(&topics.kafka).unwrap();
     let drain = DrainLimits {
         revoked: Duration::from_secs(1),
         shutdown: Duration::from_secs(1),
     };
     let join = |group: &Arc<GroupState>| {
         let (group, metrics) = (Arc::clone(group), Metrics::new());
-        kafka::start(&world.kafka, 1 << 20, drain, group, metrics).unwrap()
+        kafka::start(&topics.kafka, 1 << 20, drain, group, metrics).unwrap()
     };
     // One more member than there are partitions.
     let groups: Vec<Arc<GroupState>> = iter::repeat_with(Arc::default).take(7).collect();
@@ -143,14 +91,13 @@ async fn members_have_left_the_group_when_they_end_with_partitions_or_without() 
         .collect();
     ends.join_all().await;
     assert_eq!(offsets.members().unwrap(), 0);
-    world.remove().await;
 }
 
 /// Every worker reads up to the end at its start, and librdkafka reports an end like an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_partition_is_not_logged_as_an_error() {
-    let world = World::new("end").await;
-    world.send(4, 2).await;
+    let topics = Topics::create("end").await;
+    send(&topics, 4, 2).await;
     let (mut log, writer) = io::pipe().unwrap();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::ERROR)
@@ -158,7 +105,7 @@ async fn the_end_of_a_partition_is_not_logged_as_an_error() {
         .finish();
     let mut read = Vec::new();
     tracing::subscriber::with_default(subscriber, || {
-        let offsets = Offsets::new(&world.kafka).unwrap();
+        let offsets = Offsets::new(&topics.kafka).unwrap();
         // The range ends beyond the last record, so that only the end of the partition ends the
         // read.
         let range = [(4, 0..3)].into();
@@ -170,5 +117,4 @@ async fn the_end_of_a_partition_is_not_logged_as_an_error() {
     let mut complaints = String::new();
     log.read_to_string(&mut complaints).unwrap();
     assert_eq!(complaints, "");
-    world.remove().await;
 }

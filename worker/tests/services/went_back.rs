@@ -1,63 +1,37 @@
 //! A partition whose log is not the one that the group has read. Every record of the new log is
 //! stored, and the committed offset follows.
 
-use std::sync::Arc;
-
-use futures_util::future::try_join_all;
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
+    Offset, TopicPartitionList,
+    admin::{AdminOptions, NewTopic, TopicReplication},
     consumer::{BaseConsumer, CommitMode, Consumer},
-    producer::{FutureProducer, FutureRecord},
 };
 use shared::{
-    cache::Cache,
-    config::Kafka,
     order::{Order, sample::Generator},
-    storage::Role,
-    testing::{PATIENCE, TestDatabase, TestRedis, eventually, required},
+    testing::{PATIENCE, TestDatabase, TestRedis, eventually},
 };
-use tokio::task::JoinHandle;
-use worker::{
-    config::Worker,
-    kafka::{self, GroupState, Offsets, Poller, dead_letter::DeadLetters},
-    metrics::Metrics,
-    pipeline::{
-        Pipeline, breaker::RejectionBreaker, future::FutureGuard, waits::Waits,
-        write_through::WriteThrough,
-    },
+use worker::kafka::Offsets;
+
+use crate::{
+    pipeline::{Options, Running, await_stored},
+    topics::{PARTITIONS, Topics},
 };
 
 const PARTITION: i32 = 1;
 
 /// A topic that is recreated, and the services of its worker.
 struct World {
-    kafka: Kafka,
+    topics: Topics,
     database: TestDatabase,
     redis: TestRedis,
     orders: Generator,
     sent: usize,
 }
 
-struct Running {
-    poller: Poller,
-    pipeline: JoinHandle<()>,
-}
-
 impl World {
     async fn new(name: &str, seed: u64) -> Self {
-        let topic = format!("test-{name}-{:016x}", rand::random::<u64>());
-        let kafka = Kafka {
-            brokers: required("KAFKA_BROKERS"),
-            dead_letter_topic: format!("{topic}-dlq"),
-            group_id: topic.clone(),
-            topic,
-            ..Kafka::default()
-        };
-        kafka::create_topics(&kafka).await.unwrap();
         Self {
-            kafka,
+            topics: Topics::create(name).await,
             database: TestDatabase::migrated().await,
             redis: TestRedis::start(),
             orders: Generator::new(seed, 1..=1),
@@ -65,66 +39,25 @@ impl World {
         }
     }
 
-    fn client(&self) -> ClientConfig {
-        let mut client = ClientConfig::new();
-        client
-            .set("bootstrap.servers", &self.kafka.brokers)
-            .set("group.id", &self.kafka.group_id);
-        client
-    }
-
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
-        self.client().create().unwrap()
-    }
-
     fn start(&self) -> Running {
-        let (metrics, waits) = (Metrics::new(), Arc::new(Waits::new()));
-        let drain = kafka::DrainLimits {
-            revoked: PATIENCE,
-            shutdown: PATIENCE,
-        };
-        let group = Arc::new(GroupState::new());
-        let started = kafka::start(&self.kafka, 1 << 20, drain, group, metrics.clone()).unwrap();
-        let postgres = self.database.connect(Role::Worker);
-        let cache = Cache::pooled(&self.redis.config()).unwrap();
-        let pipeline = Pipeline {
-            postgres: postgres.clone(),
-            write_through: WriteThrough::new(cache, postgres, Arc::clone(&waits)),
-            dead_letters: DeadLetters::new(&self.kafka).unwrap(),
-            assignment: started.assignment,
-            breaker: Arc::new(RejectionBreaker::new(false)),
-            future: FutureGuard::new(Arc::default(), false),
-            waits,
-            metrics,
-        };
-        let intake = started.intake;
-        Running {
-            poller: started.poller,
-            pipeline: tokio::spawn(async move { pipeline.run(&Worker::default(), intake).await }),
-        }
+        let kafka = &self.topics.kafka;
+        Running::start(kafka, &self.database, &self.redis, Options::default())
     }
 
     /// Sends new orders, all at once.
     async fn send(&mut self, count: usize) {
-        let producer: FutureProducer = self.client().create().unwrap();
         let orders: Vec<Order> = self.orders.by_ref().take(count).collect();
         let values: Vec<Vec<u8>> = orders.iter().map(Order::to_json).collect();
-        let sends = values.iter().map(|value| {
-            let record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.kafka.topic)
-                .partition(PARTITION)
-                .payload(value);
-            producer.send(record, PATIENCE)
-        });
-        try_join_all(sends).await.unwrap();
+        self.topics.send(PARTITION, &values).await;
         self.sent += count;
     }
 
     async fn recreate(&self) {
-        let (admin, options) = (self.admin(), AdminOptions::new());
-        let topic = self.kafka.topic.as_str();
+        let (admin, options) = (self.topics.admin(), AdminOptions::new());
+        let topic = self.topics.kafka.topic.as_str();
         let deleted = admin.delete_topics(&[topic], &options).await.unwrap();
         assert!(deleted[0].is_ok(), "{deleted:?}");
-        let new = NewTopic::new(topic, 6, TopicReplication::Fixed(1))
+        let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1))
             .set("message.timestamp.type", "LogAppendTime");
         eventually("a topic of the same name", async || {
             let created = admin.create_topics([&new], &options).await.ok()?;
@@ -136,9 +69,9 @@ impl World {
     /// Commits an offset, as an operator or a tool that copies a group's offsets does. With
     /// `topic_id`, commits the same metadata as a worker.
     fn commit(&self, offset: i64, topic_id: Option<&str>) {
-        let consumer: BaseConsumer = self.client().create().unwrap();
+        let consumer: BaseConsumer = self.topics.client().create().unwrap();
         let mut list = TopicPartitionList::new();
-        let mut element = list.add_partition(&self.kafka.topic, PARTITION);
+        let mut element = list.add_partition(&self.topics.kafka.topic, PARTITION);
         element.set_offset(Offset::Offset(offset)).unwrap();
         if let Some(id) = topic_id {
             element.set_metadata(format!("topic-id={id}"));
@@ -148,12 +81,12 @@ impl World {
 
     /// Returns the next offset that the group reads, and the metadata of its commit.
     fn committed(&self) -> (Option<i64>, String) {
-        let consumer: BaseConsumer = self.client().create().unwrap();
+        let consumer: BaseConsumer = self.topics.client().create().unwrap();
         let mut list = TopicPartitionList::new();
-        list.add_partition(&self.kafka.topic, PARTITION);
+        list.add_partition(&self.topics.kafka.topic, PARTITION);
         let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
         let element = committed
-            .find_partition(&self.kafka.topic, PARTITION)
+            .find_partition(&self.topics.kafka.topic, PARTITION)
             .unwrap();
         let offset = match element.offset() {
             Offset::Offset(offset) => Some(offset),
@@ -165,34 +98,12 @@ impl World {
     /// Waits until every record that was ever sent is stored and the group has committed `offset`.
     /// Returns the metadata of that commit.
     async fn settle(&self, offset: i64) -> String {
-        eventually("every order in Postgres", async || {
-            let stored: i64 = self.database.value("SELECT count(*) FROM orders").await;
-            (stored == self.sent as i64).then_some(())
-        })
-        .await;
+        await_stored(&self.database, self.sent).await;
         eventually("the committed offset", async || {
             let (committed, metadata) = self.committed();
             (committed == Some(offset)).then_some(metadata)
         })
         .await
-    }
-
-    async fn remove(self) {
-        let topics = [
-            self.kafka.topic.as_str(),
-            self.kafka.dead_letter_topic.as_str(),
-        ];
-        // Keep the client until it answers; a dropped client never does.
-        let admin = self.admin();
-        let deleted = admin.delete_topics(&topics, &AdminOptions::new());
-        deleted.await.unwrap();
-    }
-}
-
-impl Running {
-    async fn stop(self) {
-        self.poller.stop().await;
-        self.pipeline.await.unwrap();
     }
 }
 
@@ -209,7 +120,6 @@ async fn recreated_while_running(name: &str, seed: u64, count: usize) {
     world.send(5).await;
     world.settle(count as i64 + 5).await;
     worker.stop().await;
-    world.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +144,6 @@ async fn the_committed_offset_follows_a_topic_that_is_recreated_empty() {
     world.send(3).await;
     world.settle(3).await;
     worker.stop().await;
-    world.remove().await;
 }
 
 /// Recreates the topic while no worker runs; a tool then restores the offsets of the old topic.
@@ -255,7 +164,10 @@ async fn recreated_while_stopped(name: &str, seed: u64, count: usize) {
     world.commit(30, Some(id));
     // No record of the new log is finished. So Postgres is not expected to hold it, and the command
     // `worker rewind` does not start there.
-    let offsets = Offsets::new(&world.kafka).unwrap().partitions().unwrap();
+    let offsets = Offsets::new(&world.topics.kafka)
+        .unwrap()
+        .partitions()
+        .unwrap();
     assert_eq!(offsets[PARTITION as usize].committed, None);
     let worker = world.start();
     let after = world.settle(count as i64).await;
@@ -266,7 +178,6 @@ async fn recreated_while_stopped(name: &str, seed: u64, count: usize) {
     world.send(2).await;
     world.settle(count as i64 + 2).await;
     worker.stop().await;
-    world.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,5 +202,4 @@ async fn an_offset_committed_beyond_the_end_hides_no_record() {
     world.send(4).await;
     world.settle(12).await;
     worker.stop().await;
-    world.remove().await;
 }
