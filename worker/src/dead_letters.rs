@@ -157,8 +157,8 @@ fn each(
     })
 }
 
-const HEADINGS: &str = "PARTITION/OFFSET  REASON                \
-                        FROM                      TIME                      KEY  DETAIL";
+const HEADINGS: &str = "PARTITION/OFFSET  REASON                FROM                      \
+                        TIME                      KEY  DETAIL";
 
 fn line(letter: &DeadLetter) -> String {
     let record = &letter.record;

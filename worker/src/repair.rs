@@ -37,13 +37,13 @@ const ABANDONED: Duration = Duration::from_secs(2);
 const WRITES: u32 = 16;
 /// Interval at which a worker looks at Redis.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Every so many looks, the worker resolves the name of the server again, in case it moved and the
-/// old server still answers.
+/// Number of looks after which the worker resolves the name of the server again, in case it moved
+/// and the old server still answers.
 const RESOLVE_AGAIN: u32 = 15;
 /// Maximum repair marks per query.
 const MARKS: u32 = 500;
-/// If more orders changed than this, a worker deletes our keys in Redis instead of rewriting them.
-/// The api bypasses Redis meanwhile.
+/// If more orders changed than this, the worker deletes our keys in Redis instead of rewriting
+/// them. The api bypasses Redis meanwhile.
 const MAX_REWRITES: u32 = 100_000;
 /// How far before the watermark a rewrite begins. A row carries the start time of its transaction;
 /// it reaches Redis within the deadlines of one transaction and one Redis write, or is marked. This

@@ -54,13 +54,8 @@ pub(super) fn decode_record(
             })
         }
         None => {
-            let uid =
-                OrderUid::from_bytes(record.key.as_deref().unwrap_or_default()).map_err(|_| {
-                    invalid(
-                        "a null value erases the order that the key names, and the \
-                                      key is not an order uid",
-                    )
-                })?;
+            let uid = OrderUid::from_bytes(record.key.as_deref().unwrap_or_default())
+                .map_err(|_| invalid("null value (erasure), but the key is not an order uid"))?;
             Ok(Decoded {
                 change: Change {
                     uid,
@@ -78,7 +73,7 @@ pub(super) fn decode_record(
 fn version(record: &Record) -> Result<Version, Refusal> {
     match record.header(REPLAY_VERSION) {
         Some(header) => parse_replay_version(header)
-            .map_err(|_| invalid("header replay-version: TIMESTAMP/OFFSET/PARTITION is expected")),
+            .map_err(|_| invalid("header replay-version: expected TIMESTAMP/OFFSET/PARTITION")),
         None => Ok(Version::new(
             record.timestamp.millis(),
             record.offset,
@@ -151,8 +146,8 @@ mod tests {
 
     #[test]
     fn the_version_is_the_position_of_the_record() {
-        let stood = check(&record(Timestamp::LogAppend(7), Some(&valid())));
-        assert_eq!(stood, Ok(Version::new(7, 42, 3)));
+        let version = check(&record(Timestamp::LogAppend(7), Some(&valid())));
+        assert_eq!(version, Ok(Version::new(7, 42, 3)));
         assert_eq!(
             check(&record(Timestamp::Missing, Some(&valid()))),
             Ok(Version::new(0, 42, 3))

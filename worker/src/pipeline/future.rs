@@ -103,7 +103,7 @@ impl FutureGuard {
                         in_a_row = self.in_a_row,
                         detail = refusal.detail,
                         runbook = "WorkerStopped",
-                        "every record is from the future; nothing is dead-lettered"
+                        "every record is from the future; paused"
                     );
                 }
                 !self.is_closed
@@ -114,7 +114,7 @@ impl FutureGuard {
                 self.in_a_row = 0;
                 if self.is_closed {
                     self.is_closed = false;
-                    tracing::info!("a record is not from the future; resuming");
+                    tracing::info!("record is not from the future; resuming");
                 }
                 true
             }
@@ -128,7 +128,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn refused(reason: Reason) -> Result<(), Refusal> {
+    fn rejected(reason: Reason) -> Result<(), Refusal> {
         Err(Refusal {
             reason,
             detail: String::new(),
@@ -157,7 +157,7 @@ mod tests {
         let mut guard = guard(false);
         for _ in 0..3 {
             for _ in 0..MAX_IN_A_ROW {
-                assert!(guard.admits(&refused(Reason::FutureTimestamp)));
+                assert!(guard.admits(&rejected(Reason::FutureTimestamp)));
             }
             assert!(guard.admits(&Ok(())), "another producer's clock is right");
         }
@@ -167,22 +167,22 @@ mod tests {
     fn many_in_a_row_close_it_until_another_record_comes() {
         let mut guard = guard(false);
         for _ in 0..MAX_IN_A_ROW {
-            assert!(guard.admits(&refused(Reason::FutureTimestamp)));
+            assert!(guard.admits(&rejected(Reason::FutureTimestamp)));
         }
-        assert!(!guard.admits(&refused(Reason::FutureTimestamp)));
-        assert!(guard.admits(&refused(Reason::TooLarge)));
+        assert!(!guard.admits(&rejected(Reason::FutureTimestamp)));
+        assert!(guard.admits(&rejected(Reason::TooLarge)));
         assert!(guard.is_closed(), "its time is not known");
-        assert!(guard.admits(&refused(Reason::MalformedJson)));
+        assert!(guard.admits(&rejected(Reason::MalformedJson)));
         assert!(!guard.is_closed());
-        assert!(guard.admits(&refused(Reason::FutureTimestamp)));
+        assert!(guard.admits(&rejected(Reason::FutureTimestamp)));
     }
 
     #[test]
     fn after_a_restart_the_first_future_record_closes_it() {
         let mut suspicious = guard(true);
-        assert!(!suspicious.admits(&refused(Reason::FutureTimestamp)));
+        assert!(!suspicious.admits(&rejected(Reason::FutureTimestamp)));
         let mut trusting = guard(true);
         assert!(trusting.admits(&Ok(())));
-        assert!(trusting.admits(&refused(Reason::FutureTimestamp)));
+        assert!(trusting.admits(&rejected(Reason::FutureTimestamp)));
     }
 }

@@ -108,49 +108,55 @@ impl BatchTrace {
                 &traced.parent,
             );
             let context = traced.parent.with_span(process);
-            let part = |name: &'static str, kind, system, from, to| {
-                start(name, kind, from, vec![system], &context).end_with_timestamp(to);
-            };
-            let kafka = KeyValue::new("messaging.system", "kafka");
-            let redis = KeyValue::new("db.system.name", "redis");
-            let postgres = KeyValue::new("db.system.name", "postgresql");
-            let (client, producer) = (SpanKind::Client, SpanKind::Producer);
-            let times = self.times;
-            if outcome != Outcome::Invalid {
-                part(
-                    "postgres apply",
-                    client.clone(),
-                    postgres,
-                    self.began,
-                    times.persisted,
-                );
-            }
-            match outcome {
-                // For an outdated record, Redis gets the version that Postgres holds.
-                Outcome::Stored | Outcome::Erased | Outcome::Stale => {
-                    part(
-                        "redis write",
-                        client,
-                        redis,
-                        times.persisted,
-                        times.written_through,
-                    );
-                }
-                Outcome::Invalid => {
-                    part(
-                        "dead letter",
-                        producer,
-                        kafka,
-                        self.began,
-                        times.dead_lettered,
-                    );
-                }
-                Outcome::Failed => {
-                    let from = times.written_through.max(times.dead_lettered);
-                    part("dead letter", producer, kafka, from, end);
-                }
+            for part in parts(outcome, self.began, self.times, end) {
+                let attributes = vec![part.system];
+                start(part.name, part.kind, part.from, attributes, &context)
+                    .end_with_timestamp(part.to);
             }
             context.span().end_with_timestamp(end);
+        }
+    }
+}
+
+/// A place that a record was written to, and when.
+struct Part {
+    name: &'static str,
+    kind: SpanKind,
+    system: KeyValue,
+    from: SystemTime,
+    to: SystemTime,
+}
+
+/// Returns the places that a record with this outcome was written to.
+fn parts(outcome: Outcome, began: SystemTime, times: Times, end: SystemTime) -> Vec<Part> {
+    let postgres = Part {
+        name: "postgres apply",
+        kind: SpanKind::Client,
+        system: KeyValue::new("db.system.name", "postgresql"),
+        from: began,
+        to: times.persisted,
+    };
+    let redis = Part {
+        name: "redis write",
+        kind: SpanKind::Client,
+        system: KeyValue::new("db.system.name", "redis"),
+        from: times.persisted,
+        to: times.written_through,
+    };
+    let dead_letter = |from, to| Part {
+        name: "dead letter",
+        kind: SpanKind::Producer,
+        system: KeyValue::new("messaging.system", "kafka"),
+        from,
+        to,
+    };
+    match outcome {
+        // For an outdated record, Redis gets the version that Postgres holds.
+        Outcome::Stored | Outcome::Erased | Outcome::Stale => vec![postgres, redis],
+        Outcome::Invalid => vec![dead_letter(began, times.dead_lettered)],
+        Outcome::Failed => {
+            let from = times.written_through.max(times.dead_lettered);
+            vec![postgres, dead_letter(from, end)]
         }
     }
 }

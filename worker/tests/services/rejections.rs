@@ -75,7 +75,7 @@ async fn a_row_that_a_trigger_rejects_is_dead_lettered_and_the_others_are_stored
             let pipeline = TestPipeline::start(database, breaker, config, &orders(seed)).await;
             pipeline.await_stored(GOOD_ROWS).await;
             pipeline.await_dead_letters(BAD_ROWS).await;
-            eventually("nothing that is waited for", async || {
+            eventually("no wait", async || {
                 pipeline.waits.reasons().next().is_none().then_some(())
             })
             .await;
@@ -153,7 +153,7 @@ async fn the_wait_reason_is_reported_during_attempts_too() {
     }
     pipeline.database.open().await;
     pipeline.await_stored(orders.len()).await;
-    eventually("nothing that is waited for", async || {
+    eventually("no wait", async || {
         pipeline.waits.reasons().next().is_none().then_some(())
     })
     .await;

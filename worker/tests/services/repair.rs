@@ -114,9 +114,9 @@ impl World {
 
     /// Makes Redis reject writes, as a full Redis with the policy `noeviction` does, or accept them
     /// again.
-    async fn refuse_writes(&self, refuse: bool) {
+    async fn reject_writes(&self, reject: bool) {
         let mut connection = self.redis.connect().await;
-        let limit = if refuse { "1" } else { "0" };
+        let limit = if reject { "1" } else { "0" };
         for (setting, value) in [("maxmemory-policy", "noeviction"), ("maxmemory", limit)] {
             let _: () = redis::cmd("CONFIG")
                 .arg("SET")
@@ -209,14 +209,14 @@ async fn a_write_that_redis_rejects_is_marked_until_redis_accepts_it() {
     let world = World::new().await;
     let orders = world.store(3, 1).await;
     world.cache.probe().await.unwrap();
-    world.refuse_writes(true).await;
+    world.reject_writes(true).await;
     world.write(orders.clone()).await;
     assert_eq!(
         world.postgres.repair_marks(None, 10).await.unwrap().len(),
         3
     );
     let _looking = world.look_after();
-    world.refuse_writes(false).await;
+    world.reject_writes(false).await;
     world.no_mark_is_left().await;
     assert!(world.holds(&orders).await);
 }
@@ -229,11 +229,11 @@ async fn marks_that_redis_rejected_are_repaired_from_any_position() {
     let orders = world.store(1200, 2).await;
     let uids: Vec<OrderUid> = orders.iter().map(|revision| revision.uid).collect();
     world.postgres.mark_for_repair(&uids).await.unwrap();
-    world.refuse_writes(true).await;
+    world.reject_writes(true).await;
     let _looking = world.look_after();
     // Long enough for one or two looks.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    world.refuse_writes(false).await;
+    world.reject_writes(false).await;
     world.no_mark_is_left().await;
     assert!(world.holds(&orders).await);
 }
@@ -319,7 +319,7 @@ async fn a_worker_that_starts_repairs_nothing_in_a_redis_that_lost_nothing() {
 }
 
 #[tokio::test]
-async fn a_worker_that_starts_notices_what_redis_lost_before() {
+async fn a_worker_that_starts_repairs_what_redis_lost_before() {
     let mut world = World::new().await;
     let orders = world.be_complete_with_orders().await;
     let watermark = world.watermark().await.unwrap();
@@ -362,10 +362,8 @@ async fn too_many_changes_are_deleted_instead_of_rewritten() {
         .database
         .execute(
             "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, \
-             customer_id, \
-                 delivery_service, shard_key, sm_id, date_created, oof_shard, \
-                 source_timestamp_ms, source_offset, \
-                 source_partition, erased_at) \
+                 customer_id, delivery_service, shard_key, sm_id, date_created, oof_shard, \
+                 source_timestamp_ms, source_offset, source_partition, erased_at) \
              SELECT 'bulk-' || n, '', '', '', '', '', '', '', 0, 'epoch', '', 1, n, 1, now() \
              FROM generate_series(1, 100001) n",
         )

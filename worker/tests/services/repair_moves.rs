@@ -126,7 +126,7 @@ async fn a_worker_follows_a_name_that_moves_while_the_old_server_accepts_writes(
 /// The worker does not write to that server although its connections work. It marks the orders, so
 /// that other workers write them.
 #[tokio::test]
-async fn a_worker_at_a_server_that_others_left_marks_what_it_cannot_write() {
+async fn a_worker_at_a_server_that_others_left_marks_its_writes() {
     let world = World::new().await;
     let looking = world.look_after();
     eventually("a watermark", async || world.watermark().await).await;

@@ -81,6 +81,15 @@ async fn orders_whose_writes_always_come_too_late_are_read_in_ever_smaller_parts
     assert_eq!(world.store.marks(), ["a b c d"]);
 }
 
+#[tokio::test]
+async fn an_order_whose_writes_always_come_too_late_is_marked_after_three_attempts() {
+    let world = World::holding("a");
+    world.redis.be_late();
+    world.write("a", LATE).await;
+    assert_eq!(world.store.reads(), ["a", "a"]);
+    assert_eq!(world.store.marks(), ["a"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn orders_that_redis_does_not_take_are_marked_once_postgres_answers() {
     let world = World::holding("a b");
