@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use humantime_serde::re::humantime;
 use shared::order::OrderUid;
 
 /// Generates orders and sends them to Kafka.

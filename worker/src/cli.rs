@@ -79,7 +79,7 @@ async fn migrate(down: Option<usize>) -> anyhow::Result<()> {
         None => schema::migrate(&database.url).await,
         Some(steps) => schema::migrate_down(&database.url, steps).await,
     }
-    .context("DATABASE_URL: migrating the database")?;
+    .context("DATABASE_URL: cannot migrate the database")?;
     match migrated.from == migrated.to {
         true => println!("schema version {}: nothing to do", migrated.to),
         false => println!("schema version {} -> {}", migrated.from, migrated.to),

@@ -29,7 +29,7 @@ fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     let now = DateTime::<Utc>::from(SystemTime::now());
     let time = match DateTime::parse_from_rfc3339(text) {
         Ok(time) => time.to_utc(),
-        Err(_) => humantime_serde::re::humantime::parse_duration(text)
+        Err(_) => humantime::parse_duration(text)
             .ok()
             .and_then(|ago| now.checked_sub_signed(chrono::Duration::from_std(ago).ok()?))
             .ok_or(

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytesize::ByteSize;
-use humantime_serde::re::humantime::format_duration;
+use humantime::format_duration;
 use syn::{
     BinOp, Expr, Field, Fields, GenericArgument, ImplItem, Item, ItemImpl, ItemStruct, Lit,
     PathArguments, Type,

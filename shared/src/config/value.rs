@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use humantime_serde::re::humantime;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use super::LogFormat;

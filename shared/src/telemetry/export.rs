@@ -3,7 +3,7 @@
 use std::{
     env,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::metrics::meter;
@@ -150,7 +151,7 @@ impl Exporter {
     }
 
     fn otlp(&self) -> Arc<Otlp> {
-        Arc::clone(&self.otlp.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.otlp.lock())
     }
 
     fn reconnect(&self) {
@@ -160,7 +161,7 @@ impl Exporter {
             if let Some(resource) = &self.resource {
                 otlp.set_resource(resource);
             }
-            *self.otlp.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(otlp);
+            *self.otlp.lock() = Arc::new(otlp);
         }
     }
 }
@@ -195,9 +196,7 @@ impl SpanExporter for Exporter {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.resource = Some(resource.clone());
-        if let Some(otlp) =
-            Arc::get_mut(self.otlp.get_mut().unwrap_or_else(PoisonError::into_inner))
-        {
+        if let Some(otlp) = Arc::get_mut(self.otlp.get_mut()) {
             otlp.set_resource(resource);
         }
     }

@@ -163,8 +163,7 @@ impl Assignment {
         let offsets = match self.offsets(frontiers) {
             Ok(offsets) => offsets,
             Err(error) => {
-                tracing::error!(?frontiers, %error, "offsets not stored; their records will be \
-                    read again");
+                tracing::error!(?frontiers, %error, "offsets not stored");
                 return;
             }
         };

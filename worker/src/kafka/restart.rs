@@ -112,8 +112,7 @@ impl Context {
         if !unidentified.is_empty() {
             tracing::info!(
                 partitions = listed(&unidentified),
-                "committed offsets without a topic id; cannot detect a topic recreated before \
-                 this start"
+                "committed offsets without a topic id; cannot detect an earlier recreation"
             );
         }
     }
