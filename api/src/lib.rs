@@ -43,7 +43,7 @@ use anyhow::Context;
 use prometheus::{IntGauge, Registry};
 use shared::{
     cache::Cache,
-    config::ConfigError,
+    config::{ConfigError, Database},
     runtime::admin::Admin,
     storage::{Postgres, Role},
 };
@@ -78,6 +78,33 @@ pub struct App {
     config: Config,
 }
 
+/// Creates the local cache, which stores nothing if the caches are disabled.
+fn new_local_cache(config: &Config) -> LocalCache {
+    LocalCache::new(Settings {
+        max_bytes: if config.cache.enabled {
+            config.local_cache.max_bytes
+        } else {
+            0
+        },
+        ttl: config.local_cache.ttl,
+        negative_ttl: config.negative_cache.ttl,
+    })
+}
+
+/// Returns the read replica, if one is configured.
+fn read_replica(database: &Database) -> Result<Option<Postgres>, ConfigError> {
+    let Some(url) = database.read_url.as_deref() else {
+        return Ok(None);
+    };
+    let replica = Postgres::new(url, database, Role::Api).map_err(|_| {
+        ConfigError::malformed(
+            "DATABASE_READ_URL",
+            "not a postgres:// URL; write postgres://USER:PASSWORD@HOST:5432/NAME",
+        )
+    })?;
+    Ok(Some(replica))
+}
+
 impl App {
     /// Binds both ports and prepares everything that needs no other service.
     ///
@@ -87,27 +114,11 @@ impl App {
         let metrics = Metrics::register(&registry)?;
         let keys = read_keys(&config.api)?;
         let enabled = config.cache.enabled;
-        let local = Arc::new(LocalCache::new(Settings {
-            max_bytes: if enabled {
-                config.local_cache.max_bytes
-            } else {
-                0
-            },
-            ttl: config.local_cache.ttl,
-            negative_ttl: config.negative_cache.ttl,
-        }));
+        let local = Arc::new(new_local_cache(&config));
         let redis = enabled.then(|| Cache::shared(&config.redis)).transpose()?;
         let database = &config.database;
         let postgres = Postgres::new(&database.url, database, Role::Api)?;
-        let replica = match database.read_url.as_deref() {
-            Some(url) => Some(Postgres::new(url, database, Role::Api).map_err(|_| {
-                ConfigError::malformed(
-                    "DATABASE_READ_URL",
-                    "not a postgres:// URL; write postgres://USER:PASSWORD@HOST:5432/NAME",
-                )
-            })?),
-            None => None,
-        };
+        let replica = read_replica(database)?;
         let health = Arc::new(Health::new(local.clone(), enabled, replica.is_some()));
         let tiers = Tiers {
             local: local.clone(),
