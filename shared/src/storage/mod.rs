@@ -14,6 +14,7 @@ mod rows;
 pub mod schema;
 mod silence;
 mod write;
+mod writer;
 
 pub use changes::{Change, ChangeSet};
 pub use error::{Class, StorageError};

@@ -12,17 +12,13 @@ use opentelemetry::{
 };
 use scopeguard::{ScopeGuard, guard};
 use sqlx::{
-    PgPool, Postgres as Driver,
+    PgConnection, PgPool, Postgres as Driver,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::{error::Elapsed, timeout_at};
+use tokio::time::timeout_at;
 
-use super::{
-    Class, StorageError, nodelay,
-    silence::Silence,
-    write::{CopyGate, IdBlocks, Streak},
-};
+use super::{Class, StorageError, nodelay, silence::Silence, writer::WriterState};
 use crate::{
     config::{ConfigError, Database},
     telemetry::metrics::{LATENCY_SECONDS, meter},
@@ -75,9 +71,7 @@ pub struct Postgres {
     pub(super) role: Role,
     timeout: Duration,
     silence: Silence,
-    pub(super) ids: Arc<IdBlocks>,
-    pub(super) streak: Arc<Streak>,
-    pub(super) copy_gate: Arc<CopyGate>,
+    pub(super) writer: Arc<WriterState>,
     metrics: Metrics,
 }
 
@@ -153,9 +147,7 @@ impl Postgres {
             role,
             timeout,
             silence,
-            ids: Arc::default(),
-            streak: Arc::default(),
-            copy_gate: Arc::default(),
+            writer: Arc::default(),
             metrics: Metrics::new(),
         })
     }
@@ -179,13 +171,14 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn limits_locks(&self) -> Result<bool, StorageError> {
-        let mut lease = self.lease("limits_locks").await?;
         let statement = sqlx::query_scalar(
             "SELECT current_setting('lock_timeout') <> '0' \
                 AND current_setting('idle_in_transaction_session_timeout') <> '0'",
         );
-        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
-        lease.finish(answer)
+        self.run("limits_locks", async |connection| {
+            statement.fetch_one(connection).await
+        })
+        .await
     }
 
     /// Returns the maximum number of connections for calls other than batches.
@@ -193,19 +186,27 @@ impl Postgres {
         self.pool.options().get_max_connections()
     }
 
-    /// Returns a connection for one call, whose deadline begins now.
-    pub(super) async fn lease(&self, query: &'static str) -> Result<Lease<'_>, StorageError> {
+    /// Runs `call` on a connection. Its deadline, which includes the wait for the connection, begins
+    /// now. `query` is its label in the metrics.
+    pub(super) async fn run<T>(
+        &self,
+        query: &'static str,
+        call: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StorageError> {
         let deadline = Deadline::after(self.timeout);
-        self.lease_from(&self.pool, query, deadline).await
+        let lease = self.lease(&self.pool, query, deadline).await?;
+        lease.run(call).await
     }
 
-    /// Returns a connection for a batch.
-    pub(super) async fn lease_for_batch(
+    /// Runs `call` on a connection for batches, until `deadline`.
+    pub(super) async fn run_batch<T>(
         &self,
         query: &'static str,
         deadline: Deadline,
-    ) -> Result<Lease<'_>, StorageError> {
-        self.lease_from(&self.batches, query, deadline).await
+        call: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StorageError> {
+        let lease = self.lease(&self.batches, query, deadline).await?;
+        lease.run(call).await
     }
 
     /// Returns the deadline for work that begins now and may wait for a lock. It includes the lock
@@ -214,7 +215,7 @@ impl Postgres {
         Deadline::after(self.timeout + LOCK_TIMEOUT)
     }
 
-    async fn lease_from(
+    async fn lease(
         &self,
         pool: &PgPool,
         query: &'static str,
@@ -321,15 +322,12 @@ impl Deadline {
     }
 }
 
-/// A connection that closes when it is dropped: after a missed deadline or a cancelled call, a
-/// statement may still be running on it. [`Lease::finish`] returns it to the pool if it is fit to
-/// be used again.
-pub(super) struct Lease<'p> {
+/// A connection for one call. It closes when it is dropped: after a missed deadline or a cancelled
+/// call, a statement may still be running on it.
+struct Lease<'p> {
     call: Call<'p>,
-    /// When the call must be done.
-    pub(super) deadline: tokio::time::Instant,
-    /// The connection itself.
-    pub(super) connection: ScopeGuard<PoolConnection<Driver>, fn(PoolConnection<Driver>)>,
+    deadline: tokio::time::Instant,
+    connection: ScopeGuard<PoolConnection<Driver>, fn(PoolConnection<Driver>)>,
 }
 
 struct Call<'p> {
@@ -340,12 +338,13 @@ struct Call<'p> {
 }
 
 impl Lease<'_> {
-    /// Ends the call with the answer to its statements, or with an error if the deadline passed.
-    pub(super) fn finish<T>(
-        self,
-        answer: Result<Result<T, sqlx::Error>, Elapsed>,
+    /// Runs the call until the deadline. Then returns the connection to the pool if it is fit to be
+    /// used again.
+    async fn run<T>(
+        mut self,
+        call: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, StorageError> {
-        let result = match answer {
+        let result = match timeout_at(self.deadline, call(&mut self.connection)).await {
             Ok(answer) => answer.map_err(StorageError::from),
             Err(_) => Err(StorageError::Deadline(self.call.limit)),
         };

@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres as Driver, QueryBuilder, Row, postgres::PgRow};
-use tokio::time::timeout_at;
 
 use super::{
     Postgres, StorageError,
@@ -89,14 +88,13 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn read(&self, uid: &OrderUid) -> Result<Option<Revision>, StorageError> {
-        let mut lease = self.lease("read").await?;
         let statement = sqlx::query(READ.as_str()).bind(uid.as_str());
-        let answer = timeout_at(
-            lease.deadline,
-            statement.fetch_optional(&mut **lease.connection),
-        )
-        .await;
-        lease.finish(answer)?.map(|row| revision(&row)).transpose()
+        let row = self
+            .run("read", async |connection| {
+                statement.fetch_optional(connection).await
+            })
+            .await?;
+        row.map(|row| revision(&row)).transpose()
     }
 
     /// Returns those of the orders `uids` that Postgres holds, in any order.
@@ -105,10 +103,13 @@ impl Postgres {
     /// When Postgres does not answer.
     pub async fn read_many(&self, uids: &[OrderUid]) -> Result<Vec<Revision>, StorageError> {
         let uids: Vec<&str> = uids.iter().map(OrderUid::as_str).collect();
-        let mut lease = self.lease("read_many").await?;
         let statement = sqlx::query(READ_MANY.as_str()).bind(uids);
-        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
-        lease.finish(answer)?.iter().map(revision).collect()
+        let rows = self
+            .run("read_many", async |connection| {
+                statement.fetch_all(connection).await
+            })
+            .await?;
+        rows.iter().map(revision).collect()
     }
 
     /// Returns orders like [`Postgres::read_many`], by the ids from [`Postgres::changed_since`].
@@ -116,10 +117,13 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn read_ids(&self, ids: &[i64]) -> Result<Vec<Revision>, StorageError> {
-        let mut lease = self.lease("read_ids").await?;
         let statement = sqlx::query(READ_IDS.as_str()).bind(ids);
-        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
-        lease.finish(answer)?.iter().map(revision).collect()
+        let rows = self
+            .run("read_ids", async |connection| {
+                statement.fetch_all(connection).await
+            })
+            .await?;
+        rows.iter().map(revision).collect()
     }
 
     /// Returns the newest `limit` orders that are not erased, newest first.
@@ -127,10 +131,13 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn newest(&self, limit: u32) -> Result<Vec<Revision>, StorageError> {
-        let mut lease = self.lease("newest").await?;
         let statement = sqlx::query(NEWEST.as_str()).bind(i64::from(limit));
-        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
-        lease.finish(answer)?.iter().map(revision).collect()
+        let rows = self
+            .run("newest", async |connection| {
+                statement.fetch_all(connection).await
+            })
+            .await?;
+        rows.iter().map(revision).collect()
     }
 
     /// Returns at most `limit` orders that match `filter`, newest first: by the time when they were
@@ -144,15 +151,12 @@ impl Postgres {
         limit: u32,
     ) -> Result<Vec<Summary>, StorageError> {
         let mut statement = list_statement(filter, limit);
-        let mut lease = self.lease("list").await?;
-        let answer = timeout_at(
-            lease.deadline,
-            statement.build().fetch_all(&mut **lease.connection),
-        )
-        .await;
-        lease
-            .finish(answer)?
-            .iter()
+        let rows = self
+            .run("list", async |connection| {
+                statement.build().fetch_all(connection).await
+            })
+            .await?;
+        rows.iter()
             .map(|row| summary(row).map_err(StorageError::from))
             .collect()
     }

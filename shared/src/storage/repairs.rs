@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::time::timeout_at;
 
 use super::{Postgres, StorageError, write::Sequence};
 use crate::{DatabaseTime, order::OrderUid};
@@ -97,10 +96,12 @@ impl Postgres {
     }
 
     async fn mark(&self, uids: &[&str]) -> Result<(), StorageError> {
-        let mut lease = self.lease("mark_for_repair").await?;
         let statement = sqlx::query(MARK).bind(uids);
-        let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
-        lease.finish(answer).map(drop)
+        self.run("mark_for_repair", async |connection| {
+            statement.execute(connection).await
+        })
+        .await
+        .map(drop)
     }
 
     /// Returns the oldest `limit` marks behind `after`, or from the first one on.
@@ -112,15 +113,17 @@ impl Postgres {
         after: Option<&RepairMark>,
         limit: u32,
     ) -> Result<Vec<RepairMark>, StorageError> {
-        let mut lease = self.lease("repair_marks").await?;
         let statement = sqlx::query_as(
             "SELECT order_uid::text, mark::int8 FROM cache_repairs WHERE mark > $1 \
              ORDER BY mark LIMIT $2",
         )
         .bind(after.map_or(0, |mark| mark.mark))
         .bind(i64::from(limit));
-        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
-        let rows: Vec<(String, i64)> = lease.finish(answer)?;
+        let rows: Vec<(String, i64)> = self
+            .run("repair_marks", async |connection| {
+                statement.fetch_all(connection).await
+            })
+            .await?;
         rows.into_iter()
             .map(|(uid, mark)| {
                 Ok(RepairMark {
@@ -140,10 +143,12 @@ impl Postgres {
             .iter()
             .map(|mark| (mark.uid.as_str(), mark.mark))
             .unzip();
-        let mut lease = self.lease("clear_repair_marks").await?;
         let statement = sqlx::query(CLEAR).bind(uids).bind(numbers);
-        let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
-        lease.finish(answer).map(drop)
+        self.run("clear_repair_marks", async |connection| {
+            statement.execute(connection).await
+        })
+        .await
+        .map(drop)
     }
 
     /// Returns the oldest `limit` writes that have been in progress for longer than `patience`,
@@ -156,7 +161,6 @@ impl Postgres {
         patience: Duration,
         limit: u32,
     ) -> Result<Vec<(CacheWrite, Vec<OrderUid>)>, StorageError> {
-        let mut lease = self.lease("abandoned_cache_writes").await?;
         let statement = sqlx::query_as(
             "SELECT id::int8, order_uids::text[] FROM cache_writes \
              WHERE started_at < now() - make_interval(secs => $1) \
@@ -164,8 +168,11 @@ impl Postgres {
         )
         .bind(patience.as_secs_f64())
         .bind(i64::from(limit));
-        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
-        let rows: Vec<(i64, Vec<String>)> = lease.finish(answer)?;
+        let rows: Vec<(i64, Vec<String>)> = self
+            .run("abandoned_cache_writes", async |connection| {
+                statement.fetch_all(connection).await
+            })
+            .await?;
         rows.into_iter()
             .map(|(id, uids)| {
                 let uids = uids
@@ -184,10 +191,12 @@ impl Postgres {
     /// When the notes may still exist. The writes then soon count as abandoned.
     pub async fn finish_cache_writes(&self, writes: &[CacheWrite]) -> Result<(), StorageError> {
         let ids: Vec<i64> = writes.iter().map(|write| write.0).collect();
-        let mut lease = self.lease("finish_cache_writes").await?;
         let statement = sqlx::query("DELETE FROM cache_writes WHERE id = ANY($1)").bind(ids);
-        let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
-        lease.finish(answer).map(drop)
+        self.run("finish_cache_writes", async |connection| {
+            statement.execute(connection).await
+        })
+        .await
+        .map(drop)
     }
 
     /// Returns what Postgres records about Redis.
@@ -196,10 +205,12 @@ impl Postgres {
     /// When Postgres does not answer.
     pub async fn cache_knowledge(&self) -> Result<CacheKnowledge, StorageError> {
         type Row = (f64, Option<DateTime<Utc>>, Option<Vec<String>>, Option<f64>);
-        let mut lease = self.lease("cache_knowledge").await?;
         let statement = sqlx::query_as(KNOWLEDGE);
-        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
-        let (oldest, until, servers, age): Row = lease.finish(answer)?;
+        let (oldest, until, servers, age): Row = self
+            .run("cache_knowledge", async |connection| {
+                statement.fetch_one(connection).await
+            })
+            .await?;
         let complete = until.zip(servers).map(|(until, servers)| CompleteCache {
             until: DatabaseTime(until.timestamp_micros()),
             servers,
@@ -230,7 +241,6 @@ impl Postgres {
         servers: &[String],
     ) -> Result<(), StorageError> {
         let until = to_utc(until)?;
-        let mut lease = self.lease("remember_complete_cache").await?;
         let statement = sqlx::query(
             "INSERT INTO complete_cache (complete_until, servers) VALUES ($1, $2) \
              ON CONFLICT (only_row) DO UPDATE SET complete_until = EXCLUDED.complete_until, \
@@ -238,8 +248,11 @@ impl Postgres {
         )
         .bind(until)
         .bind(servers);
-        let answer = timeout_at(lease.deadline, statement.execute(&mut **lease.connection)).await;
-        lease.finish(answer).map(drop)
+        self.run("remember_complete_cache", async |connection| {
+            statement.execute(connection).await
+        })
+        .await
+        .map(drop)
     }
 
     /// Returns the time of the Postgres clock.
@@ -251,13 +264,12 @@ impl Postgres {
     }
 
     async fn time(&self, query: &'static str) -> Result<DatabaseTime, StorageError> {
-        let mut lease = self.lease("time").await?;
-        let answer = timeout_at(
-            lease.deadline,
-            sqlx::query_scalar(query).fetch_one(&mut **lease.connection),
-        )
-        .await;
-        let time: DateTime<Utc> = lease.finish(answer)?;
+        let statement = sqlx::query_scalar(query);
+        let time: DateTime<Utc> = self
+            .run("time", async |connection| {
+                statement.fetch_one(connection).await
+            })
+            .await?;
         Ok(DatabaseTime(time.timestamp_micros()))
     }
 
@@ -271,13 +283,14 @@ impl Postgres {
         limit: u32,
     ) -> Result<Vec<i64>, StorageError> {
         let since = to_utc(since)?;
-        let mut lease = self.lease("changed_since").await?;
         let statement =
             sqlx::query_scalar("SELECT id::int8 FROM orders WHERE updated_at >= $1 LIMIT $2")
                 .bind(since)
                 .bind(i64::from(limit));
-        let answer = timeout_at(lease.deadline, statement.fetch_all(&mut **lease.connection)).await;
-        lease.finish(answer)
+        self.run("changed_since", async |connection| {
+            statement.fetch_all(connection).await
+        })
+        .await
     }
 }
 

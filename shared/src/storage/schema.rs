@@ -2,7 +2,6 @@
 //! program.
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
-use tokio::time::timeout_at;
 
 use super::{Postgres, StorageError};
 
@@ -101,8 +100,6 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer.
     pub async fn schema_version(&self) -> Result<i64, StorageError> {
-        let mut lease = self.lease("schema_version").await?;
-        let answer = timeout_at(lease.deadline, version_on(&mut lease.connection)).await;
-        lease.finish(answer)
+        self.run("schema_version", version_on).await
     }
 }

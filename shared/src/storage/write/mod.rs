@@ -9,26 +9,22 @@
 //! again with the lookup.
 
 mod copy;
-mod copy_gate;
-mod ids;
 mod sequence;
-mod streak;
 mod upsert;
 
 use std::{collections::HashSet, time::Instant};
 
 use sqlx::{Connection, PgConnection};
-use tokio::time::timeout_at;
 
 use copy::Copy;
 use upsert::Upserted;
 
-pub(super) use copy_gate::CopyGate;
-pub(super) use ids::IdBlocks;
 pub(super) use sequence::Sequence;
-pub(super) use streak::Streak;
 
-use super::{CacheWrite, Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline};
+use super::{
+    CacheWrite, Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline,
+    writer::WriterState,
+};
 use crate::fault::Moment;
 
 /// Minimum size of a batch that is copied. For a smaller batch, the round trips of four `COPY`
@@ -84,13 +80,13 @@ impl Postgres {
         let deadline = self.deadline_to_lock();
         let plan = match changes.len() {
             ..WORTH_COPYING => WritePlan::Upsert,
-            WORTH_COPYING.. if !self.copy_gate.is_open() => WritePlan::Upsert,
-            WORTH_COPYING.. if self.streak.is_long() => WritePlan::CopyAll,
+            WORTH_COPYING.. if !self.writer.copy_gate.is_open() => WritePlan::Upsert,
+            WORTH_COPYING.. if self.writer.streak.is_long() => WritePlan::CopyAll,
             WORTH_COPYING.. => WritePlan::CopyUnknown,
         };
         match self.write(changes, plan, deadline).await {
             Err(error) if plan == WritePlan::CopyAll && error.class() == Class::Rival => {
-                self.streak.guessed_wrong();
+                self.writer.streak.guessed_wrong();
                 if Sequence::of_key(error.constraint()).is_some() {
                     self.pass_used_ids(&error).await?;
                 }
@@ -123,7 +119,7 @@ impl Postgres {
             _ => return self.or_upsert_again(result, changes, deadline).await,
         };
         let result = self.write(changes, WritePlan::Upsert, deadline).await;
-        if result.is_ok() && self.copy_gate.close() {
+        if result.is_ok() && self.writer.copy_gate.close() {
             tracing::warn!(
                 error = refused,
                 "COPY rejected, upsert accepted; upserting the next batches"
@@ -151,7 +147,7 @@ impl Postgres {
     /// Drops the ids at hand and moves a sequence that returned a value in use. After a failover
     /// that set the sequence back, another worker may have got the same ids.
     async fn pass_used_ids(&self, error: &StorageError) -> Result<(), StorageError> {
-        self.ids.forget();
+        self.writer.ids.forget();
         match Sequence::of_key(error.constraint()) {
             Some(sequence) => self.pass_used_values(sequence).await,
             None => Ok(()),
@@ -164,19 +160,10 @@ impl Postgres {
         plan: WritePlan,
         deadline: Deadline,
     ) -> Result<Applied, StorageError> {
-        let mut lease = self.lease_for_batch("apply", deadline).await?;
-        let answer = timeout_at(
-            lease.deadline,
-            write(
-                &mut lease.connection,
-                &self.ids,
-                &self.streak,
-                changes,
-                plan,
-            ),
-        )
-        .await;
-        lease.finish(answer)
+        let write = async |connection: &mut PgConnection| {
+            write_batch(connection, &self.writer, changes, plan).await
+        };
+        self.run_batch("apply", deadline, write).await
     }
 
     /// Ends sessions of the same role that are frozen inside a transaction and hold locks; returns
@@ -185,10 +172,11 @@ impl Postgres {
     /// # Errors
     /// When Postgres does not answer, or denies the right to end sessions.
     pub async fn end_frozen_sessions(&self) -> Result<i64, StorageError> {
-        let mut lease = self.lease("end_frozen_sessions").await?;
         let statement = sqlx::query_scalar(END_FROZEN_SESSIONS).bind(self.role.application_name());
-        let answer = timeout_at(lease.deadline, statement.fetch_one(&mut **lease.connection)).await;
-        lease.finish(answer)
+        self.run("end_frozen_sessions", async |connection| {
+            statement.fetch_one(connection).await
+        })
+        .await
     }
 }
 
@@ -202,19 +190,19 @@ enum WritePlan {
     Upsert,
 }
 
-async fn write(
+/// Writes `changes` in one transaction.
+async fn write_batch(
     connection: &mut PgConnection,
-    ids: &IdBlocks,
-    streak: &Streak,
+    writer: &WriterState,
     changes: &[Change],
     plan: WritePlan,
 ) -> Result<Applied, sqlx::Error> {
-    let ids = ids.take(connection, changes.len()).await?;
+    let ids = writer.ids.take(connection, changes.len()).await?;
     let copied: Vec<bool> = match plan {
         WritePlan::CopyAll => changes.iter().map(Change::is_order).collect(),
         WritePlan::CopyUnknown => {
             let known = known(connection, changes).await?;
-            streak.asked(known.is_empty());
+            writer.streak.asked(known.is_empty());
             let unknown = |change: &Change| !known.contains(change.uid.as_str());
             changes
                 .iter()

@@ -1,7 +1,6 @@
 //! Moves sequences that are behind the values in use.
 
 use sqlx::{Connection, PgConnection};
-use tokio::time::timeout_at;
 
 use super::super::{Postgres, StorageError};
 
@@ -87,9 +86,8 @@ impl Postgres {
         sequence: Sequence,
     ) -> Result<(), StorageError> {
         loop {
-            let mut lease = self.lease("pass_used_values").await?;
-            let answer = timeout_at(lease.deadline, pass(&mut lease.connection, sequence)).await;
-            let steps = lease.finish(answer)?;
+            let pass = async |connection: &mut PgConnection| pass(connection, sequence).await;
+            let steps = self.run("pass_used_values", pass).await?;
             if steps > 0 {
                 tracing::warn!(
                     column = sequence.column(),

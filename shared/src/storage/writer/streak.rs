@@ -28,12 +28,12 @@ impl Default for Streak {
 
 impl Streak {
     /// Returns whether the next batch may be assumed to be new.
-    pub(super) fn is_long(&self) -> bool {
+    pub(in crate::storage) fn is_long(&self) -> bool {
         self.length.load(Relaxed) >= self.wanted.load(Relaxed)
     }
 
     /// Records the lookup of a batch, and whether all its orders were new.
-    pub(super) fn asked(&self, all_new: bool) {
+    pub(in crate::storage) fn asked(&self, all_new: bool) {
         match all_new {
             true => _ = self.length.fetch_add(1, Relaxed),
             false => self.length.store(0, Relaxed),
@@ -41,7 +41,7 @@ impl Streak {
     }
 
     /// Records that a batch was assumed to be new but was not.
-    pub(super) fn guessed_wrong(&self) {
+    pub(in crate::storage) fn guessed_wrong(&self) {
         self.length.store(0, Relaxed);
         let wanted = self.wanted.load(Relaxed);
         self.wanted.store((wanted * 2).min(AT_MOST), Relaxed);

@@ -16,13 +16,13 @@ pub(in crate::storage) struct CopyGate {
 
 impl CopyGate {
     /// Returns whether to copy the next batch. If not, counts the batch as skipped.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::storage) fn is_open(&self) -> bool {
         let skip = |left: u32| left.checked_sub(1);
         self.left.fetch_update(Relaxed, Relaxed, skip).is_err()
     }
 
     /// Closes the gate. Returns whether this is the first time.
-    pub(super) fn close(&self) -> bool {
+    pub(in crate::storage) fn close(&self) -> bool {
         self.left.store(SKIPPED, Relaxed);
         !self.reported.swap(true, Relaxed)
     }
