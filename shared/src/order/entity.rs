@@ -94,25 +94,23 @@ macro_rules! entity {
                         while let Some(key) = map.next_key_seed(KeySeed::new())? {
                             match key {
                                 $(Key::$field => {
+                                    let name = stringify!($field);
                                     if $field.is_some() {
-                                        let fault = Fault::Duplicated;
-                                        return Err(state.fault(stringify!($field), fault));
+                                        return Err(state.fault(name, Fault::Duplicated));
                                     }
                                     match map.next_value_seed(ValueSeed::new(state)) {
                                         Ok(value) => $field = Some(value),
-                                        Err(error) => {
-                                            return Err(state.inside(stringify!($field), error));
-                                        }
+                                        Err(error) => return Err(state.inside(name, error)),
                                     }
                                 })+
                                 Key::Unknown__(key) => {
+                                    let name = "(unknown field)";
                                     state.unknown_field(stringify!($name));
                                     if !unknown.insert(key) {
-                                        let name = "(unknown field)";
                                         return Err(state.fault(name, Fault::Duplicated));
                                     }
                                     if let Err(fault) = unknown::check(map.next_value()?) {
-                                        return Err(state.fault("(unknown field)", fault));
+                                        return Err(state.fault(name, fault));
                                     }
                                 }
                             }

@@ -14,7 +14,7 @@
 //! | `unknown` | the values of unknown fields |
 //! | `timestamp` | RFC 3339 parsing and formatting |
 //! | `version`, `uid` | [`Version`], [`OrderUid`] |
-//! | `document_version` | [`DocumentVersion`]: the version of an order, the shape of its document |
+//! | `document_version` | [`DocumentVersion`]: version and shape of a document |
 //! | `revision`, `refusal` | [`Revision`], [`Refusal`] |
 //! | `sample` (feature `sample`) | valid and invalid orders for the producer and for tests |
 

@@ -221,7 +221,7 @@ impl From<sqlx::Error> for StorageError {
             sqlx::Error::Io(io) => Self::Connection(io.to_string()),
             sqlx::Error::Tls(tls) => Self::Connection(tls.to_string()),
             sqlx::Error::PoolTimedOut => {
-                Self::Connection("no connection to be had in time".to_owned())
+                Self::Connection("no free connection within the deadline".to_owned())
             }
             sqlx::Error::PoolClosed => Self::Connection("the pool is closed".to_owned()),
             sqlx::Error::WorkerCrashed | sqlx::Error::BeginFailed => {

@@ -85,14 +85,14 @@ impl Metrics {
     fn new() -> Self {
         let errors = meter()
             .u64_counter("db_errors_total")
-            .with_description("Calls to Postgres that failed, by what is to be done about it")
+            .with_description("Failed calls to Postgres, by the reaction that they need")
             .build();
         for class in Class::ALL {
             errors.add(0, &[KeyValue::new("class", class.as_str())]);
         }
         let duration = meter()
             .f64_histogram("db_query_duration_seconds")
-            .with_description("Time of one call to Postgres, waiting for a connection included")
+            .with_description("Duration of a call to Postgres, including the wait for a connection")
             .with_boundaries(LATENCY_SECONDS.to_vec())
             .build();
         Self { duration, errors }
@@ -186,8 +186,8 @@ impl Postgres {
         self.pool.options().get_max_connections()
     }
 
-    /// Runs `call` on a connection. Its deadline, which includes the wait for the connection, begins
-    /// now. `query` is its label in the metrics.
+    /// Runs `call` on a connection. Its deadline begins now and includes the wait for the
+    /// connection. `query` is its label in the metrics.
     pub(super) async fn run<T>(
         &self,
         query: &'static str,

@@ -21,8 +21,8 @@ fn select_revisions(condition: &str) -> String {
          LEFT JOIN deliveries d ON d.order_id = o.id \
          LEFT JOIN payments p ON p.order_id = o.id \
          CROSS JOIN LATERAL ( \
-             SELECT {items} FROM (SELECT {lines} FROM items WHERE order_id = o.id \
-             ORDER BY line_no) l \
+             SELECT {items} \
+             FROM (SELECT {lines} FROM items WHERE order_id = o.id ORDER BY line_no) l \
          ) i {condition}",
         stamp = selected("o", Stamp::COLUMNS),
         order = selected("o", Order::COLUMNS),
@@ -165,8 +165,8 @@ impl Postgres {
 fn list_statement(filter: &ListFilter, limit: u32) -> QueryBuilder<Driver> {
     let mut query = QueryBuilder::new(
         "SELECT o.id::int8, o.created_at::timestamptz, o.order_uid::text, o.track_number::text, \
-         o.customer_id::text, \
-                o.date_created::timestamptz, p.currency::text, p.amount::int8, \
+                o.customer_id::text, o.date_created::timestamptz, \
+                p.currency::text, p.amount::int8, \
                 (SELECT count(*) FROM items WHERE order_id = o.id) AS item_count \
          FROM orders o JOIN payments p ON p.order_id = o.id WHERE o.erased_at IS NULL",
     );

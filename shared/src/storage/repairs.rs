@@ -70,7 +70,7 @@ const CLEAR: &str = "\
     DELETE FROM cache_repairs USING ( \
         SELECT r.order_uid FROM cache_repairs r \
         JOIN unnest($1::text[], $2::int8[]) AS u (order_uid, mark) \
-        ON r.order_uid = u.order_uid AND r.mark = u.mark \
+          ON r.order_uid = u.order_uid AND r.mark = u.mark \
         ORDER BY r.order_uid COLLATE \"C\" FOR UPDATE OF r) repaired \
     WHERE cache_repairs.order_uid = repaired.order_uid";
 
@@ -114,8 +114,8 @@ impl Postgres {
         limit: u32,
     ) -> Result<Vec<RepairMark>, StorageError> {
         let statement = sqlx::query_as(
-            "SELECT order_uid::text, mark::int8 FROM cache_repairs WHERE mark > $1 \
-             ORDER BY mark LIMIT $2",
+            "SELECT order_uid::text, mark::int8 FROM cache_repairs \
+             WHERE mark > $1 ORDER BY mark LIMIT $2",
         )
         .bind(after.map_or(0, |mark| mark.mark))
         .bind(i64::from(limit));
@@ -163,8 +163,7 @@ impl Postgres {
     ) -> Result<Vec<(CacheWrite, Vec<OrderUid>)>, StorageError> {
         let statement = sqlx::query_as(
             "SELECT id::int8, order_uids::text[] FROM cache_writes \
-             WHERE started_at < now() - make_interval(secs => $1) \
-             ORDER BY id LIMIT $2",
+             WHERE started_at < now() - make_interval(secs => $1) ORDER BY id LIMIT $2",
         )
         .bind(patience.as_secs_f64())
         .bind(i64::from(limit));
@@ -243,8 +242,8 @@ impl Postgres {
         let until = to_utc(until)?;
         let statement = sqlx::query(
             "INSERT INTO complete_cache (complete_until, servers) VALUES ($1, $2) \
-             ON CONFLICT (only_row) DO UPDATE SET complete_until = EXCLUDED.complete_until, \
-             servers = EXCLUDED.servers",
+             ON CONFLICT (only_row) DO UPDATE \
+             SET complete_until = EXCLUDED.complete_until, servers = EXCLUDED.servers",
         )
         .bind(until)
         .bind(servers);
@@ -295,8 +294,9 @@ impl Postgres {
 }
 
 fn to_utc(time: DatabaseTime) -> Result<DateTime<Utc>, StorageError> {
-    DateTime::from_timestamp_micros(time.0)
-        .ok_or_else(|| StorageError::Unexpected("a time out of range".to_owned()))
+    DateTime::from_timestamp_micros(time.0).ok_or_else(|| {
+        StorageError::Unexpected("a time outside the range of timestamps".to_owned())
+    })
 }
 
 /// Converts elapsed seconds. Returns zero if the mark or note is newer than the transaction of the

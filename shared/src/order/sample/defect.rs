@@ -85,7 +85,7 @@ defects! {
     NoItems: InvalidOrder, |order| order["items"] = json!([]);
     /// The order has 1001 lines.
     TooManyItems: InvalidOrder, |order| {
-        order["items"] = Value::Array(vec![order["items"][0].clone(); 1001])
+        order["items"] = Value::Array(vec![order["items"][0].clone(); 1001]);
     };
     /// The identifier of the article's size is 0.
     ChrtIdZero: InvalidOrder, |order| order["items"][0]["chrt_id"] = json!(0);

@@ -62,8 +62,8 @@ fn changelog_and_docs_name_the_dates() {
             assert!(
                 text.lines()
                     .any(|line| line.contains(registry) && line.contains(date)),
-                "{page} has no line with {registry:?} and {date}, the date of the data file: \
-                 update it"
+                "{page} has no line with {registry:?} and {date}, the date of the data file; \
+                 update the page"
             );
         }
     }
@@ -258,8 +258,8 @@ impl Official {
                     "Subtag"
                 };
                 text.push_str(&format!(
-                    "%%\nType: {kind}\n{name}: {subtag}\nDescription: Type: x\n  Subtag: \
-                     y\nPrefix: {prefix}\n"
+                    "%%\nType: {kind}\n{name}: {subtag}\n\
+                     Description: Type: x\n  Subtag: y\nPrefix: {prefix}\n"
                 ));
             }
         }

@@ -22,11 +22,11 @@ macro_rules! columns {
                 $(let mut $field = columns.array()?;)+
                 let lengths = [$($field.len()),+];
                 if lengths.iter().any(|length| *length != lengths[0]) {
-                    let error = "column arrays of different lengths";
-                    return Err(sqlx::Error::Protocol(error.to_owned()));
+                    let error = format!("column arrays of different lengths: {lengths:?}");
+                    return Err(sqlx::Error::Protocol(error));
                 }
-                let row = |_| Some(Self { $($field: $field.next()?,)+ });
-                Ok((0..lengths[0]).map_while(row).collect())
+                let next = |_| Some(Self { $($field: $field.next()?,)+ });
+                Ok((0..lengths[0]).map_while(next).collect())
             }
         }
     };

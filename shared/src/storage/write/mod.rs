@@ -34,7 +34,7 @@ const WORTH_COPYING: usize = 32;
 /// SQLSTATE codes that Postgres may raise for a `COPY` but not for an upsert of the same rows.
 /// Binary rows have exact types, whereas an upsert converts its values to a wider column. Row-level
 /// security allows no `COPY`, and Citus (`XX000`) allows none with a condition.
-const COPY_REFUSED: [&str; 7] = [
+const COPY_REJECTED: [&str; 7] = [
     "08P01", "0A000", "22021", "22P03", "22P04", "42883", "XX000",
 ];
 
@@ -45,7 +45,7 @@ const KNOWN: &str = "SELECT order_uid::text FROM orders WHERE order_uid = ANY($1
 const END_FROZEN_SESSIONS: &str = "\
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
     WHERE application_name = $1 AND usename = current_user AND datname = current_database() \
-    AND pid <> pg_backend_pid() \
+      AND pid <> pg_backend_pid() \
       AND wait_event = 'ClientRead' AND xact_start IS NOT NULL \
       AND greatest(state_change, query_start) < clock_timestamp() - interval '5 s'";
 
@@ -108,11 +108,11 @@ impl Postgres {
         changes: &[Change],
         deadline: Deadline,
     ) -> Result<Applied, StorageError> {
-        let refused = match &result {
+        let rejected = match &result {
             Err(error)
                 if error
                     .sqlstate()
-                    .is_some_and(|code| COPY_REFUSED.contains(&code)) =>
+                    .is_some_and(|code| COPY_REJECTED.contains(&code)) =>
             {
                 error.to_string()
             }
@@ -121,8 +121,8 @@ impl Postgres {
         let result = self.write(changes, WritePlan::Upsert, deadline).await;
         if result.is_ok() && self.writer.copy_gate.close() {
             tracing::warn!(
-                error = refused,
-                "COPY rejected, upsert accepted; upserting the next batches"
+                error = rejected,
+                "COPY rejected, upsert accepted; upserting next batches"
             );
         }
         self.or_upsert_again(result, changes, deadline).await

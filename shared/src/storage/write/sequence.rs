@@ -34,8 +34,8 @@ macro_rules! pass {
             $column,
             ")::int8 FROM ",
             $table,
-            ") - coalesce(pg_sequence_last_value(seqrelid), seqstart - seqincrement)) / \
-             seqincrement AS steps \
+            ") - coalesce(pg_sequence_last_value(seqrelid), seqstart - seqincrement)) \
+                 / seqincrement AS steps \
                  FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence('",
             $table,
             "', '",
@@ -92,7 +92,7 @@ impl Postgres {
                 tracing::warn!(
                     column = sequence.column(),
                     steps = steps.min(MAX_STEPS),
-                    "sequence was behind its column; moved it past the greatest value"
+                    "moved a sequence that was behind its column"
                 );
             }
             if steps <= MAX_STEPS {

@@ -24,8 +24,8 @@ static UPSERT_ORDERS: LazyLock<String> = LazyLock::new(|| {
          SELECT {names}, CASE WHEN erased THEN now() END \
          FROM unnest({arrays}, ${erased}::bool[]) AS u ({names}, erased) \
          ON CONFLICT (order_uid) DO UPDATE SET \
-             {assignments}, erased_at = EXCLUDED.erased_at, updated_at = greatest(now(), \
-             orders.updated_at) \
+             {assignments}, erased_at = EXCLUDED.erased_at, \
+             updated_at = greatest(now(), orders.updated_at) \
          WHERE (orders.source_timestamp_ms, orders.source_offset, orders.source_partition) \
              < (EXCLUDED.source_timestamp_ms, EXCLUDED.source_offset, EXCLUDED.source_partition) \
          RETURNING order_uid::text, orders.id::int8, xmax <> 0 AS replaced",

@@ -9,7 +9,7 @@ use shared::{
     testing::TestRedis,
 };
 
-use super::{document_version, erased, order, revision, uid, version, write};
+use super::{erased, order, revision, uid, version, write};
 
 /// The text of `version(7)`. Operators and clients know this form.
 const TEXT: &str = "0000001700000000000-0000000000000000007-0000000000";
@@ -84,7 +84,7 @@ async fn the_version_decides_before_the_shape() {
     assert_eq!(write(&old, &second).await, WriteOutcome::Written);
     assert_eq!(write(&new, &first).await, WriteOutcome::KeptNewer);
     let cached = old.get(&uid("u")).await.unwrap().unwrap();
-    assert_eq!(cached.version, document_version(8));
+    assert_eq!(cached.version, in_shape(8, 1));
     assert_eq!(new.get(&uid("u")).await.unwrap(), None);
     assert_eq!(write(&new, &erased("u", 9)).await, WriteOutcome::Written);
     assert_eq!(

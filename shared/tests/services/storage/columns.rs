@@ -22,13 +22,12 @@ type Widened = (String, String, String, String);
 /// column that it references, and an identity column must be an integer.
 const WIDER: &str = "\
     SELECT table_name::text, column_name::text, \
-           CASE udt_name WHEN 'varchar' THEN format('varchar(%s)', character_maximum_length) ELSE \
-           udt_name::text END, wider \
+           CASE udt_name WHEN 'varchar' THEN format('varchar(%s)', character_maximum_length) \
+                         ELSE udt_name::text END, wider \
     FROM information_schema.columns \
     JOIN (VALUES ('int2', 'int4'), ('int4', 'int8'), ('int4', 'numeric'), ('int8', 'numeric'), \
-    ('text', 'varchar'), ('varchar', 'text'), \
-                 ('timestamptz', 'timestamp'), ('_text', 'varchar[]')) AS w (type, wider) \
-                 ON udt_name = type \
+                 ('text', 'varchar'), ('varchar', 'text'), ('timestamptz', 'timestamp'), \
+                 ('_text', 'varchar[]')) AS w (type, wider) ON udt_name = type \
     WHERE table_schema = 'public' AND table_name <> '_sqlx_migrations' \
       AND column_name <> 'order_id' AND is_identity = 'NO' \
     ORDER BY 1, 2, 4";
@@ -134,7 +133,7 @@ async fn note_and_repair(postgres: &Postgres) {
 }
 
 #[tokio::test]
-async fn every_column_may_become_wider_while_it_is_written_and_read() {
+async fn every_column_may_become_wider_during_writes_and_reads() {
     let database = TestDatabase::migrated().await;
     let mut connection = connect(&database.url).await;
     let columns: Vec<Widened> = sqlx::query_as(WIDER)

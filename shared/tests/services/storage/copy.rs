@@ -7,7 +7,7 @@ use shared::{
 };
 use sqlx::Connection;
 
-use super::{apply, connect, read};
+use super::{apply, connect, insert_blank, read};
 use crate::{change, erasure, order, version};
 
 /// Large enough for `COPY`.
@@ -26,14 +26,13 @@ async fn an_order_stored_by_another_writer_during_the_copy_is_compared_by_versio
     // The rival commits only when the copy waits for it.
     let mut rival = connect(&database.url).await;
     let mut transaction = rival.begin().await.unwrap();
-    let insert = format!(
-        "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, \
-         customer_id, delivery_service, \
-                             shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, \
-                             source_offset, source_partition) \
-         SELECT 'u' || n, '', '', '', '', '', '', '', 1, now(), '', {}, {offset_of_rival}, 0 \
-         FROM generate_series(10, 90, 10) n",
-        version(0).timestamp_ms
+    let insert = insert_blank(
+        "order_uid, source_timestamp_ms, source_offset, source_partition",
+        &format!(
+            "'u' || n, {}, {offset_of_rival}, 0",
+            version(0).timestamp_ms
+        ),
+        "10, 90, 10",
     );
     sqlx::query(sqlx::AssertSqlSafe(insert))
         .execute(&mut *transaction)
@@ -48,7 +47,7 @@ async fn an_order_stored_by_another_writer_during_the_copy_is_compared_by_versio
         let waiting: i64 = database
             .value(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                    AND wait_event_type = 'Lock' AND query LIKE 'COPY orders%'",
+                 AND wait_event_type = 'Lock' AND query LIKE 'COPY orders%'",
             )
             .await;
         (waiting == 1).then_some(())
@@ -204,7 +203,7 @@ async fn a_sequence_set_back_by_a_failover_stops_no_worker() {
 }
 
 #[tokio::test]
-async fn a_column_that_a_later_migration_made_wider_is_still_written() {
+async fn copy_falls_back_to_an_upsert_for_a_wider_column() {
     let database = TestDatabase::migrated().await;
     database
         .execute("ALTER TABLE items ALTER COLUMN sale TYPE BIGINT")
@@ -225,12 +224,11 @@ async fn ids_stay_unique_across_block_sizes() {
     let changes = orders.iter().map(|order| change(order, 1)).collect();
     apply(&postgres, changes).await;
     // A worker of an older version takes every id from the sequence.
-    let plain = "INSERT INTO orders (order_uid, track_number, entry, locale, internal_signature, \
-                 customer_id, delivery_service, \
-                                     shard_key, sm_id, date_created, oof_shard, \
-                                     source_timestamp_ms, source_offset, source_partition) \
-                 SELECT gen_random_uuid()::text, '', '', '', '', '', '', '', 1, now(), '', 1, 1, \
-                 1 FROM generate_series(1, 20)";
+    let plain = &insert_blank(
+        "order_uid, source_timestamp_ms, source_offset, source_partition",
+        "gen_random_uuid(), 1, 1, 1",
+        "1, 20",
+    );
     database.execute(plain).await;
     for statement in SINGLE_IDS.split_inclusive(';') {
         database.execute(statement).await;

@@ -19,8 +19,8 @@ async fn migrations_go_down_and_up_again() {
     }
     let left: i64 = database
         .value(
-            "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace \
-                AND relname NOT LIKE '_sqlx%'",
+            "SELECT count(*) FROM pg_class \
+             WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE '_sqlx%'",
         )
         .await;
     assert_eq!(left, 0, "the down files leave nothing behind");
@@ -36,8 +36,9 @@ async fn a_newer_schema_is_not_changed() {
     let newer = schema::required_version() + 1;
     database
         .execute(&format!(
-            "INSERT INTO _sqlx_migrations (version, description, success, checksum, \
-             execution_time) VALUES ({newer}, 'later', true, '', 0)"
+            "INSERT INTO _sqlx_migrations \
+                 (version, description, success, checksum, execution_time) \
+             VALUES ({newer}, 'later', true, '', 0)"
         ))
         .await;
     let migrated = schema::migrate(&database.url).await.unwrap();

@@ -25,6 +25,18 @@ async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.unwrap()
 }
 
+/// Returns a statement that inserts blank rows of `orders`, as a writer that is not ours would: one
+/// for each `n` of `series`, with `columns` from `values`.
+fn insert_blank(columns: &str, values: &str, series: &str) -> String {
+    format!(
+        "INSERT INTO orders (track_number, entry, locale, internal_signature, customer_id, \
+                             delivery_service, shard_key, oof_shard, sm_id, date_created, \
+                             {columns}) \
+         SELECT '', '', '', '', '', '', '', '', 1, now(), {values} \
+         FROM generate_series({series}) n"
+    )
+}
+
 async fn read(postgres: &Postgres, text: &str) -> Option<Revision> {
     postgres.read(&uid(text)).await.unwrap()
 }

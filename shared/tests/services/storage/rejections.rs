@@ -24,8 +24,9 @@ async fn raise(database: &TestDatabase, code: &str) {
     database
         .execute(&format!(
             "CREATE OR REPLACE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-             IF NEW.customer_id = '{CUSTOMER}' THEN RAISE EXCEPTION 'no' \
-             USING ERRCODE = '{code}'; END IF; \
+             IF NEW.customer_id = '{CUSTOMER}' THEN \
+                 RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; \
+             END IF; \
              RETURN NEW; END $$"
         ))
         .await;
@@ -82,7 +83,7 @@ async fn an_oversized_index_row_is_a_record_error() {
     for statement in [
         "CREATE FUNCTION long(text) RETURNS text IMMUTABLE LANGUAGE sql AS \
          $$ SELECT string_agg(md5(n || $1), '') FROM generate_series(1, 500) n \
-         WHERE $1 = 'rejected' $$",
+            WHERE $1 = 'rejected' $$",
         "CREATE INDEX test ON orders (long(customer_id))",
     ] {
         database.execute(statement).await;

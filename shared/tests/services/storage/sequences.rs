@@ -6,6 +6,7 @@ use shared::{
     testing::TestDatabase,
 };
 
+use super::insert_blank;
 use crate::{change, order, uid};
 
 /// Large enough for `COPY`.
@@ -16,13 +17,10 @@ const GREATEST: i64 = 5_000_001;
 /// Creates a database whose sequence of `orders.id` is thousands of blocks behind.
 async fn behind() -> TestDatabase {
     let database = TestDatabase::migrated().await;
-    let used = format!(
-        "INSERT INTO orders (id, order_uid, track_number, entry, locale, internal_signature, \
-         customer_id, delivery_service, \
-                             shard_key, sm_id, date_created, oof_shard, source_timestamp_ms, \
-                             source_offset, source_partition) \
-         SELECT n, 'used-' || n, '', '', '', '', '', '', '', 1, now(), '', 1, 1, 1 \
-         FROM generate_series(1, {GREATEST}, 1000) n"
+    let used = insert_blank(
+        "id, order_uid, source_timestamp_ms, source_offset, source_partition",
+        "n, 'used-' || n, 1, 1, 1",
+        &format!("1, {GREATEST}, 1000"),
     );
     database.execute(&used).await;
     database
