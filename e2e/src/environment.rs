@@ -56,7 +56,8 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let program = path::absolute(folder.join(name)).unwrap();
     assert!(
         program.is_file(),
-        "{} does not exist: build it with `cargo build --workspace --bins`, or run `make test`; \
+        "{} does not exist: source scripts/lib/programs.sh and call `build_programs` and \
+         `build_next_release`, or run `make test`; \
          ORDER_SERVICE_BIN_DIR names the folder of the programs",
         program.display()
     );

@@ -12,6 +12,14 @@ build_programs() {
     export ORDER_SERVICE_BIN_DIR=$target/debug
 }
 
+# build_next_release: builds worker-next and api-next, a release that adds an optional field to the order. Call build_programs
+# first.
+build_next_release() {
+    local copy
+    copy=$(patched_copy next "$(git rev-parse --show-toplevel)/docs/extending/optional-field.diff") || return
+    build_copy "$copy"
+}
+
 # patched_copy NAME PATCH...: copies the workspace, with uncommitted changes, to the target folder and applies the patches in
 # order. Prints the copy's path. Only files that changed since the last copy are written, so that Cargo rebuilds little.
 patched_copy() {
@@ -30,7 +38,7 @@ patched_copy() {
         if ! (cd "$fresh" && GIT_CEILING_DIRECTORIES=${fresh%/*} git apply -- "$patch"); then
             cat >&2 <<TEXT
 error: $patch does not apply: the code that it changes was edited.
-Renew it; docs/development.md, "Faulty programs", lists the commands.
+Renew it; docs/development.md, "Patched copies", lists the commands.
 TEXT
             return 1
         fi
