@@ -234,10 +234,6 @@ impl<P: FinishBatch> Batcher<P> {
         self.open.len() >= self.max_records || self.open.bytes() >= self.max_bytes
     }
 
-    fn lingers(&self) -> bool {
-        !self.open.is_empty() && !self.lingered()
-    }
-
     fn lingered(&self) -> bool {
         self.opened.elapsed() >= self.linger
     }
