@@ -220,6 +220,10 @@ impl From<sqlx::Error> for StorageError {
             },
             sqlx::Error::Io(io) => Self::Connection(io.to_string()),
             sqlx::Error::Tls(tls) => Self::Connection(tls.to_string()),
+            // sqlx reads a zero byte if Postgres closes the connection before it answers.
+            sqlx::Error::Protocol(message) if message.contains("SSLRequest: 0x00") => {
+                Self::Connection("Postgres closed the connection during its start".to_owned())
+            }
             sqlx::Error::PoolTimedOut => {
                 Self::Connection("no free connection within the deadline".to_owned())
             }
@@ -271,6 +275,18 @@ mod tests {
         ] {
             assert_eq!(classify(code, constraint, false), class, "{code}");
         }
+    }
+
+    #[test]
+    fn a_connection_closed_during_its_start_is_transient() {
+        let closed =
+            "unexpected response from SSLRequest: 0x00 (sqlx_postgres::connection::tls:95)";
+        let error = StorageError::from(sqlx::Error::Protocol(closed.to_owned()));
+        assert_eq!(error.class(), Class::Transient);
+        let foreign =
+            "unexpected response from SSLRequest: 0x48 (sqlx_postgres::connection::tls:95)";
+        let error = StorageError::from(sqlx::Error::Protocol(foreign.to_owned()));
+        assert_eq!(error.class(), Class::Unknown);
     }
 
     #[test]
