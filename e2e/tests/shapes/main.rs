@@ -1,5 +1,6 @@
 //! Two builds side by side, as during a rolling upgrade to a release that adds the field
-//! `gift_note` to the order. `build_next_release` in `scripts/lib/programs.sh` makes the second build.
+//! `gift_note` to the order. `build_next_release` in `scripts/lib/programs.sh` makes the second
+//! build.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
