@@ -200,7 +200,7 @@ mod tests {
         let rate = read::<Api>("API_", &[("API_RATE_LIMIT", "-1")]);
         assert_eq!(
             rate.err().unwrap().to_string(),
-            r#"API_RATE_LIMIT: "-1" is not a whole number from 0 to 4294967295; write 100"#
+            r#"API_RATE_LIMIT: "-1" is not a whole number from 0 to 4294967295; write digits only"#
         );
     }
 }

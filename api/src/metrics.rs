@@ -64,8 +64,8 @@ const METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
 const OTHER: &str = "other";
 
 /// Statuses with a cached counter. The counter of any other status is looked up each time.
-const STATUSES: [u16; 13] = [
-    200, 204, 304, 400, 401, 403, 404, 405, 410, 414, 429, 500, 503,
+const STATUSES: [u16; 12] = [
+    200, 204, 304, 400, 401, 403, 404, 405, 410, 429, 500, 503,
 ];
 
 impl HttpMetrics {

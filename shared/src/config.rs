@@ -274,7 +274,7 @@ mod tests {
             (
                 error::<Database>("DATABASE_", "DATABASE_MAX_CONNECTIONS", "0"),
                 "DATABASE_MAX_CONNECTIONS: \"0\" is not a whole number from 1 to 4294967295; \
-                 write 100",
+                 write digits only",
             ),
             (
                 error::<Kafka>("KAFKA_", "KAFKA_CREATE_TOPICS", "yes"),

@@ -2,7 +2,7 @@
 //! harness.
 //!
 //! - `order` is pure and imports no other module.
-//! - `storage` and `cache` import `order` and [`DatabaseTime`], but not each other.
+//! - `storage` and `cache` import `order`, [`DatabaseTime`] and the harness, but not each other.
 //! - `config`, `telemetry` and `runtime` are the process harness.
 //! - `kafka` is for processes that have a Kafka client.
 //! - `fault` injects faults for tests. In a release build it does nothing.

@@ -89,10 +89,7 @@ fn number_from<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
         let number = text.parse().ok().filter(|number| *number >= least)?;
         T::try_from(number).ok()
     };
-    let expected = format!(
-        "a whole number from {least} to {most}; write {}",
-        least.max(100)
-    );
+    let expected = format!("a whole number from {least} to {most}; write digits only");
     read(deserializer, parse, &expected)
 }
 

@@ -72,11 +72,11 @@ impl FromStr for DocumentVersion {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "0001637907727000000-0000000000000000042-0000000005";
+    const TEXT: &str = "0000001637907727000-0000000000000000042-0000000005";
 
     fn document(offset: i64, representation: u8) -> DocumentVersion {
         DocumentVersion {
-            version: Version::new(1_637_907_727_000_000, offset, 5),
+            version: Version::new(1_637_907_727_000, offset, 5),
             representation,
         }
     }

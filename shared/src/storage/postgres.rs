@@ -103,15 +103,9 @@ impl Postgres {
     /// Creates the pools for `url` with the other settings of `config`. They connect at first use.
     ///
     /// # Errors
-    /// When the URL is not a Postgres URL, or the number of connections or the deadline is zero.
+    /// When the URL is not a Postgres URL, or the deadline is zero.
     pub fn new(url: &str, config: &Database, role: Role) -> Result<Self, ConfigError> {
         let timeout = config.timeout.unwrap_or(role.default_timeout());
-        if config.max_connections == 0 {
-            return Err(ConfigError::malformed(
-                "DATABASE_MAX_CONNECTIONS",
-                "must be 1 or more; write 8",
-            ));
-        }
         if timeout.is_zero() {
             return Err(ConfigError::malformed(
                 "DATABASE_TIMEOUT",

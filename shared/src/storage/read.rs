@@ -162,6 +162,8 @@ impl Postgres {
     }
 }
 
+/// Filters take columns of the first shape only. A column with `since` needs the expression of
+/// [`selected`], because the row of an older worker may hold a value of an earlier version.
 fn list_statement(filter: &ListFilter, limit: u32) -> QueryBuilder<Driver> {
     let mut query = QueryBuilder::new(
         "SELECT o.id::int8, o.created_at::timestamptz, o.order_uid::text, o.track_number::text, \

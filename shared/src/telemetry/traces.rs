@@ -39,8 +39,11 @@ pub(super) fn init(
         return Ok(None);
     };
     let not_a_url = || {
-        let expected = "an http:// URL; write http://localhost:4317 (use a collector to add TLS)";
-        ConfigError::not("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint, expected)
+        // The value is not quoted, because a URL may hold a password.
+        ConfigError::malformed(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "not an http:// URL; write http://localhost:4317 (use a collector to add TLS)",
+        )
     };
     // The exporter reads an address without a scheme as https and fails with an unclear message.
     if !endpoint.starts_with("http://") {
@@ -135,10 +138,8 @@ mod tests {
             let error = init("test", "0", &config).err().unwrap().to_string();
             assert_eq!(
                 error,
-                format!(
-                    "OTEL_EXPORTER_OTLP_ENDPOINT: {endpoint:?} is not an http:// URL; write \
-                     http://localhost:4317 (use a collector to add TLS)"
-                )
+                "OTEL_EXPORTER_OTLP_ENDPOINT: not an http:// URL; write http://localhost:4317 (use \
+                 a collector to add TLS)"
             );
         }
     }

@@ -126,7 +126,9 @@ impl Assignment {
             .any(|partition| ledger.outstanding(*partition) > 0)
         {
             if self.finished.wait_until(&mut ledger, deadline).timed_out() {
-                return false;
+                return partitions
+                    .iter()
+                    .all(|partition| ledger.outstanding(*partition) == 0);
             }
         }
         true

@@ -82,14 +82,19 @@ impl Context {
             self.drain(consumer, partitions);
         }
         self.assignment.revoke(partitions);
+        self.forget(partitions);
+        if !partitions.is_empty() {
+            tracing::info!(partitions = listed(partitions), "partitions revoked");
+        }
+    }
+
+    /// Drops what is known of the logs of `partitions`, and resets their metrics.
+    fn forget(&self, partitions: &[i32]) {
         for partition in partitions {
             self.gaps().revoke(*partition);
             self.logs().revoke(*partition);
             self.metrics.lag(*partition, 0);
             self.metrics.unreadable(*partition, false);
-        }
-        if !partitions.is_empty() {
-            tracing::info!(partitions = listed(partitions), "partitions revoked");
         }
     }
 
@@ -112,7 +117,6 @@ impl Context {
         tracing::error!(%error, "rebalance failed; releasing all partitions");
         let all = self.assignment.partitions();
         self.assignment.revoke(&all);
-        all.iter()
-            .for_each(|partition| self.logs().revoke(*partition));
+        self.forget(&all);
     }
 }

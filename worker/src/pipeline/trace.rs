@@ -108,10 +108,10 @@ impl BatchTrace {
                 &traced.parent,
             );
             let context = traced.parent.with_span(process);
-            for part in parts(outcome, self.began, self.times, end) {
-                let attributes = vec![part.system];
-                start(part.name, part.kind, part.from, attributes, &context)
-                    .end_with_timestamp(part.to);
+            for place in places(outcome, self.began, self.times, end) {
+                let attributes = vec![place.system];
+                start(place.name, place.kind, place.from, attributes, &context)
+                    .end_with_timestamp(place.to);
             }
             context.span().end_with_timestamp(end);
         }
@@ -119,7 +119,7 @@ impl BatchTrace {
 }
 
 /// A place that a record was written to, and when.
-struct Part {
+struct Place {
     name: &'static str,
     kind: SpanKind,
     system: KeyValue,
@@ -128,22 +128,22 @@ struct Part {
 }
 
 /// Returns the places that a record with this outcome was written to.
-fn parts(outcome: Outcome, began: SystemTime, times: Times, end: SystemTime) -> Vec<Part> {
-    let postgres = Part {
+fn places(outcome: Outcome, began: SystemTime, times: Times, end: SystemTime) -> Vec<Place> {
+    let postgres = Place {
         name: "postgres apply",
         kind: SpanKind::Client,
         system: KeyValue::new("db.system.name", "postgresql"),
         from: began,
         to: times.persisted,
     };
-    let redis = Part {
+    let redis = Place {
         name: "redis write",
         kind: SpanKind::Client,
         system: KeyValue::new("db.system.name", "redis"),
         from: times.persisted,
         to: times.written_through,
     };
-    let dead_letter = |from, to| Part {
+    let dead_letter = |from, to| Place {
         name: "dead letter",
         kind: SpanKind::Producer,
         system: KeyValue::new("messaging.system", "kafka"),

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 
+/// Values that differ from the model.
 #[test]
 fn orders_of_the_existing_producers() {
     let (dashes, digits) = ("d290f1ee-6c54-4b01-90e6-d701748f0851", "9f86d081884c7d65");

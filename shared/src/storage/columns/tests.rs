@@ -3,7 +3,7 @@
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::*;
-use crate::{storage::rows::Rows, testing::TestDatabase};
+use crate::{order::REPRESENTATION, storage::rows::Rows, testing::TestDatabase};
 
 #[derive(Clone, Debug, PartialEq)]
 struct Sample {
@@ -150,4 +150,33 @@ fn statements_follow_from_the_list() {
         "s.always::text, (CASE WHEN s.representation >= 2 THEN s.note ELSE NULL END)::text, \
          (CASE WHEN s.representation >= 3 THEN s.amount ELSE 7 END)::int4"
     );
+}
+
+/// Without `since`, a row that an older worker replaced shows a value of an earlier version. The rows
+/// of child tables are always inserted anew, so their columns need none.
+#[test]
+fn each_later_column_of_orders_states_its_shape() {
+    let first = Order::COLUMNS.iter().filter(|column| column.since == 1);
+    let first: Vec<&str> = first.map(|column| column.name).collect();
+    assert_eq!(
+        first,
+        [
+            "track_number",
+            "entry",
+            "locale",
+            "internal_signature",
+            "customer_id",
+            "delivery_service",
+            "shard_key",
+            "sm_id",
+            "date_created",
+            "oof_shard",
+        ],
+        "a later column needs `since`"
+    );
+    for column in Order::COLUMNS {
+        assert!(column.since <= REPRESENTATION, "{}: raise REPRESENTATION", column.name);
+    }
+    let children = [Delivery::COLUMNS, Payment::COLUMNS, Item::COLUMNS];
+    assert!(children.iter().copied().flatten().all(|column| column.since == 1));
 }

@@ -260,9 +260,14 @@ fn open_breaker(world: &World) -> (Vec<Change>, JoinHandle<Written>) {
 async fn an_open_breaker_tries_another_row_every_30_seconds() {
     let world = World::new();
     let (_, writing) = open_breaker(&world);
-    while !world.breaker.is_open() {
-        tokio::task::yield_now().await;
-    }
+    let opens = async {
+        while !world.breaker.is_open() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), opens)
+        .await
+        .expect("the breaker opens");
     let before = world.store.times().len();
     tokio::time::sleep(Duration::from_secs(30 * 25) + Duration::from_secs(1)).await;
     assert!(!writing.is_finished());
