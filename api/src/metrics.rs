@@ -64,9 +64,7 @@ const METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
 const OTHER: &str = "other";
 
 /// Statuses with a cached counter. The counter of any other status is looked up each time.
-const STATUSES: [u16; 12] = [
-    200, 204, 304, 400, 401, 403, 404, 405, 410, 429, 500, 503,
-];
+const STATUSES: [u16; 12] = [200, 204, 304, 400, 401, 403, 404, 405, 410, 429, 500, 503];
 
 impl HttpMetrics {
     fn register(registry: &Registry) -> prometheus::Result<Self> {

@@ -175,8 +175,18 @@ fn each_later_column_of_orders_states_its_shape() {
         "a later column needs `since`"
     );
     for column in Order::COLUMNS {
-        assert!(column.since <= REPRESENTATION, "{}: raise REPRESENTATION", column.name);
+        assert!(
+            column.since <= REPRESENTATION,
+            "{}: raise REPRESENTATION",
+            column.name
+        );
     }
     let children = [Delivery::COLUMNS, Payment::COLUMNS, Item::COLUMNS];
-    assert!(children.iter().copied().flatten().all(|column| column.since == 1));
+    assert!(
+        children
+            .iter()
+            .copied()
+            .flatten()
+            .all(|column| column.since == 1)
+    );
 }
