@@ -152,8 +152,8 @@ fn statements_follow_from_the_list() {
     );
 }
 
-/// Without `since`, a row that an older worker replaced shows a value of an earlier version. The rows
-/// of child tables are always inserted anew, so their columns need none.
+/// Without `since`, a row that an older worker replaced shows a value of an earlier version. The
+/// rows of child tables are always inserted anew, so their columns need none.
 #[test]
 fn each_later_column_of_orders_states_its_shape() {
     let first = Order::COLUMNS.iter().filter(|column| column.since == 1);
