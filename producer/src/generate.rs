@@ -147,7 +147,7 @@ mod tests {
             [(1000, 0.1, 100), (1000, 0.0, 0), (50, 1.0, 50), (3, 0.5, 2)]
         {
             let invalid = orders(&format!("-n {count} --invalid-rate {rate} --seed 1"))
-                .filter_map(|json| decode(&json, UnknownFields::Refuse).err())
+                .filter_map(|json| decode(&json, UnknownFields::Reject).err())
                 .inspect(|rejection| assert_eq!(rejection.reason, Reason::InvalidOrder))
                 .count();
             assert_eq!(invalid, expected);

@@ -88,7 +88,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 fn check_restored(config: &Config, postgres: &Postgres, shutdown: CancellationToken) {
     let (kafka, postgres) = (config.kafka.clone(), postgres.clone());
     let fields = match config.worker.strict_fields {
-        true => UnknownFields::Refuse,
+        true => UnknownFields::Reject,
         false => UnknownFields::Ignore,
     };
     tokio::spawn(shutdown.run_until_cancelled_owned(async move {

@@ -45,7 +45,7 @@ fn the_summary_of_the_producer_adds_up() {
     let sent = stack.broker().read(&stack.addresses().topic);
     let orders = sent.iter().filter_map(|record| {
         let value = record.value.as_deref()?;
-        Some(decode(value, UnknownFields::Refuse).ok()?.order)
+        Some(decode(value, UnknownFields::Reject).ok()?.order)
     });
     for order in orders.step_by(50) {
         let answer = stack.apis[0].order(&order.order_uid);

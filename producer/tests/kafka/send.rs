@@ -96,7 +96,7 @@ impl Sent {
         let mut sent = Self::default();
         for Received { key, value, .. } in records {
             let bytes = value.as_deref().unwrap();
-            match decode(bytes, UnknownFields::Refuse).map_err(|rejection| rejection.reason) {
+            match decode(bytes, UnknownFields::Reject).map_err(|rejection| rejection.reason) {
                 Ok(_) => {}
                 Err(Reason::InvalidOrder) => sent.invalid += 1,
                 Err(reason) => {
@@ -196,7 +196,7 @@ fn the_seed_fixes_generated_orders_and_their_partitions() {
     } in records
     {
         assert_eq!(traceparent, None);
-        let order = decode(value.as_deref().unwrap(), UnknownFields::Refuse)
+        let order = decode(value.as_deref().unwrap(), UnknownFields::Reject)
             .unwrap()
             .order;
         assert_eq!(order.items.len(), 2);

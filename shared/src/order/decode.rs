@@ -6,7 +6,7 @@ use super::MAX_VALUE_BYTES;
 use super::decode_state::DecodeState;
 use super::field_type::FieldType;
 use super::model::Order;
-use super::refusal::{Reason, Refusal};
+use super::rejection::{Reason, Rejection};
 use super::rule::{Entity, Relation};
 
 /// Maximum number of broken rules that a rejection names.
@@ -18,7 +18,7 @@ pub enum UnknownFields {
     /// Ignores and counts them.
     Ignore,
     /// Rejects the record with [`Reason::UnknownField`] (strict mode).
-    Refuse,
+    Reject,
 }
 
 /// A valid order.
@@ -34,19 +34,19 @@ pub struct Decoded {
 ///
 /// # Errors
 /// If the record cannot be stored. The error names the reason.
-pub fn decode(value: &[u8], fields: UnknownFields) -> Result<Decoded, Refusal> {
+pub fn decode(value: &[u8], fields: UnknownFields) -> Result<Decoded, Rejection> {
     if value.len() > MAX_VALUE_BYTES {
-        return Err(refusal(
+        return Err(rejection(
             Reason::TooLarge,
             format!("{} bytes, {MAX_VALUE_BYTES} are allowed", value.len()),
         ));
     }
     let mut state = DecodeState::default();
     let order = read(value, &mut state)?;
-    if fields == UnknownFields::Refuse
+    if fields == UnknownFields::Reject
         && let Some(entity) = state.first_unknown
     {
-        return Err(refusal(
+        return Err(rejection(
             Reason::UnknownField,
             format!(
                 "{} unknown fields, the first in {entity}",
@@ -56,7 +56,7 @@ pub fn decode(value: &[u8], fields: UnknownFields) -> Result<Decoded, Refusal> {
     }
     order
         .validate()
-        .map_err(|errors| refusal(Reason::InvalidOrder, broken_rules(&errors)))?;
+        .map_err(|errors| rejection(Reason::InvalidOrder, broken_rules(&errors)))?;
     check_relations(&order, Order::RELATIONS)?;
     Ok(Decoded {
         order,
@@ -65,37 +65,40 @@ pub fn decode(value: &[u8], fields: UnknownFields) -> Result<Decoded, Refusal> {
 }
 
 /// Checks the rules that span fields, and names those that `order` breaks.
-pub(super) fn check_relations(order: &Order, relations: &[Relation<Order>]) -> Result<(), Refusal> {
+pub(super) fn check_relations(
+    order: &Order,
+    relations: &[Relation<Order>],
+) -> Result<(), Rejection> {
     let broken = relations.iter().filter(|relation| !(relation.holds)(order));
     let broken: Vec<String> = broken
         .map(|relation| format!("order: {}", relation.code))
         .collect();
     match broken.is_empty() {
         true => Ok(()),
-        false => Err(refusal(Reason::InvalidOrder, broken.join(", "))),
+        false => Err(rejection(Reason::InvalidOrder, broken.join(", "))),
     }
 }
 
 /// Reads the order that `value` contains, without checking its rules.
-fn read(value: &[u8], state: &mut DecodeState) -> Result<Order, Refusal> {
+fn read(value: &[u8], state: &mut DecodeState) -> Result<Order, Rejection> {
     let text = str::from_utf8(value).map_err(|error| {
-        refusal(
+        rejection(
             Reason::MalformedJson,
             format!("not UTF-8 at byte {}", error.valid_up_to()),
         )
     })?;
-    read_text(text, state).or_else(|refusal| {
-        let text = without_negative_zeros(text).ok_or(refusal)?;
+    read_text(text, state).or_else(|rejection| {
+        let text = without_negative_zeros(text).ok_or(rejection)?;
         *state = DecodeState::default();
         read_text(&text, state)
     })
 }
 
-fn read_text(text: &str, state: &mut DecodeState) -> Result<Order, Refusal> {
+fn read_text(text: &str, state: &mut DecodeState) -> Result<Order, Rejection> {
     let mut source = serde_json::Deserializer::from_str(text);
     Order::read(&mut source, state)
         .and_then(|order| source.end().map(|()| order))
-        .map_err(|error| refusal(Reason::MalformedJson, state.describe(&error)))
+        .map_err(|error| rejection(Reason::MalformedJson, state.describe(&error)))
 }
 
 /// Returns `text` with every integer `-0` replaced by ` 0`, which has the same length, or `None` if
@@ -135,8 +138,8 @@ fn is_integer_zero(text: &[u8]) -> bool {
     }
 }
 
-fn refusal(reason: Reason, detail: String) -> Refusal {
-    Refusal { reason, detail }
+fn rejection(reason: Reason, detail: String) -> Rejection {
+    Rejection { reason, detail }
 }
 
 /// Returns the broken rules as `path: code`, in the order of the document.

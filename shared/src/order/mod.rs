@@ -10,12 +10,12 @@
 //! | [`rule`](Rule) | the rules that a field can have |
 //! | `registry` | the registered currencies and language subtags |
 //! | `field_type` | what the type of a field must be able to do |
-//! | `decode`, `decode_state` | bytes to [`Order`], or a [`Refusal`] |
+//! | `decode`, `decode_state` | bytes to [`Order`], or a [`Rejection`] |
 //! | `unknown` | the values of unknown fields |
 //! | `timestamp` | RFC 3339 parsing and formatting |
 //! | `version`, `uid` | [`Version`], [`OrderUid`] |
 //! | `document_version` | [`DocumentVersion`]: version and shape of a document |
-//! | `revision`, `refusal` | [`Revision`], [`Refusal`] |
+//! | `revision`, `rejection` | [`Revision`], [`Rejection`] |
 //! | `sample` (feature `sample`) | valid and invalid orders for the producer and for tests |
 
 mod decode;
@@ -24,8 +24,8 @@ mod document_version;
 mod entity;
 mod field_type;
 mod model;
-mod refusal;
 mod registry;
+mod rejection;
 mod revision;
 mod rule;
 #[cfg(feature = "sample")]
@@ -42,7 +42,7 @@ use std::time::Duration;
 pub use decode::{Decoded, UnknownFields, decode};
 pub use document_version::DocumentVersion;
 pub use model::{Delivery, Item, Order, Payment, REPRESENTATION};
-pub use refusal::{Reason, Refusal};
+pub use rejection::{Reason, Rejection};
 pub use revision::Revision;
 pub use rule::{Entity, Field, List, Range, Relation, Rule, Text, Years};
 pub use uid::{InvalidUid, OrderUid};

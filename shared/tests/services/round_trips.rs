@@ -300,9 +300,12 @@ async fn an_erasure_deletes_children_and_inserts_none() {
 #[tokio::test]
 async fn stale_records_cost_one_comparison() {
     let counted = Counted::new().await;
-    let refuse = sum(&[LOOKUP, TRANSACTION, UPSERT_ORDERS]);
-    assert_eq!(counted.apply(orders("warm", 0..250, 1)).await, (0, refuse));
-    assert_eq!(refuse, work(4, 4));
+    let rejected = sum(&[LOOKUP, TRANSACTION, UPSERT_ORDERS]);
+    assert_eq!(
+        counted.apply(orders("warm", 0..250, 1)).await,
+        (0, rejected)
+    );
+    assert_eq!(rejected, work(4, 4));
     // The worker then reads what Postgres holds, to update Redis.
     let uids: Vec<OrderUid> = (0..250)
         .map(|number| uid(&format!("warm-{number}")))

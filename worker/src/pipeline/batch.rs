@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 use shared::{
-    order::{OrderUid, Reason, Refusal, Version},
+    order::{OrderUid, Reason, Rejection, Version},
     storage::Change,
 };
 use tokio::sync::mpsc;
@@ -39,7 +39,7 @@ struct Entry {
 enum Intent {
     Store { uid: OrderUid, version: Version },
     Erase { uid: OrderUid, version: Version },
-    DeadLetter(Refusal),
+    DeadLetter(Rejection),
 }
 
 /// Records that are finished together.
@@ -61,8 +61,8 @@ impl Batch {
         self.push(received, intent);
     }
 
-    pub(super) fn push_invalid(&mut self, received: Received, refusal: Refusal) {
-        self.push(received, Intent::DeadLetter(refusal));
+    pub(super) fn push_invalid(&mut self, received: Received, rejection: Rejection) {
+        self.push(received, Intent::DeadLetter(rejection));
     }
 
     fn push(&mut self, received: Received, intent: Intent) {
@@ -191,7 +191,7 @@ where
             .entries
             .iter()
             .filter_map(|entry| match &entry.intent {
-                Intent::DeadLetter(refusal) => Some((&entry.received.record, refusal)),
+                Intent::DeadLetter(rejection) => Some((&entry.received.record, rejection)),
                 Intent::Store { .. } | Intent::Erase { .. } => None,
             });
         self.dead_letter_all(invalid, waits).await;
@@ -200,12 +200,12 @@ where
 
     async fn dead_letter_all<'a>(
         &self,
-        records: impl Iterator<Item = (&'a Record, &'a Refusal)>,
+        records: impl Iterator<Item = (&'a Record, &'a Rejection)>,
         waits: &BatchWaits<'_>,
     ) {
         let mut sends = Vec::new();
-        for (record, refusal) in records {
-            sends.push(self.dead_letter(record, refusal, waits));
+        for (record, rejection) in records {
+            sends.push(self.dead_letter(record, rejection, waits));
         }
         if sends.is_empty() {
             return;
@@ -216,9 +216,9 @@ where
             .stage(BatchStage::DeadLetter, started.elapsed());
     }
 
-    async fn dead_letter(&self, record: &Record, refusal: &Refusal, waits: &BatchWaits<'_>) {
-        dead_letter_persistently(&self.dead_letters, waits, record, refusal).await;
-        self.metrics.dead_lettered(refusal.reason, 1);
+    async fn dead_letter(&self, record: &Record, rejection: &Rejection, waits: &BatchWaits<'_>) {
+        dead_letter_persistently(&self.dead_letters, waits, record, rejection).await;
+        self.metrics.dead_lettered(rejection.reason, 1);
     }
 
     /// Returns the outcome of each entry; dead-letters the rows that Postgres rejected.
@@ -246,11 +246,11 @@ where
                     won
                 }
                 Some(Verdict::Rejected(detail)) => {
-                    let refusal = Refusal {
+                    let rejection = Rejection {
                         reason: Reason::RejectedByDatabase,
                         detail: detail.clone(),
                     };
-                    rejected.push((&entry.received.record, refusal));
+                    rejected.push((&entry.received.record, rejection));
                     Outcome::Failed
                 }
                 Some(Verdict::Lost) => Outcome::Stale,
@@ -261,7 +261,9 @@ where
                 }
             });
         }
-        let rejected = rejected.iter().map(|(record, refusal)| (*record, refusal));
+        let rejected = rejected
+            .iter()
+            .map(|(record, rejection)| (*record, rejection));
         self.dead_letter_all(rejected, waits).await;
         outcomes
     }

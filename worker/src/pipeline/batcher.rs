@@ -7,7 +7,7 @@ use std::{
 };
 
 use shared::{
-    order::{OrderUid, Refusal, UnknownFields},
+    order::{OrderUid, Rejection, UnknownFields},
     storage::Postgres,
 };
 use tokio::{
@@ -86,7 +86,7 @@ impl Pipeline {
             max_bytes: config.batch_max_bytes,
             linger: config.batch_linger,
             fields: if config.strict_fields {
-                UnknownFields::Refuse
+                UnknownFields::Reject
             } else {
                 UnknownFields::Ignore
             },
@@ -168,11 +168,11 @@ impl<P: FinishBatch> Batcher<P> {
         }
     }
 
-    fn decode(&self, received: &Received) -> Result<Decoded, Refusal> {
+    fn decode(&self, received: &Received) -> Result<Decoded, Rejection> {
         decode_record(&received.record, self.fields, self.future.clock.now())
     }
 
-    fn push(&mut self, received: Received, decoded: Result<Decoded, Refusal>) {
+    fn push(&mut self, received: Received, decoded: Result<Decoded, Rejection>) {
         if self.open.is_empty() {
             self.opened = Instant::now();
         }
@@ -183,16 +183,16 @@ impl<P: FinishBatch> Batcher<P> {
                 }
                 self.open.push_change(received, decoded.change);
             }
-            Err(refusal) => {
+            Err(rejection) => {
                 let (partition, offset) = (received.record.partition, received.record.offset);
                 tracing::debug!(
                     partition,
                     offset,
-                    reason = %refusal.reason,
-                    detail = refusal.detail,
+                    reason = %rejection.reason,
+                    detail = rejection.detail,
                     "record can never be stored"
                 );
-                self.open.push_invalid(received, refusal);
+                self.open.push_invalid(received, rejection);
             }
         }
     }

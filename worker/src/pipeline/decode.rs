@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use shared::{
     order::{
-        MAX_FUTURE, MAX_VALUE_BYTES, OrderUid, Reason, Refusal, UnknownFields, Version, decode,
+        MAX_FUTURE, MAX_VALUE_BYTES, OrderUid, Reason, Rejection, UnknownFields, Version, decode,
         parse_replay_version,
     },
     storage::Change,
@@ -23,14 +23,14 @@ pub(super) fn decode_record(
     record: &Record,
     fields: UnknownFields,
     now: SystemTime,
-) -> Result<Decoded, Refusal> {
+) -> Result<Decoded, Rejection> {
     let version = version(record);
     let too_large = record
         .value
         .as_ref()
         .is_some_and(|value| value.len() > MAX_VALUE_BYTES);
     if !too_large && lies_in_future(record, version.as_ref().ok(), now) {
-        return Err(Refusal {
+        return Err(Rejection {
             reason: Reason::FutureTimestamp,
             detail: format!(
                 "more than {} s ahead of the clocks of this worker and of Postgres",
@@ -70,7 +70,7 @@ pub(super) fn decode_record(
 
 /// Returns the record's version: its position in Kafka, or, for a replayed dead letter, the
 /// position of the original record.
-fn version(record: &Record) -> Result<Version, Refusal> {
+fn version(record: &Record) -> Result<Version, Rejection> {
     match record.header(REPLAY_VERSION) {
         Some(header) => parse_replay_version(header)
             .map_err(|_| invalid("header replay-version: expected TIMESTAMP/OFFSET/PARTITION")),
@@ -96,8 +96,8 @@ fn lies_in_future(record: &Record, version: Option<&Version>, now: SystemTime) -
     i128::from(chosen) > limit.as_millis() as i128
 }
 
-fn invalid(detail: &str) -> Refusal {
-    Refusal {
+fn invalid(detail: &str) -> Rejection {
+    Rejection {
         reason: Reason::InvalidOrder,
         detail: detail.to_owned(),
     }
@@ -133,7 +133,7 @@ mod tests {
     fn check(record: &Record) -> Result<Version, Reason> {
         decode_record(record, UnknownFields::Ignore, UNIX_EPOCH + NOW)
             .map(|decoded| decoded.change.version)
-            .map_err(|refusal| refusal.reason)
+            .map_err(|rejection| rejection.reason)
     }
 
     fn with_replay_version(mut record: Record, value: &str) -> Record {

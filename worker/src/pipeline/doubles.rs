@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use shared::{
     cache::{CacheError, WriteOutcome},
-    order::{Order, OrderUid, Reason, Refusal, Revision, Version, sample::Generator},
+    order::{Order, OrderUid, Reason, Rejection, Revision, Version, sample::Generator},
     storage::{Applied, CacheWrite, Change, ChangeSet, StorageError},
 };
 use tokio::sync::Semaphore;
@@ -344,13 +344,13 @@ impl DeadLetters {
 impl DeadLetterSink for DeadLetters {
     type Error = &'static str;
 
-    async fn send(&self, record: &Record, refusal: &Refusal) -> Result<(), Self::Error> {
+    async fn send(&self, record: &Record, rejection: &Rejection) -> Result<(), Self::Error> {
         let mut state = self.0.lock();
         state.attempts += 1;
         if state.is_down {
             return Err("down");
         }
-        let letter = (record.offset, refusal.reason, refusal.detail.clone());
+        let letter = (record.offset, rejection.reason, rejection.detail.clone());
         state.sent.push(letter);
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use shared::order::{Reason, Refusal};
+use shared::order::{Reason, Rejection};
 use tokio::time::Instant;
 
 /// More records from the future in a row than this stop the worker.
@@ -93,15 +93,15 @@ impl FutureGuard {
 
     /// Returns whether a record with the result `decoded` goes on. The first record that is not
     /// from the future opens the guard.
-    pub(super) fn admits<T>(&mut self, decoded: &Result<T, Refusal>) -> bool {
+    pub(super) fn admits<T>(&mut self, decoded: &Result<T, Rejection>) -> bool {
         match decoded {
-            Err(refusal) if refusal.reason == Reason::FutureTimestamp => {
+            Err(rejection) if rejection.reason == Reason::FutureTimestamp => {
                 self.in_a_row += 1;
                 if self.in_a_row > MAX_IN_A_ROW && !self.is_closed {
                     self.is_closed = true;
                     tracing::error!(
                         in_a_row = self.in_a_row,
-                        detail = refusal.detail,
+                        detail = rejection.detail,
                         runbook = "WorkerStopped",
                         "every record is from the future; paused"
                     );
@@ -109,7 +109,7 @@ impl FutureGuard {
                 !self.is_closed
             }
             // Decoding did not check its time.
-            Err(refusal) if refusal.reason == Reason::TooLarge => true,
+            Err(rejection) if rejection.reason == Reason::TooLarge => true,
             _ => {
                 self.in_a_row = 0;
                 if self.is_closed {
@@ -128,8 +128,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn rejected(reason: Reason) -> Result<(), Refusal> {
-        Err(Refusal {
+    fn rejected(reason: Reason) -> Result<(), Rejection> {
+        Err(Rejection {
             reason,
             detail: String::new(),
         })

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use shared::{
-    order::{OrderUid, Refusal, Revision},
+    order::{OrderUid, Rejection, Revision},
     runtime::backoff::Backoff,
     storage::{Class, StorageError},
 };
@@ -119,13 +119,13 @@ pub(super) async fn dead_letter_persistently(
     sink: &impl DeadLetterSink,
     waits: &BatchWaits<'_>,
     record: &Record,
-    refusal: &Refusal,
+    rejection: &Rejection,
 ) {
     let mut backoff = Backoff::default();
     // Held from the first failure to the last attempt, so that the wait is visible during attempts
     // too.
     let mut waiting = None;
-    while let Err(error) = sink.send(record, refusal).await {
+    while let Err(error) = sink.send(record, rejection).await {
         waiting.get_or_insert_with(|| waits.begin_alone(Wait::DeadLetterTopic));
         if backoff.is_to_log() {
             tracing::warn!(

@@ -7,7 +7,7 @@ use std::{fmt::Display, future::Future, time::Instant};
 
 use shared::{
     cache::{Cache, CacheError, WriteOutcome},
-    order::{OrderUid, Refusal, Revision},
+    order::{OrderUid, Rejection, Revision},
     storage::{Applied, CacheWrite, ChangeSet, Postgres, StorageError},
 };
 
@@ -68,7 +68,7 @@ pub trait DeadLetterSink: Send + Sync + 'static {
     fn send(
         &self,
         record: &Record,
-        refusal: &Refusal,
+        rejection: &Rejection,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
@@ -109,7 +109,7 @@ impl OrderCache for Cache {
 impl DeadLetterSink for DeadLetters {
     type Error = SendError;
 
-    async fn send(&self, record: &Record, refusal: &Refusal) -> Result<(), Self::Error> {
-        Self::send(self, record, refusal).await
+    async fn send(&self, record: &Record, rejection: &Rejection) -> Result<(), Self::Error> {
+        Self::send(self, record, rejection).await
     }
 }

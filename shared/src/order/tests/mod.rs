@@ -11,7 +11,7 @@ mod times;
 use serde_json::Value;
 
 use super::sample::MODEL_JSON;
-use super::{Decoded, Order, Reason, Refusal, UnknownFields, decode};
+use super::{Decoded, Order, Reason, Rejection, UnknownFields, decode};
 
 /// Returns the model, with all optional fields, as a value that a test can change.
 fn model() -> Value {
@@ -38,24 +38,24 @@ fn text_with_members(members: &str) -> String {
     text_with("\"locale\"", &format!("{members},\"locale\""))
 }
 
-fn read(order: &Value) -> Result<Decoded, Refusal> {
+fn read(order: &Value) -> Result<Decoded, Rejection> {
     decode(order.to_string().as_bytes(), UnknownFields::Ignore)
 }
 
-fn refusal(value: impl AsRef<[u8]>) -> Refusal {
+fn rejection(value: impl AsRef<[u8]>) -> Rejection {
     decode(value.as_ref(), UnknownFields::Ignore).unwrap_err()
 }
 
 #[track_caller]
 fn assert_malformed(value: impl AsRef<[u8]>, detail: &str) {
-    let refusal = refusal(value);
-    assert_eq!(refusal.reason, Reason::MalformedJson, "{refusal}");
-    assert!(refusal.detail.starts_with(detail), "{refusal}");
+    let rejection = rejection(value);
+    assert_eq!(rejection.reason, Reason::MalformedJson, "{rejection}");
+    assert!(rejection.detail.starts_with(detail), "{rejection}");
 }
 
 #[track_caller]
 fn assert_invalid(order: &Value, detail: &str) {
-    let refusal = read(order).unwrap_err();
-    assert_eq!(refusal.reason, Reason::InvalidOrder, "{refusal}");
-    assert_eq!(refusal.detail, detail);
+    let rejection = read(order).unwrap_err();
+    assert_eq!(rejection.reason, Reason::InvalidOrder, "{rejection}");
+    assert_eq!(rejection.detail, detail);
 }

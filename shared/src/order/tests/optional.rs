@@ -118,13 +118,13 @@ fn rule_that_spans_fields_is_checked_and_named() {
     let mut order = read(&model()).unwrap().order;
     assert_eq!(check_relations(&order, RELATIONS), Ok(()));
     order.payment.amount += 1;
-    let refusal = check_relations(&order, RELATIONS).unwrap_err();
-    assert_eq!(refusal.reason, Reason::InvalidOrder);
-    assert_eq!(refusal.detail, "order: amount_is_the_sum");
+    let rejection = check_relations(&order, RELATIONS).unwrap_err();
+    assert_eq!(rejection.reason, Reason::InvalidOrder);
+    assert_eq!(rejection.detail, "order: amount_is_the_sum");
     order.items[0].track_number = "OTHER".into();
-    let refusal = check_relations(&order, RELATIONS).unwrap_err();
+    let rejection = check_relations(&order, RELATIONS).unwrap_err();
     assert_eq!(
-        refusal.detail,
+        rejection.detail,
         "order: lines_belong_to_the_parcel, order: amount_is_the_sum"
     );
 }

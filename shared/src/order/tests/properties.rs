@@ -14,7 +14,7 @@ fn generated_orders_are_valid_and_their_json_is_stable() {
     for order in Generator::new(1, 1..=20).take(500) {
         let json = order.to_json();
         let decoded =
-            decode(&json, UnknownFields::Refuse).unwrap_or_else(|refusal| panic!("{refusal}"));
+            decode(&json, UnknownFields::Reject).unwrap_or_else(|rejection| panic!("{rejection}"));
         assert!(decoded.order == order);
         assert_eq!(decoded.order.to_json(), json);
         assert!(OrderUid::parse(&order.order_uid).is_ok());
@@ -30,7 +30,7 @@ fn every_accepted_document_round_trips() {
     order["foreign"] = Value::Null;
     let first = read(&order).unwrap().order;
     let json = first.to_json();
-    let second = decode(&json, UnknownFields::Refuse).unwrap().order;
+    let second = decode(&json, UnknownFields::Reject).unwrap().order;
     assert!(first == second);
     assert_eq!(second.to_json(), json);
     assert_eq!(first.delivery.name.as_str(), order["delivery"]["name"]);
@@ -69,12 +69,12 @@ fn each_defect_is_rejected_with_its_reason() {
         for order in &orders {
             let json = defect.apply(order);
             assert!(serde_json::from_slice::<Value>(&json).is_ok(), "{defect:?}");
-            let refusal = decode(&json, UnknownFields::Refuse).unwrap_err();
-            assert_eq!(refusal.reason, defect.reason(), "{defect:?}: {refusal}");
+            let rejection = decode(&json, UnknownFields::Reject).unwrap_err();
+            assert_eq!(rejection.reason, defect.reason(), "{defect:?}: {rejection}");
             // One defect breaks exactly one rule.
             assert!(
-                !refusal.detail.contains(", ") || refusal.reason != Reason::InvalidOrder,
-                "{refusal}"
+                !rejection.detail.contains(", ") || rejection.reason != Reason::InvalidOrder,
+                "{rejection}"
             );
         }
     }

@@ -51,7 +51,7 @@ fn check<V: Into<Value> + Clone>(pointers: &[&str], code: &str, good: &[V], bad:
     for pointer in pointers {
         for value in good {
             let order = model_with(pointer, value.clone());
-            let decoded = read(&order).unwrap_or_else(|refusal| panic!("{pointer}: {refusal}"));
+            let decoded = read(&order).unwrap_or_else(|rejection| panic!("{pointer}: {rejection}"));
             let written: Value = serde_json::from_slice(&decoded.order.to_json()).unwrap();
             assert_eq!(written, order);
         }
@@ -397,8 +397,8 @@ fn broken_rules_are_listed_in_the_order_of_the_document() {
     for item in order["items"].as_array_mut().unwrap() {
         item["nm_id"] = json!(0);
     }
-    let refusal = read(&order).unwrap_err();
-    assert!(refusal.detail.ends_with(" and 9 more"), "{refusal}");
+    let rejection = read(&order).unwrap_err();
+    assert!(rejection.detail.ends_with(" and 9 more"), "{rejection}");
 }
 
 /// Checks that the groups above name every field, so each field has a test.

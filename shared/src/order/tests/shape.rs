@@ -41,7 +41,7 @@ fn model_round_trips_byte_for_byte() {
     let Decoded {
         order,
         unknown_fields,
-    } = decode(MODEL_JSON.as_bytes(), UnknownFields::Refuse).unwrap();
+    } = decode(MODEL_JSON.as_bytes(), UnknownFields::Reject).unwrap();
     assert_eq!(unknown_fields, 0);
     // The file is indented. No string in it has a blank next to a line break.
     let compact: String = MODEL_JSON
@@ -150,9 +150,9 @@ fn integers_end_at_their_width() {
         ] {
             let order = text_with_value(&pointer, &text);
             let outcome = decode(order.as_bytes(), UnknownFields::Ignore);
-            let malformed = outcome.is_err_and(|refusal| {
-                refusal.reason == Reason::MalformedJson
-                    && refusal
+            let malformed = outcome.is_err_and(|rejection| {
+                rejection.reason == Reason::MalformedJson
+                    && rejection
                         .detail
                         .starts_with(&format!("{}: wrong type or out of range", path(&pointer)))
             });
@@ -177,11 +177,11 @@ fn negative_zero_is_the_integer_zero() {
         for spelling in ["-0", " -0 ", "\n-0\r\n"] {
             let outcome = decode(
                 text_with_value(&pointer, spelling).as_bytes(),
-                UnknownFields::Refuse,
+                UnknownFields::Reject,
             );
             let zero = decode(
                 text_with_value(&pointer, "0").as_bytes(),
-                UnknownFields::Refuse,
+                UnknownFields::Reject,
             );
             assert_eq!(outcome, zero, "{pointer} {spelling:?}");
             if rule.minimum() == Some(1) {
@@ -247,9 +247,9 @@ fn other_number_formats_are_rejected() {
             "9223372036854775808",
             "-9223372036854775809",
         ] {
-            let refusal = refusal(text_with_value(&pointer, spelling));
+            let rejection = rejection(text_with_value(&pointer, spelling));
             assert_eq!(
-                refusal.reason,
+                rejection.reason,
                 Reason::MalformedJson,
                 "{pointer} {spelling}"
             );
@@ -290,7 +290,7 @@ fn exactly_one_complete_document_is_accepted() {
         assert_malformed(&model[..end], "");
     }
     let padded = format!(" \t\r\n{model}\n ");
-    assert!(decode(padded.as_bytes(), UnknownFields::Refuse).is_ok());
+    assert!(decode(padded.as_bytes(), UnknownFields::Reject).is_ok());
 }
 
 #[test]
@@ -323,8 +323,8 @@ fn text_must_be_unicode() {
 fn escaped_field_names_are_recognized() {
     let escaped = text_with("\"locale\"", r#""\u006cocale""#);
     assert_eq!(
-        decode(escaped.as_bytes(), UnknownFields::Refuse),
-        decode(model().to_string().as_bytes(), UnknownFields::Refuse)
+        decode(escaped.as_bytes(), UnknownFields::Reject),
+        decode(model().to_string().as_bytes(), UnknownFields::Reject)
     );
     assert_malformed(
         text_with("\"locale\"", r#""\u006cocale":"en","locale""#),
@@ -344,9 +344,9 @@ fn unknown_fields_are_counted_on_each_object() {
     assert_eq!(decoded.unknown_fields, 5);
     assert_eq!(decoded.order, read(&model()).unwrap().order);
 
-    let refusal = decode(order.to_string().as_bytes(), UnknownFields::Refuse).unwrap_err();
-    assert_eq!(refusal.reason, Reason::UnknownField);
-    assert_eq!(refusal.detail, "5 unknown fields, the first in Order");
+    let rejection = decode(order.to_string().as_bytes(), UnknownFields::Reject).unwrap_err();
+    assert_eq!(rejection.reason, Reason::UnknownField);
+    assert_eq!(rejection.detail, "5 unknown fields, the first in Order");
 }
 
 #[test]
@@ -355,12 +355,12 @@ fn unknown_field_ranks_between_malformed_and_invalid() {
     order["a"] = json!(1);
     order["locale"] = json!("xx_123");
     let strict = |text: &str| {
-        decode(text.as_bytes(), UnknownFields::Refuse)
+        decode(text.as_bytes(), UnknownFields::Reject)
             .unwrap_err()
             .reason
     };
     assert_eq!(strict(&order.to_string()), Reason::UnknownField);
-    assert_eq!(refusal(order.to_string()).reason, Reason::InvalidOrder);
+    assert_eq!(rejection(order.to_string()).reason, Reason::InvalidOrder);
     assert_eq!(strict(&format!("{order},")), Reason::MalformedJson);
     order["sm_id"] = json!("1");
     assert_eq!(strict(&order.to_string()), Reason::MalformedJson);
@@ -446,10 +446,10 @@ fn size_is_checked_before_anything_else() {
     let order = model().to_string();
     let padded = |bytes: usize| format!("{order}{}", " ".repeat(bytes - order.len()));
     assert!(decode(padded(MAX_VALUE_BYTES).as_bytes(), UnknownFields::Ignore).is_ok());
-    let refused = refusal(padded(MAX_VALUE_BYTES + 1));
-    assert_eq!(refused.reason, Reason::TooLarge);
-    assert_eq!(refused.detail, "1048577 bytes, 1048576 are allowed");
-    assert_eq!(refusal(vec![0xff; 2 << 20]).reason, Reason::TooLarge);
+    let rejected = rejection(padded(MAX_VALUE_BYTES + 1));
+    assert_eq!(rejected.reason, Reason::TooLarge);
+    assert_eq!(rejected.detail, "1048577 bytes, 1048576 are allowed");
+    assert_eq!(rejection(vec![0xff; 2 << 20]).reason, Reason::TooLarge);
 }
 
 #[test]
@@ -469,9 +469,9 @@ fn no_rejection_quotes_the_input() {
     spoilt.push(format!("{secret}{}", model()));
     spoilt.push(format!("\"{secret}\""));
     for text in spoilt {
-        for fields in [UnknownFields::Ignore, UnknownFields::Refuse] {
-            if let Err(refusal) = decode(text.as_bytes(), fields) {
-                assert!(!refusal.to_string().contains("SECRET"), "{refusal}");
+        for fields in [UnknownFields::Ignore, UnknownFields::Reject] {
+            if let Err(rejection) = decode(text.as_bytes(), fields) {
+                assert!(!rejection.to_string().contains("SECRET"), "{rejection}");
             }
         }
     }

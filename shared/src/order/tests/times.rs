@@ -5,7 +5,7 @@ use super::*;
 #[track_caller]
 fn normalised(text: &str) -> String {
     let decoded = read(&model_with("/date_created", text))
-        .unwrap_or_else(|refusal| panic!("{text}: {refusal}"));
+        .unwrap_or_else(|rejection| panic!("{text}: {rejection}"));
     let json: Value = serde_json::from_slice(&decoded.order.to_json()).unwrap();
     json["date_created"].as_str().unwrap().to_owned()
 }

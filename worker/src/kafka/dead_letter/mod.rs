@@ -17,7 +17,7 @@ use rdkafka::{
     producer::FutureRecord,
 };
 use sha2::{Digest, Sha256};
-use shared::{config::Kafka, order::Refusal};
+use shared::{config::Kafka, order::Rejection};
 
 use super::{
     client::client_id,
@@ -73,37 +73,37 @@ impl DeadLetters {
     /// # Errors
     /// When the broker does not acknowledge the record within ten seconds. The topic may hold it
     /// nevertheless.
-    pub async fn send(&self, record: &Record, refusal: &Refusal) -> Result<(), KafkaError> {
-        let whole = self.deliver(record, refusal).await;
+    pub async fn send(&self, record: &Record, rejection: &Rejection) -> Result<(), KafkaError> {
+        let whole = self.deliver(record, rejection).await;
         if !is_too_large(&whole) {
             return whole;
         }
         let value = record.value.as_deref().unwrap_or_default();
         let mut smaller = record.clone();
         smaller.value = Some(Vec::new());
-        let mut refusal = refusal.clone();
-        refusal.detail = format!(
+        let mut rejection = rejection.clone();
+        rejection.detail = format!(
             "{}; value left out: {} bytes, sha256 {:x}",
-            refusal.detail,
+            rejection.detail,
             value.len(),
             Sha256::digest(value)
         );
-        let without_value = self.deliver(&smaller, &refusal).await;
+        let without_value = self.deliver(&smaller, &rejection).await;
         if !is_too_large(&without_value) {
             return without_value;
         }
         let key = smaller.key.take().unwrap_or_default();
-        refusal.detail = format!(
+        rejection.detail = format!(
             "{}; key left out: {} bytes; {} headers left out",
-            refusal.detail,
+            rejection.detail,
             key.len(),
             smaller.headers.len()
         );
         smaller.headers.clear();
-        self.deliver(&smaller, &refusal).await
+        self.deliver(&smaller, &rejection).await
     }
 
-    async fn deliver(&self, record: &Record, refusal: &Refusal) -> Result<(), KafkaError> {
+    async fn deliver(&self, record: &Record, rejection: &Rejection) -> Result<(), KafkaError> {
         let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + OURS.len());
         for Header { name, value } in &record.headers {
             headers = headers.insert(rdkafka::message::Header {
@@ -116,8 +116,8 @@ impl DeadLetters {
             Timestamp::Missing => -1,
         };
         let values = [
-            refusal.reason.as_str().to_owned(),
-            refusal.detail.clone(),
+            rejection.reason.as_str().to_owned(),
+            rejection.detail.clone(),
             record.topic.to_string(),
             record.partition.to_string(),
             record.offset.to_string(),

@@ -68,8 +68,8 @@ impl World {
     }
 }
 
-fn invalid() -> Refusal {
-    Refusal {
+fn invalid() -> Rejection {
+    Rejection {
         reason: Reason::InvalidOrder,
         detail: "a rule".to_owned(),
     }

@@ -52,7 +52,7 @@ impl std::fmt::Display for Reason {
 /// The reason why a record cannot be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{reason}: {detail}")]
-pub struct Refusal {
+pub struct Rejection {
     /// The stable code.
     pub reason: Reason,
     /// The rule, the field and its position. Contains no byte of the input, which may be personal
