@@ -14,7 +14,7 @@ mod rows;
 pub mod schema;
 mod silence;
 mod write;
-mod writer;
+mod writer_state;
 
 pub use changes::{Change, ChangeSet};
 pub use error::{Class, StorageError};

@@ -18,7 +18,7 @@ use sqlx::{
 };
 use tokio::time::timeout_at;
 
-use super::{Class, StorageError, nodelay, silence::Silence, writer::WriterState};
+use super::{Class, StorageError, nodelay, silence::Silence, writer_state::WriterState};
 use crate::{
     config::{ConfigError, Database},
     telemetry::metrics::{LATENCY_SECONDS, meter},

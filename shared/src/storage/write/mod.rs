@@ -23,7 +23,7 @@ pub(super) use sequence::Sequence;
 
 use super::{
     CacheWrite, Change, ChangeSet, Class, Postgres, StorageError, postgres::Deadline,
-    writer::WriterState,
+    writer_state::WriterState,
 };
 use crate::fault::Moment;
 
