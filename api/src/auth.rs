@@ -38,7 +38,6 @@ pub enum Denial {
 }
 
 /// The valid keys.
-#[derive(Default)]
 pub struct Keys {
     keys: Vec<Key>,
 }

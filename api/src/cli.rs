@@ -61,6 +61,7 @@ fn serve() -> anyhow::Result<()> {
             admin_port = app.admin_port(),
             "listening"
         );
-        app.run_until_stopped(shutdown).await
+        app.run_until_stopped(shutdown).await;
+        Ok(())
     })
 }

@@ -41,7 +41,7 @@ enum StartPhase {
     #[strum(serialize = "waiting for Postgres")]
     Waiting,
     /// The schema is older than this version needs.
-    #[strum(serialize = "schema too old: run `worker migrate`")]
+    #[strum(serialize = "schema too old; run `worker migrate`")]
     SchemaTooOld,
     /// The api loads the newest orders into the local cache.
     #[strum(serialize = "warming up")]

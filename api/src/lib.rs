@@ -40,6 +40,7 @@ pub mod web;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
+use futures_util::future::{OptionFuture, join};
 use prometheus::{IntGauge, Registry};
 use shared::{
     cache::Cache,
@@ -163,11 +164,8 @@ impl App {
 
     /// Serves until `shutdown`. Then reports not ready, stops accepting connections, drains
     /// requests in flight (at most 10 seconds), stops the background tasks and closes the
-    /// connections to Postgres.
-    ///
-    /// # Errors
-    /// Returns no error today.
-    pub async fn run_until_stopped(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    /// connections to Postgres and its replica.
+    pub async fn run_until_stopped(self, shutdown: CancellationToken) {
         let background = CancellationToken::new();
         let tasks = self.spawn_background(&background);
         tokio::spawn({
@@ -182,10 +180,11 @@ impl App {
         background.cancel();
         tasks.wait().await;
         self.admin_stop.cancel();
-        if timeout(CLOSE, self.postgres.close()).await.is_err() {
+        let replica = self.replica.as_ref().map(Postgres::close);
+        let closed = join(self.postgres.close(), OptionFuture::from(replica));
+        if timeout(CLOSE, closed).await.is_err() {
             tracing::debug!(limit = ?CLOSE, "connections to Postgres still open at exit");
         }
-        Ok(())
     }
 
     fn spawn_background(&self, stop: &CancellationToken) -> TaskTracker {

@@ -18,8 +18,8 @@ use strum::VariantNames;
 /// Handles of all metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
-    /// Metrics of the public port.
-    pub http: Arc<HttpMetrics>,
+    /// Metrics of the public port, without series yet.
+    pub http: HttpFamilies,
     /// Metrics of the cache tiers.
     pub cache: Arc<CacheMetrics>,
 }
@@ -31,16 +31,22 @@ impl Metrics {
     /// Returns an error if one of them is registered already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
-            http: Arc::new(HttpMetrics::register(registry)?),
+            http: HttpFamilies::register(registry)?,
             cache: Arc::new(CacheMetrics::register(registry)?),
         })
     }
 }
 
-/// `http_requests_total` and `http_request_duration_seconds`.
-pub struct HttpMetrics {
+/// `http_requests_total` and `http_request_duration_seconds`. [`HttpMetrics`] records them.
+#[derive(Clone)]
+pub struct HttpFamilies {
     requests: IntCounterVec,
     durations: HistogramVec,
+}
+
+/// Series of [`HttpFamilies`] for each route.
+pub struct HttpMetrics {
+    requests: IntCounterVec,
     /// Values of the label `method`. Any other method counts as [`OTHER`].
     methods: Vec<&'static str>,
     routes: Vec<RouteMetrics>,
@@ -66,7 +72,7 @@ const OTHER: &str = "other";
 /// Statuses with a cached counter. The counter of any other status is looked up each time.
 const STATUSES: [u16; 12] = [200, 204, 304, 400, 401, 403, 404, 405, 410, 429, 500, 503];
 
-impl HttpMetrics {
+impl HttpFamilies {
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(
             Opts::new("http_requests_total", "Responses sent on the public port"),
@@ -85,16 +91,19 @@ impl HttpMetrics {
         Ok(Self {
             requests,
             durations,
-            methods: Vec::new(),
-            routes: Vec::new(),
         })
     }
+}
 
+impl HttpMetrics {
     /// Creates the series of `routes`. [`HttpMetrics::record`] takes an index into this list. For
     /// the method of each route, the series of status 200 and of each of `failures` exist from the
     /// start.
-    #[must_use]
-    pub fn with_routes(&self, routes: &[Series], failures: &[u16]) -> Self {
+    pub fn new(families: &HttpFamilies, routes: &[Series], failures: &[u16]) -> Self {
+        let HttpFamilies {
+            requests,
+            durations,
+        } = families;
         let mut methods = METHODS.to_vec();
         for (method, _) in routes {
             if !methods.contains(method) {
@@ -105,18 +114,16 @@ impl HttpMetrics {
         let slots = methods.len() * STATUSES.len();
         let routes = routes.iter().map(|(method, template)| {
             for status in failures.iter().chain(&[200]) {
-                self.requests
-                    .with_label_values(&[*method, template, status.to_string().as_str()]);
+                requests.with_label_values(&[*method, template, status.to_string().as_str()]);
             }
             RouteMetrics {
                 template,
-                duration: self.durations.with_label_values(&[template]),
+                duration: durations.with_label_values(&[template]),
                 requests: (0..slots).map(|_| OnceLock::new()).collect(),
             }
         });
         Self {
-            requests: self.requests.clone(),
-            durations: self.durations.clone(),
+            requests: requests.clone(),
             routes: routes.collect(),
             methods,
         }
@@ -243,7 +250,8 @@ mod tests {
     fn counters_start_at_zero() {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
-        let http = metrics.http.with_routes(
+        let http = HttpMetrics::new(
+            &metrics.http,
             &[
                 ("GET", "/order/{order_uid}"),
                 ("GET", "/orders"),

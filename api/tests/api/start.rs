@@ -49,7 +49,9 @@ async fn without_a_local_cache_responses_come_from_redis() {
 async fn the_replica_is_not_ready_while_the_schema_is_old() {
     let world = World::without_schema().await;
     let replica = Replica::start(world.config()).await;
-    replica.wait_for_reason("worker migrate").await;
+    replica
+        .wait_for_reason("too old; run `worker migrate`")
+        .await;
     assert_eq!(replica.probe("/livez").await.status, 200);
     world.database.migrate().await;
     replica.ready().await;

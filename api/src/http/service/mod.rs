@@ -32,7 +32,7 @@ use super::{
     document,
     problem::Problem,
     request_id::{RequestIds, X_REQUEST_ID},
-    route::{Resources, Route},
+    route::{Handler, Resources, Route},
     router::{Mounted, Router},
     routes::ROUTES,
     transport::Service,
@@ -107,7 +107,7 @@ impl HttpService {
             cors: Cors::new(&config.cors_origins)?,
             request_ids: RequestIds::new(),
             timeout: config.request_timeout,
-            metrics: metrics.http.with_routes(&series, &FAILURES),
+            metrics: HttpMetrics::new(&metrics.http, &series, &FAILURES),
         })
     }
 
@@ -289,10 +289,9 @@ fn endpoint_request(request: HttpRequest<Incoming>, client: SocketAddr) -> Reque
 
 /// The span of the request, if it is traced. Requests for pages and documents never are.
 fn trace(request: &HttpRequest<Incoming>, route: &Route) -> Option<RequestSpan> {
-    if !traces::enabled() {
+    if !traces::enabled() || !matches!(route.handler, Handler::Operation { .. }) {
         return None;
     }
-    route.scope?;
     let traceparent = request.headers().get(TRACEPARENT);
     let traceparent = traceparent.and_then(|value| value.to_str().ok());
     RequestSpan::start(request.method().as_str(), route.path, traceparent)

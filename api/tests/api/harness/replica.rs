@@ -14,7 +14,7 @@ pub(crate) struct Replica {
     admin_port: u16,
     registry: Registry,
     stop: CancellationToken,
-    running: JoinHandle<anyhow::Result<()>>,
+    running: JoinHandle<()>,
 }
 
 impl Replica {
@@ -156,7 +156,7 @@ impl Replica {
 
     /// Waits until the replica has stopped.
     pub(crate) async fn stopped(self) {
-        self.running.await.unwrap().unwrap();
+        self.running.await.unwrap();
     }
 }
 
