@@ -28,6 +28,8 @@ pub(crate) enum Problem {
     /// The service adds `Allow`.
     MethodNotAllowed,
     OrderErased,
+    BodyTooLarge,
+    UnsupportedMediaType,
     RateLimited,
     Internal,
     Unavailable,
@@ -77,6 +79,13 @@ impl Problem {
                 "This path does not answer this method; use one that the Allow header lists."),
             Self::OrderErased => (StatusCode::GONE, "order_erased", "Order erased",
                 "This order was erased."),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large",
+                "Body too large",
+                "The request body has more than 64 KiB; send less."),
+            Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type", "Unsupported media type",
+                "The Content-Type of the request is missing or not supported; \
+                 /docs describes the operation."),
             Self::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limited",
                 "Too many requests",
                 "This client exceeds its request rate; retry after the time in Retry-After."),

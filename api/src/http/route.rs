@@ -11,7 +11,7 @@ use poem_openapi::{
 use super::pages::Documentation;
 use crate::{auth::Scope, lookup::Lookup};
 
-/// One route of the public port.
+/// One route of the public port. Each path has one route, so it answers one method.
 pub(super) struct Route {
     /// Template of its paths, and its name in metrics and traces. One segment may be a parameter,
     /// in braces.

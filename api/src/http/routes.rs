@@ -104,4 +104,12 @@ mod tests {
         let paths: BTreeSet<_> = ROUTES.iter().map(|route| route.path).collect();
         assert_eq!(paths.len(), ROUTES.len());
     }
+
+    /// The router would take a second parameter for plain text.
+    #[test]
+    fn each_path_has_at_most_one_parameter() {
+        for route in ROUTES {
+            assert!(route.path.matches('{').count() <= 1, "{}", route.path);
+        }
+    }
 }

@@ -10,13 +10,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, poll};
-use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::BoxBody};
 use hyper::{
     body::{Body as _, Incoming},
     http::Request as HttpRequest,
 };
 use poem::{
     Addr, Body, IntoResponse, Request, RequestParts, Response,
+    error::ReadBodyError,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Scheme},
     web::{LocalAddr, RemoteAddr},
 };
@@ -48,6 +49,9 @@ use crate::{
 
 /// Failures whose counters exist from the start, for dashboards and alerts.
 const FAILURES: [u16; 8] = [400, 401, 403, 404, 410, 429, 500, 503];
+
+/// Maximum bytes of a request body. A larger body gets 413.
+const BODY_BYTES: usize = 64 * 1024;
 
 /// Name in metrics of requests to a path without a route.
 const UNMATCHED: &str = "unmatched";
@@ -183,13 +187,7 @@ impl HttpService {
         };
         match answer {
             Ok(Ok(response)) => response,
-            // An extractor rejected a parameter; the error holds the problem.
-            Ok(Err(error)) if error.is_from_response() => error.into_response(),
-            Ok(Err(error)) => {
-                let request_id = id.to_str().unwrap_or_default();
-                tracing::error!(request_id, %error, "request failed");
-                Problem::Internal.into_response()
-            }
+            Ok(Err(error)) => rejected(error, id),
             Err(_) => Problem::Timeout.into_response(),
         }
     }
@@ -278,13 +276,49 @@ impl Work<'_> {
 fn endpoint_request(request: HttpRequest<Incoming>, client: SocketAddr) -> Request {
     let local = LocalAddr::default();
     let remote = RemoteAddr(Addr::SocketAddr(client));
-    if !request.body().is_end_stream() {
-        return Request::from((request, local, remote, Scheme::HTTP));
-    }
-    // An empty body needs no allocation.
-    let (head, _) = request.into_parts();
+    let (head, body) = request.into_parts();
+    let body = if body.is_end_stream() {
+        // Needs no allocation.
+        Body::empty()
+    } else {
+        let limited = Limited::new(body, BODY_BYTES);
+        Body::from(limited.map_err(io::Error::other).boxed())
+    };
     let parts = RequestParts::from((head, local, remote, Scheme::HTTP));
-    Request::from_parts(parts, Body::empty())
+    Request::from_parts(parts, body)
+}
+
+/// The response to a request for which the handler returned `error`.
+fn rejected(error: poem::Error, id: &HeaderValue) -> Response {
+    // One of our extractors rejected a parameter; the error holds the problem.
+    if error.is_from_response() {
+        return error.into_response();
+    }
+    // The text of an error of poem's extractors may quote the body: it is neither sent nor logged.
+    let problem = match error.status() {
+        _ if is_over_limit(&error) => Problem::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::UnsupportedMediaType,
+        status if status.is_client_error() => {
+            Problem::BadRequest("The request body is malformed; /docs describes the operation.")
+        }
+        _ => {
+            let request_id = id.to_str().unwrap_or_default();
+            tracing::error!(request_id, %error, "request failed");
+            Problem::Internal
+        }
+    };
+    problem.into_response()
+}
+
+/// Returns whether the body had more than [`BODY_BYTES`].
+fn is_over_limit(error: &poem::Error) -> bool {
+    let Some(ReadBodyError::Io(error)) = error.downcast_ref() else {
+        return false;
+    };
+    // poem wraps the error of the body, which wraps the one of the limit.
+    let body = error.get_ref().and_then(|error| error.downcast_ref());
+    body.and_then(io::Error::get_ref)
+        .is_some_and(|error| error.is::<LengthLimitError>())
 }
 
 /// The span of the request, if it is traced. Requests for pages and documents never are.

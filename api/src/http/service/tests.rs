@@ -1,6 +1,6 @@
 //! Routes with a request body and with a streamed response, over a real connection.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use poem::{Endpoint, EndpointExt};
@@ -41,7 +41,7 @@ impl Operation for Echo {
 #[OpenApi]
 impl Echo {
     #[oai(path = "/echo", method = "post")]
-    async fn echo(&self, request: &Request, body: Json<Value>) -> Json<Value> {
+    async fn echo(&self, request: &Request, body: Json<HashMap<String, Value>>) -> Json<Value> {
         let peer = request.remote_addr().as_socket_addr();
         Json(json!({
             "method": request.method().as_str(),
@@ -111,6 +111,35 @@ fn service(metrics: &Metrics) -> HttpService {
     HttpService::over(TABLE, &resources, &config, None, metrics).unwrap()
 }
 
+/// Serves the routes of `TABLE` until the test ends. Returns the port.
+async fn serve() -> u16 {
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+    let port = server.port();
+    tokio::spawn(server.serve(service(&metrics), CancellationToken::new()));
+    port
+}
+
+/// Posts `body`, verbatim, with the lines `headers`.
+async fn post(port: u16, headers: &[&str], body: &str) -> String {
+    let line = "POST /echo?q=1 HTTP/1.1\r\nHost: a\r\nConnection: close";
+    let headers = headers.join("\r\n");
+    exchange(port, &format!("{line}\r\n{headers}\r\n\r\n{body}")).await
+}
+
+/// Asserts that `response` is a problem with this status and code.
+#[track_caller]
+fn assert_problem(response: &str, status: u16, code: &str) {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{response}"
+    );
+    assert!(head.contains("application/problem+json"), "{response}");
+    let problem: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(problem["code"], code);
+}
+
 /// Sends `request` and reads until the server closes the connection.
 async fn exchange(port: u16, request: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -122,10 +151,7 @@ async fn exchange(port: u16, request: &str) -> String {
 
 #[tokio::test]
 async fn a_response_may_be_a_stream() {
-    let metrics = Metrics::register(&Registry::new()).unwrap();
-    let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
-    let port = server.port();
-    tokio::spawn(server.serve(service(&metrics), CancellationToken::new()));
+    let port = serve().await;
     let get = "GET /counter HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let response = exchange(port, get).await;
     let chunks = "\r\n\r\n1\r\n0\r\n1\r\n1\r\n1\r\n2\r\n0\r\n\r\n";
@@ -140,17 +166,13 @@ async fn a_post_route_receives_the_whole_request() {
     let (port, stop) = (server.port(), CancellationToken::new());
     let running = tokio::spawn(server.serve(service(&metrics), stop.clone()));
 
-    // A body of 100 kB arrives in several reads, a small one in the read of its head.
+    // A body of 60 kB arrives in several reads, a small one in the read of its head.
     for body in [
         r#"{"a":1}"#.to_owned(),
-        format!("\"{}\"", "x".repeat(100_000)),
+        json!({"a": "x".repeat(60_000)}).to_string(),
     ] {
-        let head = format!(
-            "POST /echo?q=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        let response = exchange(port, &(head + &body)).await;
+        let length = format!("Content-Length: {}", body.len());
+        let response = post(port, &["Content-Type: application/json", &length], &body).await;
         let (head, echo) = response.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         let body: Value = serde_json::from_str(&body).unwrap();
@@ -182,5 +204,42 @@ async fn a_post_route_receives_the_whole_request() {
         r#"http_requests_total{method="GET",route="/echo",status="405"} 1"#,
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_body_gets_a_problem_that_does_not_quote_it() {
+    let port = serve().await;
+    let json = ["Content-Type: application/json"].as_slice();
+    let text = ["Content-Type: text/private"].as_slice();
+    for (headers, body, status, code) in [
+        (json, r#"{"a":private}"#, 400, "bad_request"),
+        (json, r#"["private"]"#, 400, "bad_request"),
+        (json, "", 400, "bad_request"),
+        (text, r#"{"a":1}"#, 415, "unsupported_media_type"),
+        (&[], r#"{"a":1}"#, 415, "unsupported_media_type"),
+    ] {
+        let length = format!("Content-Length: {}", body.len());
+        let headers = [headers, &[length.as_str()]].concat();
+        let response = post(port, &headers, body).await;
+        assert_problem(&response, status, code);
+        assert!(!response.contains("private"), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_gets_413() {
+    let port = serve().await;
+    // Only the last byte is over the limit. The server has then read all bytes, and closes the
+    // connection without a reset.
+    let bytes = "1".repeat(BODY_BYTES + 1);
+    let length = format!("Content-Length: {}", bytes.len());
+    let chunk = format!("{:x}\r\n{bytes}", bytes.len());
+    for (header, body) in [
+        (length.as_str(), &bytes),
+        ("Transfer-Encoding: chunked", &chunk),
+    ] {
+        let response = post(port, &["Content-Type: application/json", header], body).await;
+        assert_problem(&response, 413, "body_too_large");
     }
 }
