@@ -1,5 +1,5 @@
-//! Deadlines of one connection: it closes when the client is idle, sends a request head too slowly,
-//! or does not read its response.
+//! Deadlines of one connection: it closes when the client is idle, sends a request too slowly, or
+//! does not read its response.
 
 use std::{
     future::Future,
@@ -14,7 +14,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -25,16 +24,16 @@ use super::limits::{HEAD, IDLE};
 const ONE_PIECE: usize = 4096;
 
 /// A stream whose reads and writes time out if the client is idle or slow for too long.
-pub(super) struct Guarded {
-    stream: TcpStream,
+pub(super) struct Guarded<S> {
+    stream: S,
     deadlines: Deadlines,
     /// Buffer that joins small pieces into one write.
     piece: Vec<u8>,
 }
 
-impl Guarded {
+impl<S> Guarded<S> {
     /// `heads` counts the request heads that were read completely; the caller increments it.
-    pub(super) fn new(stream: TcpStream, heads: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(stream: S, heads: Arc<AtomicU64>) -> Self {
         Self {
             stream,
             deadlines: Deadlines::new(heads),
@@ -73,6 +72,9 @@ struct Deadlines {
     /// its first byte.
     head: u64,
     head_began: Instant,
+    /// Whether a response was written after the last byte was read. Then no head is begun, and the
+    /// next byte begins one.
+    answered: bool,
     /// Time of the last byte read, or of the start of a blocked write if that is later.
     last_byte: Instant,
     write_waits: bool,
@@ -86,6 +88,7 @@ impl Deadlines {
             heads,
             head: 1,
             head_began: now,
+            answered: false,
             last_byte: now,
             write_waits: false,
             timer: Box::pin(sleep_until(now + HEAD)),
@@ -95,9 +98,10 @@ impl Deadlines {
     fn read(&mut self) {
         self.last_byte = Instant::now();
         let next = self.heads.load(Ordering::Relaxed) + 1;
-        if self.head != next {
+        if self.head != next || self.answered {
             self.head = next;
             self.head_began = self.last_byte;
+            self.answered = false;
         }
     }
 
@@ -107,11 +111,12 @@ impl Deadlines {
             self.last_byte = Instant::now();
         }
         self.write_waits = waits;
+        self.answered |= !waits;
     }
 
     fn deadline(&self, waiting_for: Direction) -> Instant {
         let idle = self.last_byte + IDLE;
-        let in_head = self.head > self.heads.load(Ordering::Relaxed);
+        let in_head = !self.answered && self.head > self.heads.load(Ordering::Relaxed);
         match waiting_for {
             Direction::Read if in_head => idle.min(self.head_began + HEAD),
             Direction::Read | Direction::Write => idle,
@@ -136,7 +141,7 @@ impl Deadlines {
     }
 }
 
-impl AsyncRead for Guarded {
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -152,7 +157,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -198,51 +203,46 @@ impl AsyncWrite for Guarded {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
 
-    async fn connected() -> (Guarded, TcpStream, Arc<AtomicU64>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+    /// A connection in memory. The paused clock would also advance while a task waits for a socket.
+    fn connected() -> (Guarded<DuplexStream>, DuplexStream, Arc<AtomicU64>) {
+        let (server, client) = duplex(1024);
         let heads = Arc::new(AtomicU64::new(0));
-        let guarded = Guarded::new(server.unwrap().0, heads.clone());
-        (guarded, client.unwrap(), heads)
+        (Guarded::new(server, heads.clone()), client, heads)
     }
 
-    async fn read(guarded: &mut Guarded) -> io::Result<usize> {
+    async fn read(guarded: &mut Guarded<DuplexStream>) -> io::Result<usize> {
         guarded.read(&mut [0; 16]).await
     }
 
+    /// Waits for a byte that never arrives. Returns the seconds until the timeout.
+    async fn seconds_until_timeout(guarded: &mut Guarded<DuplexStream>) -> u64 {
+        let began = Instant::now();
+        let error = read(guarded).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        began.elapsed().as_secs()
+    }
+
     /// Sends one byte from `client`, which the server then reads.
-    async fn pass_byte(client: &mut TcpStream, guarded: &mut Guarded) {
-        // The paused clock stands still here: it only advances when no task has work.
+    async fn pass_byte(client: &mut DuplexStream, guarded: &mut Guarded<DuplexStream>) {
         client.write_all(b"x").await.unwrap();
         assert_eq!(read(guarded).await.unwrap(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_times_out() {
-        let (mut guarded, _client, _) = connected().await;
-        let began = Instant::now();
-        let error = read(&mut guarded).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), HEAD.as_secs());
+        let (mut guarded, _client, _) = connected();
+        assert_eq!(seconds_until_timeout(&mut guarded).await, HEAD.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_nothing_times_out() {
-        let (mut guarded, _client, _) = connected().await;
+        let (mut guarded, _client, _) = connected();
         let began = Instant::now();
-        let error = loop {
-            if let Err(error) = guarded.write_all(&[0; 1 << 16]).await {
-                break error;
-            }
-        };
+        let error = guarded.write_all(&[0; 4096]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
     }
@@ -267,27 +267,52 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_request_head_times_out() {
-        let (mut guarded, mut client, _) = connected().await;
-        let began = Instant::now();
+        let (mut guarded, mut client, _) = connected();
         pass_byte(&mut client, &mut guarded).await;
         tokio::time::advance(HEAD / 2).await;
         pass_byte(&mut client, &mut guarded).await;
-        let error = read(&mut guarded).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), HEAD.as_secs());
+        let rest = HEAD - HEAD / 2;
+        assert_eq!(seconds_until_timeout(&mut guarded).await, rest.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_head_after_a_response_times_out() {
+        let (mut guarded, mut client, heads) = connected();
+        pass_byte(&mut client, &mut guarded).await;
+        heads.store(1, Ordering::Relaxed);
+        guarded.write_all(b"response").await.unwrap();
+        tokio::time::advance(IDLE / 2).await;
+        pass_byte(&mut client, &mut guarded).await;
+        assert_eq!(seconds_until_timeout(&mut guarded).await, HEAD.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_body_times_out_and_a_pause_after_its_response_may_last_the_idle_limit() {
+        let (mut guarded, mut client, heads) = connected();
+        pass_byte(&mut client, &mut guarded).await;
+        heads.store(1, Ordering::Relaxed);
+        // The body comes in later reads than the head.
+        pass_byte(&mut client, &mut guarded).await;
+        tokio::time::advance(HEAD / 2).await;
+        pass_byte(&mut client, &mut guarded).await;
+        let rest = HEAD - HEAD / 2;
+        assert_eq!(
+            guarded.deadlines.deadline(Direction::Read),
+            Instant::now() + rest
+        );
+        guarded.write_all(b"response").await.unwrap();
+        assert_eq!(seconds_until_timeout(&mut guarded).await, IDLE.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_between_requests_may_last_the_idle_limit() {
-        let (mut guarded, mut client, heads) = connected().await;
+        let (mut guarded, mut client, heads) = connected();
         for _ in 0..3 {
             pass_byte(&mut client, &mut guarded).await;
             heads.store(heads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             tokio::time::advance(IDLE / 2).await;
         }
-        let began = Instant::now();
-        let error = read(&mut guarded).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), (IDLE - IDLE / 2).as_secs());
+        let rest = IDLE - IDLE / 2;
+        assert_eq!(seconds_until_timeout(&mut guarded).await, rest.as_secs());
     }
 }

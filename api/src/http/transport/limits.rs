@@ -13,7 +13,8 @@ pub(super) const DRAIN: Duration = Duration::from_secs(10);
 pub(super) const IDLE: Duration = Duration::from_secs(75);
 
 /// Maximum time to receive a whole request head, counted from its first byte. For the first head it
-/// counts from the start of the connection.
+/// counts from the start of the connection. Also limits the part of a body that arrives after
+/// the head, counted from the first byte of that part.
 pub(super) const HEAD: Duration = Duration::from_secs(10);
 
 /// Maximum bytes of a request head, and of what is read ahead. A larger head gets 431.
