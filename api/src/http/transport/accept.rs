@@ -21,6 +21,8 @@ use super::{Service, connection, limits};
 pub struct HttpServer {
     listener: TcpListener,
     port: u16,
+    /// Maximum number of open connections.
+    connections: usize,
 }
 
 impl HttpServer {
@@ -31,7 +33,11 @@ impl HttpServer {
     pub async fn bind(addr: &str) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let port = listener.local_addr()?.port();
-        Ok(Self { listener, port })
+        Ok(Self {
+            listener,
+            port,
+            connections: limits::CONNECTIONS,
+        })
     }
 
     /// The port in use; not 0, even if the address has port 0.
@@ -43,7 +49,7 @@ impl HttpServer {
     /// flight, for at most 10 seconds. Logs a failed accept and retries it with backoff.
     pub async fn serve<S: Service>(self, service: S, shutdown: CancellationToken) {
         let service = Arc::new(service);
-        let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+        let places = Arc::new(Semaphore::new(self.connections));
         let mut connections = JoinSet::new();
         let mut backoff = Backoff::default();
         loop {
@@ -111,4 +117,60 @@ async fn accept(
         tracing::debug!(%error, "setting TCP_NODELAY failed");
     }
     Ok((stream, client, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::{Request, Response, body::Incoming};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const BODY: &str = "hello";
+
+    struct Hello;
+
+    impl Service for Hello {
+        type Body = Full<Bytes>;
+
+        async fn answer(&self, _: Request<Incoming>, _: SocketAddr) -> Response<Self::Body> {
+            Response::new(Full::from(BODY))
+        }
+    }
+
+    async fn send(stream: &mut TcpStream) {
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+    }
+
+    async fn receive(stream: &mut TcpStream) {
+        let mut response = Vec::new();
+        while !response.ends_with(BODY.as_bytes()) {
+            let read = stream.read_buf(&mut response).await.unwrap();
+            assert!(read > 0, "the server closed the connection");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_over_the_limit_waits_for_a_place() {
+        let mut server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+        server.connections = 1;
+        let address = ("127.0.0.1", server.port());
+        tokio::spawn(server.serve(Hello, CancellationToken::new()));
+
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        send(&mut second).await;
+        // Each exchange lets the accept loop run, which would accept a second connection too.
+        for _ in 0..10 {
+            send(&mut first).await;
+            receive(&mut first).await;
+        }
+        let response = second.try_read(&mut [0]);
+        assert_eq!(response.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        receive(&mut second).await;
+    }
 }

@@ -1,4 +1,4 @@
-//! A minimal HTTP client: one connection per request.
+//! A minimal HTTP client: one connection per request, or one that stays open.
 
 use shared::order::Order;
 use tokio::{
@@ -10,6 +10,13 @@ use tokio::{
 pub(crate) struct Request {
     port: u16,
     head: String,
+}
+
+/// A connection that stays open between requests.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// Bytes after the last response.
+    received: Vec<u8>,
 }
 
 /// An HTTP response.
@@ -60,7 +67,52 @@ impl Request {
     }
 }
 
+impl Connection {
+    pub(crate) async fn open(port: u16) -> Self {
+        Self {
+            stream: TcpStream::connect(("127.0.0.1", port)).await.unwrap(),
+            received: Vec::new(),
+        }
+    }
+
+    /// Sends `text`, verbatim.
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads the next response, which has a `Content-Length`.
+    pub(crate) async fn receive(&mut self) -> Response {
+        loop {
+            if let Some((response, length)) = Response::first_of(&self.received) {
+                self.received.drain(..length);
+                return response;
+            }
+            assert!(self.read().await > 0, "the server closed the connection");
+        }
+    }
+
+    /// Waits until the server closes the connection.
+    pub(crate) async fn closed(&mut self) {
+        assert_eq!(self.read().await, 0);
+    }
+
+    async fn read(&mut self) -> usize {
+        self.stream.read_buf(&mut self.received).await.unwrap()
+    }
+}
+
 impl Response {
+    /// The first response in `bytes` and its length; `None` if it is incomplete.
+    fn first_of(bytes: &[u8]) -> Option<(Self, usize)> {
+        let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let body: usize = Self::parse(&bytes[..head])
+            .header("content-length")
+            .and_then(|length| length.parse().ok())
+            .expect("a response with a length");
+        let whole = bytes.get(..head + body)?;
+        Some((Self::parse(whole), whole.len()))
+    }
+
     fn parse(bytes: &[u8]) -> Self {
         let end = bytes
             .windows(4)

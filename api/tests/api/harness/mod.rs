@@ -6,7 +6,7 @@ mod world;
 
 use shared::order::{DocumentVersion, Order, OrderUid, UnknownFields, Version, decode};
 
-pub(crate) use client::{Request, Response};
+pub(crate) use client::{Connection, Request, Response};
 pub(crate) use replica::Replica;
 pub(crate) use world::{World, revision};
 

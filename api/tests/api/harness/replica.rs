@@ -7,7 +7,7 @@ use shared::{order::Order, telemetry::metrics::render, testing::eventually};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Request, Response};
+use super::{Connection, Request, Response};
 
 pub(crate) struct Replica {
     port: u16,
@@ -73,6 +73,11 @@ impl Replica {
 
     pub(crate) fn request(&self, method: &str, path: &str) -> Request {
         Request::new(self.port, method, path)
+    }
+
+    /// Opens a connection to the public port.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(self.port).await
     }
 
     /// Sends `lines` as a request head to the public port.
