@@ -9,11 +9,10 @@ use std::{
 };
 
 use shared::{
-    runtime::{
-        health::{Dependency, Report},
-        startup::{self, SchemaProblem},
-    },
+    runtime::health::Report,
+    startup::{self, SchemaProblem},
     storage::{CacheKnowledge, Postgres, StorageError},
+    telemetry::Dependency,
 };
 use strum::{IntoStaticStr, VariantArray};
 use tokio::{

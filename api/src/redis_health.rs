@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use shared::{
     cache::{Cache, CacheError, CacheState},
-    runtime::{
-        health::{Dependency, Impairment},
-        startup::EvictionCheck,
-    },
+    startup::EvictionCheck,
     storage::{CacheKnowledge, CompleteCache},
+    telemetry::{Dependency, Impairment},
 };
 use tokio::sync::watch;
 

@@ -2,7 +2,9 @@
 //! harness.
 //!
 //! - `order` is pure and imports no other module.
-//! - `storage` and `cache` import `order`, [`DatabaseTime`] and the harness, but not each other.
+//! - `storage` and `cache` import `order`, [`DatabaseTime`], `config` and `telemetry`, but not each
+//!   other.
+//! - `startup` checks both at the start of a process.
 //! - `config`, `telemetry` and `runtime` are the process harness.
 //! - `kafka` is for processes that have a Kafka client.
 //! - `fault` injects faults for tests. In a release build it does nothing.
@@ -15,6 +17,7 @@ pub mod fault;
 pub mod kafka;
 pub mod order;
 pub mod runtime;
+pub mod startup;
 pub mod storage;
 pub mod telemetry;
 #[cfg(feature = "testing")]

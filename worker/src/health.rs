@@ -3,10 +3,7 @@
 use std::{borrow::Borrow, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use shared::runtime::{
-    health::{Dependency, Report},
-    startup::SchemaProblem,
-};
+use shared::{runtime::health::Report, startup::SchemaProblem, telemetry::Dependency};
 
 use crate::{
     kafka::GroupState,

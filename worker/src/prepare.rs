@@ -1,12 +1,7 @@
 //! What must hold before the worker joins the group: the schema and the topics exist, and the
 //! newest dead letters are known.
 
-use shared::{
-    config::Kafka,
-    order::Reason,
-    runtime::{backoff::Backoff, startup},
-    storage::Postgres,
-};
+use shared::{config::Kafka, order::Reason, runtime::backoff::Backoff, startup, storage::Postgres};
 
 use crate::{
     health::Health,

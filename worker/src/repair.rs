@@ -11,12 +11,9 @@ use shared::{
     DatabaseTime,
     cache::{Cache, CacheError, CacheState},
     order::OrderUid,
-    runtime::{
-        health::{Dependency, Impairment},
-        outage::OutageLog,
-        startup::EvictionCheck,
-    },
+    startup::EvictionCheck,
     storage::{CacheKnowledge, CompleteCache, Postgres, RepairMark, StorageError},
+    telemetry::{Dependency, Impairment, OutageLog},
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;

@@ -6,8 +6,9 @@ use shared::{
     cache::Cache,
     config::Kafka,
     order::UnknownFields,
-    runtime::{admin::Admin, outage::OutageLog, process::Process},
+    runtime::{admin::Admin, process::Process},
     storage::{Postgres, Role},
+    telemetry::OutageLog,
 };
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;

@@ -4,8 +4,8 @@
 use std::{future::Future, time::Instant};
 
 use shared::{
-    runtime::health::Dependency,
     storage::{Class, Postgres, StorageError},
+    telemetry::Dependency,
 };
 use tokio::{sync::Semaphore, time::timeout};
 

@@ -24,8 +24,8 @@ use std::{
 use shared::{
     cache::{Cache, CacheError},
     order::{OrderUid, Revision},
-    runtime::health::Dependency,
     storage::{ListFilter, Postgres, Summary},
+    telemetry::Dependency,
 };
 use tokio::sync::Semaphore;
 

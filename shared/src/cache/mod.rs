@@ -39,7 +39,7 @@ use redis::RedisError;
 use crate::{
     config::{self, ConfigError},
     order::REPRESENTATION,
-    runtime::outage::OutageLog,
+    telemetry::OutageLog,
 };
 use breaker::Breaker;
 use clock::Clock;

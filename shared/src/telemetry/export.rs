@@ -19,8 +19,7 @@ use opentelemetry_sdk::{
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use super::metrics::meter;
-use crate::runtime::health::Dependency;
+use super::{Dependency, metrics::meter};
 
 /// Default queue size in spans. It is the SDK's own default; `OTEL_BSP_MAX_QUEUE_SIZE` overrides
 /// it.

@@ -1,13 +1,18 @@
-//! Logs, metrics and traces, set up once per process.
+//! Logs, metrics and traces, set up once per process; the state of dependencies, and which failures
+//! of an outage are logged.
 
+mod dependency;
 mod export;
 mod logs;
 pub mod metrics;
+mod outage;
 pub mod traces;
 
 pub use prometheus::Registry;
 
 use crate::config::{self, ConfigError};
+pub use dependency::{Dependency, Impairment};
+pub use outage::OutageLog;
 
 /// The telemetry of a process. Keep it until the process ends.
 pub struct Telemetry {

@@ -8,7 +8,7 @@ use std::{
 
 use shared::{
     cache::Cache,
-    runtime::startup::{self, EvictionCheck, SchemaProblem},
+    startup::{self, EvictionCheck, SchemaProblem},
     storage::{Role, schema},
     testing::{TestDatabase, TestRedis, eventually},
 };

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::statistics::ConsumerGroup;
-use shared::runtime::health::Dependency;
+use shared::telemetry::Dependency;
 
 /// Membership, lag, unreadable partitions, and whether brokers answer.
 pub struct GroupState {

@@ -10,8 +10,8 @@ use shared::{
     cache::Cache,
     config,
     order::{OrderUid, Revision, Version, sample::Generator},
-    runtime::{health::Dependency, outage::OutageLog},
     storage::{Change, ChangeSet, Postgres, Role},
+    telemetry::{Dependency, OutageLog},
     testing::{TestDatabase, TestRedis, eventually},
 };
 use tokio::task::JoinHandle;

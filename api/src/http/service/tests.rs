@@ -8,9 +8,8 @@ use poem_openapi::{OpenApi, payload::Json};
 use prometheus::Registry;
 use serde_json::{Value, json};
 use shared::{
-    runtime::health::Dependency,
     storage::{Postgres, Role},
-    telemetry::metrics::render,
+    telemetry::{Dependency, metrics::render},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -2,10 +2,11 @@
 
 use std::{mem, time::Duration};
 
-use super::{backoff::Backoff, outage::OutageLog};
 use crate::{
     cache::Cache,
+    runtime::backoff::Backoff,
     storage::{Postgres, StorageError, schema},
+    telemetry::OutageLog,
 };
 
 /// Longest wait between two checks of the schema.
