@@ -85,9 +85,36 @@ fn every_function_of_the_table_is_in_its_file() {
     }
 }
 
+/// Whether a source has the function, which may have type parameters.
+fn has_function(source: &str, name: &str) -> bool {
+    ["(", "<"]
+        .iter()
+        .any(|end| source.contains(&format!("fn {name}{end}")))
+}
+
+/// Whether a source has an `impl` block that names the type and has the function.
+fn has_method(source: &str, owner: &str, function: &str) -> bool {
+    source.split("\nimpl").skip(1).any(|text| {
+        let block = text.split("\n}").next().unwrap_or_default();
+        let (head, body) = block.split_once('{').unwrap_or_default();
+        let mut names = head.split(|c: char| !c.is_alphanumeric());
+        names.any(|name| name == owner) && has_function(body, function)
+    })
+}
+
+#[test]
+fn a_method_belongs_to_its_type() {
+    let source =
+        "\nimpl One {\n    fn run() {}\n}\nimpl<T> Run for Two<T> {\n    fn stop() {}\n}\n";
+    assert!(has_method(source, "One", "run"));
+    assert!(has_method(source, "Two", "stop"));
+    assert!(!has_method(source, "One", "stop"));
+    assert!(!has_method(source, "Two", "run"));
+}
+
 #[test]
 fn every_method_of_the_page_exists() {
-    let sources: String = ["shared/src", "worker/src", "api/src"]
+    let sources: Vec<String> = ["shared/src", "worker/src", "api/src"]
         .into_iter()
         .flat_map(source::files)
         .map(|file| page::read(&file))
@@ -95,10 +122,16 @@ fn every_method_of_the_page_exists() {
     let page = page::read(PAGE);
     let methods = page.lines().flat_map(quotes).filter_map(|code| {
         let (owner, function) = code.split_once("::")?;
-        owner.starts_with(char::is_uppercase).then_some(function)
+        let is_type = owner.starts_with(char::is_uppercase);
+        is_type.then_some((owner, function))
     });
-    for function in methods {
-        let is_there = sources.contains(&format!("fn {function}("));
-        assert!(is_there, "{PAGE} names {function}, which is no function");
+    for (owner, function) in methods {
+        let is_there = sources
+            .iter()
+            .any(|source| has_method(source, owner, function));
+        assert!(
+            is_there,
+            "{PAGE} names {owner}::{function}, which does not exist"
+        );
     }
 }

@@ -38,7 +38,8 @@ impl Log {
         let text = Arc::<Mutex<Vec<u8>>>::default();
         let writer = Writer(Arc::clone(&text));
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
+            // A busy machine makes sqlx warn, too.
+            .with_env_filter("shared=warn")
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
