@@ -50,8 +50,10 @@ fn main() -> anyhow::Result<ExitCode> {
             everything: Duration::from_secs(cli.minutes * 60),
         },
     };
+    let jobs = chosen(seed, scale, &cli.only);
+    ensure!(!jobs.is_empty(), "no trial has such a name");
     println!("seed {seed}");
-    let outcomes = try_all(&chosen(seed, scale, &cli.only), cli.jobs);
+    let outcomes = try_all(&jobs, cli.jobs);
     let table = format!("Seed {seed}.\n\n{}", markdown(&outcomes));
     println!("\n{table}");
     if let Some(page) = &cli.page {
@@ -63,7 +65,6 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let broken = outcomes.iter().filter(|outcome| !outcome.is_good()).count();
     println!("{} tried, {broken} broken, seed {seed}", outcomes.len());
-    ensure!(!outcomes.is_empty(), "no trial has such a name");
     Ok(match broken {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
