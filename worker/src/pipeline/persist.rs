@@ -102,11 +102,8 @@ impl<S: OrderStore> Persist<S> {
         self.breaker.accepted(set.len(), stored.count());
     }
 
-    /// Ends sessions of frozen workers if `error` is a lock that was held for too long.
-    async fn free_locks(&self, error: &StorageError) {
-        if error.class() != Class::Locked {
-            return;
-        }
+    /// Ends sessions of frozen workers, which may hold the lock that an attempt waited for.
+    async fn end_frozen_sessions(&self) {
         match self.store.end_frozen_sessions().await {
             Ok(0) => {}
             Ok(ended) => tracing::warn!(ended, "ended sessions of frozen workers that held locks"),
@@ -188,6 +185,11 @@ impl<S: OrderStore> Writing<'_, S> {
 
     /// Rejects, halves or queues a part that failed.
     async fn react(&mut self, part: Part, error: &StorageError) {
+        // Whether the part is tried again whole or in halves: each attempt waits for the same lock.
+        if error.class() == Class::Locked {
+            self.turn.give_back();
+            self.persist.end_frozen_sessions().await;
+        }
         let breaker = &self.persist.breaker;
         let stored = breaker.stored();
         match part.remedy(error.class(), error, stored) {
@@ -195,7 +197,6 @@ impl<S: OrderStore> Writing<'_, S> {
             Remedy::Wait => {
                 self.turn.give_back();
                 self.parts.wait(part, error, stored);
-                self.persist.free_locks(error).await;
             }
             Remedy::Reject if breaker.rejected(error.sqlstate().unwrap_or_default()) => {
                 self.parts.passed();
@@ -259,7 +260,9 @@ impl<S: OrderStore> Writing<'_, S> {
                 | Class::Rival
                 | Class::Deployment => {
                     drop(trial);
-                    persist.free_locks(&error).await;
+                    if error.class() == Class::Locked {
+                        persist.end_frozen_sessions().await;
+                    }
                     retry.wait_out(&persist.waits, &error).await;
                 }
             }

@@ -282,9 +282,27 @@ async fn a_lock_timeout_is_reported_as_locked() {
     // The lock does not block reads.
     assert!(blocker.read(&uid("u")).await.unwrap().is_some());
     let (set, _) = ChangeSet::new(vec![change(&order("u", 2), 2)]);
-    let class = postgres.apply(&set).await.unwrap_err().class();
-    assert_eq!(class, Class::Locked);
+    let error = postgres.apply(&set).await.unwrap_err();
+    assert_eq!((error.class(), error.is_in_row()), (Class::Locked, false));
     holding.abort();
+}
+
+#[tokio::test]
+async fn a_lock_timeout_of_copy_is_not_the_fault_of_a_row() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Worker);
+    apply(&postgres, vec![change(&order("u", 1), 1)]).await;
+    let mut rival = connect(&database.url).await;
+    let mut transaction = rival.begin().await.unwrap();
+    sqlx::query("UPDATE orders SET order_uid = 'order-7'")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let orders = (0..32).map(|n| order(&format!("order-{n}"), n));
+    let (set, _) = ChangeSet::new(orders.map(|order| change(&order, 2)).collect());
+    let error = postgres.apply(&set).await.unwrap_err();
+    assert_eq!((error.class(), error.is_in_row()), (Class::Locked, false));
+    transaction.rollback().await.unwrap();
 }
 
 /// During a rolling upgrade, each worker states the shape that it knows.

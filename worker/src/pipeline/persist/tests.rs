@@ -222,6 +222,20 @@ async fn a_lock_that_is_held_for_too_long_ends_frozen_sessions() {
     assert_eq!(world.store.sessions_ended(), 2);
 }
 
+/// A frozen worker would otherwise block each half for the whole lock timeout.
+#[tokio::test(start_paused = true)]
+async fn a_lock_held_for_too_long_ends_frozen_sessions_before_the_batch_is_halved() {
+    let (world, changes) = (World::new(), changes("a b c d"));
+    world.store.reject_in_row(&changes[0], "55P03");
+    let writing = world.begin(changes);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let failed = world.store.applied().into_iter();
+    let failed = failed.filter(|set| set.starts_with('a')).count();
+    assert!(failed > 1, "the batch is halved");
+    assert_eq!(world.store.sessions_ended(), failed);
+    writing.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unknown_error_rejects_a_row_only_once_another_row_is_stored() {
     let (world, changes) = (World::new(), changes("a b"));
