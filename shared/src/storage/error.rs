@@ -203,9 +203,9 @@ fn is_in_row(error: &dyn DatabaseError) -> bool {
     let Some(error) = error.try_downcast_ref::<PgDatabaseError>() else {
         return false;
     };
-    // Postgres adds lines of its own: in `COPY` the position of the row to every error ("COPY orders,
-    // line 3"), and to a failed wait for a row lock what it was doing ("while inserting index tuple
-    // …"; XactLockTableWaitErrorCb in lmgr.c).
+    // Postgres adds lines of its own: in `COPY`, the position of the row to every error ("COPY
+    // orders, line 3"); to a failed wait for a row lock, what it was doing ("while inserting index
+    // tuple …", XactLockTableWaitErrorCb in lmgr.c).
     let of_postgres = |line: &str| line.starts_with("COPY ") || line.starts_with("while ");
     let in_function = error
         .r#where()
