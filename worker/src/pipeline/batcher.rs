@@ -81,27 +81,13 @@ impl Pipeline {
             waits: Arc::clone(&self.waits),
             metrics: self.metrics.clone(),
         });
-        let batcher = Batcher {
-            max_records: config.batch_size,
-            max_bytes: config.batch_max_bytes,
-            linger: config.batch_linger,
-            fields: if config.strict_fields {
-                UnknownFields::Reject
-            } else {
-                UnknownFields::Ignore
-            },
-            metrics: self.metrics,
-            future: self.future,
-            held: VecDeque::new(),
-            recheck_at: Instant::now(),
-            open: Batch::default(),
-            opened: Instant::now(),
-            turns: Turns::new(),
-            under_way: JoinSet::new(),
-            busy: HashSet::new(),
-            waits: self.waits,
-            processor: Arc::clone(&processor),
-        };
+        let batcher = Batcher::new(
+            config,
+            self.metrics,
+            self.future,
+            self.waits,
+            Arc::clone(&processor),
+        );
         batcher.run(intake).await;
         // This blocks the thread, but no other task is left to run.
         processor.dead_letters.flush();
@@ -131,6 +117,36 @@ struct Batcher<P> {
 }
 
 impl<P: FinishBatch> Batcher<P> {
+    fn new(
+        config: &config::Worker,
+        metrics: Metrics,
+        future: FutureGuard,
+        waits: Arc<Waits>,
+        processor: Arc<P>,
+    ) -> Self {
+        Self {
+            max_records: config.batch_size,
+            max_bytes: config.batch_max_bytes,
+            linger: config.batch_linger,
+            fields: if config.strict_fields {
+                UnknownFields::Reject
+            } else {
+                UnknownFields::Ignore
+            },
+            metrics,
+            future,
+            held: VecDeque::new(),
+            recheck_at: Instant::now(),
+            open: Batch::default(),
+            opened: Instant::now(),
+            turns: Turns::new(),
+            under_way: JoinSet::new(),
+            busy: HashSet::new(),
+            waits,
+            processor,
+        }
+    }
+
     async fn run(mut self, mut intake: Intake) {
         let waits = Arc::clone(&self.waits);
         let mut waiting = None;

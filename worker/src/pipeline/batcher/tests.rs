@@ -49,23 +49,19 @@ impl World {
             permits: Semaphore::new(0),
             began: Mutex::default(),
         });
-        let batcher = Batcher {
-            max_records,
-            max_bytes,
-            linger: LINGER,
-            fields: UnknownFields::Ignore,
-            metrics: Metrics::new(),
-            future: FutureGuard::new(Arc::default(), false),
-            held: VecDeque::new(),
-            recheck_at: Instant::now(),
-            open: Batch::default(),
-            opened: Instant::now(),
-            turns: Turns::new(),
-            under_way: JoinSet::new(),
-            busy: HashSet::new(),
-            waits: Arc::clone(&waits),
-            processor: Arc::clone(&script),
+        let config = config::Worker {
+            batch_size: max_records,
+            batch_max_bytes: max_bytes,
+            batch_linger: LINGER,
+            ..config::Worker::default()
         };
+        let batcher = Batcher::new(
+            &config,
+            Metrics::new(),
+            FutureGuard::new(Arc::default(), false),
+            Arc::clone(&waits),
+            Arc::clone(&script),
+        );
         let (intake, records) = mpsc::unbounded_channel();
         Self {
             script,
