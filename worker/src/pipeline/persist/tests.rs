@@ -283,6 +283,9 @@ async fn an_open_breaker_tries_another_row_every_30_seconds() {
         .await
         .expect("the breaker opens");
     let before = world.store.times().len();
+    let sets = world.store.applied();
+    let rows = sets.iter().filter(|set| !set.contains(' ')).count();
+    assert_eq!(rows, 100, "no trial before its time");
     tokio::time::sleep(Duration::from_secs(30 * 25) + Duration::from_secs(1)).await;
     assert!(!writing.is_finished());
     assert_eq!(world.waiting(), [Wait::Breaker]);
