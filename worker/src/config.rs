@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use shared::config::{self, ConfigError, duration, flag, positive_byte_size, positive_number};
+use shared::{
+    config::{self, ConfigError, duration, flag, positive_byte_size, positive_number},
+    order::UnknownFields,
+};
 
 use crate::kafka;
 
@@ -61,6 +64,16 @@ pub struct Worker {
     /// Time limit for a shutdown.
     #[serde(deserialize_with = "duration")]
     pub shutdown_timeout: Duration,
+}
+
+impl Worker {
+    /// Returns how to treat unknown fields.
+    pub fn unknown_fields(&self) -> UnknownFields {
+        match self.strict_fields {
+            true => UnknownFields::Reject,
+            false => UnknownFields::Ignore,
+        }
+    }
 }
 
 impl Default for Worker {

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     cache::Cache,
     config::Kafka,
-    order::UnknownFields,
     runtime::{admin::Admin, process::Process},
     storage::{Postgres, Role},
     telemetry::OutageLog,
@@ -88,10 +87,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
 /// for it: Postgres stores a record before its offset is stored.
 fn check_restored(config: &Config, postgres: &Postgres, shutdown: CancellationToken) {
     let (kafka, postgres) = (config.kafka.clone(), postgres.clone());
-    let fields = match config.worker.strict_fields {
-        true => UnknownFields::Reject,
-        false => UnknownFields::Ignore,
-    };
+    let fields = config.worker.unknown_fields();
     tokio::spawn(shutdown.run_until_cancelled_owned(async move {
         restored::check(&kafka, &postgres, fields).await;
     }));

@@ -128,11 +128,7 @@ impl<P: FinishBatch> Batcher<P> {
             max_records: config.batch_size,
             max_bytes: config.batch_max_bytes,
             linger: config.batch_linger,
-            fields: if config.strict_fields {
-                UnknownFields::Reject
-            } else {
-                UnknownFields::Ignore
-            },
+            fields: config.unknown_fields(),
             metrics,
             future,
             held: VecDeque::new(),
