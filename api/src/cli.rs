@@ -3,7 +3,11 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use shared::runtime::process::{self, Process, Program};
+use shared::runtime::{
+    command::{self, Completions},
+    output,
+    process::{self, Process, Program},
+};
 
 use crate::{App, config::Config, http};
 
@@ -17,7 +21,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(15);
 
 /// Serves order lookups from a local cache, Redis and Postgres.
 ///
-/// Environment variables configure everything else; docs/configuration.md lists them.
+/// Environment variables configure the program. Docs: docs/configuration.md, docs/http-api.md.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -27,28 +31,40 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve requests (the default)
+    /// Serve requests until SIGTERM (the default).
+    ///
+    /// Example: `DATABASE_URL=postgres://db/orders REDIS_URL=redis://cache:6379 api`
     Serve,
-    /// Print the OpenAPI document and exit
+    /// Print the OpenAPI document.
+    ///
+    /// Starts nothing and needs no service. Example: `api openapi >openapi.json`
     Openapi {
-        /// Print YAML instead of JSON
+        /// Print YAML instead of JSON.
         #[arg(long)]
         yaml: bool,
     },
-    /// Check the readiness of a running api on its admin port; exit code 0 if it is ready
+    /// Check whether a running api is ready; the exit code is 0 if it is.
+    ///
+    /// Requests `/readyz` from the admin port (`ADMIN_ADDR`) and prints the response.
     Health {
-        /// Check liveness instead of readiness
+        /// Check whether it is alive instead (`/livez`).
         #[arg(long)]
         live: bool,
     },
+    /// Print a script with which a shell completes the commands.
+    ///
+    /// Example for bash: `source <(api completions bash)`
+    Completions(Completions),
 }
 
 /// Runs the command given on the command line.
 pub fn run() -> ExitCode {
-    process::exit_code(match Cli::parse().command.unwrap_or(Command::Serve) {
+    let cli: Cli = command::parse(&PROGRAM);
+    process::exit_code(match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(),
-        Command::Openapi { yaml } => process::print(&http::openapi(yaml)),
+        Command::Openapi { yaml } => output::print(&http::openapi(yaml)),
         Command::Health { live } => process::print_health(live),
+        Command::Completions(completions) => completions.print::<Cli>(&PROGRAM),
     })
 }
 

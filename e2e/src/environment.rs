@@ -42,7 +42,7 @@ pub(crate) fn script(path: &str, arguments: &[&str]) -> Result<(), String> {
 
 /// Absolute path of a built program: in `ORDER_SERVICE_BIN_DIR`, or in the default target folder of
 /// cargo.
-pub(crate) fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let folder = env::var_os("ORDER_SERVICE_BIN_DIR").map_or_else(
         || {
             let target = env::var_os("CARGO_TARGET_DIR").map_or_else(

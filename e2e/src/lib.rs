@@ -62,6 +62,7 @@ pub use addresses::Addresses;
 pub use check::Check;
 pub use commits::Commit;
 pub use demand::Demand;
+pub use environment::program;
 pub use feed::Feed;
 pub use http::{Answer, Http};
 pub use kafka::{

@@ -4,39 +4,97 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use shared::order::OrderUid;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shared::order::{InvalidUid, OrderUid};
+use shared::runtime::command::{Completions, duration, number};
+use shared::runtime::output::Usage;
 
 /// Generates orders and sends them to Kafka.
+///
+/// Environment variables configure the connection. Docs: docs/configuration.md, docs/kafka.md.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_long_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+/// Exit codes in addition to those of all programs.
+const EXIT_CODES: &str = "\
+  3  `send --skip-bad`: all orders were sent, except for the parts of the file that it skipped
+  130, 143  ended by SIGINT (Ctrl-C) or SIGTERM; what was sent before is acknowledged";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Write a file of generated orders.
+    #[command(after_long_help = GENERATE_EXAMPLES)]
     Generate(Generate),
     /// Send orders from a file, or generated ones.
+    #[command(after_long_help = SEND_EXAMPLES)]
     Send(Send),
     /// Erase orders: send a record with the uid as key and a null value.
+    ///
+    /// Reads all uids before it sends the first record, and asks before it sends. An erased order
+    /// stays erased until a producer sends it again.
+    #[command(after_long_help = ERASE_EXAMPLES)]
     Erase(Erase),
+    /// Print a script with which a shell completes the commands.
+    ///
+    /// Example for bash: `source <(producer completions bash)`
+    Completions(Completions),
 }
+
+const GENERATE_EXAMPLES: &str = "\
+Examples:
+  producer generate -n 3600 --invalid-rate 0.1 -o orders.json
+  producer generate -n 1000000 -o - | producer send --file -";
+
+const SEND_EXAMPLES: &str = "\
+Examples:
+  producer send -n 1000 --rps 100
+  producer send --file orders.ndjson --skip-bad --json
+  producer send -n 1 --verify http://localhost:8080";
+
+const ERASE_EXAMPLES: &str = "\
+Examples:
+  producer erase b563feb7b2b84b6test --verify http://localhost:8080
+  producer erase --file uids.txt --yes
+  psql -Atc \"SELECT order_uid FROM orders WHERE customer_id = 'test'\" | producer erase - --yes";
 
 #[derive(Args, Debug)]
 pub(crate) struct Generate {
     /// Number of orders.
-    #[arg(short = 'n', long, default_value_t = 100)]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "COUNT",
+        default_value_t = 100,
+        value_parser = number::<u64>
+    )]
     pub(crate) num_orders: u64,
     #[command(flatten)]
     pub(crate) variety: Variety,
-    /// Output file. A name in `.ndjson` or `.jsonl` gets one order per line; any other name gets a
-    /// JSON array with one order per line.
+    /// Output file; `-` is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "mock.json")]
     pub(crate) output: PathBuf,
+    /// Format of the file. By default `ndjson` for `-` and for names in `.ndjson` or `.jsonl`, else
+    /// `array`.
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Print the summary as JSON: `file`, `orders`, `invalid`, `seed`.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Format of a file of orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON array, with one order per line.
+    Array,
+    /// One order per line.
+    Ndjson,
 }
 
 #[derive(Args, Debug)]
@@ -45,35 +103,44 @@ pub(crate) struct Send {
     pub(crate) source: OrderSource,
     #[command(flatten)]
     pub(crate) variety: Variety,
+    /// Skip what is not JSON in the file and continue. Each skipped place is reported, and the exit
+    /// code is 3. Without this option, the first one ends the run. Orders that are JSON but break a
+    /// rule are always sent: the worker dead-letters them.
+    #[arg(long, conflicts_with = "num_orders")]
+    pub(crate) skip_bad: bool,
     /// Records per second; 0 sends as fast as possible.
     #[arg(
         long,
         value_name = "RATE",
         default_value_t = 0,
+        value_parser = number::<u32>,
         conflicts_with = "interval"
     )]
     pub(crate) rps: u32,
     /// Time between two records, such as `500ms`.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) interval: Option<Duration>,
     /// Number of additional records with truncated JSON.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = number::<u64>)]
     pub(crate) invalid_json: u64,
     /// Number of additional records of random bytes.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = number::<u64>)]
     pub(crate) gibberish: u64,
     #[command(flatten)]
     pub(crate) verify: Verify,
+    /// Print the summary as one JSON object, and nothing else, to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) kafka: Kafka,
 }
 
 /// Options that read the orders back.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Verify {
     /// After sending, request every order from the api at this http:// address. Fails if the api
-    /// does not return all of them within `--timeout`.
-    #[arg(long, value_name = "URL")]
+    /// does not return all of them within `--timeout`; after `erase`, if it still returns one.
+    #[arg(long, value_name = "URL", value_parser = http_url)]
     pub(crate) verify: Option<String>,
     /// File that holds the API key for `--verify`.
     #[arg(long, value_name = "FILE", requires = "verify")]
@@ -84,22 +151,62 @@ pub(crate) struct Verify {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub(crate) struct OrderSource {
-    /// File with a JSON array of orders, or with one order after another (NDJSON). Each order is
-    /// sent unchanged.
+    /// File with a JSON array of orders, or with one order after another (NDJSON); `-` is standard
+    /// input. Each order is sent unchanged.
     #[arg(long)]
     pub(crate) file: Option<PathBuf>,
     /// Number of orders to generate.
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = number::<u64>)]
     pub(crate) num_orders: Option<u64>,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Erase {
-    /// Uids of the orders.
-    #[arg(value_name = "UID", required = true, value_parser = OrderUid::parse)]
-    pub(crate) uids: Vec<OrderUid>,
+    /// Uids of the orders. `-` reads uids from standard input, one per line.
+    #[arg(value_name = "UID", required_unless_present = "file", value_parser = UidOrStdin::parse)]
+    pub(crate) uids: Vec<UidOrStdin>,
+    /// File with one uid per line; `-` is standard input.
+    #[arg(long)]
+    pub(crate) file: Option<PathBuf>,
+    /// Erase without a question.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) verify: Verify,
+    /// Print the summary as one JSON object, and nothing else, to standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) kafka: Kafka,
+}
+
+/// A uid on the command line, or `-`. An order with the uid `-` can be erased with a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum UidOrStdin {
+    Uid(OrderUid),
+    Stdin,
+}
+
+impl UidOrStdin {
+    fn parse(text: &str) -> Result<Self, InvalidUid> {
+        match text {
+            "-" => Ok(Self::Stdin),
+            text => OrderUid::parse(text).map(Self::Uid),
+        }
+    }
+
+    /// Whether this is `-`.
+    pub(crate) fn is_stdin(&self) -> bool {
+        matches!(self, Self::Stdin)
+    }
+
+    /// Returns the uid; `None` for `-`.
+    pub(crate) fn uid(&self) -> Option<OrderUid> {
+        match self {
+            Self::Uid(uid) => Some(*uid),
+            Self::Stdin => None,
+        }
+    }
 }
 
 /// Properties of generated orders.
@@ -115,7 +222,7 @@ pub(crate) struct Variety {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub(crate) invalid_rate: f64,
     /// Seed of the generator; the same seed gives the same orders. Random by default.
-    #[arg(long)]
+    #[arg(long, value_parser = number::<u64>)]
     seed: Option<u64>,
 }
 
@@ -125,13 +232,14 @@ impl Variety {
     /// # Errors
     /// If the minimum exceeds the maximum.
     pub(crate) fn items(&self) -> anyhow::Result<RangeInclusive<usize>> {
-        anyhow::ensure!(
-            self.min_items <= self.max_items,
-            "--min-items {} is more than --max-items {}; raise --max-items",
-            self.min_items,
-            self.max_items
-        );
-        Ok(self.min_items..=self.max_items)
+        let (min, max) = (self.min_items, self.max_items);
+        let problem = || {
+            Usage(format!(
+                "--min-items {min} is more than --max-items {max}; raise --max-items"
+            ))
+        };
+        anyhow::ensure!(min <= max, problem());
+        Ok(min..=max)
     }
 
     /// Returns the given seed, or a random one.
@@ -140,22 +248,25 @@ impl Variety {
     }
 }
 
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Connection to Kafka. Environment variables (`KAFKA_BROKERS`, `KAFKA_TOPIC` and so on) set what
 /// these options leave out.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Kafka {
     /// Topic to send to [default: KAFKA_TOPIC or `orders`].
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     topic: Option<String>,
     /// Bootstrap brokers, separated by commas [default: KAFKA_BROKERS or `localhost:9092`].
-    #[arg(long, value_name = "HOST:PORT,...")]
+    #[arg(long, value_name = "HOST:PORT,...", value_parser = NonEmptyStringValueParser::new())]
     brokers: Option<String>,
     /// Client id that the brokers see.
     #[arg(long, value_name = "NAME", default_value = "order-producer")]
     pub(crate) client_id: String,
     /// Longest wait for a broker, for the acknowledgement of a record, and for `--verify`; each on
     /// its own.
-    #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 }
 
@@ -179,14 +290,29 @@ impl Kafka {
 fn items(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1000) => Ok(count),
-        _ => Err("expected a number of items from 1 to 1000".to_owned()),
+        _ => Err("not a number of items from 1 to 1000; write digits only".to_owned()),
     }
 }
 
 fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("expected a number from 0 to 1".to_owned()),
+        _ => Err("not a number from 0 to 1; write 0.1 for 10 %".to_owned()),
+    }
+}
+
+/// librdkafka takes a timeout of 0 for no timeout.
+fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        timeout if (MIN_TIMEOUT..=MAX_TIMEOUT).contains(&timeout) => Ok(timeout),
+        _ => Err("not a duration from 1ms to 1day; write 25s".to_owned()),
+    }
+}
+
+fn http_url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://") {
+        Some(address) if !address.is_empty() => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err("not an http:// URL; write http://HOST:PORT".to_owned()),
     }
 }
 
@@ -215,7 +341,12 @@ mod tests {
             "producer send -n 10 --interval 500ms --brokers localhost:9092 --topic orders",
             "producer send -n 10 --client-id me",
             "producer send -n 1 --verify http://localhost:8080 --api-key-file key",
+            "producer send --file - --skip-bad --json",
+            "producer generate -o - --format array --json",
             "producer erase a b-c",
+            "producer erase a - --yes --verify http://localhost:8080/",
+            "producer erase --file uids.txt -y --json",
+            "producer completions zsh",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
@@ -236,6 +367,10 @@ mod tests {
             "producer generate --max-items 1001",
             "producer erase",
             "producer erase a/b",
+            "producer send -n 1 --skip-bad",
+            "producer send -n 1 --topic=",
+            "producer send -n 1 --brokers=",
+            "producer completions sh",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
@@ -243,6 +378,61 @@ mod tests {
         else {
             panic!("expected the command `generate`");
         };
-        assert!(options.variety.items().is_err());
+        assert!(options.variety.items().unwrap_err().is::<Usage>());
+    }
+
+    #[test]
+    fn an_error_names_the_option_the_value_and_what_to_write() {
+        for (option, value, expected) in [
+            ("--interval", "5", "not a duration; write 5s or 250ms"),
+            (
+                "--timeout",
+                "0s",
+                "not a duration from 1ms to 1day; write 25s",
+            ),
+            (
+                "--timeout",
+                "1us",
+                "not a duration from 1ms to 1day; write 25s",
+            ),
+            (
+                "--timeout",
+                "2d",
+                "not a duration from 1ms to 1day; write 25s",
+            ),
+            (
+                "--rps",
+                "4294967296",
+                "not a whole number from 0 to 4294967295; write digits only",
+            ),
+            (
+                "--min-items",
+                "0",
+                "not a number of items from 1 to 1000; write digits only",
+            ),
+            (
+                "--invalid-rate",
+                "10%",
+                "not a number from 0 to 1; write 0.1 for 10 %",
+            ),
+            (
+                "--verify",
+                "https://api",
+                "not an http:// URL; write http://HOST:PORT",
+            ),
+            (
+                "--verify",
+                "http://",
+                "not an http:// URL; write http://HOST:PORT",
+            ),
+        ] {
+            let error = parse(&format!("producer send -n 1 {option} {value}")).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.starts_with(&format!("error: invalid value '{value}' for '{option} <"))
+                    && text.contains(&format!(">': {expected}\n")),
+                "{text}"
+            );
+        }
     }
 }

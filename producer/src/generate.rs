@@ -1,15 +1,19 @@
 //! Generated orders, and files of them.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 
-use anyhow::Context;
+use anyhow::anyhow;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use serde::Serialize;
 use shared::order::sample::{Defect, Generator};
+use shared::runtime::output;
 
-use crate::cli::{Generate, Variety};
+use crate::cli::{Format, Generate, Variety};
+use crate::input::is_dash;
 
 /// Iterator over generated orders: an exact number of them, of which an exact share breaks a rule.
 pub(crate) struct Orders {
@@ -80,33 +84,71 @@ impl Iterator for Orders {
     }
 }
 
+/// The summary with `--json`.
+#[derive(Serialize)]
+struct Summary<'a> {
+    file: &'a str,
+    orders: u64,
+    invalid: u64,
+    seed: u64,
+}
+
 /// Runs `producer generate`.
 pub(crate) fn run(options: &Generate) -> anyhow::Result<()> {
     let orders = Orders::new(options.num_orders, &options.variety)?;
     let (seed, invalid) = (orders.seed, orders.invalid);
     let path = &options.output;
-    let as_lines = path
-        .extension()
-        .is_some_and(|extension| extension == "ndjson" || extension == "jsonl");
-    File::create(path)
-        .and_then(|file| {
-            let file = BufWriter::new(file);
-            if as_lines {
-                write_lines(orders, file)
-            } else {
-                write_array(orders, file)
-            }
-        })
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!(
-        "{} orders, {invalid} of them invalid, in {} (seed {seed})",
-        options.num_orders,
-        path.display()
-    );
+    let file = path.display().to_string();
+    if is_dash(path) {
+        let stdout = BufWriter::new(io::stdout().lock());
+        output::written(write(orders, format(options), stdout))?;
+    } else {
+        File::create(path)
+            .and_then(|file| write(orders, format(options), BufWriter::new(file)))
+            .map_err(|error| {
+                anyhow!("cannot write {file}: {error}; write a path in a writable folder, or -")
+            })?;
+    }
+    let summary = match options.json {
+        true => serde_json::to_string(&Summary {
+            file: &file,
+            orders: options.num_orders,
+            invalid,
+            seed,
+        })?,
+        false => format!(
+            "{} orders, {invalid} of them invalid, in {file} (seed {seed})",
+            options.num_orders
+        ),
+    };
+    // Standard output holds the orders.
+    match is_dash(path) {
+        true => output::note(summary),
+        false => output::line(summary)?,
+    }
     Ok(())
 }
 
-fn write_lines(orders: Orders, mut to: impl Write) -> std::io::Result<()> {
+/// Returns the format of the option, or the one that the name implies.
+fn format(options: &Generate) -> Format {
+    let is_lines = |extension: &OsStr| extension == "ndjson" || extension == "jsonl";
+    let path = &options.output;
+    options.format.unwrap_or(
+        match is_dash(path) || path.extension().is_some_and(is_lines) {
+            true => Format::Ndjson,
+            false => Format::Array,
+        },
+    )
+}
+
+fn write(orders: Orders, format: Format, to: impl Write) -> io::Result<()> {
+    match format {
+        Format::Array => write_array(orders, to),
+        Format::Ndjson => write_lines(orders, to),
+    }
+}
+
+fn write_lines(orders: Orders, mut to: impl Write) -> io::Result<()> {
     for order in orders {
         to.write_all(&order)?;
         to.write_all(b"\n")?;
@@ -114,7 +156,7 @@ fn write_lines(orders: Orders, mut to: impl Write) -> std::io::Result<()> {
     to.flush()
 }
 
-fn write_array(orders: Orders, mut to: impl Write) -> std::io::Result<()> {
+fn write_array(orders: Orders, mut to: impl Write) -> io::Result<()> {
     let mut before = "[\n";
     for order in orders {
         to.write_all(before.as_bytes())?;
@@ -133,12 +175,32 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn orders(arguments: &str) -> Orders {
+    fn options(arguments: &str) -> Generate {
         let line = format!("producer generate {arguments}");
         let Command::Generate(options) = Cli::parse_from(line.split(' ')).command else {
             panic!("expected the command `generate`");
         };
+        options
+    }
+
+    fn orders(arguments: &str) -> Orders {
+        let options = options(arguments);
         Orders::new(options.num_orders, &options.variety).unwrap()
+    }
+
+    #[test]
+    fn the_name_implies_the_format_unless_an_option_sets_it() {
+        for (arguments, expected) in [
+            ("-o a.json", Format::Array),
+            ("-o ndjson", Format::Array),
+            ("-o a.ndjson", Format::Ndjson),
+            ("-o a.jsonl", Format::Ndjson),
+            ("-o -", Format::Ndjson),
+            ("-o - --format array", Format::Array),
+            ("-o a.json --format ndjson", Format::Ndjson),
+        ] {
+            assert_eq!(format(&options(arguments)), expected, "{arguments}");
+        }
     }
 
     #[test]

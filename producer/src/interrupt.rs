@@ -42,6 +42,12 @@ impl Interrupt {
         interrupt
     }
 
+    /// Sets the flag as a signal does.
+    #[cfg(test)]
+    pub(crate) fn set(&self, exit_code: u8) {
+        self.0.store(exit_code, Ordering::Relaxed);
+    }
+
     /// Returns the exit code to use if a signal arrived, else `None`.
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self.0.load(Ordering::Relaxed) {

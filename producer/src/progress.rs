@@ -1,24 +1,26 @@
-//! Progress and summary for the user: a bar on a terminal, else a line every few seconds.
+//! Progress for the user, on a terminal only, and the summary of a run.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use shared::runtime::output;
 
 use crate::source::Kind;
 
 /// Length of the bar.
 const WHOLE: u64 = 1000;
-/// Interval between lines if standard error is not a terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Number of records by kind and by outcome.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Counts {
     pub(crate) orders: u64,
     pub(crate) invalid_json: u64,
     pub(crate) gibberish: u64,
     pub(crate) erasures: u64,
+    /// Places of the file that `--skip-bad` skipped.
+    pub(crate) skipped: u64,
     pub(crate) acknowledged: u64,
     pub(crate) failed: u64,
     pub(crate) bytes: u64,
@@ -46,20 +48,16 @@ impl Counts {
 pub(crate) struct Progress {
     bar: ProgressBar,
     started: Instant,
-    last_line: Instant,
 }
 
 impl Progress {
-    /// Starts the display. The bar is hidden if standard error is not a terminal.
+    /// Starts the display. It is hidden if standard error is not a terminal.
     pub(crate) fn start() -> Self {
-        let style = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg}");
-        let bar = ProgressBar::new(WHOLE)
-            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let now = Instant::now();
+        let bar = ProgressBar::new(WHOLE);
+        bar.set_style(style("{wide_bar} {percent:>3} %  {msg}"));
         Self {
             bar,
-            started: now,
-            last_line: now,
+            started: Instant::now(),
         }
     }
 
@@ -68,36 +66,57 @@ impl Progress {
         self.started.elapsed()
     }
 
-    /// Updates the display. `done` is the finished share of the work, from 0 to 1.
-    pub(crate) fn show(&mut self, counts: &Counts, done: f64) {
-        if !self.bar.is_hidden() {
-            self.bar.set_position((done * WHOLE as f64) as u64);
-            self.bar.set_message(self.line(counts));
-        } else if self.last_line.elapsed() >= LINE_INTERVAL {
-            self.last_line = Instant::now();
-            eprintln!("{:.0} %, {}", 100.0 * done, self.line(counts));
+    /// Updates the display. `done` is the finished share of the work, from 0 to 1; `None` if it is
+    /// not known.
+    pub(crate) fn show(&mut self, counts: &Counts, done: Option<f64>) {
+        if self.bar.is_hidden() {
+            return;
         }
+        match done {
+            Some(done) => self.bar.set_position((done * WHOLE as f64) as u64),
+            None => self.bar.set_style(style("{spinner} {msg}")),
+        }
+        self.bar.set_message(line(counts));
+    }
+
+    /// Prints a warning above the bar.
+    pub(crate) fn warn(&self, text: impl fmt::Display) {
+        self.bar.suspend(|| output::warn(text));
     }
 
     /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
 
-    fn line(&self, counts: &Counts) -> String {
-        let mut line = format!("{} of {} acknowledged", counts.acknowledged, counts.sent());
-        if counts.failed > 0 {
-            line += &format!(", {} failed", counts.failed);
-        }
-        line
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn line(counts: &Counts) -> String {
+    let mut line = format!("{} of {} acknowledged", counts.acknowledged, counts.sent());
+    if counts.failed > 0 {
+        line += &format!(", {} failed", counts.failed);
     }
+    if counts.skipped > 0 {
+        line += &format!(", {} skipped", counts.skipped);
+    }
+    line
 }
 
 /// Summary of a run, printed at its end.
+#[derive(Serialize)]
 pub(crate) struct Summary<'a> {
     pub(crate) topic: &'a str,
+    pub(crate) sent: u64,
+    #[serde(flatten)]
     pub(crate) counts: &'a Counts,
-    pub(crate) elapsed: Duration,
+    pub(crate) seconds: f64,
+    /// Seed of the generated orders.
+    pub(crate) seed: Option<u64>,
+    /// Number of orders that `--verify` found as expected.
+    pub(crate) verified: Option<usize>,
 }
 
 impl fmt::Display for Summary<'_> {
@@ -107,12 +126,13 @@ impl fmt::Display for Summary<'_> {
             invalid_json,
             gibberish,
             erasures,
+            skipped,
             acknowledged,
             failed,
             bytes,
         } = *self.counts;
-        let seconds = self.elapsed.as_secs_f64();
-        write!(f, "topic {}: sent {} (", self.topic, self.counts.sent())?;
+        let (sent, seconds) = (self.sent, self.seconds);
+        write!(f, "topic {}: sent {sent} (", self.topic)?;
         if erasures > 0 {
             write!(f, "{erasures} erasures")?;
         } else {
@@ -121,11 +141,14 @@ impl fmt::Display for Summary<'_> {
                 "{orders} orders, {invalid_json} invalid JSON, {gibberish} gibberish"
             )?;
         }
+        write!(f, "), acknowledged {acknowledged}, failed {failed}")?;
+        if skipped > 0 {
+            write!(f, ", skipped {skipped}")?;
+        }
         write!(
             f,
-            "), acknowledged {acknowledged}, failed {failed}, {seconds:.2} s, \
-             {:.0} records/s, {bytes} bytes",
-            self.counts.sent() as f64 / seconds.max(f64::MIN_POSITIVE)
+            ", {seconds:.2} s, {:.0} records/s, {bytes} bytes",
+            sent as f64 / seconds.max(f64::MIN_POSITIVE)
         )
     }
 }
@@ -133,6 +156,17 @@ impl fmt::Display for Summary<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn summary(counts: &Counts) -> Summary<'_> {
+        Summary {
+            topic: "orders",
+            sent: counts.sent(),
+            counts,
+            seconds: 0.5,
+            seed: None,
+            verified: Some(2),
+        }
+    }
 
     #[test]
     fn summary_shows_every_count() {
@@ -149,25 +183,33 @@ mod tests {
         ] {
             counts.add(kind, bytes);
         }
-        let summary = |counts| {
-            let elapsed = Duration::from_millis(500);
-            Summary {
-                topic: "orders",
-                counts,
-                elapsed,
-            }
-            .to_string()
-        };
         assert_eq!(
-            summary(&counts),
+            summary(&counts).to_string(),
             "topic orders: sent 4 (2 orders, 1 invalid JSON, 1 gibberish), acknowledged 3, \
              failed 1, 0.50 s, 8 records/s, 37 bytes"
+        );
+        assert_eq!(
+            serde_json::to_string(&summary(&counts)).unwrap(),
+            r#"{"topic":"orders","sent":4,"orders":2,"invalid_json":1,"gibberish":1,"erasures":0,"#
+                .to_owned()
+                + r#""skipped":0,"acknowledged":3,"failed":1,"bytes":37,"seconds":0.5,"seed":null,"#
+                + r#""verified":2}"#
+        );
+        counts.skipped = 2;
+        assert!(
+            summary(&counts)
+                .to_string()
+                .contains("failed 1, skipped 2, 0.50 s")
         );
         let mut counts = Counts {
             acknowledged: 1,
             ..Counts::default()
         };
         counts.add(Kind::Erasure, 5);
-        assert!(summary(&counts).contains("sent 1 (1 erasures), acknowledged 1, failed 0"));
+        let text = summary(&counts).to_string();
+        assert!(
+            text.contains("sent 1 (1 erasures), acknowledged 1, failed 0"),
+            "{text}"
+        );
     }
 }

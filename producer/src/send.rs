@@ -1,20 +1,24 @@
 //! Sends records at a given rate and waits for their acknowledgement.
 
+use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use shared::runtime::output;
 
 use crate::cli;
 use crate::generate::Orders;
+use crate::input::Input;
 use crate::interrupt::Interrupt;
 use crate::kafka::{self, Reports};
+use crate::order_file::Fault;
 use crate::progress::{Counts, Progress, Summary};
 use crate::source::{BadRecords, Kind, Record, RecordSource};
-use crate::verify::Verify;
+use crate::verify::{Expected, MAX_ORDERS, Verify};
 
 /// Longest single wait for librdkafka, so that interrupts and progress are handled in between.
 const TICK: Duration = Duration::from_millis(20);
@@ -23,120 +27,219 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two metadata requests.
 const TOPIC_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Runs `producer send`. The exit code is 1 if a record was not acknowledged.
+/// Exit code of a run that sent all orders, except for the parts of the file that it skipped.
+const SKIPPED: u8 = 3;
+/// Number of skipped places that are reported one by one.
+const MAX_REPORTED: u64 = 20;
+
+/// Runs `producer send`. The exit code is 1 if a record was not acknowledged, and 3 if `--skip-bad`
+/// skipped a part of the file.
 ///
 /// # Errors
 /// If the options contradict each other, the file cannot be read, no broker responds, or the api
 /// does not return an order.
-pub(crate) fn orders(options: cli::Send, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
-    let source = match (options.source.file, options.source.num_orders) {
-        (Some(path), _) => RecordSource::open(path)?,
+pub(crate) fn run(options: &cli::Send, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
+    let config = options.kafka.config()?;
+    let verify = Verify::new(&options.verify, Expected::Stored, options.kafka.timeout)?;
+    let mut job = Job {
+        config: &config,
+        kafka: &options.kafka,
+        pace: Pace::new(options.rps, options.interval),
+        interrupt,
+        skip_bad: options.skip_bad,
+        verify,
+        json: options.json,
+        seed: None,
+    };
+    let source = match (&options.source.file, options.source.num_orders) {
+        (Some(path), _) => RecordSource::File(Input::open(path, interrupt)?),
         (None, count) => {
             let orders = Orders::new(count.unwrap_or_default(), &options.variety)?;
-            println!("seed {}", orders.seed());
+            job.seed = Some(orders.seed());
+            job.print(format_args!("seed {}", orders.seed()))?;
             RecordSource::Orders(Box::new(orders))
         }
     };
-    let bad_records = BadRecords::new(options.invalid_json, options.gibberish);
-    let pace = Pace::new(options.rps, options.interval);
-    let config = options.kafka.config()?;
-    let verify = Verify::new(&options.verify, options.kafka.timeout)?;
-    let mut sender = Sender::connect(&config, &options.kafka, pace, interrupt)?;
-    sender.uids = verify.is_some().then(Vec::new);
-    let exit_code = sender.send_all(source, bad_records)?;
-    if let Some(verify) = verify
-        && exit_code == ExitCode::SUCCESS
-    {
-        verify.wait_for(&sender.uids.unwrap_or_default(), interrupt)?;
-    }
-    Ok(exit_code)
+    job.run(
+        source,
+        BadRecords::new(options.invalid_json, options.gibberish),
+    )
 }
 
-/// Runs `producer erase`. The exit code is 1 if a record was not acknowledged.
-///
-/// # Errors
-/// If no broker responds.
-pub(crate) fn erasures(options: cli::Erase, interrupt: &Interrupt) -> anyhow::Result<ExitCode> {
-    let config = options.kafka.config()?;
-    Sender::connect(&config, &options.kafka, Pace::default(), interrupt)?
-        .send_all(RecordSource::Erase(options.uids), BadRecords::new(0, 0))
+/// How to send records, and what to report.
+pub(crate) struct Job<'a> {
+    pub(crate) config: &'a shared::config::Kafka,
+    pub(crate) kafka: &'a cli::Kafka,
+    pub(crate) pace: Pace,
+    pub(crate) interrupt: &'a Interrupt,
+    /// Whether to continue after a part of a file that is not an order.
+    pub(crate) skip_bad: bool,
+    pub(crate) verify: Option<Verify>,
+    /// Whether the summary is JSON.
+    pub(crate) json: bool,
+    /// Seed of generated orders, for the summary.
+    pub(crate) seed: Option<u64>,
+}
+
+impl Job<'_> {
+    /// Sends the records, waits for their acknowledgements and prints the summary. Returns the exit
+    /// code.
+    ///
+    /// # Errors
+    /// If the file cannot be read, no broker responds, or the api does not show what was sent.
+    pub(crate) fn run(
+        self,
+        source: RecordSource,
+        bad_records: BadRecords,
+    ) -> anyhow::Result<ExitCode> {
+        let mut sender = Sender::connect(&self)?;
+        let outcome = sender.send_all(source, bad_records);
+        let seconds = sender.progress.elapsed().as_secs_f64();
+        let mut summary = Summary {
+            topic: &self.config.topic,
+            sent: sender.counts.sent(),
+            counts: &sender.counts,
+            seconds,
+            seed: self.seed,
+            verified: None,
+        };
+        self.print(&summary)?;
+        let verified = match &self.verify {
+            Some(verify) if sender.has_sent_all() && outcome.is_ok() => {
+                verify.wait_for(&sender.uids, self.interrupt).map(Some)
+            }
+            _ => Ok(None),
+        };
+        if let (Some(verify), Ok(Some(count))) = (&self.verify, &verified) {
+            summary.verified = Some(*count);
+            self.print(verify.describe(*count))?;
+        }
+        if self.json {
+            output::unless_closed(output::json(&summary))?;
+        }
+        outcome?;
+        verified?;
+        Ok(sender.exit_code())
+    }
+
+    /// Prints a line for a person. The work is done even if the reader is gone.
+    fn print(&self, line: impl Display) -> anyhow::Result<()> {
+        match self.json {
+            true => Ok(()),
+            false => output::unless_closed(output::line(line)),
+        }
+    }
 }
 
 struct Sender<'a> {
     producer: BaseProducer<Reports>,
-    config: &'a shared::config::Kafka,
+    job: &'a Job<'a>,
     pace: Pace,
-    interrupt: &'a Interrupt,
     counts: Counts,
     progress: Progress,
-    /// Uids of the sent orders; `None` unless `--verify` needs them.
-    uids: Option<Vec<String>>,
+    /// Uids of the sent orders, if `--verify` needs them.
+    uids: Vec<String>,
 }
 
 impl<'a> Sender<'a> {
     /// Creates the producer and waits until a broker responds and has the topic.
-    fn connect(
-        config: &'a shared::config::Kafka,
-        options: &cli::Kafka,
-        pace: Pace,
-        interrupt: &'a Interrupt,
-    ) -> anyhow::Result<Self> {
-        let producer = kafka::producer(config, options)?;
-        wait_for_topic(&producer, config, options.timeout, interrupt)?;
+    fn connect(job: &'a Job<'a>) -> anyhow::Result<Self> {
+        let producer = kafka::producer(job.config, job.kafka)?;
+        wait_for_topic(&producer, job.config, job.kafka.timeout, job.interrupt)?;
         Ok(Self {
             producer,
-            config,
-            pace,
-            interrupt,
+            job,
+            pace: job.pace,
             counts: Counts::default(),
             progress: Progress::start(),
-            uids: None,
+            uids: Vec::new(),
         })
     }
 
+    /// Sends all records and waits for their acknowledgements.
     fn send_all(
         &mut self,
         source: RecordSource,
         mut bad_records: BadRecords,
-    ) -> anyhow::Result<ExitCode> {
-        let outcome = source.for_each(|record, done| {
-            self.send(&record, done)?;
+    ) -> anyhow::Result<()> {
+        let name = match &source {
+            RecordSource::File(input) => input.name.clone(),
+            _ => String::new(),
+        };
+        let mut fault = None;
+        let mut outcome = source.for_each(|found, done| {
+            match found {
+                Ok(record) => self.send(&record, done)?,
+                Err(_) if self.job.interrupt.exit_code().is_some() => return ControlFlow::Break(()),
+                Err(found) if self.job.skip_bad => return self.skip(&name, &found),
+                Err(found) => {
+                    fault = Some(found);
+                    return ControlFlow::Break(());
+                }
+            }
             match bad_records.after_order() {
                 Some(bad) => self.send(&bad, done),
                 None => ControlFlow::Continue(()),
             }
         });
+        if let Some(fault) = fault {
+            outcome = Err(anyhow!(
+                "cannot read orders from {name}: {fault}; correct the file, or skip this with \
+                 --skip-bad"
+            ));
+        }
         if outcome.is_ok() {
-            let _stopped = bad_records.try_for_each(|bad| self.send(&bad, 1.0));
+            let _stopped = bad_records.try_for_each(|bad| self.send(&bad, Some(1.0)));
         }
         self.drain();
         self.progress.finish();
-        let summary = Summary {
-            topic: &self.config.topic,
-            counts: &self.counts,
-            elapsed: self.progress.elapsed(),
+        if self.counts.skipped > MAX_REPORTED {
+            output::warn(format_args!(
+                "{name}: skipped {} more places, not listed",
+                self.counts.skipped - MAX_REPORTED
+            ));
+        }
+        outcome
+    }
+
+    /// Counts a part of the file that is not an order, and reports it.
+    fn skip(&mut self, name: &str, fault: &Fault) -> ControlFlow<()> {
+        self.counts.skipped += 1;
+        if self.counts.skipped <= MAX_REPORTED {
+            self.progress.warn(format_args!("{name}: skipped {fault}"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Whether each record that the source holds was sent and acknowledged.
+    fn has_sent_all(&self) -> bool {
+        self.counts.failed == 0 && self.job.interrupt.exit_code().is_none()
+    }
+
+    /// Returns the exit code of the run. Prints the first error of a record.
+    fn exit_code(&self) -> ExitCode {
+        let mut exit_code = match self.counts.skipped {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::from(SKIPPED),
         };
-        println!("{summary}");
-        outcome?;
-        let mut exit_code = ExitCode::SUCCESS;
         if let Some(error) = self.producer.context().first_failure() {
-            eprintln!(
-                "error: {} did not acknowledge {} records; first error: {error}",
-                self.config.brokers, self.counts.failed
-            );
+            output::error(format_args!(
+                "{} did not acknowledge {} records; first error: {error}",
+                self.job.config.brokers, self.counts.failed
+            ));
             exit_code = ExitCode::FAILURE;
         }
-        Ok(self.interrupt.exit_code().map_or(exit_code, ExitCode::from))
+        (self.job.interrupt.exit_code()).map_or(exit_code, ExitCode::from)
     }
 
     /// Passes a record to librdkafka when it is due. Waits while the queue is full. Breaks when
     /// sending must stop.
-    fn send(&mut self, record: &Record, done: f64) -> ControlFlow<()> {
+    fn send(&mut self, record: &Record, done: Option<f64>) -> ControlFlow<()> {
         while let Some(wait) = self.pace.wait(self.counts.sent()) {
             self.serve(wait.min(TICK), done)?;
         }
         self.serve(Duration::ZERO, done)?;
-        let topic = &self.config.topic;
+        let topic = &self.job.config.topic;
         let mut unsent = BaseRecord::<str, [u8]>::to(topic);
         unsent.key = record.key.as_deref();
         unsent.payload = record.value.as_deref();
@@ -155,20 +258,24 @@ impl<'a> Sender<'a> {
             }
         }
         self.counts.add(record.kind, record.size());
-        if let (Some(uids), Kind::Order, Some(uid)) = (&mut self.uids, record.kind, &record.key) {
-            uids.push(uid.clone());
+        let is_verified = matches!(record.kind, Kind::Order | Kind::Erasure);
+        if let Some(uid) = record.key.as_ref().filter(|_| is_verified)
+            && self.job.verify.is_some()
+            && self.uids.len() < MAX_ORDERS
+        {
+            self.uids.push(uid.clone());
         }
         ControlFlow::Continue(())
     }
 
     /// Processes delivery reports for `time` and shows the progress. Breaks on an interrupt, or on
     /// an error that later records will also get.
-    fn serve(&mut self, time: Duration, done: f64) -> ControlFlow<()> {
+    fn serve(&mut self, time: Duration, done: Option<f64>) -> ControlFlow<()> {
         kafka::serve(&self.producer, time);
         self.counts.acknowledged = self.producer.context().acknowledged();
         self.counts.failed = self.producer.context().failed();
         self.progress.show(&self.counts, done);
-        if self.producer.context().is_permanent() || self.interrupt.exit_code().is_some() {
+        if self.producer.context().is_permanent() || self.job.interrupt.exit_code().is_some() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -179,13 +286,13 @@ impl<'a> Sender<'a> {
     /// `message.timeout.ms` at the latest.
     fn drain(&mut self) {
         while self.producer.in_flight_count() > 0 {
-            let _continues = self.serve(TICK, 1.0);
+            let _continues = self.serve(TICK, Some(1.0));
             if self.producer.context().is_permanent() {
                 self.producer
                     .purge(PurgeConfig::default().queue().inflight());
             }
         }
-        let _continues = self.serve(Duration::ZERO, 1.0);
+        let _continues = self.serve(Duration::ZERO, Some(1.0));
     }
 }
 
@@ -210,11 +317,13 @@ fn wait_for_topic(
             let (brokers, seconds) = (&config.brokers, timeout.as_secs_f64());
             match found {
                 Ok(_) => bail!(
-                    "{brokers}: no topic {} after {seconds} s; start a worker, which creates it",
+                    "{brokers}: no topic {} after {seconds} s; check --topic or KAFKA_TOPIC, or \
+                     start a worker, which creates it",
                     config.topic
                 ),
                 Err(error) => bail!(
-                    "{brokers}: no broker responded within {seconds} s: {}",
+                    "{brokers}: no broker responded within {seconds} s: {}; check --brokers or \
+                     KAFKA_BROKERS",
                     (producer.context().connection_error()).unwrap_or(error.to_string())
                 ),
             }
@@ -226,8 +335,8 @@ fn wait_for_topic(
 }
 
 /// Schedule of the records.
-#[derive(Debug, Default)]
-struct Pace {
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
     /// Time from one record to the next; zero disables waiting.
     gap: Duration,
     started: Option<Instant>,
@@ -235,7 +344,7 @@ struct Pace {
 
 impl Pace {
     /// Schedules `rps` records per second (0: as fast as possible), or one per `interval`.
-    fn new(rps: u32, interval: Option<Duration>) -> Self {
+    pub(crate) fn new(rps: u32, interval: Option<Duration>) -> Self {
         let gap = match (interval, rps) {
             (Some(interval), _) => interval,
             (None, 0) => Duration::ZERO,

@@ -1,9 +1,7 @@
 //! Records to send: orders from a file, generated orders, or erasures.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use anyhow::Context;
 use rand::SeedableRng;
@@ -13,7 +11,8 @@ use shared::order::OrderUid;
 use shared::order::sample::{Generator, broken_json, gibberish};
 
 use crate::generate::Orders;
-use crate::order_file::read_file;
+use crate::input::Input;
+use crate::order_file::{Fault, OrderFile};
 
 /// Number of orders per bad record, so that good and bad records reach the workers together.
 const ORDERS_PER_BAD_RECORD: u64 = 10;
@@ -61,7 +60,7 @@ impl Record {
 }
 
 /// Returns the uid of an order, which may be invalid in any other way.
-fn uid_of(json: &[u8]) -> Option<String> {
+pub(crate) fn uid_of(json: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Keyed<'a> {
         #[serde(borrow)]
@@ -75,42 +74,37 @@ fn uid_of(json: &[u8]) -> Option<String> {
 
 /// Source of the records.
 pub(crate) enum RecordSource {
-    /// An open file of orders, and its name.
-    File(File, PathBuf),
+    /// A file of orders.
+    File(Input),
     /// The generator.
     Orders(Box<Orders>),
     /// The orders to erase.
     Erase(Vec<OrderUid>),
 }
 
-impl RecordSource {
-    /// Opens a file of orders.
-    ///
-    /// # Errors
-    /// If the file cannot be opened.
-    pub(crate) fn open(path: PathBuf) -> anyhow::Result<Self> {
-        let file = File::open(&path)
-            .with_context(|| format!("cannot read orders from {}", path.display()))?;
-        Ok(Self::File(file, path))
-    }
+/// What a source holds: a record, or a place of a file that is not an order.
+pub(crate) type Found = Result<Record, Fault>;
 
-    /// Passes each record to `sink` until `sink` breaks. The second argument is the finished share
-    /// of the work, from 0 to 1.
+impl RecordSource {
+    /// Passes what the source holds to `sink` until `sink` breaks. The second argument is the
+    /// finished share of the work, from 0 to 1; `None` if the size of the file is not known.
     ///
     /// # Errors
-    /// If the file cannot be read or is not JSON. A JSON error names the line.
+    /// If the file cannot be read. The error names the file.
     pub(crate) fn for_each(
         self,
-        mut sink: impl FnMut(Record, f64) -> ControlFlow<()>,
+        mut sink: impl FnMut(Found, Option<f64>) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
         match self {
-            Self::File(file, path) => read_file(file, |json, done| sink(Record::order(json), done))
-                .with_context(|| format!("cannot read orders from {}", path.display())),
+            Self::File(input) => {
+                let name = input.name.clone();
+                read_file(input, sink).with_context(|| format!("cannot read orders from {name}"))
+            }
             Self::Orders(mut orders) => {
                 let count = orders.left() as f64;
                 while let Some(json) = orders.next() {
                     let done = 1.0 - orders.left() as f64 / count;
-                    if sink(Record::order(json), done).is_break() {
+                    if sink(Ok(Record::order(json)), Some(done)).is_break() {
                         break;
                     }
                 }
@@ -119,7 +113,8 @@ impl RecordSource {
             Self::Erase(uids) => {
                 let count = uids.len() as f64;
                 for (index, uid) in uids.iter().enumerate() {
-                    if sink(Record::erasure(uid), (index + 1) as f64 / count).is_break() {
+                    let done = (index + 1) as f64 / count;
+                    if sink(Ok(Record::erasure(uid)), Some(done)).is_break() {
                         break;
                     }
                 }
@@ -127,6 +122,22 @@ impl RecordSource {
             }
         }
     }
+}
+
+fn read_file(
+    input: Input,
+    mut sink: impl FnMut(Found, Option<f64>) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    let mut file = OrderFile::new(input.reader)?;
+    while let Some(found) = file.next()? {
+        let done = input
+            .size
+            .map(|size| file.bytes_read() as f64 / size.max(1) as f64);
+        if sink(found.map(Record::order), done).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Records that no worker can decode, to mix with the orders.
@@ -189,16 +200,6 @@ impl Iterator for BadRecords {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn error_names_a_file_that_cannot_be_opened() {
-        let missing = RecordSource::open("/nowhere/at/all.json".into());
-        let text = format!("{:#}", missing.err().unwrap());
-        assert!(
-            text.starts_with("cannot read orders from /nowhere/at/all.json: "),
-            "{text}"
-        );
-    }
 
     #[test]
     fn key_is_the_uid_if_there_is_one() {

@@ -1,10 +1,11 @@
-//! Reads sent orders back from the api. Smoke tests check the whole path from Kafka to a response.
+//! Requests orders from the api after they were sent or erased. Smoke tests check the whole path
+//! from Kafka to a response.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde::Deserialize;
 use shared::config::read_text;
 use ureq::Agent;
@@ -17,8 +18,31 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time between two requests for the same order.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Client of the api that must return every order.
+/// Maximum number of orders to request, which limits the memory use.
+pub(crate) const MAX_ORDERS: usize = 1_000_000;
+
+/// What the api must return for each order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// The order.
+    Stored,
+    /// 410: the order is erased.
+    Erased,
+}
+
+impl Expected {
+    /// What the api does with an order that is as expected.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Stored => "returns",
+            Self::Erased => "reports as erased",
+        }
+    }
+}
+
+/// Client of the api that must show what was sent.
 pub(crate) struct Verify {
+    expected: Expected,
     agent: Agent,
     base: String,
     authorization: Option<String>,
@@ -29,57 +53,62 @@ impl Verify {
     /// Returns the client that the options describe, or `None` without `--verify`.
     ///
     /// # Errors
-    /// If the address is not an `http://` URL, or the key file cannot be read.
-    pub(crate) fn new(options: &cli::Verify, timeout: Duration) -> anyhow::Result<Option<Self>> {
+    /// If the key file cannot be read.
+    pub(crate) fn new(
+        options: &cli::Verify,
+        expected: Expected,
+        timeout: Duration,
+    ) -> anyhow::Result<Option<Self>> {
         let Some(url) = &options.verify else {
             return Ok(None);
         };
-        ensure!(
-            url.starts_with("http://"),
-            "--verify: \"{url}\" is not an http:// URL; write http://HOST:PORT"
-        );
         Ok(Some(Self {
+            expected,
             agent: Agent::config_builder()
                 .timeout_global(Some(REQUEST_TIMEOUT))
                 .http_status_as_error(false)
                 .build()
                 .into(),
-            base: url.trim_end_matches('/').to_owned(),
-            authorization: options.api_key_file.as_ref().map(bearer).transpose()?,
+            base: url.clone(),
+            authorization: options.api_key_file.as_deref().map(bearer).transpose()?,
             timeout,
         }))
     }
 
-    /// Requests each order until the api returns it. Returns early, without an error, on an
-    /// interrupt.
+    /// Requests each order until the api returns what is expected. Returns the number of orders for
+    /// which it did: fewer than all only after an interrupt.
     ///
     /// # Errors
-    /// If an order is not returned in time, the api rejects the API key, or the response is not the
-    /// order.
-    pub(crate) fn wait_for(&self, uids: &[String], interrupt: &Interrupt) -> anyhow::Result<()> {
+    /// If that takes too long, the api rejects the API key, or the response is not the order.
+    pub(crate) fn wait_for(&self, uids: &[String], interrupt: &Interrupt) -> anyhow::Result<usize> {
         let started = Instant::now();
         for (index, uid) in uids.iter().enumerate() {
             while let Err(problem) = self.request(uid)? {
                 if interrupt.exit_code().is_some() {
-                    return Ok(());
+                    return Ok(index);
                 }
                 ensure!(
                     started.elapsed() < self.timeout,
-                    "{}: the api returned {index} of {} orders within {} s; last error: {problem}",
+                    "{}: the api {} {index} of {} orders after {} s; last response: {problem}; \
+                     check the workers (`worker health`), or wait longer with --timeout",
                     self.base,
+                    self.expected.verb(),
                     uids.len(),
                     self.timeout.as_secs_f64()
                 );
                 thread::sleep(INTERVAL);
             }
         }
-        println!(
-            "{}: returned {} orders after {:.2} s",
+        Ok(uids.len())
+    }
+
+    /// Describes the outcome for a person.
+    pub(crate) fn describe(&self, count: usize) -> String {
+        format!(
+            "{}: the api {} {count} orders",
             self.base,
-            uids.len(),
-            started.elapsed().as_secs_f64()
-        );
-        Ok(())
+            self.expected.verb()
+        )
     }
 
     /// Requests an order once. The inner error is one that a retry may resolve.
@@ -97,7 +126,8 @@ impl Verify {
             Err(error) => return Ok(Err(error.to_string())),
         };
         match response.status().as_u16() {
-            200 => {
+            410 if self.expected == Expected::Erased => Ok(Ok(())),
+            200 if self.expected == Expected::Stored => {
                 let body = response.body_mut().read_to_string()?;
                 let order: Order = serde_json::from_str(&body)
                     .with_context(|| format!("{}: the response is not an order", self.base))?;
@@ -119,10 +149,17 @@ impl Verify {
     }
 }
 
-fn bearer(path: &PathBuf) -> anyhow::Result<String> {
-    let token = read_text(path)
-        .with_context(|| format!("--api-key-file: cannot read {}", path.display()))?;
-    Ok(format!("Bearer {}", token.trim()))
+fn bearer(path: &Path) -> anyhow::Result<String> {
+    let name = path.display();
+    let token = read_text(path).map_err(|error| {
+        anyhow!("--api-key-file: cannot read {name}: {error}; write the path of a readable file")
+    })?;
+    let token = token.trim();
+    ensure!(
+        !token.is_empty(),
+        "--api-key-file: {name} is empty; it must hold the token"
+    );
+    Ok(format!("Bearer {token}"))
 }
 
 #[cfg(test)]
@@ -136,7 +173,7 @@ mod tests {
     /// returns the request heads.
     fn api(responses: &'static [(u16, &str)]) -> (String, thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = thread::spawn(move || {
             let serve = |(status, body): &(u16, &str)| {
                 let (mut stream, _) = listener.accept().unwrap();
@@ -160,10 +197,12 @@ mod tests {
             verify: Some(url),
             api_key_file: None,
         };
-        Verify::new(&options, timeout).unwrap().unwrap()
+        Verify::new(&options, Expected::Stored, timeout)
+            .unwrap()
+            .unwrap()
     }
 
-    fn wait_for(url: String, timeout: Duration) -> anyhow::Result<()> {
+    fn wait_for(url: String, timeout: Duration) -> anyhow::Result<usize> {
         verify(url, timeout).wait_for(&["a1".to_owned()], &Interrupt::default())
     }
 
@@ -183,7 +222,7 @@ mod tests {
         let (url, serving) = api(&[(404, "{}")]);
         let error = wait_for(url, Duration::ZERO).unwrap_err().to_string();
         assert!(
-            error.ends_with("returned 0 of 1 orders within 0 s; last error: status 404"),
+            error.contains("the api returns 0 of 1 orders after 0 s; last response: status 404; "),
             "{error}"
         );
         serving.join().unwrap();
@@ -208,8 +247,11 @@ mod tests {
         let path = std::env::temp_dir().join(format!("api-key-{}", std::process::id()));
         std::fs::write(&path, "\u{feff}t0ken\r\n").unwrap();
         let authorization = bearer(&path);
+        std::fs::write(&path, "\n").unwrap();
+        let empty = bearer(&path);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(authorization.unwrap(), "Bearer t0ken");
+        assert!(empty.unwrap_err().to_string().contains("is empty"));
     }
 
     #[test]
@@ -225,11 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn only_http_urls_are_accepted() {
-        let options = cli::Verify {
-            verify: Some("https://localhost".to_owned()),
-            api_key_file: None,
-        };
-        assert!(Verify::new(&options, LONG).is_err());
+    fn an_erased_order_is_one_with_status_410() {
+        let responses = &[(200, r#"{"order_uid":"a1"}"#), (404, "{}"), (410, "{}")];
+        let (url, serving) = api(responses);
+        let mut verify = verify(url, LONG);
+        verify.expected = Expected::Erased;
+        let count = verify.wait_for(&["a1".to_owned()], &Interrupt::default());
+        assert_eq!(count.unwrap(), 1);
+        assert_eq!(serving.join().unwrap().len(), 3);
     }
 }

@@ -7,15 +7,18 @@
 
 mod load;
 mod value;
+mod variable;
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
 pub use load::{ConfigError, load, load_from, read_text};
+pub(crate) use value::{DURATION, whole_number};
 pub use value::{
     byte_size, duration, flag, number, optional_duration, positive_byte_size, positive_number,
 };
+pub use variable::{Variable, variables};
 
 /// Variables whose value may also come from a file: `NAME_FILE` holds the path.
 const SECRETS: [&str; 5] = [
@@ -91,16 +94,17 @@ impl Default for Redis {
 pub struct Kafka {
     /// Bootstrap brokers, separated by commas.
     pub brokers: String,
-    /// Topic from which workers read orders.
+    /// Topic of the orders.
     pub topic: String,
-    /// Topic for records that cannot be stored.
+    /// Topic for records that cannot be stored (worker only).
     pub dead_letter_topic: String,
-    /// Consumer group of the workers.
+    /// Consumer group of the workers (worker only).
     pub group_id: String,
-    /// Whether the worker creates the two topics if they are missing.
+    /// Whether the worker creates the two topics if they are missing (worker only).
     #[serde(deserialize_with = "flag")]
     pub create_topics: bool,
-    /// Time without a heartbeat after which the group reassigns the partitions of a worker.
+    /// Time without a heartbeat after which the group reassigns the partitions of a worker (worker
+    /// only).
     #[serde(deserialize_with = "duration")]
     pub session_timeout: Duration,
     /// librdkafka's `security.protocol`: `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`.

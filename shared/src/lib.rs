@@ -9,6 +9,9 @@
 //! - `kafka` is for processes that have a Kafka client.
 //! - `fault` injects faults for tests. In a release build it does nothing.
 
+// `println!` panics if the reader of a pipe is gone; `runtime::output` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cache;
 pub mod config;
 mod database_time;

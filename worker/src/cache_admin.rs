@@ -6,6 +6,7 @@ use clap::Subcommand;
 use shared::{
     cache::Cache,
     config::{self, Redis},
+    runtime::output,
 };
 
 /// Minimum timeout of a command. No request waits for it, and a first connection over TLS may take
@@ -36,16 +37,14 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     let mut redis: Redis = config::load("REDIS_")?;
     redis.timeout = redis.timeout.max(PATIENCE);
     let cache = Cache::pooled(&redis)?;
-    if dry_run {
-        println!(
+    output::line(match dry_run {
+        true => format!(
             "{} orders would be removed from Redis",
             cache.count().await?
-        );
-    } else {
-        println!(
+        ),
+        false => format!(
             "{} orders were removed from Redis",
             cache.remove_all().await?
-        );
-    }
-    Ok(())
+        ),
+    })
 }

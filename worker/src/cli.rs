@@ -6,7 +6,11 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use shared::{
     config,
-    runtime::process::{self, Program},
+    runtime::{
+        command::{self, Completions},
+        output,
+        process::{self, Program},
+    },
     storage::schema,
 };
 
@@ -19,7 +23,7 @@ const PROGRAM: Program = Program {
 
 /// Stores orders from Kafka in Postgres and writes them through to Redis.
 ///
-/// Environment variables configure everything else; docs/configuration.md lists them.
+/// Environment variables configure the program. Docs: docs/configuration.md, docs/operations.md.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -48,22 +52,30 @@ enum Command {
     #[command(subcommand)]
     Cache(cache_admin::Command),
     /// Check whether a running worker is ready; the exit code is 0 if it is.
+    ///
+    /// Requests `/readyz` from the admin port (`ADMIN_ADDR`) and prints the response.
     Health {
-        /// Check whether it is alive instead.
+        /// Check whether it is alive instead (`/livez`).
         #[arg(long)]
         live: bool,
     },
+    /// Print a script with which a shell completes the commands.
+    ///
+    /// Example for bash: `source <(worker completions bash)`
+    Completions(Completions),
 }
 
 /// Runs the command given on the command line.
 pub fn run() -> ExitCode {
-    process::exit_code(match Cli::parse().command.unwrap_or(Command::Run) {
+    let cli: Cli = command::parse(&PROGRAM);
+    process::exit_code(match cli.command.unwrap_or(Command::Run) {
         Command::Run => consume(),
         Command::Migrate { down } => process::block_on(migrate(down)),
         Command::DeadLetters(command) => process::block_on(dead_letters::run(command)),
         Command::Rewind(rewind) => rewind::run(&rewind),
         Command::Cache(command) => process::block_on(cache_admin::run(command)),
         Command::Health { live } => process::print_health(live),
+        Command::Completions(completions) => completions.print::<Cli>(&PROGRAM),
     })
 }
 
@@ -80,9 +92,8 @@ async fn migrate(down: Option<usize>) -> anyhow::Result<()> {
         Some(steps) => schema::migrate_down(&database.url, steps).await,
     }
     .context("DATABASE_URL: cannot migrate the database")?;
-    match migrated.from == migrated.to {
-        true => println!("schema version {}: nothing to do", migrated.to),
-        false => println!("schema version {} -> {}", migrated.from, migrated.to),
-    }
-    Ok(())
+    output::line(match migrated.from == migrated.to {
+        true => format!("schema version {}: nothing to do", migrated.to),
+        false => format!("schema version {} -> {}", migrated.from, migrated.to),
+    })
 }

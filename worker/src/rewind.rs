@@ -6,7 +6,11 @@ use std::{collections::HashMap, time::SystemTime};
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
-use shared::config::{self, Kafka};
+use serde::Serialize;
+use shared::{
+    config::{self, Kafka},
+    runtime::output,
+};
 
 use crate::kafka::{Offsets, PartitionOffsets};
 
@@ -23,6 +27,10 @@ pub struct Rewind {
     /// Print the new offsets without setting them.
     #[arg(long)]
     dry_run: bool,
+    /// Print one JSON object per partition instead of the table: `partition`, `from`, `to`,
+    /// `records`.
+    #[arg(long)]
+    json: bool,
 }
 
 fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
@@ -60,7 +68,7 @@ pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
             kafka.session_timeout
         );
         anyhow::ensure!(rewind.dry_run, problem);
-        eprintln!("{problem}");
+        output::warn(problem);
     }
     let partitions = offsets.partitions()?;
     let at = offsets.at_time(
@@ -74,25 +82,24 @@ pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
             at: at.get(&offsets.partition).copied(),
         })
         .collect();
-    println!(
-        "group {}, topic {}, back to {}",
-        kafka.group_id,
-        kafka.topic,
-        text(rewind.to)
-    );
-    print(&steps);
+    // The offsets are set even if the reader of the output is gone.
+    output::unless_closed(print(&kafka, rewind, &steps))?;
     warn_about_deleted_records(&offsets, &steps, rewind.to)?;
     let targets: Vec<(i32, i64)> = steps
         .iter()
         .filter_map(|step| Some((step.offsets.partition, step.target()?)))
         .collect();
-    match (targets.is_empty(), rewind.dry_run) {
-        (true, _) => println!("no offset to move back"),
-        (false, true) => println!("dry run: no offset moved"),
+    let outcome = match (targets.is_empty(), rewind.dry_run) {
+        (true, _) => "no offset to move back",
+        (false, true) => "dry run: no offset moved",
         (false, false) => {
             offsets.commit(targets)?;
-            println!("offsets moved; workers that start now read from there");
+            "offsets moved; workers that start now read from there"
         }
+    };
+    match rewind.json {
+        true => output::note(outcome),
+        false => output::unless_closed(output::line(outcome))?,
     }
     Ok(())
 }
@@ -125,23 +132,54 @@ impl Step {
     }
 }
 
-fn print(steps: &[Step]) {
-    println!("PARTITION         FROM           TO        AGAIN");
-    for step in steps {
+/// A line of the output with `--json`.
+#[derive(Serialize)]
+struct Line {
+    partition: i32,
+    /// The committed offset; null if there is none.
+    from: Option<i64>,
+    /// The offset after the command.
+    to: Option<i64>,
+    /// Number of records to be read again.
+    records: i64,
+}
+
+impl From<&Step> for Line {
+    fn from(step: &Step) -> Self {
         let from = step.offsets.committed;
-        let shown = |offset: Option<i64>| {
-            offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string())
-        };
-        println!(
+        Self {
+            partition: step.offsets.partition,
+            from,
+            to: step.target().or(from),
+            records: step.again(),
+        }
+    }
+}
+
+fn print(kafka: &Kafka, rewind: &Rewind, steps: &[Step]) -> anyhow::Result<()> {
+    let lines = steps.iter().map(Line::from);
+    if rewind.json {
+        return lines.into_iter().try_for_each(|line| output::json(&line));
+    }
+    let to = text(rewind.to);
+    output::line(format_args!(
+        "group {}, topic {}, back to {to}",
+        kafka.group_id, kafka.topic
+    ))?;
+    output::line("PARTITION         FROM           TO        AGAIN")?;
+    let shown =
+        |offset: Option<i64>| offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
+    for line in lines {
+        output::line(format_args!(
             "{:>9} {:>12} {:>12} {:>12}",
-            step.offsets.partition,
-            shown(from),
-            shown(step.target().or(from)),
-            step.again()
-        );
+            line.partition,
+            shown(line.from),
+            shown(line.to),
+            line.records
+        ))?;
     }
     let again: i64 = steps.iter().map(Step::again).sum();
-    println!("{again} records to be read again");
+    output::line(format_args!("{again} records to be read again"))
 }
 
 /// Prints a warning for each partition with deleted records, which cannot be read again. The
@@ -177,11 +215,11 @@ fn warn_about_deleted_records(
                 .context("a record has a timestamp out of range")?,
             None => "now".to_owned(),
         };
-        eprintln!(
-            "WARNING: partition {partition}: Kafka deleted the {log_start} records below offset \
+        output::warn(format_args!(
+            "partition {partition}: Kafka deleted the {log_start} records below offset \
              {log_start}; those sent between {} and {until} cannot be read again",
             text(to)
-        );
+        ));
     }
     Ok(())
 }

@@ -64,7 +64,9 @@ fn stays_erased(run: &mut Run) {
 
     // As an operator does.
     let uid = ledger.some_uid();
-    stack.command("producer", &["erase", &uid]).succeeded();
+    stack
+        .command("producer", &["erase", "--yes", &uid])
+        .succeeded();
     stack.await_status(&uid, 410);
     let mut erasure = Draft::erasure(&uid);
     erasure.record.timestamp_ms = Some(now_us() / 1000);

@@ -176,12 +176,17 @@ fn deleted_between_runs(run: &mut Run) {
     );
     for (partition, log_start) in [(0, 14), (1, 20), (2, 10)] {
         let warning = format!(
-            "WARNING: partition {partition}: Kafka deleted the {log_start} records below offset \
+            "warning: partition {partition}: Kafka deleted the {log_start} records below offset \
              {log_start}"
         );
         assert!(said.stderr.contains(&warning), "{}", said.stderr);
     }
-    assert_eq!(said.stderr.matches("WARNING").count(), 3, "{}", said.stderr);
+    assert_eq!(
+        said.stderr.matches("warning: ").count(),
+        3,
+        "{}",
+        said.stderr
+    );
     run.figure("deleted unread", 14);
     run.figure("reported", 14);
 }

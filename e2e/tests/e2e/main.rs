@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod cluster;
+mod commands;
 mod connections;
 mod dashboard;
 mod dead_letters;

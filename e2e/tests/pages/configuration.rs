@@ -13,10 +13,18 @@ use crate::{page, source};
 
 const PAGE: &str = "docs/configuration.md";
 const EXAMPLE: &str = ".env.example";
+/// The list that `--help` of each program shows.
+const LIST: &str = "shared/src/config/variables.tsv";
 /// The comment after which `.env.example` lists the variables of `docker-compose.yml`.
 const COMPOSE_ONLY: &str = "# --- docker-compose.yml only";
 /// Read by the logger itself, not by a struct.
 const LOG_FILTER: &str = "RUST_LOG";
+/// The lines of [`LIST`] for variables that no struct reads.
+const OTHERS: [&str; 2] = [
+    "RUST_LOG\tworker,api,producer\t\tinfo\tLog messages by level and module, such as \
+     `info,sqlx=debug`.",
+    "NO_COLOR\tworker,api,producer\t\t\tAny value turns colours off.",
+];
 const SHARED: &str = "shared/src/config.rs";
 const FILES: [&str; 3] = [SHARED, "worker/src/config.rs", "api/src/config.rs"];
 const PROGRAMS: [&str; 3] = ["worker", "api", "producer"];
@@ -334,6 +342,40 @@ fn the_page_lists_every_variable() {
         );
     }
     page::compare(PAGE, &text);
+}
+
+/// Returns the programs that read the variable. A meaning with `(NAME only)` limits those of the
+/// section.
+fn readers<'a>(section: &'a Section, variable: &Variable) -> Vec<&'a str> {
+    let programs = section.programs.iter().map(String::as_str);
+    let only = |program: &&str| variable.meaning.contains(&format!("({program} only)"));
+    match programs.clone().find(only) {
+        Some(program) => vec![program],
+        None => programs.collect(),
+    }
+}
+
+#[test]
+fn the_help_of_each_program_lists_its_variables() {
+    let mut lines = Vec::new();
+    for section in sections() {
+        for variable in &section.variables {
+            let secret = if variable.secret { "secret" } else { "" };
+            let programs = readers(&section, variable).join(",");
+            let default = variable.default.as_deref().unwrap_or_default();
+            let cells = [
+                &variable.name,
+                &programs,
+                secret,
+                default,
+                &variable.meaning,
+            ];
+            assert!(cells.iter().all(|cell| !cell.contains('\t')), "{cells:?}");
+            lines.push(cells.join("\t"));
+        }
+    }
+    lines.extend(OTHERS.map(str::to_owned));
+    page::compare_file(LIST, &(lines.join("\n") + "\n"));
 }
 
 #[test]

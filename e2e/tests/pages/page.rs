@@ -39,6 +39,18 @@ pub(crate) fn compare(page: &str, generated: &str) {
     );
 }
 
+/// Asserts that the file is `generated`. Writes it instead if `RENEW_PAGES` is set.
+#[track_caller]
+pub(crate) fn compare_file(file: &str, generated: &str) {
+    if env::var_os("RENEW_PAGES").is_some() {
+        return fs::write(path(file), generated).unwrap();
+    }
+    assert!(
+        read(file) == generated,
+        "{file} differs from the code; renew it with `{RENEW}`"
+    );
+}
+
 /// Formats a Markdown table.
 pub(crate) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));

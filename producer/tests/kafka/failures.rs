@@ -55,7 +55,8 @@ fn errors_name_an_unreachable_broker_and_a_missing_topic() {
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
-        errors.contains("127.0.0.1:1: no broker responded within 1 s: "),
+        errors.contains("error: 127.0.0.1:1: no broker responded within 1 s: ")
+            && errors.ends_with("; check --brokers or KAFKA_BROKERS\n"),
         "{errors}"
     );
 

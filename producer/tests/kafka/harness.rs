@@ -1,9 +1,10 @@
 //! Test harness: topics, received records, and runs of the binary.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, process};
+use std::{env, fs, process, thread};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -206,4 +207,21 @@ impl Drop for KillOnDrop {
             let _may_have_ended = child.kill();
         }
     }
+}
+
+/// Runs the binary with this standard input.
+pub(crate) fn producer_with_input(arguments: &[&str], input: &str) -> Output {
+    let mut child = command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writing = thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    // A program that fails early reads nothing.
+    let _may_be_closed = writing.join().unwrap();
+    output
 }

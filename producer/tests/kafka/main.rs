@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+mod erase;
 mod failures;
 mod harness;
+mod pipes;
 mod send;

@@ -214,35 +214,6 @@ fn the_seed_fixes_generated_orders_and_their_partitions() {
 }
 
 #[test]
-fn erasure_is_a_record_with_a_null_value() {
-    let topic = Topic::create("erase");
-    let output = succeeded(&producer(&[
-        "erase",
-        "--topic",
-        &topic.name,
-        "order-1",
-        "order_2",
-    ]));
-    assert!(
-        output.contains("sent 2 (2 erasures), acknowledged 2"),
-        "{output}"
-    );
-    let mut records: Vec<_> = topic
-        .records()
-        .into_iter()
-        .map(|record| (record.key, record.value))
-        .collect();
-    records.sort();
-    assert_eq!(
-        records,
-        [
-            (Some(b"order-1".to_vec()), None),
-            (Some(b"order_2".to_vec()), None)
-        ]
-    );
-}
-
-#[test]
 fn orders_up_to_the_limit_of_the_topic_are_sent() {
     let topic = Topic::create("large");
     let order = |bytes: usize| {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 use super::LogFormat;
 
-const DURATION: &str = "a duration; write 5s or 250ms";
+/// What a duration must be.
+pub(crate) const DURATION: &str = "a duration; write 5s or 250ms";
 
 fn read<'de, D: Deserializer<'de>, T>(
     deserializer: D,
@@ -84,13 +85,17 @@ fn number_from<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
     least: u64,
     deserializer: D,
 ) -> Result<T, D::Error> {
-    let most = u64::MAX >> (64 - 8 * size_of::<T>().min(8));
     let parse = |text: &str| {
         let number = text.parse().ok().filter(|number| *number >= least)?;
         T::try_from(number).ok()
     };
-    let expected = format!("a whole number from {least} to {most}; write digits only");
-    read(deserializer, parse, &expected)
+    read(deserializer, parse, &whole_number::<T>(least))
+}
+
+/// What a number of the unsigned type `T` must be.
+pub(crate) fn whole_number<T>(least: u64) -> String {
+    let most = u64::MAX >> (64 - 8 * size_of::<T>().min(8));
+    format!("a whole number from {least} to {most}; write digits only")
 }
 
 /// Reads `true` or `false`.

@@ -59,7 +59,12 @@ pub fn request(addr: &str, live: bool) -> anyhow::Result<String> {
         .http_status_as_error(false)
         .build()
         .into();
-    let mut response = agent.get(format!("http://{addr}/{path}")).call()?;
+    let mut response = agent
+        .get(format!("http://{addr}/{path}"))
+        .call()
+        .map_err(|error| {
+            anyhow::anyhow!("no answer from {addr}: {error}; start the process, or set ADMIN_ADDR")
+        })?;
     let body = response.body_mut().read_to_string()?;
     anyhow::ensure!(
         response.status().is_success(),

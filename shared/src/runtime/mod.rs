@@ -3,6 +3,8 @@
 //! | module | responsibility |
 //! |---|---|
 //! | [`process`] | a program from start to exit: tokio runtime, telemetry, signals, exit code |
+//! | [`command`] | the command line: help about variables, `completions`, parsers of values |
+//! | [`output`] | what a command prints, also into a closed pipe; errors and their exit codes |
 //! | [`admin`], [`health`] | the admin port and its probes |
 //! | [`shutdown`] | the signal to stop, and the watchdog |
 //! | [`backoff`] | delays between retries |
@@ -10,7 +12,9 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod command;
 pub mod health;
+pub mod output;
 pub mod process;
 pub mod request;
 pub mod shutdown;

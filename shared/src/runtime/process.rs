@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    io::{self, ErrorKind, Write},
     process::{ExitCode, Termination},
     time::Duration,
 };
@@ -11,7 +10,7 @@ use anyhow::Context;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::{health, shutdown};
+use super::{health, output, shutdown};
 use crate::{
     config::{self, Admin},
     telemetry,
@@ -86,31 +85,13 @@ pub fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::
 /// If the process does not answer, or is not ready (or not alive).
 pub fn print_health(live: bool) -> anyhow::Result<()> {
     let admin: Admin = config::load("ADMIN_")?;
-    print(&format!("{}\n", health::request(&admin.addr, live)?))
+    output::line(health::request(&admin.addr, live)?)
 }
 
-/// Prints to stdout. Unlike `print!`, it returns an error instead of a panic, and ignores a closed
-/// pipe (`api openapi | head`).
-///
-/// # Errors
-/// If stdout cannot be written.
-pub fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to stdout")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Returns the exit code of a command. Prints an error to stderr as one line that begins with
-/// `error:`, like the errors of the command line.
+/// Returns the exit code of a command, and prints its error.
 pub fn exit_code(outcome: anyhow::Result<impl Termination>) -> ExitCode {
     match outcome {
         Ok(outcome) => outcome.report(),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => output::fail(&error),
     }
 }

@@ -4,7 +4,10 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::config::{ConfigError, LogFormat};
+use crate::{
+    config::{ConfigError, LogFormat},
+    runtime::output,
+};
 
 /// Directives that limit libraries to warnings if `RUST_LOG` enables more than warnings of
 /// everything. A directive of `RUST_LOG` that names a library overrides this.
@@ -22,6 +25,8 @@ pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
     });
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // If the reader of the logs is gone, the default would panic.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     // Tests share one process: a second call keeps the first subscriber.
     let _already_set = match format {
@@ -30,7 +35,9 @@ pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
             .flatten_event(true)
             .with_current_span(false)
             .try_init(),
-        LogFormat::Pretty => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Pretty => lines
+            .with_ansi(output::is_coloured(&io::stderr()))
+            .try_init(),
     };
     Ok(())
 }
