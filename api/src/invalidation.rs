@@ -1,4 +1,5 @@
-//! Receives announcements of changed orders and invalidates their entries in the local cache.
+//! Receives announcements of changed orders, invalidates their entries in the local cache, and
+//! tells watchers.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use shared::{
 };
 use tokio::sync::watch;
 
-use crate::{local_cache::LocalCache, redis_health::Link};
+use crate::{events::Events, local_cache::LocalCache, redis_health::Link};
 
 /// Section of docs/runbooks.md for an api that is not subscribed.
 const RUNBOOK: &str = "AnnouncementsUnheard";
@@ -19,6 +20,8 @@ const RUNBOOK: &str = "AnnouncementsUnheard";
 pub struct Listener {
     /// The cache to invalidate.
     pub local: Arc<LocalCache>,
+    /// The watchers to tell, after the cache.
+    pub events: Events,
     /// Configuration of the Redis that publishes the announcements.
     pub redis: Redis,
     /// Gauge: 1 while the subscription is open, else 0.
@@ -41,16 +44,18 @@ impl Listener {
                 Ok(subscription) => {
                     backoff = Backoff::default();
                     self.local.link_up();
+                    self.events.set_subscribed(true);
                     self.up.set(1);
                     self.tried.send_replace(true);
                     tracing::info!("subscribed to announcements");
                     let error = tokio::select! {
-                        error = follow(&self.local, subscription) => error,
+                        error = follow(&self.local, &self.events, subscription) => error,
                         _ = self.links.changed() => {
                             CacheError::Connection("another Redis server answers".to_owned())
                         }
                     };
                     self.local.link_down();
+                    self.events.set_subscribed(false);
                     self.up.set(0);
                     tracing::warn!(
                         %error,
@@ -75,13 +80,14 @@ impl Listener {
 }
 
 /// Applies announcements until the link is lost; returns the error.
-async fn follow(local: &LocalCache, mut subscription: Subscription) -> CacheError {
+async fn follow(local: &LocalCache, events: &Events, mut subscription: Subscription) -> CacheError {
     loop {
         match subscription.next().await {
             Ok(announcements) => {
-                for announcement in announcements {
+                for announcement in &announcements {
                     local.invalidate(&announcement.uid, announcement.version);
                 }
+                events.announce(&announcements);
             }
             Err(error) => return error,
         }

@@ -1,9 +1,11 @@
 //! The api: serves order lookups from a local cache, Redis and Postgres.
 //!
 //! ```text
-//! http ──▶ lookup ──▶ local_cache ◀── invalidation ◀── announcements
-//!                 ├─▶ shared::cache (Redis)
-//!                 └─▶ shared::storage (Postgres)
+//! http ─┬─▶ events ─┐
+//!       └───────────┴▶ lookup ──▶ local_cache
+//!                         ├─▶ shared::cache (Redis)
+//!                         └─▶ shared::storage (Postgres)
+//! announcements ──▶ invalidation ──▶ local_cache, then events
 //! ```
 //!
 //! | module | responsibility |
@@ -12,9 +14,10 @@
 //! | [`config`] | the api's own variables and their defaults |
 //! | [`http`] | requests and responses; independent of SQL and Redis |
 //! | [`lookup`] | order of the tiers, single-flight; independent of HTTP |
+//! | [`events`] | streams of changes for watchers; independent of HTTP |
 //! | [`answer`] | the state of an order, as the tiers return it |
 //! | [`local_cache`] | the cache inside the process, its fence and its limits |
-//! | [`invalidation`] | applies announcements to the local cache |
+//! | [`invalidation`] | applies announcements to the local cache, then to the events |
 //! | [`health`] | start, readiness, liveness |
 //! | [`redis_health`] | whether the api may serve from Redis |
 //! | [`auth`], [`rate_limit`] | which callers may read, and how often |
@@ -26,6 +29,7 @@ pub mod answer;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod events;
 pub mod health;
 pub mod http;
 pub mod invalidation;
@@ -53,6 +57,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use auth::Keys;
 use config::Config;
+use events::Events;
 use health::Health;
 use http::{HttpServer, HttpService};
 use local_cache::{LocalCache, Settings};
@@ -74,7 +79,9 @@ pub struct App {
     lookup: Lookup,
     postgres: Postgres,
     replica: Option<Postgres>,
-    redis: Option<Cache>,
+    /// The shared cache, and the events that follow from its announcements; `None` if the caches
+    /// are disabled.
+    redis: Option<(Cache, Events)>,
     announcements_up: IntGauge,
     config: Config,
 }
@@ -90,6 +97,15 @@ fn new_local_cache(config: &Config) -> LocalCache {
         ttl: config.local_cache.ttl,
         negative_ttl: config.negative_cache.ttl,
     })
+}
+
+/// Creates the events of this replica, without watchers.
+fn new_events(lookup: &Lookup, config: &Config, metrics: &Metrics) -> Events {
+    let settings = events::Settings {
+        watchers: http::STREAMS,
+        staleness: config.local_cache.ttl,
+    };
+    Events::new(lookup.clone(), settings, metrics.events.clone())
 }
 
 /// Returns the read replica, if one is configured.
@@ -129,7 +145,9 @@ impl App {
             replica: replica.clone().zip(health.replica()),
         };
         let lookup = Lookup::new(tiers, metrics.cache.clone());
-        let service = HttpService::new(&config.api, keys, lookup.clone(), &metrics)?;
+        let redis = redis.map(|redis| (redis, new_events(&lookup, &config, &metrics)));
+        let events = redis.as_ref().map(|(_, events)| events.clone());
+        let service = HttpService::new(&config.api, keys, lookup.clone(), events, &metrics)?;
         let server = HttpServer::bind(&config.api.addr)
             .await
             .with_context(|| format!("API_ADDR: cannot listen on {}", config.api.addr))?;
@@ -162,17 +180,21 @@ impl App {
         self.admin_port
     }
 
-    /// Serves until `shutdown`. Then reports not ready, stops accepting connections, drains
-    /// requests in flight (at most 10 seconds), stops the background tasks and closes the
-    /// connections to Postgres and its replica.
+    /// Serves until `shutdown`. Then reports not ready, ends event streams, stops accepting
+    /// connections, drains requests in flight (at most 10 seconds), stops the background tasks and
+    /// closes the connections to Postgres and its replica.
     pub async fn run_until_stopped(self, shutdown: CancellationToken) {
         let background = CancellationToken::new();
         let tasks = self.spawn_background(&background);
         tokio::spawn({
             let (health, shutdown) = (self.health.clone(), shutdown.clone());
+            let events = self.redis.as_ref().map(|(_, events)| events.clone());
             async move {
                 shutdown.cancelled().await;
                 health.stop();
+                if let Some(events) = events {
+                    events.close();
+                }
             }
         });
         self.server.serve(self.service, shutdown).await;
@@ -191,19 +213,22 @@ impl App {
         let tasks = TaskTracker::new();
         let (tried, subscription_tried) = watch::channel(self.redis.is_none());
         let (link, links) = watch::channel(Link::default());
-        if self.redis.is_some() {
+        if let Some((_, events)) = &self.redis {
             let listener = invalidation::Listener {
                 local: self.local.clone(),
+                events: events.clone(),
                 redis: self.config.redis.clone(),
                 up: self.announcements_up.clone(),
                 tried,
                 links,
             };
             tasks.spawn(stop.clone().run_until_cancelled_owned(listener.run()));
+            tasks.spawn(stop.clone().run_until_cancelled_owned(events.clone().run()));
         }
         let redis_health = self.redis.clone().zip(self.health.redis());
-        let redis_health = redis_health
-            .map(|(redis, health)| RedisHealth::new(redis, health, self.lookup.clone(), link));
+        let redis_health = redis_health.map(|((redis, events), health)| {
+            RedisHealth::new(redis, health, self.lookup.clone(), events, link)
+        });
         let watch = health::watch(self.health.clone(), self.postgres.clone(), redis_health);
         tasks.spawn(stop.clone().run_until_cancelled_owned(watch));
         if let Some((replica, health)) = self.replica.clone().zip(self.health.replica()) {

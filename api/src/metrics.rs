@@ -10,7 +10,8 @@ use std::{
 };
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 use shared::telemetry::metrics::LATENCY_SECONDS;
 use strum::VariantNames;
@@ -22,6 +23,8 @@ pub struct Metrics {
     pub http: HttpFamilies,
     /// Metrics of the cache tiers.
     pub cache: Arc<CacheMetrics>,
+    /// Metrics of event streams.
+    pub events: Arc<EventMetrics>,
 }
 
 impl Metrics {
@@ -33,6 +36,7 @@ impl Metrics {
         Ok(Self {
             http: HttpFamilies::register(registry)?,
             cache: Arc::new(CacheMetrics::register(registry)?),
+            events: Arc::new(EventMetrics::register(registry)?),
         })
     }
 }
@@ -240,6 +244,88 @@ impl CacheMetrics {
     }
 }
 
+/// `event_watchers`, `events_sent_total` and `event_watchers_slow_total`.
+pub struct EventMetrics {
+    watchers: Box<[IntGauge]>,
+    sent: Box<[IntCounter]>,
+    slow: IntCounter,
+}
+
+/// What a watcher watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum StreamKind {
+    /// One order.
+    Order,
+    /// All orders.
+    Orders,
+}
+
+/// Name of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum EventKind {
+    /// The current document of a watched order.
+    Order,
+    /// A watched order was erased.
+    Erased,
+    /// Some order changed.
+    Change,
+    /// Changes may have been missed.
+    Reset,
+}
+
+impl EventMetrics {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let watchers = IntGaugeVec::new(
+            Opts::new("event_watchers", "Open event streams"),
+            &["stream"],
+        )?;
+        registry.register(Box::new(watchers.clone()))?;
+        let sent = IntCounterVec::new(
+            Opts::new(
+                "events_sent_total",
+                "Events sent to watchers; an event counts once for each of them",
+            ),
+            &["event"],
+        )?;
+        registry.register(Box::new(sent.clone()))?;
+        let slow = IntCounter::new(
+            "event_watchers_slow_total",
+            "Event streams ended because the client did not read in time",
+        )?;
+        registry.register(Box::new(slow.clone()))?;
+        let gauge = |stream: &&str| watchers.with_label_values(&[*stream]);
+        let counter = |event: &&str| sent.with_label_values(&[*event]);
+        Ok(Self {
+            watchers: StreamKind::VARIANTS.iter().map(gauge).collect(),
+            sent: EventKind::VARIANTS.iter().map(counter).collect(),
+            slow,
+        })
+    }
+
+    /// Number of watchers of one kind of stream.
+    pub fn watchers(&self, stream: StreamKind) -> &IntGauge {
+        &self.watchers[stream as usize]
+    }
+
+    /// Counts events that were sent to one watcher.
+    pub fn sent(&self, event: EventKind, count: u32) {
+        self.sent[event as usize].inc_by(count.into());
+    }
+
+    /// Counts a stream that ended because its client was too slow.
+    pub fn slow(&self) {
+        self.slow.inc();
+    }
+
+    /// Number of streams that ended because their clients were too slow.
+    #[cfg(test)]
+    pub(crate) fn slow_watchers(&self) -> u64 {
+        self.slow.get()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use shared::telemetry::metrics::render;
@@ -269,6 +355,9 @@ mod tests {
             r#"cache_requests_total{result="bypass",tier="redis"} 0"#,
             "cache_announcements_up 0",
             r#"cache_operation_duration_seconds_count{operation="get",tier="local"} 0"#,
+            r#"event_watchers{stream="orders"} 0"#,
+            r#"events_sent_total{event="change"} 0"#,
+            "event_watchers_slow_total 0",
         ] {
             assert!(text().contains(line), "{line} is not in\n{}", text());
         }

@@ -12,7 +12,7 @@ use shared::{
 };
 use tokio::sync::watch;
 
-use crate::lookup::Lookup;
+use crate::{events::Events, lookup::Lookup};
 
 /// Maximum age of a pending repair. A worker repairs a marked order within a second or two. An
 /// older repair mark means that no worker can reach Redis, so its content may be stale.
@@ -37,6 +37,7 @@ pub struct RedisHealth {
     redis: Cache,
     dependency: Dependency,
     lookup: Lookup,
+    events: Events,
     link: watch::Sender<Link>,
     /// The last answer of Postgres about Redis. It stays valid while Postgres does not answer.
     known: CacheKnowledge,
@@ -51,12 +52,14 @@ impl RedisHealth {
         redis: Cache,
         dependency: Dependency,
         lookup: Lookup,
+        events: Events,
         link: watch::Sender<Link>,
     ) -> Self {
         Self {
             redis,
             dependency,
             lookup,
+            events,
             link,
             known: CacheKnowledge::default(),
             bypassed: true,
@@ -94,7 +97,9 @@ impl RedisHealth {
             });
         }
         let is_behind = self.known.oldest_repair > OVERDUE;
-        self.lookup.use_redis(!is_behind && !self.bypassed);
+        let is_usable = !is_behind && !self.bypassed;
+        self.lookup.use_redis(is_usable);
+        self.events.set_redis_usable(is_usable);
         self.report(&state, is_misplaced);
         if state.is_ok() {
             self.eviction.run(&self.redis).await;

@@ -1,9 +1,9 @@
 //! HTTP client of the api with persistent connections.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::{StatusCode, Uri};
+use hyper::{StatusCode, Uri, body::Incoming};
 use hyper_util::{
     client::legacy::{Client as Pool, connect::HttpConnector},
     rt::TokioExecutor,
@@ -31,5 +31,20 @@ impl Client {
         let status = answer.status();
         answer.into_body().collect().await?;
         Ok(status)
+    }
+
+    /// Requests `url` and returns the body of the response, which may have no end.
+    ///
+    /// # Errors
+    /// If no response arrives, or its status is not 200.
+    pub(crate) async fn open(&self, url: &str) -> anyhow::Result<Incoming> {
+        let uri: Uri = url.parse()?;
+        let answer = self.0.get(uri).await.with_context(|| url.to_owned())?;
+        ensure!(
+            answer.status() == StatusCode::OK,
+            "{url}: {}",
+            answer.status()
+        );
+        Ok(answer.into_body())
     }
 }

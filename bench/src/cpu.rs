@@ -34,17 +34,24 @@ pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
 /// # Errors
 /// If the process does not exist.
 pub(crate) fn peak_memory(pid: u32) -> anyhow::Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+/// Resident memory of the process `pid`, in bytes.
+///
+/// # Errors
+/// If the process does not exist.
+pub(crate) fn resident_memory(pid: u32) -> anyhow::Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, field: &'static str) -> anyhow::Result<u64> {
     let status = read(pid, "status")?;
-    let kibibytes: u64 = status
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("VmHWM:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse()
-                .ok()
-        })
-        .context("no VmHWM")?;
+    let value = |line: &str| {
+        let value = line.strip_prefix(field)?.trim().strip_suffix(" kB")?;
+        value.parse::<u64>().ok()
+    };
+    let kibibytes = status.lines().find_map(value).context(field)?;
     Ok(kibibytes * 1024)
 }
 

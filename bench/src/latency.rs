@@ -173,7 +173,7 @@ fn part(options: &Options, under_load: &[Round], one_by_one: &[Round]) -> Part {
 }
 
 /// Creates a Kafka producer with the settings of the `producer` program, except the linger.
-fn producer(
+pub(crate) fn producer(
     brokers: &str,
     linger: u32,
 ) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
@@ -212,7 +212,7 @@ fn stream(
 }
 
 /// Returns a new seed for each call, so that each stream has other uids.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::time::UNIX_EPOCH
         .elapsed()
         .map_or(0, |since| since.as_nanos() as u64)

@@ -4,7 +4,7 @@
 //! | module | responsibility |
 //! |---|---|
 //! | `ingest`, `known`, `reads`, `latency` | parts of `make bench` |
-//! | `memory`, `start`, `cold`, `repair` | more parts of `make bench` |
+//! | `events`, `memory`, `start`, `cold`, `repair` | more parts of `make bench` |
 //! | `growth`, `workers` | parts of `make bench-large` |
 //! | `copy_floor`, `http_floor` | the floors |
 //! | `load`, `client`, `fill` | requests, and tables with many orders |
@@ -15,6 +15,7 @@ mod client;
 mod cold;
 mod copy_floor;
 mod cpu;
+mod events;
 mod fill;
 mod growth;
 mod http_floor;
@@ -63,6 +64,9 @@ enum Command {
     Reads(reads::Options),
     /// Latency from the call of a Kafka producer until the api returns the order.
     Latency(latency::Options),
+    /// Latency from the commit of a change until its watchers receive the event, and memory of an
+    /// api with many watchers.
+    Events(events::Options),
     /// Peak memory of a worker with a large backlog, and of an api with a full local cache.
     Memory(memory::Options),
     /// Time from the start of a process until it is ready.
@@ -90,6 +94,7 @@ fn main() -> anyhow::Result<()> {
         Command::Known(options) => known::run(&options)?,
         Command::Reads(options) => reads::run(&options)?,
         Command::Latency(options) => latency::run(&options)?,
+        Command::Events(options) => events::run(&options)?,
         Command::Memory(options) => memory::run(&options)?,
         Command::Start(options) => start::run(&options)?,
         Command::Cold(options) => cold::run(&options)?,

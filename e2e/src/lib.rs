@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `environment` | services, programs and a folder for a test |
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
-//! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | clients of the services |
+//! | `postgres`, `redis`, `kafka`, `kafka_server`, `http`, `event_stream` | clients of the services |
 //! | `prometheus`, `otlp` | a Prometheus, a receiver of traces |
 //! | `proxy` | a link to a service that a test can cut, freeze or slow down |
 //! | `prober`, `offset_watch` | continuous requests to the api, and checks of committed offsets |
@@ -35,6 +35,7 @@ mod check;
 mod commits;
 mod demand;
 mod environment;
+mod event_stream;
 mod feed;
 mod http;
 mod journal;
@@ -63,6 +64,7 @@ pub use check::Check;
 pub use commits::Commit;
 pub use demand::Demand;
 pub use environment::program;
+pub use event_stream::{Event, EventStream};
 pub use feed::Feed;
 pub use http::{Answer, Http};
 pub use kafka::{

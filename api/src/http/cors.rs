@@ -5,7 +5,7 @@ use poem::http::{HeaderMap, HeaderValue, header};
 use shared::config::ConfigError;
 
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, If-None-Match, X-Request-Id, traceparent",
+    "Authorization, Content-Type, If-None-Match, Last-Event-ID, X-Request-Id, traceparent",
 );
 const RESPONSE_HEADERS: HeaderValue =
     HeaderValue::from_static("ETag, Retry-After, X-Source, X-Duration-Ms, X-Request-Id");

@@ -30,7 +30,7 @@ mod service;
 mod transport;
 
 pub use service::HttpService;
-pub use transport::{HttpServer, Service};
+pub use transport::{HttpServer, STREAMS, Service};
 
 /// Returns the OpenAPI document as JSON, or as YAML.
 pub fn openapi(yaml: bool) -> String {

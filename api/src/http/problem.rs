@@ -34,6 +34,8 @@ pub(crate) enum Problem {
     Internal,
     Unavailable,
     Timeout,
+    TooManyStreams,
+    EventsDisabled,
 }
 
 /// Body of a problem.
@@ -96,6 +98,14 @@ impl Problem {
                  retry after the time in Retry-After."),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Timeout",
                 "The response was not ready in time; retry after the time in Retry-After."),
+            Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams",
+                "Too many streams",
+                "This replica has its maximum number of event streams; \
+                 retry after the time in Retry-After."),
+            Self::EventsDisabled => (StatusCode::SERVICE_UNAVAILABLE, "events_disabled",
+                "Events disabled",
+                "This replica receives no announcements (CACHE_ENABLED=false); \
+                 poll GET /order/{order_uid} with If-None-Match, or GET /orders."),
         }
     }
 

@@ -9,7 +9,7 @@ use poem_openapi::{
 };
 
 use super::pages::Documentation;
-use crate::{auth::Scope, lookup::Lookup};
+use crate::{auth::Scope, events::Events, lookup::Lookup};
 
 /// One route of the public port. Each path has one route, so it answers one method.
 pub(super) struct Route {
@@ -29,6 +29,8 @@ pub(super) struct Route {
 /// What handlers are built from.
 pub(super) struct Resources {
     pub(super) lookup: Lookup,
+    /// `None` if the caches are disabled.
+    pub(super) events: Option<Events>,
     pub(super) documentation: Documentation,
 }
 

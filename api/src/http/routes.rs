@@ -3,7 +3,7 @@
 use poem::{EndpointExt, http::Method};
 
 use super::{
-    orders::{GetOrder, ListOrders},
+    orders::{GetOrder, ListOrders, WatchOrder, WatchOrders},
     pages::{Assets, Page},
     route::{Handler, Route},
 };
@@ -25,6 +25,20 @@ pub(super) static ROUTES: &[Route] = &[
         scope: Some(Scope::OrdersRead),
         cost: 1,
         handler: Handler::operation::<ListOrders>(),
+    },
+    Route {
+        path: "/order/{order_uid}/events",
+        method: Method::GET,
+        scope: Some(Scope::OrdersRead),
+        cost: 1,
+        handler: Handler::operation::<WatchOrder>(),
+    },
+    Route {
+        path: "/orders/events",
+        method: Method::GET,
+        scope: Some(Scope::OrdersRead),
+        cost: 1,
+        handler: Handler::operation::<WatchOrders>(),
     },
     Route {
         path: "/",

@@ -23,7 +23,7 @@ use std::{
 
 use shared::{
     cache::{Cache, CacheError},
-    order::{OrderUid, Revision},
+    order::{OrderUid, Revision, Version},
     storage::{ListFilter, Postgres, Summary},
     telemetry::Dependency,
 };
@@ -219,6 +219,19 @@ impl Lookup {
     pub async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
         let list = |postgres: Postgres| async move { postgres.list(filter, limit).await };
         Ok(trace::in_span("postgres", self.inner.lists.run(list)).await?)
+    }
+
+    /// Returns the versions of those of the orders `uids` that Postgres holds, erased ones
+    /// included, in any order.
+    ///
+    /// # Errors
+    /// Returns an error if Postgres does not answer.
+    pub async fn versions(
+        &self,
+        uids: &[OrderUid],
+    ) -> Result<Vec<(OrderUid, Version)>, LookupError> {
+        let versions = |postgres: Postgres| async move { postgres.versions(uids).await };
+        Ok(self.inner.database.run(versions).await?)
     }
 
     /// Loads the newest `limit` orders into the local cache. Returns how many of them it keeps.

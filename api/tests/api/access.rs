@@ -42,6 +42,10 @@ async fn with_keys_only_valid_tokens_read_orders() {
             .await;
         assert_eq!(right.status, 200);
     }
+    for target in ["/order/guarded/events", "/orders/events"] {
+        let rejected = replica.get(target).await;
+        rejected.assert_problem(401, "unauthorized");
+    }
     for target in [
         "/",
         "/docs",
@@ -110,7 +114,9 @@ async fn pages_of_configured_origins_may_read_responses() {
     assert!(
         preflight
             .header("access-control-allow-headers")
-            .is_some_and(|headers| headers.contains("Authorization"))
+            .is_some_and(|headers| {
+                headers.contains("Authorization") && headers.contains("Last-Event-ID")
+            })
     );
 
     let closed = world.replica().await;

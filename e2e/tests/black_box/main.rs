@@ -7,6 +7,7 @@
 mod changes;
 mod dead_letters;
 mod erasure;
+mod events;
 mod http;
 mod ledger;
 mod lists;

@@ -32,6 +32,8 @@ fn values(metric: &str, label: &str) -> Values {
         ("worker_batch_duration_seconds", "stage") => Variants(&["BatchStage"]),
         ("worker_waiting", "reason") => Variants(&["Wait"]),
         ("db_errors_total", "class") => Variants(&["Class"]),
+        ("event_watchers", "stream") => Variants(&["StreamKind"]),
+        ("events_sent_total", "event") => Variants(&["EventKind"]),
         ("cache_requests_total", "result") => Variants(&["LocalResult", "RedisResult"]),
         ("trace_spans_dropped_total", "reason") => Texts(&["queue_full", "export_failed"]),
         (_, "tier") => Texts(&["local", "redis"]),

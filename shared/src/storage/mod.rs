@@ -13,6 +13,7 @@ mod repairs;
 mod rows;
 pub mod schema;
 mod silence;
+mod versions;
 mod write;
 mod writer_state;
 

@@ -10,7 +10,7 @@ use super::{
     Postgres, StorageError,
     columns::{Columns as _, ReadColumns as _, Reader, Stamp, aggregated, names, selected},
 };
-use crate::order::{Delivery, Item, Order, OrderUid, Payment, Revision, Version};
+use crate::order::{Delivery, Item, Order, OrderUid, Payment, Revision};
 
 /// Returns a statement that selects whole orders, and hence in one snapshot: an order and its lines
 /// always match. The lines come as one array per column, in the order of the lines.
@@ -221,11 +221,7 @@ fn revision(row: &PgRow) -> Result<Revision, StorageError> {
     };
     Ok(Revision {
         uid: stamp.order_uid,
-        version: Version::new(
-            stamp.source_timestamp_ms,
-            stamp.source_offset,
-            stamp.source_partition,
-        ),
+        version: stamp.version(),
         document,
     })
 }

@@ -1,6 +1,7 @@
 //! The operations on orders: endpoints for poem-openapi and their description in the OpenAPI
 //! document.
 
+mod events;
 mod get;
 mod list;
 
@@ -12,6 +13,7 @@ use poem_openapi::{
 
 use super::schema;
 
+pub(super) use events::{WatchOrder, WatchOrders};
 pub(super) use get::GetOrder;
 pub(super) use list::ListOrders;
 

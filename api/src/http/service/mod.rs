@@ -41,6 +41,7 @@ use super::{
 use crate::{
     auth::{Caller, Denial, Keys},
     config,
+    events::Events,
     lookup::Lookup,
     metrics::{HttpMetrics, Metrics, Series},
     rate_limit::RateLimit,
@@ -68,7 +69,8 @@ pub struct HttpService {
 }
 
 impl HttpService {
-    /// Serves orders from `lookup`. With `keys`, only callers with a valid key may read orders.
+    /// Serves orders from `lookup`, and their changes from `events`; `None` if the caches are
+    /// disabled. With `keys`, only callers with a valid key may read orders.
     ///
     /// # Errors
     /// Returns an error that names the variable with an unusable value.
@@ -76,10 +78,12 @@ impl HttpService {
         config: &config::Api,
         keys: Option<Keys>,
         lookup: Lookup,
+        events: Option<Events>,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let resources = Resources {
             lookup,
+            events,
             documentation: document::render(),
         };
         Self::over(ROUTES, &resources, config, keys, metrics)

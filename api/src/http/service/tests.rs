@@ -97,6 +97,7 @@ fn service(metrics: &Metrics) -> HttpService {
     };
     let resources = Resources {
         lookup: Lookup::new(tiers, metrics.cache.clone()),
+        events: None,
         documentation: Documentation {
             swagger_ui: String::new(),
             json: String::new(),

@@ -113,10 +113,22 @@ async fn accept(
         .await
         .map_err(io::Error::other)?;
     let (stream, client) = listener.accept().await?;
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "setting TCP_NODELAY failed");
+    if let Err(error) = configure(&stream) {
+        tracing::debug!(%error, "setting options of a connection failed");
     }
     Ok((stream, client, place))
+}
+
+fn configure(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    {
+        let socket = socket2::SockRef::from(stream);
+        // An event stream writes so little that a write to a client that vanished never blocks.
+        socket.set_tcp_user_timeout(Some(limits::IDLE))?;
+        socket.set_tcp_notsent_lowat(limits::UNSENT)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -172,5 +184,20 @@ mod tests {
         assert_eq!(response.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(first);
         receive(&mut second).await;
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_kernel_closes_the_connection_of_a_client_that_vanished() {
+        let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(("127.0.0.1", server.port()))
+            .await
+            .unwrap();
+        let places = Arc::new(Semaphore::new(1));
+        let (stream, ..) = accept(&server.listener, &places).await.unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(limits::IDLE));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), limits::UNSENT);
+        assert!(stream.nodelay().unwrap());
     }
 }

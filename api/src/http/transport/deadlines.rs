@@ -1,14 +1,11 @@
-//! Deadlines of one connection: it closes when the client is idle, sends a request too slowly, or
-//! does not read its response.
+//! Deadlines of one connection: it closes when the client is idle, sends a request too slowly, does
+//! not read its response, or leaves an event stream.
 
 use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -17,7 +14,10 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::limits::{HEAD, IDLE};
+use super::{
+    exchange::Exchange,
+    limits::{HEAD, IDLE},
+};
 
 /// Pieces of at most this many bytes in total are copied into one write. The copy costs less than
 /// the kernel needs for a vectored write.
@@ -26,18 +26,23 @@ const ONE_PIECE: usize = 4096;
 /// A stream whose reads and writes time out if the client is idle or slow for too long.
 pub(super) struct Guarded<S> {
     stream: S,
+    exchange: Arc<Exchange>,
     deadlines: Deadlines,
     /// Buffer that joins small pieces into one write.
     piece: Vec<u8>,
+    /// The byte that [`Guarded::detect_close`] read, if any.
+    ahead: Option<u8>,
 }
 
 impl<S> Guarded<S> {
-    /// `heads` counts the request heads that were read completely; the caller increments it.
-    pub(super) fn new(stream: S, heads: Arc<AtomicU64>) -> Self {
+    /// The caller reports the progress of requests to `exchange`.
+    pub(super) fn new(stream: S, exchange: Arc<Exchange>) -> Self {
         Self {
             stream,
-            deadlines: Deadlines::new(heads),
+            deadlines: Deadlines::new(exchange.clone()),
+            exchange,
             piece: Vec::new(),
+            ahead: None,
         }
     }
 
@@ -56,6 +61,35 @@ impl<S> Guarded<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    /// Returns an error if the client has closed its side. hyper reads nothing during a response,
+    /// so a client that leaves a silent stream would otherwise keep its connection until the next
+    /// write fails.
+    ///
+    /// A client may send its next request early: then its first byte is kept for the next read.
+    fn detect_close(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.ahead.is_some() {
+            return Ok(());
+        }
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) => {
+                self.ahead = buffer.filled().first().copied();
+                match self.ahead {
+                    Some(_) => Ok(()),
+                    None => Err(io::Error::new(
+                        io::ErrorKind::ConnectionAborted,
+                        "the client left the stream",
+                    )),
+                }
+            }
+        }
+    }
+}
+
 /// The operation that a connection waits for.
 #[derive(Clone, Copy)]
 enum Direction {
@@ -66,8 +100,7 @@ enum Direction {
 /// Deadlines of a connection, which move with each byte. Stores only moments and resets the timer
 /// when it fires: resetting the timer for each request would cost more than reading the clock.
 struct Deadlines {
-    /// Number of request heads that were read completely.
-    heads: Arc<AtomicU64>,
+    exchange: Arc<Exchange>,
     /// Number of the head that the last bytes belong to (or the body before it), and the time of
     /// its first byte.
     head: u64,
@@ -82,10 +115,10 @@ struct Deadlines {
 }
 
 impl Deadlines {
-    fn new(heads: Arc<AtomicU64>) -> Self {
+    fn new(exchange: Arc<Exchange>) -> Self {
         let now = Instant::now();
         Self {
-            heads,
+            exchange,
             head: 1,
             head_began: now,
             answered: false,
@@ -97,7 +130,7 @@ impl Deadlines {
 
     fn read(&mut self) {
         self.last_byte = Instant::now();
-        let next = self.heads.load(Ordering::Relaxed) + 1;
+        let next = self.exchange.heads() + 1;
         if self.head != next || self.answered {
             self.head = next;
             self.head_began = self.last_byte;
@@ -116,7 +149,7 @@ impl Deadlines {
 
     fn deadline(&self, waiting_for: Direction) -> Instant {
         let idle = self.last_byte + IDLE;
-        let in_head = !self.answered && self.head > self.heads.load(Ordering::Relaxed);
+        let in_head = !self.answered && self.head > self.exchange.heads();
         match waiting_for {
             Direction::Read if in_head => idle.min(self.head_began + HEAD),
             Direction::Read | Direction::Write => idle,
@@ -147,6 +180,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(byte) = self.ahead.take() {
+            buffer.put_slice(&[byte]);
+            self.deadlines.read();
+            return Poll::Ready(Ok(()));
+        }
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Pending => self.deadlines.poll(context, Direction::Read),
             ready => {
@@ -157,7 +195,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -191,6 +229,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.exchange.ends_with_client() {
+            self.detect_close(context)?;
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -208,10 +249,10 @@ mod tests {
     use super::*;
 
     /// A connection in memory. The paused clock would also advance while a task waits for a socket.
-    fn connected() -> (Guarded<DuplexStream>, DuplexStream, Arc<AtomicU64>) {
+    fn connected() -> (Guarded<DuplexStream>, DuplexStream, Arc<Exchange>) {
         let (server, client) = duplex(1024);
-        let heads = Arc::new(AtomicU64::new(0));
-        (Guarded::new(server, heads.clone()), client, heads)
+        let exchange = Arc::new(Exchange::default());
+        (Guarded::new(server, exchange.clone()), client, exchange)
     }
 
     async fn read(guarded: &mut Guarded<DuplexStream>) -> io::Result<usize> {
@@ -277,9 +318,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_head_after_a_response_times_out() {
-        let (mut guarded, mut client, heads) = connected();
+        let (mut guarded, mut client, exchange) = connected();
         pass_byte(&mut client, &mut guarded).await;
-        heads.store(1, Ordering::Relaxed);
+        exchange.begin();
         guarded.write_all(b"response").await.unwrap();
         tokio::time::advance(IDLE / 2).await;
         pass_byte(&mut client, &mut guarded).await;
@@ -288,9 +329,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_body_times_out_and_a_pause_after_its_response_may_last_the_idle_limit() {
-        let (mut guarded, mut client, heads) = connected();
+        let (mut guarded, mut client, exchange) = connected();
         pass_byte(&mut client, &mut guarded).await;
-        heads.store(1, Ordering::Relaxed);
+        exchange.begin();
         // The body comes in later reads than the head.
         pass_byte(&mut client, &mut guarded).await;
         tokio::time::advance(HEAD / 2).await;
@@ -306,13 +347,40 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_between_requests_may_last_the_idle_limit() {
-        let (mut guarded, mut client, heads) = connected();
+        let (mut guarded, mut client, exchange) = connected();
         for _ in 0..3 {
             pass_byte(&mut client, &mut guarded).await;
-            heads.store(heads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            exchange.begin();
             tokio::time::advance(IDLE / 2).await;
         }
         let rest = IDLE - IDLE / 2;
         assert_eq!(seconds_until_timeout(&mut guarded).await, rest.as_secs());
+    }
+
+    #[tokio::test]
+    async fn only_a_stream_ends_when_the_client_closes_its_side() {
+        let (mut guarded, mut client, exchange) = connected();
+        exchange.begin();
+        client.shutdown().await.unwrap();
+        guarded.flush().await.unwrap();
+        exchange.end_with_client();
+        let error = guarded.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_follows_a_stream_is_complete() {
+        let (mut guarded, mut client, exchange) = connected();
+        exchange.begin();
+        exchange.end_with_client();
+        guarded.flush().await.unwrap();
+        client.write_all(b"GET").await.unwrap();
+        guarded.flush().await.unwrap();
+        exchange.begin();
+        let mut received = [0; 3];
+        guarded.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"GET");
+        client.shutdown().await.unwrap();
+        guarded.flush().await.unwrap();
     }
 }

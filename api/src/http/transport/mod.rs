@@ -6,11 +6,13 @@
 //! | `accept` | the listener: connection limit, failed accepts, drain |
 //! | `connection` | one connection: HTTP/1.1, graceful shutdown |
 //! | `deadlines` | the deadlines of one connection: idle, slow request head, blocked write |
+//! | `exchange` | the progress of the requests of one connection |
 //! | `limits` | every limit of the port |
 
 mod accept;
 mod connection;
 mod deadlines;
+mod exchange;
 mod limits;
 
 use std::{error::Error, net::SocketAddr};
@@ -22,6 +24,13 @@ use hyper::{
 };
 
 pub use accept::HttpServer;
+pub use limits::STREAMS;
+
+/// Marks a response, in its extensions, whose body ends when the client closes its side of the
+/// connection. Any other response is sent to its end, because a client may close its side after
+/// the request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndsWithClient;
 
 /// Answers the requests of all connections.
 pub trait Service: Send + Sync + 'static {

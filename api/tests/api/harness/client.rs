@@ -1,9 +1,11 @@
 //! A minimal HTTP client: one connection per request, or one that stays open.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use shared::order::Order;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 /// A request that is not sent yet.
@@ -50,7 +52,13 @@ impl Request {
 
     /// Sends the request without waiting for the response.
     pub(crate) async fn connect(self) -> TcpStream {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        self.connect_through(TcpSocket::new_v4().unwrap()).await
+    }
+
+    /// Like [`Request::connect`], through a socket with other options.
+    pub(crate) async fn connect_through(self, socket: TcpSocket) -> TcpStream {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let mut stream = socket.connect(address).await.unwrap();
         stream
             .write_all(format!("{}\r\n", self.head).as_bytes())
             .await
@@ -113,7 +121,7 @@ impl Response {
         Some((Self::parse(whole), whole.len()))
     }
 
-    fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let end = bytes
             .windows(4)
             .position(|window| window == b"\r\n\r\n")

@@ -1,12 +1,14 @@
 //! The harness of all tests: services, replicas, a client.
 
 mod client;
+mod events;
 mod replica;
 mod world;
 
 use shared::order::{DocumentVersion, Order, OrderUid, UnknownFields, Version, decode};
 
 pub(crate) use client::{Connection, Request, Response};
+pub(crate) use events::{Event, EventStream};
 pub(crate) use replica::Replica;
 pub(crate) use world::{World, revision};
 
@@ -23,7 +25,12 @@ pub(crate) fn version(offset: i64) -> Version {
 
 /// The `ETag` of the version of `offset`.
 pub(crate) fn etag(offset: i64) -> String {
-    format!("\"{}\"", DocumentVersion::current(version(offset)))
+    format!("\"{}\"", event_id(offset))
+}
+
+/// The `id` of events of the version of `offset`.
+pub(crate) fn event_id(offset: i64) -> String {
+    DocumentVersion::current(version(offset)).to_string()
 }
 
 /// A valid order.

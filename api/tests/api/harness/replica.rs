@@ -7,7 +7,7 @@ use shared::{order::Order, telemetry::metrics::render, testing::eventually};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Connection, Request, Response};
+use super::{Connection, EventStream, Request, Response};
 
 pub(crate) struct Replica {
     port: u16,
@@ -96,6 +96,26 @@ impl Replica {
 
     pub(crate) async fn order(&self, uid: &str) -> Response {
         self.get(&format!("/order/{uid}")).await
+    }
+
+    /// Opens the event stream `path`.
+    pub(crate) async fn watch(&self, path: &str) -> EventStream {
+        EventStream::open(self.request("GET", path)).await
+    }
+
+    /// Like [`Replica::watch`], for a client whose last event has the id `last`.
+    pub(crate) async fn watch_after(&self, path: &str, last: &str) -> EventStream {
+        let request = self.request("GET", path).header("Last-Event-ID", last);
+        EventStream::open(request).await
+    }
+
+    /// Waits until the replica has `count` watchers of one order, or of all orders.
+    pub(crate) async fn wait_for_watchers(&self, stream: &str, count: u32) {
+        let series = format!(r#"event_watchers{{stream="{stream}"}}"#);
+        eventually(&format!("{count} watchers"), async || {
+            (self.metric(&series) == f64::from(count)).then_some(())
+        })
+        .await;
     }
 
     /// Waits until `path` returns `status`.

@@ -28,7 +28,7 @@ pub(super) use sql::{Table, aggregated, names, selected};
 pub(super) use value::{Reader, Value};
 
 use super::{Change, rows::Row};
-use crate::order::{Delivery, Item, Order, OrderUid, Payment, REPRESENTATION};
+use crate::order::{Delivery, Item, Order, OrderUid, Payment, REPRESENTATION, Version};
 use macros::columns;
 use value::array;
 
@@ -203,5 +203,13 @@ impl Stamp {
             source_partition: version.partition,
             representation: REPRESENTATION.into(),
         }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        Version::new(
+            self.source_timestamp_ms,
+            self.source_offset,
+            self.source_partition,
+        )
     }
 }
