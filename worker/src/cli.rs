@@ -41,7 +41,7 @@ enum Command {
         #[arg(long, value_name = "N")]
         down: Option<usize>,
     },
-    /// List dead letters, or send them back to their source topics.
+    /// List, show, edit, replay or purge dead letters.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
     /// Set the group's offsets back in time, after Postgres was restored from a backup.

@@ -11,6 +11,7 @@
 //! | [`clock`] | the clock of Postgres, for records from the future |
 //! | [`health`] | liveness, readiness |
 //! | [`cli`], [`dead_letters`], [`rewind`], [`cache_admin`] | commands |
+//! | `moment` | times on the command line |
 //! | [`config`], [`metrics`] | configuration, metrics |
 
 pub mod cache_admin;
@@ -21,6 +22,7 @@ pub mod dead_letters;
 pub mod health;
 pub mod kafka;
 pub mod metrics;
+mod moment;
 pub mod pipeline;
 pub mod prepare;
 pub mod repair;

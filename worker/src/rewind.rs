@@ -1,10 +1,10 @@
 //! `worker rewind`: sets the group's offsets back in time, so that workers read again what a
 //! restored Postgres lacks.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::collections::HashMap;
 
 use anyhow::Context;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 use shared::{
@@ -12,7 +12,10 @@ use shared::{
     runtime::output,
 };
 
-use crate::kafka::{Offsets, PartitionOffsets};
+use crate::{
+    kafka::{Offsets, PartitionOffsets},
+    moment,
+};
 
 /// How far back to set the offsets.
 #[derive(Debug, Args)]
@@ -22,7 +25,7 @@ pub struct Rewind {
     ///
     /// An earlier time only takes longer: Postgres rejects versions that it already holds. No
     /// partition is moved forward, because that would skip records.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = moment::parse_past)]
     to: DateTime<Utc>,
     /// Print the new offsets without setting them.
     #[arg(long)]
@@ -31,23 +34,6 @@ pub struct Rewind {
     /// `records`.
     #[arg(long)]
     json: bool,
-}
-
-fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
-    let now = DateTime::<Utc>::from(SystemTime::now());
-    let time = match DateTime::parse_from_rfc3339(text) {
-        Ok(time) => time.to_utc(),
-        Err(_) => humantime::parse_duration(text)
-            .ok()
-            .and_then(|ago| now.checked_sub_signed(chrono::Duration::from_std(ago).ok()?))
-            .ok_or(
-                "not a time; write one such as 2026-01-31T12:00:00Z, or a duration such as 2h",
-            )?,
-    };
-    if time > now {
-        return Err("in the future; write a time in the past".to_owned());
-    }
-    Ok(time)
 }
 
 /// Runs `worker rewind`.
@@ -161,7 +147,7 @@ fn print(kafka: &Kafka, rewind: &Rewind, steps: &[Step]) -> anyhow::Result<()> {
     if rewind.json {
         return lines.into_iter().try_for_each(|line| output::json(&line));
     }
-    let to = text(rewind.to);
+    let to = moment::text(rewind.to);
     output::line(format_args!(
         "group {}, topic {}, back to {to}",
         kafka.group_id, kafka.topic
@@ -211,21 +197,17 @@ fn warn_about_deleted_records(
     {
         let until = match firsts.get(partition) {
             Some(millis) => DateTime::from_timestamp_millis(*millis)
-                .map(text)
+                .map(moment::text)
                 .context("a record has a timestamp out of range")?,
             None => "now".to_owned(),
         };
         output::warn(format_args!(
             "partition {partition}: Kafka deleted the {log_start} records below offset \
              {log_start}; those sent between {} and {until} cannot be read again",
-            text(to)
+            moment::text(to)
         ));
     }
     Ok(())
-}
-
-fn text(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 #[cfg(test)]
@@ -270,23 +252,5 @@ mod tests {
         assert!(!step(20, 100, Some(80), Some(21)).begins_too_late());
         assert!(!step(20, 100, Some(100), None).begins_too_late());
         assert!(!step(0, 100, Some(80), Some(0)).begins_too_late());
-    }
-
-    #[test]
-    fn a_time_is_rfc_3339_or_a_duration_before_now() {
-        let moment = parse_time("2026-01-31T13:00:00+01:00").unwrap();
-        assert_eq!(text(moment), "2026-01-31T12:00:00.000Z");
-        let ago = parse_time("90m").unwrap();
-        let minutes = (DateTime::<Utc>::from(SystemTime::now()) - ago).num_minutes();
-        assert!((90..95).contains(&minutes), "{minutes}");
-        for wrong in [
-            "",
-            "yesterday",
-            "2026-01-31",
-            "9999-01-01T00:00:00Z",
-            "600000y",
-        ] {
-            assert!(parse_time(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -172,6 +172,7 @@ fn replayed(run: &mut Run) {
     assert_eq!(stack.progress().1, sent, "a dry run sends nothing");
 
     accept(&database);
+    let replay = [&replay[..], &["--yes"]].concat();
     stack.command("worker", &replay).succeeded();
     assert_eq!(stack.progress().1, sent + 2);
     stack.settle();

@@ -200,7 +200,9 @@ fn kept_private(run: &mut Run) {
     }
     let said = [
         &["dead-letters", "list"][..],
-        &["dead-letters", "replay", "--dry-run"],
+        &["dead-letters", "list", "--json"],
+        &["dead-letters", "count", "--by", "rule"],
+        &["dead-letters", "replay", "--all", "--dry-run"],
     ];
     for command in said {
         let list = stack.command("worker", command);

@@ -213,7 +213,7 @@ fn everything(run: &mut Run) {
     assert_eq!(database.count(), drafts.len() - rejected);
     assert_eq!(stack.workers[0].admin.get("/readyz").status, 200);
     // Nothing is lost permanently.
-    let replay = ["dead-letters", "replay"];
+    let replay = ["dead-letters", "replay", "--all", "--yes"];
     stack.command("worker", &replay).succeeded();
     stack.settle();
     stack.check().postgres(&ledger);

@@ -1,6 +1,6 @@
 //! A private system.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use super::{
     build::Build,
@@ -156,6 +156,19 @@ impl Stack {
         Finished::run(&program(name), arguments, &self.variables(variables), limit)
     }
 
+    /// Runs a line of bash to its end. `$BIN` is the folder of the programs.
+    #[track_caller]
+    pub fn shell(&self, line: &str, variables: &[(&str, &str)]) -> Finished {
+        let worker = program("worker");
+        let folder = worker.parent().expect("a program is in a folder");
+        let mut variables = variables.to_vec();
+        let folder = folder.to_string_lossy();
+        variables.push(("BIN", &folder));
+        let (bash, variables) = (Path::new("/bin/bash"), self.variables(&variables));
+        Finished::run(bash, &["-c", line], &variables, DEADLINE)
+            .unwrap_or_else(|| panic!("{line} still ran after {DEADLINE:?}"))
+    }
+
     /// Chooses the programs that start from now on.
     pub fn use_build(&mut self, build: Build) {
         self.build = build;
@@ -249,7 +262,13 @@ impl Stack {
         self.apis.last_mut().expect("just started")
     }
 
-    fn launch(&mut self, name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+    /// Starts a command of a program, without waiting for its end.
+    pub fn launch(
+        &mut self,
+        name: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Process {
         self.started += 1;
         Process::start(
             &format!("{name}-{}", self.started),

@@ -11,6 +11,7 @@ mod dead_letters;
 mod fetching;
 mod http;
 mod ledger;
+mod letters;
 mod operate;
 mod orders;
 mod outages;

@@ -16,6 +16,7 @@
 //! | `version`, `uid` | [`Version`], [`OrderUid`] |
 //! | `document_version` | [`DocumentVersion`]: version and shape of a document |
 //! | `revision`, `rejection` | [`Revision`], [`Rejection`] |
+//! | `words` | the rules in words, for people who read a rejection |
 //! | `sample` (feature `sample`) | valid and invalid orders for the producer and for tests |
 
 mod decode;
@@ -36,6 +37,7 @@ mod timestamp;
 mod uid;
 mod unknown;
 mod version;
+mod words;
 
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ pub use revision::Revision;
 pub use rule::{Entity, Field, List, Range, Relation, Rule, Text, Years};
 pub use uid::{InvalidUid, OrderUid};
 pub use version::{Version, VersionError, parse_replay_version};
+pub use words::explain;
 
 /// Maximum length of a record's value in bytes. The worker rejects longer values.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;

@@ -62,6 +62,8 @@ impl Field {
 pub struct Relation<T> {
     /// Code of the rule in a rejection.
     pub code: &'static str,
+    /// The rule in words.
+    pub words: &'static str,
     /// Whether the rule holds for a value whose fields satisfy their own rules.
     pub holds: fn(&T) -> bool,
 }
@@ -187,6 +189,8 @@ pub struct Text {
     pub pattern: Option<&'static str>,
     /// OpenAPI format, if there is one.
     pub format: Option<&'static str>,
+    /// The allowed content in words, which continue the length: `digits`.
+    pub(super) content: &'static str,
     /// Checks the shape of a string that has a valid length.
     shape: fn(&str) -> bool,
 }
@@ -199,6 +203,7 @@ impl Text {
         max_length: 64,
         pattern: Some("^[A-Za-z0-9_-]{1,64}$"),
         format: None,
+        content: "letters, digits, dashes or underscores",
         // Checks every byte. Stopping at the first invalid byte would need a branch per byte, which
         // processors cannot predict in a mix of letters and digits.
         shape: |text| {
@@ -222,6 +227,7 @@ impl Text {
         max_length: 256,
         pattern: Some(r"^[^\x00]*$"),
         format: None,
+        content: "characters, none of them U+0000",
         shape: |text| !text.as_bytes().contains(&0),
     };
 
@@ -232,6 +238,7 @@ impl Text {
         max_length: 20,
         pattern: Some("^[0-9]{1,20}$"),
         format: None,
+        content: "digits",
         shape: |text| text.bytes().all(|byte| byte.is_ascii_digit()),
     };
 
@@ -242,6 +249,7 @@ impl Text {
         max_length: 256,
         pattern: Some("^[A-Za-z0-9-]+$"),
         format: None,
+        content: "characters: a registered BCP 47 language tag such as en or pt-BR",
         shape: is_language_tag,
     };
 
@@ -252,6 +260,7 @@ impl Text {
         max_length: 3,
         pattern: Some("^[A-Z]{3}$"),
         format: None,
+        content: "capital letters: an ISO 4217 currency code such as USD",
         shape: is_currency,
     };
 
@@ -262,6 +271,7 @@ impl Text {
         max_length: 16,
         pattern: Some(r"^\+[1-9][0-9]{1,14}$"),
         format: None,
+        content: "characters: an E.164 number such as +9720000000",
         shape: |text| match text.as_bytes() {
             [b'+', b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
             _ => false,
@@ -275,6 +285,7 @@ impl Text {
         max_length: 16,
         pattern: Some("^[A-Za-z0-9 -]{1,16}$"),
         format: None,
+        content: "letters, digits, spaces or dashes",
         shape: |text| {
             text.bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b' ' | b'-'))
@@ -288,6 +299,7 @@ impl Text {
         max_length: 320,
         pattern: None,
         format: Some("email"),
+        content: "characters: an e-mail address such as name@example.com",
         shape: is_email,
     };
 
@@ -298,6 +310,7 @@ impl Text {
             max_length,
             pattern: Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"),
             format: None,
+            content: "characters, not only spaces, no control characters",
             shape: |text| {
                 !text.chars().all(char::is_whitespace) && !text.chars().any(char::is_control)
             },

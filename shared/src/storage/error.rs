@@ -152,7 +152,7 @@ impl StorageError {
 
 /// The keys of our own tables. A duplicate means that two writers met or that a sequence is behind,
 /// never that the data is bad.
-const OWN_KEYS: [&str; 12] = [
+const OWN_KEYS: [&str; 13] = [
     "orders_pkey",
     "idx_orders_order_uid",
     "deliveries_pkey",
@@ -165,6 +165,7 @@ const OWN_KEYS: [&str; 12] = [
     "cache_repairs_pkey",
     "cache_repairs_mark_key",
     "complete_cache_pkey",
+    "dead_letter_replays_pkey",
 ];
 
 /// Classes of SQLSTATE that Postgres raises for reasons other than a row. A code of any other class

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use rdkafka::{
-    Offset, TopicPartitionList,
+    TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
@@ -92,7 +92,7 @@ impl Offsets {
             let was = element.and_then(|element| TopicId::from_metadata(element.metadata()));
             was.is_none() || id.is_none() || was == id
         };
-        let mut offsets = by_partition(&committed)?;
+        let mut offsets = ranges::by_partition(&committed)?;
         offsets.retain(belongs);
         let partitions = ranges
             .into_iter()
@@ -126,12 +126,7 @@ impl Offsets {
         partitions: impl IntoIterator<Item = i32>,
         time_ms: i64,
     ) -> anyhow::Result<HashMap<i32, i64>> {
-        let times = self.list(partitions.into_iter().map(|partition| (partition, time_ms)))?;
-        let found = self
-            .consumer
-            .offsets_for_times(times, ANSWER)
-            .context("cannot fetch the offsets at that time")?;
-        by_partition(&found)
+        ranges::at_time(&self.consumer, &self.topic, partitions, time_ms)
     }
 
     /// Commits `offsets`: the group continues from these offsets.
@@ -139,23 +134,12 @@ impl Offsets {
     /// # Errors
     /// When a broker does not answer, or rejects the commit because the group has members.
     pub fn commit(&self, offsets: impl IntoIterator<Item = (i32, i64)>) -> anyhow::Result<()> {
-        let list = self.list(offsets)?;
+        let list = ranges::list(&self.topic, offsets)?;
         let committed = self.consumer.commit(&list, CommitMode::Sync);
         if let Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId)) = committed {
             anyhow::bail!("the group has members again; stop every worker, then retry");
         }
         committed.context("cannot commit the offsets")
-    }
-
-    fn list(
-        &self,
-        offsets: impl IntoIterator<Item = (i32, i64)>,
-    ) -> anyhow::Result<TopicPartitionList> {
-        let mut list = TopicPartitionList::new();
-        for (partition, offset) in offsets {
-            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
-        }
-        Ok(list)
     }
 
     /// Calls `each` with every record in `ranges`, in offset order within each partition. The
@@ -174,18 +158,4 @@ impl Offsets {
         })
         .map(drop)
     }
-}
-
-/// Returns the offset of each partition that has one.
-fn by_partition(list: &TopicPartitionList) -> anyhow::Result<HashMap<i32, i64>> {
-    let mut offsets = HashMap::new();
-    for element in list.elements() {
-        element
-            .error()
-            .with_context(|| format!("partition {}", element.partition()))?;
-        if let Offset::Offset(offset) = element.offset() {
-            offsets.insert(element.partition(), offset);
-        }
-    }
-    Ok(offsets)
 }

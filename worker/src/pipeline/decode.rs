@@ -13,13 +13,13 @@ use shared::{
 use crate::kafka::{Record, Timestamp, dead_letter::REPLAY_VERSION};
 
 /// A record that can be stored.
-pub(super) struct Decoded {
-    pub(super) change: Change,
+pub(crate) struct Decoded {
+    pub(crate) change: Change,
     pub(super) unknown_fields: u64,
 }
 
 /// Decodes and checks `record`, in the order of [`Reason`].
-pub(super) fn decode_record(
+pub(crate) fn decode_record(
     record: &Record,
     fields: UnknownFields,
     now: SystemTime,

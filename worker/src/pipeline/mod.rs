@@ -39,3 +39,4 @@ pub mod waits;
 pub mod write_through;
 
 pub use batcher::Pipeline;
+pub(crate) use decode::decode_record;

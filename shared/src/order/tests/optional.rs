@@ -101,6 +101,7 @@ fn rule_that_spans_fields_is_checked_and_named() {
     const RELATIONS: &[Relation<Order>] = &[
         Relation {
             code: "lines_belong_to_the_parcel",
+            words: "each line has the track number of the order",
             holds: |order| {
                 let lines = &order.items;
                 lines
@@ -110,6 +111,7 @@ fn rule_that_spans_fields_is_checked_and_named() {
         },
         Relation {
             code: "amount_is_the_sum",
+            words: "the amount is goods, delivery and duty together",
             holds: |Order { payment, .. }| {
                 payment.amount == payment.goods_total + payment.delivery_cost + payment.custom_fee
             },

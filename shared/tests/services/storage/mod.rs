@@ -5,6 +5,7 @@ mod copy;
 mod migrations;
 mod read;
 mod rejections;
+mod replays;
 mod sequences;
 mod write;
 

@@ -1,9 +1,36 @@
 //! One dead letter, and the headers that describe its original record.
 
-use shared::order::Version;
+use serde::Deserialize;
+use shared::order::{OrderUid, Version, parse_replay_version};
 
-use super::{OURS, REPLAY_VERSION};
+use super::{OURS, REPLAY_VERSION, VALUE_LEFT_OUT};
 use crate::kafka::{headers::Header, record::Record};
+
+/// Why a replay cannot send a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// No worker wrote it: it does not name its source topic.
+    Foreign,
+    /// Its value was too large for the dead letter topic.
+    WithoutValue,
+    /// Its headers hold no version.
+    WithoutVersion,
+}
+
+impl Obstacle {
+    /// Returns what is wrong, and what to do.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Foreign => "no dlq-topic header; only a dead letter of a worker can be replayed",
+            Self::WithoutValue => {
+                "its value was too large for the dead letter topic; send the original record again"
+            }
+            Self::WithoutVersion => {
+                "no version in its dlq-* headers; use --as-new to send it as a new record"
+            }
+        }
+    }
+}
 
 /// A record of the dead letter topic.
 #[derive(Clone, Debug)]
@@ -45,9 +72,51 @@ impl DeadLetter {
         ))
     }
 
-    /// Whether a replay can send the record with its original version.
-    pub(super) fn keeps_version(&self) -> bool {
-        self.source_version().is_some() || self.record.header(REPLAY_VERSION).is_some()
+    /// Returns the client id of the worker that wrote the dead letter.
+    pub fn worker(&self) -> Option<&str> {
+        self.text("dlq-worker")
+    }
+
+    /// Returns the key if it is a uid.
+    pub fn key_uid(&self) -> Option<OrderUid> {
+        OrderUid::from_bytes(self.record.key.as_deref()?).ok()
+    }
+
+    /// Returns the `order_uid` of the value if it has a valid one.
+    pub fn value_uid(&self) -> Option<OrderUid> {
+        #[derive(Deserialize)]
+        struct OnlyUid<'a> {
+            #[serde(borrow)]
+            order_uid: std::borrow::Cow<'a, str>,
+        }
+        let value = self.record.value.as_deref()?;
+        let order: OnlyUid<'_> = serde_json::from_slice(value).ok()?;
+        OrderUid::parse(&order.order_uid).ok()
+    }
+
+    /// Returns why a replay cannot send the record; none if it can.
+    pub fn obstacle(&self, as_new: bool) -> Option<Obstacle> {
+        let keeps_version =
+            self.source_version().is_some() || self.record.header(REPLAY_VERSION).is_some();
+        if self.source_topic().is_none() {
+            Some(Obstacle::Foreign)
+        } else if self.detail().contains(VALUE_LEFT_OUT) {
+            Some(Obstacle::WithoutValue)
+        } else if !as_new && !keeps_version {
+            // Without a version the record would count as new and win over later records.
+            Some(Obstacle::WithoutVersion)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the version with which a worker reads a replay of this dead letter. None if it has
+    /// no valid one.
+    pub fn replay_version(&self) -> Option<Version> {
+        match self.record.header(REPLAY_VERSION) {
+            Some(header) => parse_replay_version(header).ok(),
+            None => self.source_version(),
+        }
     }
 
     /// Returns the headers for a replay: the original headers plus [`REPLAY_VERSION`], unless the

@@ -1,12 +1,14 @@
 //! The dead letter topic: records that cannot be stored, byte for byte, with the reason.
 
 mod letter;
+mod purge;
 mod reader;
 mod replay;
 
-pub use letter::DeadLetter;
+pub use letter::{DeadLetter, Obstacle};
+pub use purge::delete_below;
 pub use rdkafka::error::KafkaError as SendError;
-pub use reader::Reader;
+pub use reader::{Ranges, Reader};
 pub use replay::Replay;
 
 use std::{process, time::Duration};
@@ -40,6 +42,9 @@ const OURS: [&str; 7] = [
     "dlq-timestamp",
     "dlq-worker",
 ];
+
+/// Where the detail of a dead letter says that its value is not in the topic.
+const VALUE_LEFT_OUT: &str = "; value left out: ";
 
 /// Limit for [`DeadLetters::flush`].
 const FLUSH: Duration = Duration::from_secs(5);
@@ -83,7 +88,7 @@ impl DeadLetters {
         smaller.value = Some(Vec::new());
         let mut rejection = rejection.clone();
         rejection.detail = format!(
-            "{}; value left out: {} bytes, sha256 {:x}",
+            "{}{VALUE_LEFT_OUT}{} bytes, sha256 {:x}",
             rejection.detail,
             value.len(),
             Sha256::digest(value)

@@ -27,18 +27,13 @@ impl Replay {
     /// original version, or with `as_new` no version.
     ///
     /// # Errors
-    /// - When the record is not a dead letter of ours.
-    /// - When its headers hold no version and `as_new` is false.
-    /// - When the broker does not acknowledge it within ten seconds.
+    /// When [`DeadLetter::obstacle`] names a reason, or the broker does not acknowledge the record
+    /// within ten seconds.
     pub async fn send(&self, letter: &DeadLetter, as_new: bool) -> anyhow::Result<()> {
-        let topic = letter
-            .source_topic()
-            .context("no dlq-topic header; replay needs a dead letter that a worker wrote")?;
-        // Without a version the record would count as new and win over later records.
-        anyhow::ensure!(
-            as_new || letter.keeps_version(),
-            "no version in its dlq-* headers; use --as-new to send it as a new record"
-        );
+        if let Some(obstacle) = letter.obstacle(as_new) {
+            anyhow::bail!(obstacle.words());
+        }
+        let topic = letter.source_topic().unwrap_or_default();
         let headers =
             letter
                 .replay_headers(as_new)
