@@ -47,6 +47,7 @@ pub use model::{Delivery, Item, Order, Payment, REPRESENTATION};
 pub use rejection::{Reason, Rejection};
 pub use revision::Revision;
 pub use rule::{Entity, Field, List, Range, Relation, Rule, Text, Years};
+pub use timestamp::parse_time_rounded_up;
 pub use uid::{InvalidUid, OrderUid};
 pub use version::{Version, VersionError, parse_replay_version};
 pub use words::explain;

@@ -9,14 +9,27 @@ use serde::ser::{Serialize, Serializer};
 /// Parses an RFC 3339 text. Returns the time in UTC, truncated to microseconds. A leap second
 /// becomes the first second of the next minute.
 pub(super) fn parse(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_micros(parse_exactly(text)?.timestamp_micros())
+}
+
+/// Parses an RFC 3339 text. Returns the first microsecond (UTC) that is not before it. Orders have
+/// times in microseconds, so those at this time or later are those at the exact time or later.
+pub fn parse_time_rounded_up(text: &str) -> Option<DateTime<Utc>> {
+    let time = parse_exactly(text)?;
+    let rest = i64::from(time.timestamp_subsec_nanos() % 1000 > 0);
+    DateTime::from_timestamp_micros(time.timestamp_micros() + rest)
+}
+
+fn parse_exactly(text: &str) -> Option<DateTime<Utc>> {
     // chrono also accepts a blank instead of `T`, and U+2212 as the minus of an offset. RFC 3339
     // allows neither.
     let strict = text.is_ascii() && matches!(text.as_bytes().get(10), Some(b'T' | b't'));
     if !strict {
         return None;
     }
-    let time = DateTime::parse_from_rfc3339(text).ok()?;
-    DateTime::from_timestamp_micros(time.timestamp_micros())
+    DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|time| time.to_utc())
 }
 
 /// Reads a string and parses it as a point in time. The value is `None` if the string is not RFC

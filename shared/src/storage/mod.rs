@@ -6,6 +6,8 @@
 mod changes;
 mod columns;
 mod error;
+mod list;
+mod migration_lock;
 mod nodelay;
 mod postgres;
 mod read;
@@ -20,8 +22,8 @@ mod writer_state;
 
 pub use changes::{Change, ChangeSet};
 pub use error::{Class, StorageError};
+pub use list::{Documents, ListFilter, Position, Summary};
 pub use postgres::{BATCHES_AT_ONCE, Postgres, Role};
-pub use read::{ListFilter, Position, Summary};
 pub use repairs::{CacheKnowledge, CacheWrite, CompleteCache, RepairMark};
 pub use replays::{LetterPlace, Replayed};
 pub use write::Applied;

@@ -3,8 +3,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use sqlx::{Postgres as Driver, QueryBuilder, Row, postgres::PgRow};
+use sqlx::postgres::PgRow;
 
 use super::{
     Postgres, StorageError,
@@ -13,10 +12,11 @@ use super::{
 use crate::order::{Delivery, Item, Order, OrderUid, Payment, Revision};
 
 /// Returns a statement that selects whole orders, and hence in one snapshot: an order and its lines
-/// always match. The lines come as one array per column, in the order of the lines.
-fn select_revisions(condition: &str) -> String {
+/// always match. The lines come as one array per column, in the order of the lines. `more` selects
+/// more columns, behind those that [`revision`] reads.
+pub(super) fn select_revisions(more: &str, condition: &str) -> String {
     format!(
-        "SELECT {stamp}, o.erased_at IS NOT NULL, {order}, {delivery}, {payment}, i.* \
+        "SELECT {stamp}, o.erased_at IS NOT NULL, {order}, {delivery}, {payment}, i.*{more} \
          FROM orders o \
          LEFT JOIN deliveries d ON d.order_id = o.id \
          LEFT JOIN payments p ON p.order_id = o.id \
@@ -33,54 +33,16 @@ fn select_revisions(condition: &str) -> String {
     )
 }
 
-static READ: LazyLock<String> = LazyLock::new(|| select_revisions("WHERE o.order_uid = $1"));
+static READ: LazyLock<String> = LazyLock::new(|| select_revisions("", "WHERE o.order_uid = $1"));
 static READ_MANY: LazyLock<String> =
-    LazyLock::new(|| select_revisions("WHERE o.order_uid = ANY($1)"));
-static READ_IDS: LazyLock<String> = LazyLock::new(|| select_revisions("WHERE o.id = ANY($1)"));
+    LazyLock::new(|| select_revisions("", "WHERE o.order_uid = ANY($1)"));
+static READ_IDS: LazyLock<String> = LazyLock::new(|| select_revisions("", "WHERE o.id = ANY($1)"));
 static NEWEST: LazyLock<String> = LazyLock::new(|| {
-    select_revisions("WHERE o.erased_at IS NULL ORDER BY o.created_at DESC, o.id DESC LIMIT $1")
+    select_revisions(
+        "",
+        "WHERE o.erased_at IS NULL ORDER BY o.created_at DESC, o.id DESC LIMIT $1",
+    )
 });
-
-/// The end of a list page; the next page starts behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// When the order was first stored.
-    pub created_at: DateTime<Utc>,
-    /// The order's id in Postgres.
-    pub id: i64,
-}
-
-/// The filter of a list of orders.
-#[derive(Clone, Debug, Default)]
-pub struct ListFilter {
-    /// Lists only orders of this customer.
-    pub customer_id: Option<String>,
-    /// Lists only orders with this track number.
-    pub track_number: Option<String>,
-    /// Lists only orders behind this position.
-    pub after: Option<Position>,
-}
-
-/// One line of a list of orders.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// The position of the order in the list.
-    pub position: Position,
-    /// The order's uid.
-    pub order_uid: String,
-    /// Its track number.
-    pub track_number: String,
-    /// The id of its customer.
-    pub customer_id: String,
-    /// When the customer placed the order.
-    pub date_created: DateTime<Utc>,
-    /// Currency of the payment, ISO 4217.
-    pub currency: String,
-    /// Amount of the payment in minor units.
-    pub amount: i64,
-    /// The number of its items.
-    pub item_count: i64,
-}
 
 impl Postgres {
     /// Returns the order `uid` as Postgres holds it now; none if Postgres does not have it.
@@ -139,80 +101,9 @@ impl Postgres {
             .await?;
         rows.iter().map(revision).collect()
     }
-
-    /// Returns at most `limit` orders that match `filter`, newest first: by the time when they were
-    /// first stored, then by id. Erased orders are in no list.
-    ///
-    /// # Errors
-    /// When Postgres does not answer.
-    pub async fn list(
-        &self,
-        filter: &ListFilter,
-        limit: u32,
-    ) -> Result<Vec<Summary>, StorageError> {
-        let mut statement = list_statement(filter, limit);
-        let rows = self
-            .run("list", async |connection| {
-                statement.build().fetch_all(connection).await
-            })
-            .await?;
-        rows.iter()
-            .map(|row| summary(row).map_err(StorageError::from))
-            .collect()
-    }
 }
 
-/// Filters take columns of the first shape only. A column with `since` needs the expression of
-/// [`selected`], because the row of an older worker may hold a value of an earlier version.
-fn list_statement(filter: &ListFilter, limit: u32) -> QueryBuilder<Driver> {
-    let mut query = QueryBuilder::new(
-        "SELECT o.id::int8, o.created_at::timestamptz, o.order_uid::text, o.track_number::text, \
-                o.customer_id::text, o.date_created::timestamptz, \
-                p.currency::text, p.amount::int8, \
-                (SELECT count(*) FROM items WHERE order_id = o.id) AS item_count \
-         FROM orders o JOIN payments p ON p.order_id = o.id WHERE o.erased_at IS NULL",
-    );
-    if let Some(customer_id) = &filter.customer_id {
-        query
-            .push(" AND o.customer_id = ")
-            .push_bind(customer_id.clone());
-    }
-    if let Some(track_number) = &filter.track_number {
-        query
-            .push(" AND o.track_number = ")
-            .push_bind(track_number.clone());
-    }
-    if let Some(after) = filter.after {
-        query
-            .push(" AND (o.created_at, o.id) < (")
-            .push_bind(after.created_at)
-            .push(", ")
-            .push_bind(after.id)
-            .push(")");
-    }
-    query
-        .push(" ORDER BY o.created_at DESC, o.id DESC LIMIT ")
-        .push_bind(i64::from(limit));
-    query
-}
-
-fn summary(row: &PgRow) -> Result<Summary, sqlx::Error> {
-    Ok(Summary {
-        position: Position {
-            created_at: row.try_get("created_at")?,
-            id: row.try_get("id")?,
-        },
-        order_uid: row.try_get("order_uid")?,
-        track_number: row.try_get("track_number")?,
-        customer_id: row.try_get("customer_id")?,
-        date_created: row.try_get("date_created")?,
-        currency: row.try_get("currency")?,
-        amount: row.try_get("amount")?,
-        item_count: row.try_get("item_count")?,
-    })
-}
-
-fn revision(row: &PgRow) -> Result<Revision, StorageError> {
+pub(super) fn revision(row: &PgRow) -> Result<Revision, StorageError> {
     let columns = &mut Reader::new(row);
     let stamp = Stamp::read(columns)?;
     let document = match columns.value()? {

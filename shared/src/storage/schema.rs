@@ -3,7 +3,7 @@
 
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 
-use super::{Postgres, StorageError};
+use super::{Postgres, StorageError, migration_lock};
 
 /// The embedded migrations of this version.
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
@@ -30,12 +30,12 @@ pub struct Migrated {
 ///
 /// # Errors
 /// When the database cannot be reached or a migration fails. Each migration runs in its own
-/// transaction.
+/// transaction, except those that build an index without blocking writes.
 pub async fn migrate(url: &str) -> Result<Migrated, sqlx::Error> {
     let mut connection = connect(url).await?;
     let from = version_on(&mut connection).await?;
-    let mut migrator = Migrator::with_migrations(MIGRATOR.iter().cloned().collect());
-    migrator
+    migration_lock::drop_unfinished_indexes(&mut connection).await?;
+    migrator()
         .set_ignore_missing(true)
         .run(&mut connection)
         .await?;
@@ -64,18 +64,27 @@ pub async fn migrate_down(url: &str, steps: usize) -> Result<Migrated, sqlx::Err
         .collect();
     versions.sort_unstable();
     let target = versions.iter().rev().nth(steps).copied().unwrap_or(0);
-    MIGRATOR.undo(&mut connection, target).await?;
+    migrator().undo(&mut connection, target).await?;
     let to = version_on(&mut connection).await?;
     connection.close().await?;
     Ok(Migrated { from, to })
 }
 
-/// Opens a session without a statement timeout, even if the database or the role sets one.
+/// The migrations, for a session that already holds the lock.
+fn migrator() -> Migrator {
+    let mut migrator = Migrator::with_migrations(MIGRATOR.iter().cloned().collect());
+    migrator.set_locking(false);
+    migrator
+}
+
+/// Opens a session that alone migrates the database. It has no statement timeout, even if the
+/// database or the role sets one.
 async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::query("SET statement_timeout = 0")
         .execute(&mut connection)
         .await?;
+    migration_lock::take(&mut connection).await?;
     Ok(connection)
 }
 

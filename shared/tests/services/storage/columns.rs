@@ -99,9 +99,20 @@ async fn store_and_read(writer: &Postgres, reader: &Postgres, name: &str) {
     let after = ListFilter {
         customer_id: Some(changed.customer_id.to_string()),
         track_number: Some(changed.track_number.to_string()),
+        phone: Some(changed.delivery.phone.to_string()),
+        email: Some(changed.delivery.email.to_string()),
+        created_from: Some(listed[0].position.created_at),
+        created_to: Some(listed[0].position.created_at),
         after: Some(listed[0].position),
     };
     answer(async || reader.list(&after, 1).await).await;
+    let documents = answer(async || {
+        reader
+            .list_documents(&ListFilter::default(), 3, 1 << 20)
+            .await
+    })
+    .await;
+    assert_eq!(documents.documents.len(), 3, "{name}");
 }
 
 /// Writes and reads the data that workers leave in Postgres for the repair of Redis.

@@ -2,6 +2,7 @@
 
 mod columns;
 mod copy;
+mod lists;
 mod migrations;
 mod read;
 mod rejections;

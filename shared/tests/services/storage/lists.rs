@@ -1,0 +1,303 @@
+//! Which rows a list reads. Counted by Postgres, so the numbers are the same on every machine.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use shared::{
+    config,
+    storage::{ListFilter, Position, Postgres, Role},
+    testing::TestDatabase,
+};
+
+/// Number of orders. Each was stored a second after the one before.
+const ORDERS: i64 = 60_000;
+/// Phone of every second order.
+const DENSE: &str = "+9720000000";
+/// E-mail address of the oldest orders, and how many they are.
+const OLD: (&str, i64) = ("old@example.com", 10_000);
+/// A list runs so often that Postgres may choose a plan that ignores the parameters.
+const TIMES: i64 = 6;
+
+/// The orders have no statistics, as after a bulk load.
+const LOAD: [&str; 5] = [
+    "ALTER TABLE orders SET (autovacuum_enabled = off)",
+    "ALTER TABLE deliveries SET (autovacuum_enabled = off)",
+    "INSERT INTO orders (id, order_uid, track_number, entry, locale, internal_signature, \
+         customer_id, delivery_service, shard_key, sm_id, date_created, oof_shard, \
+         source_timestamp_ms, source_offset, source_partition, created_at) \
+     SELECT n, 'u' || n, 't' || n % 20000, 'e', 'en', '', 'c' || n % 20000, 'd', '1', 1, now(), \
+            '1', n, n, 0, timestamptz '2026-01-01' + n * interval '1 s' \
+     FROM generate_series(1, 60000) n",
+    "INSERT INTO deliveries (order_id, name, phone, zip, city, address, region, email) \
+     SELECT n, 'n', CASE n % 2 WHEN 0 THEN '+9720000000' ELSE '+1' || n END, 'z', 'c', 'a', 'r', \
+            CASE WHEN n <= 10000 THEN 'old@example.com' ELSE n || '@example.com' END \
+     FROM generate_series(1, 60000) n",
+    "INSERT INTO payments (order_id, transaction, request_id, currency, provider, amount, \
+         payment_dt, bank, delivery_cost, goods_total, custom_fee) \
+     SELECT n, 't', '', 'USD', 'p', 1, 1, 'b', 1, 1, 1 FROM generate_series(1, 60000) n",
+];
+
+async fn loaded() -> TestDatabase {
+    let database = TestDatabase::migrated().await;
+    for statement in LOAD {
+        database.execute(statement).await;
+    }
+    let item = "INSERT INTO items (order_id, line_no, chrt_id, track_number, price, rid, name, \
+                    sale, size, total_price, nm_id, brand, status) \
+                SELECT n, 0, 1, 't', 1, 'r', 'n', 0, 's', 1, 1, 'b', 1 \
+                FROM generate_series(1, 60000) n";
+    database.execute(item).await;
+    database
+}
+
+fn stored_at(n: i64) -> DateTime<Utc> {
+    let start = DateTime::parse_from_rfc3339("2026-01-01T00:00:00Z").unwrap();
+    start.to_utc() + TimeDelta::seconds(n)
+}
+
+fn after(n: i64) -> Option<Position> {
+    Some(Position {
+        created_at: stored_at(n),
+        id: n,
+    })
+}
+
+/// What the lists of `filter` read.
+#[derive(Debug)]
+struct Reads {
+    /// Rows and index entries of `orders` and `deliveries`, for one list.
+    entries: i64,
+    /// Scans of a whole table.
+    scans: i64,
+    /// The indexes that were used.
+    indexes: String,
+}
+
+/// Lists `filter` in both forms. Returns the ids of the first page, and what a list reads.
+async fn list(database: &TestDatabase, filter: &ListFilter) -> (Vec<i64>, [Reads; 2]) {
+    let mut ids = Vec::new();
+    let summaries = count_reads(database, async |postgres| {
+        let page = postgres.list(filter, 20).await.unwrap();
+        ids = page.iter().map(|summary| summary.position.id).collect();
+    })
+    .await;
+    let documents = count_reads(database, async |postgres| {
+        let page = postgres.list_documents(filter, 20, 1 << 20).await.unwrap();
+        let uids = page.documents.iter().map(|document| {
+            let document: serde_json::Value = serde_json::from_slice(document).unwrap();
+            document["order_uid"].as_str().unwrap()[1..]
+                .parse()
+                .unwrap()
+        });
+        assert_eq!(uids.collect::<Vec<i64>>(), ids);
+    })
+    .await;
+    (ids, [summaries, documents])
+}
+
+async fn count_reads(database: &TestDatabase, mut list: impl AsyncFnMut(&Postgres)) -> Reads {
+    database.execute("SELECT pg_stat_reset()").await;
+    // One connection, because each counts the uses of a statement.
+    let config = config::Database {
+        max_connections: 1,
+        timeout: Some(std::time::Duration::from_secs(10)),
+        ..config::Database::default()
+    };
+    let postgres = Postgres::new(&database.url, &config, Role::Api).unwrap();
+    for _ in 0..TIMES {
+        list(&postgres).await;
+    }
+    // A session reports what it read when it ends.
+    postgres.close().await;
+    let of_lists = "relname IN ('orders', 'deliveries', 'payments')";
+    shared::testing::eventually("the reads of the session", async || {
+        let reported = "SELECT coalesce(sum(idx_scan), 0)::int8 FROM pg_stat_user_indexes";
+        (database.value::<i64>(reported).await > 0).then_some(())
+    })
+    .await;
+    let indexes = format!("pg_stat_user_indexes WHERE {of_lists} AND idx_scan > 0");
+    let tables = format!("pg_stat_user_tables WHERE {of_lists}");
+    let sum = async |what: &str, of: &str| {
+        let sum = format!("SELECT coalesce(sum({what}), 0)::int8 FROM {of}");
+        database.value::<i64>(&sum).await
+    };
+    let names = format!("SELECT coalesce(string_agg(indexrelname, ' '), '') FROM {indexes}");
+    let entries = sum("idx_tup_read", &indexes).await + sum("seq_tup_read", &tables).await;
+    Reads {
+        entries: entries / TIMES,
+        scans: sum("seq_scan", &tables).await,
+        indexes: database.value(&names).await,
+    }
+}
+
+/// Filter, expected ids, index, and how many entries a list may read.
+type Case = (ListFilter, Vec<i64>, &'static str, i64);
+
+fn cases() -> Vec<Case> {
+    let all = ListFilter::default;
+    let text = |text: &str| Some(text.to_owned());
+    let newest = |from: i64, step: i64| (0..20).map(|n| from - n * step).collect::<Vec<_>>();
+    let page = 200;
+    vec![
+        (all(), newest(ORDERS, 1), "idx_orders_newest", page),
+        (
+            ListFilter {
+                customer_id: text("c7"),
+                ..all()
+            },
+            vec![40_007, 20_007, 7],
+            "idx_orders_customer",
+            page,
+        ),
+        (
+            ListFilter {
+                track_number: text("t7"),
+                ..all()
+            },
+            vec![40_007, 20_007, 7],
+            "idx_orders_track_number",
+            page,
+        ),
+        (
+            ListFilter {
+                created_to: Some(stored_at(30_000)),
+                ..all()
+            },
+            newest(29_999, 1),
+            "idx_orders_newest",
+            page,
+        ),
+        (
+            ListFilter {
+                created_from: Some(stored_at(100)),
+                created_to: Some(stored_at(103)),
+                ..all()
+            },
+            vec![102, 101, 100],
+            "idx_orders_newest",
+            page,
+        ),
+        (
+            ListFilter {
+                phone: text("+130001"),
+                ..all()
+            },
+            vec![30_001],
+            "idx_deliveries_phone",
+            page,
+        ),
+        (
+            ListFilter {
+                email: text("30001@example.com"),
+                ..all()
+            },
+            vec![30_001],
+            "idx_deliveries_email",
+            page,
+        ),
+        (
+            ListFilter {
+                phone: text("+7"),
+                ..all()
+            },
+            vec![],
+            "idx_deliveries_phone",
+            page,
+        ),
+        // More than 5000 orders have these. Counting them takes 5001 entries.
+        (
+            ListFilter {
+                phone: text(DENSE),
+                ..all()
+            },
+            newest(ORDERS, 2),
+            "idx_deliveries_phone",
+            5_001 + page,
+        ),
+        (
+            ListFilter {
+                phone: text(DENSE),
+                after: after(20_001),
+                ..all()
+            },
+            newest(20_000, 2),
+            "idx_deliveries_phone",
+            5_001 + page,
+        ),
+        (
+            ListFilter {
+                phone: text(DENSE),
+                customer_id: text("c8"),
+                ..all()
+            },
+            vec![40_008, 20_008, 8],
+            "idx_deliveries_phone",
+            5_001 + 30_000 * 2 + page,
+        ),
+        // All newer orders have another address: they are searched first, then these are sorted.
+        (
+            ListFilter {
+                email: text(OLD.0),
+                ..all()
+            },
+            newest(OLD.1, 1),
+            "idx_deliveries_email",
+            5_001 + 2 * 50_000 + 2 * OLD.1 + page,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_list_reads_few_rows_with_and_without_statistics() {
+    let database = loaded().await;
+    for statistics in [false, true] {
+        if statistics {
+            database.execute("ANALYZE").await;
+        }
+        for (filter, expected, index, maximum) in cases() {
+            let of = format!(
+                "{:?}, statistics: {statistics}",
+                (
+                    &filter.phone,
+                    &filter.email,
+                    &filter.customer_id,
+                    filter.after
+                )
+            );
+            let (ids, reads) = list(&database, &filter).await;
+            assert_eq!(ids, expected, "{of}");
+            for reads in reads {
+                assert_eq!(reads.scans, 0, "{of}: {reads:?}");
+                assert!(reads.indexes.contains(index), "{of}: {reads:?}");
+                assert!(reads.entries <= maximum, "{of}: {reads:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_documents_end_at_the_number_of_bytes_and_miss_no_order() {
+    let database = loaded().await;
+    let postgres = database.connect(Role::Api);
+    let mut filter = ListFilter {
+        created_to: Some(stored_at(300)),
+        ..ListFilter::default()
+    };
+    let (mut uids, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = postgres.list_documents(&filter, 100, 4096).await.unwrap();
+        assert!(
+            (1..50).contains(&page.documents.len()),
+            "{}",
+            page.documents.len()
+        );
+        pages += 1;
+        uids.extend(page.documents.iter().map(|document| {
+            let document: serde_json::Value = serde_json::from_slice(document).unwrap();
+            document["order_uid"].as_str().unwrap().to_owned()
+        }));
+        let Some(next) = page.next else { break };
+        filter.after = Some(next);
+    }
+    assert!(pages > 10, "{pages}");
+    let expected: Vec<_> = (1..300).rev().map(|n| format!("u{n}")).collect();
+    assert_eq!(uids, expected);
+}
