@@ -7,8 +7,9 @@ use shared::config::ConfigError;
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, If-None-Match, Last-Event-ID, X-Request-Id, traceparent",
 );
-const RESPONSE_HEADERS: HeaderValue =
-    HeaderValue::from_static("ETag, Retry-After, X-Source, X-Duration-Ms, X-Request-Id");
+const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Content-Disposition, ETag, Retry-After, X-Source, X-Duration-Ms, X-Request-Id",
+);
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// The origins that may read responses.

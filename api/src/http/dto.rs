@@ -1,7 +1,15 @@
 //! Response bodies other than the order itself.
 
-use poem_openapi::Object;
+use std::borrow::Cow;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use poem_openapi::{
+    Object,
+    registry::{MetaSchema, MetaSchemaRef},
+    types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
+};
 use serde::Serialize;
+use serde_json::Value;
 use shared::storage::{Position, Summary};
 
 use super::{cursor, params::ORDER_PREFIX};
@@ -13,7 +21,10 @@ pub(super) struct OrderList {
     pub(super) orders: Vec<OrderSummary>,
     /// The `cursor` of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[oai(skip_serializing_if_is_none)]
+    #[oai(
+        skip_serializing_if_is_none,
+        validator(pattern = "^0[0-3][0-9a-f]{14}[0-7][0-9a-f]{15}$")
+    )]
     pub(super) next_cursor: Option<String>,
 }
 
@@ -40,10 +51,10 @@ pub(super) struct OrderSummary {
     track_number: String,
     /// Identifies the customer.
     customer_id: String,
-    /// When the order was placed: RFC 3339, UTC.
-    date_created: String,
-    /// When the order was first stored: RFC 3339, UTC.
-    created_at: String,
+    /// When the order was placed.
+    date_created: Time,
+    /// When the order was first stored.
+    created_at: Time,
     /// Currency: an ISO 4217 alphabetic code, current or historic.
     currency: String,
     /// The amount paid, in minor units of the currency.
@@ -52,6 +63,82 @@ pub(super) struct OrderSummary {
     item_count: i64,
     /// Related resources.
     links: Links,
+}
+
+impl OrderSummary {
+    /// Names of [`OrderSummary::cells`].
+    pub(super) const COLUMNS: [&str; 8] = [
+        "order_uid",
+        "track_number",
+        "customer_id",
+        "date_created",
+        "created_at",
+        "currency",
+        "amount",
+        "item_count",
+    ];
+
+    /// The summary as a line of a table, without links.
+    pub(super) fn cells(&self) -> [Cow<'_, str>; Self::COLUMNS.len()] {
+        [
+            self.order_uid.as_str().into(),
+            self.track_number.as_str().into(),
+            self.customer_id.as_str().into(),
+            self.date_created.0.as_str().into(),
+            self.created_at.0.as_str().into(),
+            self.currency.as_str().into(),
+            self.amount.to_string().into(),
+            self.item_count.to_string().into(),
+        ]
+    }
+}
+
+/// A point in time: RFC 3339, UTC.
+#[derive(Serialize)]
+struct Time(String);
+
+impl From<DateTime<Utc>> for Time {
+    fn from(time: DateTime<Utc>) -> Self {
+        Self(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    }
+}
+
+impl Type for Time {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        "string_date-time".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "date-time")))
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(self.as_raw_value().into_iter())
+    }
+}
+
+impl ToJSON for Time {
+    fn to_json(&self) -> Option<Value> {
+        Some(self.0.clone().into())
+    }
+}
+
+/// The derive of an object needs it, also for a type that is only written.
+impl ParseFromJSON for Time {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        match value {
+            Some(Value::String(time)) => Ok(Self(time)),
+            other => Err(ParseError::expected_type(other.unwrap_or_default())),
+        }
+    }
 }
 
 /// Related resources of a listed order.
@@ -65,9 +152,6 @@ pub(super) struct Links {
 
 impl From<Summary> for OrderSummary {
     fn from(order: Summary) -> Self {
-        let time = |time: chrono::DateTime<chrono::Utc>| {
-            time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
-        };
         Self {
             links: Links {
                 this: format!("{ORDER_PREFIX}{}", order.order_uid),
@@ -75,8 +159,8 @@ impl From<Summary> for OrderSummary {
             order_uid: order.order_uid,
             track_number: order.track_number,
             customer_id: order.customer_id,
-            date_created: time(order.date_created),
-            created_at: time(order.position.created_at),
+            date_created: Time::from(order.date_created),
+            created_at: Time::from(order.position.created_at),
             currency: order.currency,
             amount: order.amount,
             item_count: order.item_count,

@@ -7,13 +7,17 @@
 //! | `routes` | the route table: path, method, scope, cost, handler |
 //! | `route`, `router` | what a route consists of; finds the route of a path |
 //! | `orders` | the operations on orders |
-//! | `params`, `cursor`, `dto` | request parameters and response bodies |
+//! | `query` | the names and values of a query, and which an operation accepts |
+//! | `params`, `cursor`, `accept` | request parameters and headers |
+//! | `dto`, `csv` | response bodies |
 //! | `problem` | errors |
 //! | `document`, `schema` | the OpenAPI document |
 //! | `pages` | the web page and the documentation |
 //! | `cors`, `request_id` | their headers |
 
+mod accept;
 mod cors;
+mod csv;
 mod cursor;
 mod document;
 mod dto;
@@ -21,6 +25,7 @@ mod orders;
 mod pages;
 mod params;
 mod problem;
+mod query;
 mod request_id;
 mod route;
 mod router;

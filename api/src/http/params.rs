@@ -3,6 +3,7 @@
 //! Not poem-openapi's own extractors: those need its router for each request, and its pattern
 //! validator compiles its regular expression for each request.
 
+use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
 use poem::{
     Request, RequestBody,
@@ -14,11 +15,11 @@ use poem_openapi::{
 };
 use serde_json::json;
 use shared::{
-    order::{Field, Order, OrderUid, Rule, Text},
+    order::{Delivery, Field, Order, OrderUid, Rule, Text, parse_time_rounded_up},
     storage::Position,
 };
 
-use super::{cursor, problem::Problem, schema};
+use super::{cursor, problem::Problem, query, schema};
 use crate::lookup::Freshness;
 
 /// Page size if the client sets no limit.
@@ -141,17 +142,14 @@ impl<'a, T: QueryParam + Send> ApiExtractor<'a> for Query<T> {
         _: &mut RequestBody,
         of: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
-        if request.uri().query().is_none() {
-            return Ok(Self(T::parse(None)?));
+        let query = request.uri().query().unwrap_or_default();
+        for pair in query::pairs(query) {
+            let (name, value) = pair.map_err(Problem::from)?;
+            if name == of.name {
+                return Ok(Self(T::parse(Some(&value))?));
+            }
         }
-        let pairs: Vec<(String, String)> = request.params().map_err(|_| {
-            Problem::BadRequest("The query is not form-encoded; write name=value&name=value.")
-        })?;
-        let value = pairs
-            .iter()
-            .find(|(name, _)| name == of.name)
-            .map(|(_, value)| value.as_str());
-        Ok(Self(T::parse(value)?))
+        Ok(Self(T::parse(None)?))
     }
 }
 
@@ -209,7 +207,10 @@ pub(super) struct Cursor(pub(super) Option<Position>);
 
 impl QueryParam for Cursor {
     fn schema() -> MetaSchemaRef {
-        schema::text(MetaSchema::new("string"))
+        schema::text(MetaSchema {
+            pattern: Some(cursor::PATTERN.to_owned()),
+            ..MetaSchema::new("string")
+        })
     }
 
     fn parse(value: Option<&str>) -> Result<Self, Problem> {
@@ -255,6 +256,92 @@ impl QueryParam for TrackNumber {
     }
 }
 
+/// Filter by phone number.
+pub(super) struct Phone(pub(super) Option<String>);
+
+impl QueryParam for Phone {
+    fn schema() -> MetaSchemaRef {
+        order_field("phone")
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        let detail = "phone is not an E.164 number; write + as %2B: phone=%2B9720000000.";
+        filter(value, &Text::PHONE, detail).map(Self)
+    }
+}
+
+/// Filter by e-mail address.
+pub(super) struct Email(pub(super) Option<String>);
+
+impl QueryParam for Email {
+    fn schema() -> MetaSchemaRef {
+        order_field("email")
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        let detail = "email is not an e-mail address; write NAME@DOMAIN, and a + in it as %2B.";
+        filter(value, &Text::EMAIL, detail).map(Self)
+    }
+}
+
+/// Start of the period in which orders were first stored.
+pub(super) struct CreatedFrom(Option<DateTime<Utc>>);
+
+/// End of the period in which orders were first stored.
+pub(super) struct CreatedTo(Option<DateTime<Utc>>);
+
+impl QueryParam for CreatedFrom {
+    fn schema() -> MetaSchemaRef {
+        time_schema()
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        let detail = "created_from is not an RFC 3339 time; write 2026-01-31T00:00:00Z, \
+                      and the + of an offset as %2B.";
+        time(value, detail).map(Self)
+    }
+}
+
+impl QueryParam for CreatedTo {
+    fn schema() -> MetaSchemaRef {
+        time_schema()
+    }
+
+    fn parse(value: Option<&str>) -> Result<Self, Problem> {
+        let detail = "created_to is not an RFC 3339 time; write 2026-01-31T00:00:00Z, \
+                      and the + of an offset as %2B.";
+        time(value, detail).map(Self)
+    }
+}
+
+/// Returns the start and the end of a period.
+pub(super) fn period(
+    CreatedFrom(from): CreatedFrom,
+    CreatedTo(to): CreatedTo,
+) -> Result<[Option<DateTime<Utc>>; 2], Problem> {
+    match (from, to) {
+        (Some(from), Some(to)) if from > to => Err(Problem::BadRequest(
+            "created_from is later than created_to; the period begins with created_from.",
+        )),
+        period => Ok(period.into()),
+    }
+}
+
+fn time_schema() -> MetaSchemaRef {
+    schema::text(MetaSchema {
+        example: Some(json!("2026-01-31T00:00:00Z")),
+        ..MetaSchema::new_with_format("string", "date-time")
+    })
+}
+
+fn time(value: Option<&str>, detail: &'static str) -> Result<Option<DateTime<Utc>>, Problem> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let time = parse_time_rounded_up(value);
+    time.map(Some).ok_or(Problem::BadRequest(detail))
+}
+
 /// Rejects a value that breaks the rule of its field. No order has such a value, and Postgres
 /// rejects some of them as query parameters.
 fn filter(
@@ -268,10 +355,11 @@ fn filter(
     }
 }
 
-/// The schema of the order's field `name`, with its limits.
+/// The schema of the field `name` of the order or its delivery, with its limits.
 fn order_field(name: &str) -> MetaSchemaRef {
     let is_it = |field: &&Field| field.name == name && matches!(field.rule, Rule::Text(_));
-    let found = Order::FIELDS.iter().find(is_it);
+    let mut fields = Order::FIELDS.iter().chain(Delivery::FIELDS);
+    let found = fields.find(is_it);
     schema::text(match found {
         Some(field) => MetaSchema {
             example: Some(field.example()),
@@ -349,6 +437,10 @@ mod tests {
     fn filters_follow_the_rules_of_their_fields() {
         assert!(CustomerId::parse(Some("a\0b")).is_err() && CustomerId::parse(Some(" ")).is_err());
         assert!(TrackNumber::parse(Some("a b")).is_err() && TrackNumber::parse(Some("")).is_err());
+        assert!(Email::parse(Some("a")).is_err() && Email::parse(Some("a@example.com")).is_ok());
+        for (phone, is_valid) in [("+9720000000", true), (" 9720000000", false), ("+1", false)] {
+            assert_eq!(Phone::parse(Some(phone)).is_ok(), is_valid, "{phone}");
+        }
         assert_eq!(
             CustomerId::parse(Some("test"))
                 .ok()
@@ -356,6 +448,35 @@ mod tests {
                 .as_deref(),
             Some("test")
         );
+    }
+
+    #[test]
+    fn periods_have_microseconds_and_do_not_end_before_they_begin() {
+        let from = |text| CreatedFrom::parse(Some(text));
+        let to = |text| CreatedTo::parse(Some(text));
+        for text in [
+            "",
+            "2026",
+            "2026-01-31",
+            "2026-01-31T00:00:00",
+            "2026-01-31T00:00:00 01:00",
+        ] {
+            assert!(from(text).is_err() && to(text).is_err(), "{text}");
+        }
+        let micros = |text| {
+            from(text)
+                .ok()
+                .and_then(|time| time.0)
+                .map(|time| time.timestamp_micros())
+        };
+        assert_eq!(micros("1970-01-01T01:00:00.000001+01:00"), Some(1));
+        assert_eq!(micros("1970-01-01T00:00:00.000001001Z"), Some(2));
+        let day = |text| (from(text).ok().unwrap(), to(text).ok().unwrap());
+        let ((from, to), (later, _)) = (day("2026-01-31T00:00:00Z"), day("2026-02-01T00:00:00Z"));
+        assert!(matches!(period(from, to), Ok([Some(from), Some(to)]) if from == to));
+        assert!(period(later, CreatedTo::parse(None).ok().unwrap()).is_ok());
+        let ((_, to), (later, _)) = (day("2026-01-31T00:00:00Z"), day("2026-02-01T00:00:00Z"));
+        assert!(period(later, to).is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Errors that clients receive: RFC 9457 problem details with a stable code.
 
+use std::borrow::Cow;
+
 use poem::{
     IntoResponse, Response,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -13,7 +15,8 @@ use crate::{auth::Denial, lookup::LookupError};
 /// Media type of a problem.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 
-/// An error response. Its texts are constants and never repeat parts of the request.
+/// An error response. Its texts are constants. Only [`Problem::response_with`] can repeat a part of
+/// the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter)]
 pub(crate) enum Problem {
     MalformedUid,
@@ -21,10 +24,13 @@ pub(crate) enum Problem {
     InvalidCursor,
     /// The text names the parameter and the expected value.
     BadRequest(&'static str),
+    UnknownParameter,
+    RepeatedParameter,
     Unauthorized,
     Forbidden,
     OrderNotFound,
     NotFound,
+    NotAcceptable,
     /// The service adds `Allow`.
     MethodNotAllowed,
     OrderErased,
@@ -33,6 +39,7 @@ pub(crate) enum Problem {
     RateLimited,
     Internal,
     Unavailable,
+    TooManyExports,
     Timeout,
     TooManyStreams,
     EventsDisabled,
@@ -45,7 +52,7 @@ pub(crate) struct Details {
     kind: String,
     title: &'static str,
     status: u16,
-    detail: &'static str,
+    detail: Cow<'static, str>,
     code: &'static str,
 }
 
@@ -68,6 +75,12 @@ impl Problem {
                 "cursor is not the next_cursor of a response; omit it for the first page."),
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad_request", "Bad request",
                 detail),
+            Self::UnknownParameter => (StatusCode::BAD_REQUEST, "unknown_parameter",
+                "Unknown parameter",
+                "A query parameter is unknown; write one that /docs lists for this operation."),
+            Self::RepeatedParameter => (StatusCode::BAD_REQUEST, "repeated_parameter",
+                "Repeated parameter",
+                "A query parameter appears more than once; write it once."),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized",
                 "The request has no valid API key; send Authorization: Bearer TOKEN."),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Forbidden",
@@ -76,6 +89,9 @@ impl Problem {
                 "No order has this uid."),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found",
                 "No route has this path; /docs lists the routes."),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable",
+                "No media type of this operation is in the Accept header; \
+                 /docs lists them."),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed",
                 "Method not allowed",
                 "This path does not answer this method; use one that the Allow header lists."),
@@ -95,6 +111,10 @@ impl Problem {
                 "The server failed; report the X-Request-Id to the operator."),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable",
                 "No cache has the answer, and the database is down or busy; \
+                 retry after the time in Retry-After."),
+            Self::TooManyExports => (StatusCode::SERVICE_UNAVAILABLE, "too_many_exports",
+                "Too many exports",
+                "This replica sends as many exports as it can; \
                  retry after the time in Retry-After."),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Timeout",
                 "The response was not ready in time; retry after the time in Retry-After."),
@@ -121,7 +141,17 @@ impl Problem {
 
     /// Builds the body.
     pub(crate) fn details(self) -> Details {
-        let (status, code, title, detail) = self.row();
+        self.details_with(Cow::Borrowed(self.row().3))
+    }
+
+    /// Builds the response with another detail. The caller makes sure that `detail` is short and
+    /// safe to display.
+    pub(super) fn response_with(self, detail: String) -> Response {
+        self.response(&self.details_with(Cow::Owned(detail)))
+    }
+
+    fn details_with(self, detail: Cow<'static, str>) -> Details {
+        let (status, code, title, _) = self.row();
         Details {
             kind: format!("urn:order-service:problem:{code}"),
             title,
@@ -141,12 +171,10 @@ impl Problem {
             _ => None,
         }
     }
-}
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn response(self, details: &Details) -> Response {
         // Strings and a number: serialization cannot fail.
-        let body = serde_json::to_vec(&self.details()).unwrap_or_default();
+        let body = serde_json::to_vec(details).unwrap_or_default();
         let mut response = Response::builder().status(self.status()).body(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
@@ -155,6 +183,12 @@ impl IntoResponse for Problem {
             headers.insert(name, value);
         }
         response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.response(&self.details())
     }
 }
 

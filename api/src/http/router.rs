@@ -2,10 +2,13 @@
 
 use poem::{
     endpoint::BoxEndpoint,
-    http::{HeaderValue, Method},
+    http::{HeaderValue, Method, Uri},
 };
 
-use super::route::{Resources, Route};
+use super::{
+    query::{InvalidQuery, Parameters},
+    route::{Handler, Resources, Route},
+};
 
 /// The routes with their endpoints.
 pub(super) struct Router {
@@ -20,6 +23,8 @@ pub(super) struct Mounted {
     pub(super) index: usize,
     pub(super) route: &'static Route,
     pub(super) endpoint: BoxEndpoint<'static>,
+    /// The query parameters that it accepts; `None` for a page, which accepts any.
+    parameters: Option<Parameters>,
     /// The methods that it answers, besides `OPTIONS`.
     pub(super) methods: HeaderValue,
     /// The methods that it answers.
@@ -42,6 +47,7 @@ impl Router {
                 index,
                 route,
                 endpoint,
+                parameters: parameters(&route.handler),
                 allow: header(&[methods.as_slice(), &["OPTIONS"]].concat()),
                 methods: header(&methods),
                 pattern: Pattern::parse(route.path),
@@ -73,6 +79,25 @@ impl Mounted {
     pub(super) fn answers(&self, method: &Method) -> bool {
         *method == self.route.method
             || (*method == Method::HEAD && self.route.method == Method::GET)
+    }
+
+    /// Checks that a query, if `uri` has one, has only parameters of the operation, each once.
+    ///
+    /// # Errors
+    /// Returns the first violation.
+    pub(super) fn check_query(&self, uri: &Uri) -> Result<(), InvalidQuery> {
+        match (&self.parameters, uri.query()) {
+            (Some(parameters), Some(query)) => parameters.check(query),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+}
+
+/// The query parameters of an operation, from its description.
+fn parameters(handler: &Handler) -> Option<Parameters> {
+    match handler {
+        Handler::Operation { description, .. } => Some(Parameters::of(&(description.meta)())),
+        Handler::Page(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use poem::{EndpointExt, http::Method};
 
 use super::{
-    orders::{GetOrder, ListOrders, WatchOrder, WatchOrders},
+    orders::{ExportOrders, GetOrder, ListOrders, WatchOrder, WatchOrders},
     pages::{Assets, Page},
     route::{Handler, Route},
 };
@@ -39,6 +39,13 @@ pub(super) static ROUTES: &[Route] = &[
         scope: Some(Scope::OrdersRead),
         cost: 1,
         handler: Handler::operation::<WatchOrders>(),
+    },
+    Route {
+        path: "/orders/export",
+        method: Method::GET,
+        scope: Some(Scope::OrdersRead),
+        cost: 10,
+        handler: Handler::operation::<ExportOrders>(),
     },
     Route {
         path: "/",

@@ -30,6 +30,8 @@ pub enum DatabaseError {
 pub(super) struct Database {
     postgres: Postgres,
     health: Dependency,
+    /// Maximum number of concurrent calls.
+    maximum: usize,
     calls: Semaphore,
     queue: Semaphore,
 }
@@ -42,6 +44,7 @@ impl Database {
         Self {
             postgres,
             health,
+            maximum: calls,
             calls: Semaphore::new(calls),
             queue: Semaphore::new(calls * QUEUE_PER_CALL),
         }
@@ -63,6 +66,11 @@ impl Database {
         let _running = self.admit().await?;
         let answer = retry_on_new_connection(&self.postgres, started, call).await;
         Ok(answer.inspect_err(report)?)
+    }
+
+    /// Maximum number of concurrent calls.
+    pub(super) fn calls(&self) -> usize {
+        self.maximum
     }
 
     async fn admit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, DatabaseError> {

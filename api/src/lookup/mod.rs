@@ -24,7 +24,7 @@ use std::{
 use shared::{
     cache::{Cache, CacheError},
     order::{OrderUid, Revision, Version},
-    storage::{ListFilter, Postgres, Summary},
+    storage::{Documents, ListFilter, Postgres, Summary},
     telemetry::Dependency,
 };
 use tokio::sync::Semaphore;
@@ -44,6 +44,10 @@ use flights::Flights;
 /// Maximum number of concurrent writes to Redis. A row beyond it is not written; the next read
 /// retries.
 const MAX_FILLS: usize = 64;
+
+/// Share of the calls to Postgres that exports may use: one in four, but at least one. The others
+/// wait for their turn, so that exports do not delay lookups.
+const CALLS_PER_EXPORT: usize = 4;
 
 /// The tier that answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +137,8 @@ struct Inner {
     redis_usable: AtomicBool,
     database: Arc<Database>,
     lists: Arc<Database>,
+    /// Calls for exports.
+    exports: Semaphore,
     flights: Flights<(OrderUid, u64), Result<Answer, LookupError>>,
     fills: Arc<Semaphore>,
     metrics: Arc<CacheMetrics>,
@@ -150,6 +156,7 @@ impl Lookup {
             local: tiers.local,
             redis: tiers.redis,
             redis_usable: AtomicBool::new(false),
+            exports: Semaphore::new((lists.calls() / CALLS_PER_EXPORT).max(1)),
             database,
             lists,
             flights: Flights::new(),
@@ -232,6 +239,37 @@ impl Lookup {
     ) -> Result<Vec<(OrderUid, Version)>, LookupError> {
         let versions = |postgres: Postgres| async move { postgres.versions(uids).await };
         Ok(self.inner.database.run(versions).await?)
+    }
+
+    /// Returns a page of an export like [`Lookup::list`], when the export has its turn.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot answer.
+    pub async fn export_summaries(
+        &self,
+        filter: &ListFilter,
+        limit: u32,
+    ) -> Result<Vec<Summary>, LookupError> {
+        // The semaphore is never closed.
+        let _turn = self.inner.exports.acquire().await;
+        self.list(filter, limit).await
+    }
+
+    /// Returns a page of whole orders for an export, when the export has its turn: at most `limit`
+    /// orders, and no more once they have `bytes` bytes.
+    ///
+    /// # Errors
+    /// Returns an error if the database cannot answer.
+    pub async fn export_documents(
+        &self,
+        filter: &ListFilter,
+        limit: u32,
+        bytes: usize,
+    ) -> Result<Documents, LookupError> {
+        let _turn = self.inner.exports.acquire().await;
+        let list =
+            |postgres: Postgres| async move { postgres.list_documents(filter, limit, bytes).await };
+        Ok(trace::in_span("postgres", self.inner.lists.run(list)).await?)
     }
 
     /// Loads the newest `limit` orders into the local cache. Returns how many of them it keeps.

@@ -85,6 +85,12 @@ async fn filters_narrow_the_list() {
         let mut stored = order(name);
         stored.customer_id = customer.into();
         stored.track_number = track.into();
+        if name != "c" {
+            stored.delivery.phone = "+15550100".into();
+        }
+        if name == "a" {
+            stored.delivery.email = "a+b@example.com".into();
+        }
         world.store(&stored, 1).await;
     }
     let replica = world.replica().await;
@@ -94,13 +100,53 @@ async fn filters_narrow_the_list() {
         ("track_number=T1", &["b", "a"]),
         ("track_number=T1&customer_id=bob", &["b"]),
         ("track_number=T3", &[]),
-        ("unknown=1", &["c", "b", "a"]),
+        ("phone=%2B15550100", &["b", "a"]),
+        ("email=a%2Bb@example.com", &["a"]),
+        ("email=A%2BB@example.com", &[]),
+        ("phone=%2B15550100&customer_id=bob", &["b"]),
+        ("phone=%2B15550100&email=a%2Bb@example.com", &["a"]),
+        ("phone=%2B15550199", &[]),
+        ("created_from=2000-01-01T00:00:00%2B01:00", &["c", "b", "a"]),
+        ("created_to=2000-01-01T00:00:00Z", &[]),
+        (
+            "created_from=2000-01-01T00:00:00Z&created_to=2100-01-01T00:00:00Z&track_number=T1",
+            &["b", "a"],
+        ),
     ] {
         assert_eq!(
             uids(&replica.get(&format!("/orders?{query}")).await.json()),
             expected,
             "{query}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_period_includes_its_start_and_not_its_end() {
+    let world = World::new().await;
+    for n in 0..3 {
+        world.store(&order(&format!("order-{n}")), n).await;
+    }
+    let replica = world.replica().await;
+    let list = replica.get("/orders").await.json();
+    let middle = list["orders"][1]["created_at"].as_str().unwrap();
+    let later = chrono::DateTime::parse_from_rfc3339(middle)
+        .unwrap()
+        .to_utc();
+    let later = (later + chrono::TimeDelta::nanoseconds(100))
+        .to_rfc3339()
+        .replace("+00:00", "Z");
+    for (query, expected) in [
+        (
+            format!("created_from={middle}"),
+            &["order-2", "order-1"][..],
+        ),
+        (format!("created_to={middle}"), &["order-0"]),
+        (format!("created_from={middle}&created_to={middle}"), &[]),
+        (format!("created_from={later}"), &["order-2"]),
+    ] {
+        let found = replica.get(&format!("/orders?{query}")).await.json();
+        assert_eq!(uids(&found), expected, "{query}");
     }
 }
 
@@ -120,7 +166,54 @@ async fn malformed_parameters_are_rejected() {
             .await
             .assert_problem(400, "invalid_cursor");
     }
-    for query in ["customer_id=%00", "customer_id=", "track_number=a%20b"] {
+    for (query, detail) in [
+        ("phone=+15550100", "write + as %2B"),
+        ("phone=15550100", "write + as %2B"),
+        ("email=a", "email is not an e-mail address"),
+        (
+            "created_from=yesterday",
+            "created_from is not an RFC 3339 time",
+        ),
+        (
+            "created_to=2026-01-31T00:00:00+01:00",
+            "created_to is not an RFC 3339 time",
+        ),
+        (
+            "created_from=2026-02-01T00:00:00Z&created_to=2026-01-31T00:00:00Z",
+            "created_from is later than created_to",
+        ),
+    ] {
+        let response = replica.get(&format!("/orders?{query}")).await;
+        response.assert_problem(400, "bad_request");
+        let text = response.json()["detail"].to_string();
+        assert!(text.contains(detail), "{text}");
+    }
+    for (path, parameter) in [
+        ("/orders?customer=test", "customer"),
+        ("/orders?limit=1&e-mail=a", "e-mail"),
+        ("/order/x?nocache=1&cache=0", "cache"),
+    ] {
+        let response = replica.get(path).await;
+        response.assert_problem(400, "unknown_parameter");
+        let detail = response.json()["detail"].to_string();
+        assert!(detail.contains(parameter), "{detail}");
+    }
+    for path in [
+        "/orders?limit=1&limit=1",
+        "/orders?%6cimit=1&limit=2",
+        "/order/x?nocache=1&nocache=1",
+    ] {
+        replica
+            .get(path)
+            .await
+            .assert_problem(400, "repeated_parameter");
+    }
+    for query in [
+        "customer_id=%00",
+        "customer_id=%ff",
+        "customer_id=",
+        "track_number=a%20b",
+    ] {
         replica
             .get(&format!("/orders?{query}"))
             .await

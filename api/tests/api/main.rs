@@ -8,6 +8,7 @@
 mod access;
 mod connections;
 mod events;
+mod export;
 mod harness;
 mod invalidation;
 mod lists;

@@ -250,7 +250,7 @@ fn ask(stack: &Stack, ledger: &Ledger, proxy: &Proxy) -> usize {
         ("/order/canary7f3a@example.com", 400),
         ("/order/canary7f3a%40example.com?nocache=1", 400),
         (&format!("/order/{uid}?nocache=canary7f3a@example.com"), 400),
-        ("/order/unknown?email==canary7f3a@example.com", 404),
+        ("/order/unknown?email==canary7f3a@example.com", 400),
         ("/orders?limit=canary7f3a@example.com", 400),
         ("/orders?cursor=canary7f3a@example.com", 400),
         ("/canary7f3a@example.com", 404),
@@ -264,6 +264,12 @@ fn ask(stack: &Stack, ledger: &Ledger, proxy: &Proxy) -> usize {
     ));
     assert!(found.text().contains("order_uid"), "{}", found.text());
 
+    let found = http.get(&format!(
+        "{}/orders?email=canary7f3a@example.com",
+        api.url()
+    ));
+    assert_eq!(found.status, 200, "{}", found.text());
+
     proxy.cut();
     until("Postgres is seen to be down", || {
         match api.admin.state_of("postgres") {
@@ -271,8 +277,9 @@ fn ask(stack: &Stack, ledger: &Ledger, proxy: &Proxy) -> usize {
             other => Err(other),
         }
     });
-    expect("/order/uncached?email==canary7f3a@example.com", 503);
     expect("/orders?customer_id=Canary7f3a", 503);
+    expect("/orders?email=canary7f3a@example.com", 503);
+    expect("/orders/export?email=canary7f3a@example.com", 503);
     proxy.restore();
     answers
 }

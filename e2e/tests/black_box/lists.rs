@@ -1,7 +1,8 @@
-//! Lists, while other users store orders.
+//! Lists and exports, while other users store orders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, SecondsFormat};
 use e2e::{Draft, Http, Ledger, Row, System};
 use serde_json::Value;
 
@@ -33,10 +34,10 @@ fn uids(pages: &[Vec<Value>]) -> Vec<String> {
 }
 
 /// Returns the orders that a list must hold, in its order.
-fn newest_first(rows: &BTreeMap<String, Row>, filter: impl Fn(&Value) -> bool) -> Vec<String> {
+fn newest_first(rows: &BTreeMap<String, Row>, filter: impl Fn(&Row) -> bool) -> Vec<String> {
     let mut rows: Vec<_> = rows
         .iter()
-        .filter(|(_, row)| !row.erased && filter(&row.columns))
+        .filter(|(_, row)| !row.erased && filter(row))
         .map(|(uid, row)| ((row.created_at, row.id), uid.clone()))
         .collect();
     rows.sort();
@@ -91,7 +92,7 @@ fn lists_return_each_order_once_newest_first() {
         ] {
             let found = list(&format!("limit=7&{field}={value}"));
             assert!(found.iter().rev().skip(1).all(|page| page.len() == 7));
-            let expected = newest_first(&rows, |columns| columns[field] == **value);
+            let expected = newest_first(&rows, |row| row.columns[field] == **value);
             assert_eq!(uids(&found), expected, "{field}={value}");
         }
         assert!(list("customer_id=unknown-customer")[0].is_empty());
@@ -114,5 +115,84 @@ fn lists_return_each_order_once_newest_first() {
         of_all.retain(ours);
         assert_eq!(of_all, newest_first(&rows, |_| true));
         assert_summaries(url);
+    }
+}
+
+/// A period that begins with one order and ends before another one.
+fn period(from: &Row, to: &Row) -> String {
+    let time = |row: &Row| {
+        let time = DateTime::from_timestamp_micros(row.created_at).unwrap();
+        time.to_rfc3339_opts(SecondsFormat::Micros, true)
+    };
+    format!("created_from={}&created_to={}", time(from), time(to))
+}
+
+#[test]
+fn lists_and_exports_have_the_same_filters() {
+    let system = System::join();
+    let phone = format!("+9{:014}", system.seed % 100_000_000_000_000);
+    let email = format!("e+{:016x}@example.com", system.seed);
+    let customer = format!("customer-{:016x}", system.seed);
+    let mut ledger = Ledger::default();
+    for (index, mut order) in orders(&system).take(12).enumerate() {
+        order.customer_id = customer.as_str().into();
+        if index % 2 == 0 {
+            order.delivery.phone = phone.as_str().into();
+        }
+        if index % 3 == 0 {
+            order.delivery.email = email.as_str().into();
+        }
+        system.send(&mut ledger, &[Draft::order(&order)]);
+    }
+    let erased = ledger.some_uid();
+    system.send(&mut ledger, &[Draft::erasure(&erased)]);
+    system.settle(&ledger);
+    let rows = system.database().orders_of(&ledger.uids());
+    let delivery =
+        |row: &Row, field: &str| row.document.as_ref().unwrap()["delivery"][field].clone();
+    let oldest_first: Vec<_> = newest_first(&rows, |_| true).into_iter().rev().collect();
+    let [from, to] = [2, 8].map(|index| &rows[&oldest_first[index]]);
+    let is_within = |row: &Row| (from.created_at..to.created_at).contains(&row.created_at);
+
+    let encoded = |text: &str| text.replace('+', "%2B");
+    let (by_phone, by_email) = (
+        format!("phone={}", encoded(&phone)),
+        format!("email={}", encoded(&email)),
+    );
+    let by_period = format!("customer_id={customer}&{}", period(from, to));
+    let has_phone = |row: &Row| delivery(row, "phone") == *phone;
+    let has_email = |row: &Row| delivery(row, "email") == *email;
+    let cases = [
+        (by_phone.clone(), newest_first(&rows, has_phone)),
+        (by_email.clone(), newest_first(&rows, has_email)),
+        (
+            format!("{by_phone}&{by_email}"),
+            newest_first(&rows, |row| has_phone(row) && has_email(row)),
+        ),
+        (by_period, newest_first(&rows, is_within)),
+    ];
+    let http = Http::new();
+    for url in system.api_urls() {
+        for (query, expected) in &cases {
+            let found = pages(&format!("{url}/orders?limit=2&{query}"), |_| false);
+            assert_eq!(uids(&found), *expected, "{query}");
+            let export = http.get(&format!("{url}/orders/export?{query}"));
+            assert_eq!(export.status, 200, "{}", export.text());
+            let documents = expected.iter().map(|uid| {
+                let order = http.get(&format!("{url}/order/{uid}?nocache=1"));
+                order.text() + "\n"
+            });
+            assert_eq!(export.text(), documents.collect::<String>(), "{query}");
+            let csv = [("Accept", "text/csv")];
+            let csv = http.get_with(&format!("{url}/orders/export?{query}"), &csv);
+            assert_eq!(csv.text().lines().count(), 1 + expected.len(), "{query}");
+        }
+        for (query, code) in [
+            ("e-mail=a@example.com", "unknown_parameter"),
+            ("limit=1&limit=2", "repeated_parameter"),
+        ] {
+            let rejected = http.get(&format!("{url}/orders?{query}"));
+            assert_eq!(rejected.problem(400), code);
+        }
     }
 }

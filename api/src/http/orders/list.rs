@@ -11,7 +11,10 @@ use shared::storage::ListFilter;
 use super::{
     super::{
         dto::OrderList,
-        params::{Cursor, CustomerId, Limit, Query, TrackNumber},
+        params::{
+            CreatedFrom, CreatedTo, Cursor, CustomerId, Email, Limit, Phone, Query, TrackNumber,
+            period,
+        },
         problem::Problem,
         route::{Operation, Resources},
         schema,
@@ -34,6 +37,10 @@ impl Operation for ListOrders {
 }
 
 #[OpenApi]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "an argument is a parameter of the operation"
+)]
 impl ListOrders {
     /// List orders
     ///
@@ -48,6 +55,18 @@ impl ListOrders {
         /// Lists only orders with this track number; exact match.
         #[oai(name = "track_number")]
         Query(track_number): Query<TrackNumber>,
+        /// Lists only orders that are delivered to this phone number: E.164, with `+` as `%2B`.
+        #[oai(name = "phone")]
+        Query(phone): Query<Phone>,
+        /// Lists only orders that are delivered to this e-mail address; exact match.
+        #[oai(name = "email")]
+        Query(email): Query<Email>,
+        /// Lists only orders that were first stored at this time or later.
+        #[oai(name = "created_from")]
+        Query(created_from): Query<CreatedFrom>,
+        /// Lists only orders that were first stored before this time.
+        #[oai(name = "created_to")]
+        Query(created_to): Query<CreatedTo>,
         /// Maximum number of orders in the page.
         #[oai(name = "limit")]
         Query(limit): Query<Limit>,
@@ -55,9 +74,17 @@ impl ListOrders {
         #[oai(name = "cursor")]
         Query(cursor): Query<Cursor>,
     ) -> ListResponse {
+        let [created_from, created_to] = match period(created_from, created_to) {
+            Ok(period) => period,
+            Err(problem) => return ListResponse::Problem(problem),
+        };
         let filter = ListFilter {
             customer_id: customer_id.0,
             track_number: track_number.0,
+            phone: phone.0,
+            email: email.0,
+            created_from,
+            created_to,
             after: cursor.0,
         };
         // One order more than requested shows whether there is a next page.
@@ -115,7 +142,8 @@ impl ApiResponse for ListResponse {
                 page,
                 schema::problem(
                     400,
-                    "A parameter is malformed (`invalid_limit`, `invalid_cursor`, `bad_request`).",
+                    "A parameter is malformed, unknown or repeated (`invalid_limit`, \
+                     `invalid_cursor`, `bad_request`, `unknown_parameter`, `repeated_parameter`).",
                 ),
                 schema::problem(401, "The request has no valid API key (`unauthorized`)."),
                 schema::problem(403, "The API key lacks the scope (`forbidden`)."),

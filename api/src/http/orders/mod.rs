@@ -2,6 +2,7 @@
 //! document.
 
 mod events;
+mod export;
 mod get;
 mod list;
 
@@ -14,6 +15,7 @@ use poem_openapi::{
 use super::schema;
 
 pub(super) use events::{WatchOrder, WatchOrders};
+pub(super) use export::ExportOrders;
 pub(super) use get::GetOrder;
 pub(super) use list::ListOrders;
 

@@ -160,6 +160,9 @@ impl HttpService {
         if let Err(denial) = caller {
             return Work::done(Problem::from(denial));
         }
+        if let Err(invalid) = mounted.check_query(request.uri()) {
+            return Work::done(invalid);
+        }
         Work::Call(mounted.endpoint.call(endpoint_request(request, client)))
     }
 

@@ -22,6 +22,7 @@ use crate::{
     http::{
         HttpServer,
         pages::Documentation,
+        params::{Limit, Query},
         route::{Handler, Operation},
     },
     local_cache::{LocalCache, Settings},
@@ -40,7 +41,12 @@ impl Operation for Echo {
 #[OpenApi]
 impl Echo {
     #[oai(path = "/echo", method = "post")]
-    async fn echo(&self, request: &Request, body: Json<HashMap<String, Value>>) -> Json<Value> {
+    async fn echo(
+        &self,
+        request: &Request,
+        #[oai(name = "q")] _q: Query<Limit>,
+        body: Json<HashMap<String, Value>>,
+    ) -> Json<Value> {
         let peer = request.remote_addr().as_socket_addr();
         Json(json!({
             "method": request.method().as_str(),
@@ -224,6 +230,24 @@ async fn an_unusable_body_gets_a_problem_that_does_not_quote_it() {
         let response = post(port, &headers, body).await;
         assert_problem(&response, status, code);
         assert!(!response.contains("private"), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn only_operations_reject_unknown_and_repeated_parameters() {
+    let port = serve().await;
+    let get = async |path: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        exchange(port, &head).await
+    };
+    for (query, code) in [
+        ("q=1&q=1", "repeated_parameter"),
+        ("other=1", "unknown_parameter"),
+    ] {
+        let post = format!("POST /echo?{query} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_problem(&exchange(port, &post).await, 400, code);
+        let page = get(&format!("/counter?{query}")).await;
+        assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
     }
 }
 

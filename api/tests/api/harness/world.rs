@@ -47,6 +47,18 @@ impl World {
         revision
     }
 
+    /// Stores new `orders` in one batch, each with the version of `offset`.
+    pub(crate) async fn store_all(&self, orders: &[Order], offset: i64) {
+        let changes = orders.iter().map(|order| Change {
+            uid: uid(&order.order_uid),
+            version: version(offset),
+            order: Some(Box::new(order.clone())),
+        });
+        let (changes, _) = ChangeSet::new(changes.collect());
+        let applied = self.writer.apply(&changes).await.unwrap();
+        assert!(applied.won.iter().all(|won| *won) && applied.cache_write.is_none());
+    }
+
     /// Stores `order` with the version of `offset` like a worker that dies right after the commit:
     /// the write to Redis stays unfinished.
     pub(crate) async fn store_and_die(&self, order: &Order, offset: i64) -> Revision {
