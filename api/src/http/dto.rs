@@ -1,30 +1,20 @@
-//! Response bodies other than the order itself.
+//! Response bodies other than the order itself. [`schema`](super::schema) describes them.
 
 use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use poem_openapi::{
-    Object,
-    registry::{MetaSchema, MetaSchemaRef},
-    types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
-};
 use serde::Serialize;
-use serde_json::Value;
 use shared::storage::{Position, Summary};
 
 use super::{cursor, params::ORDER_PREFIX};
 
 /// A page of orders, newest first by the time they were first stored.
-#[derive(Serialize, Object)]
+#[derive(Serialize)]
 pub(super) struct OrderList {
     /// The orders.
     pub(super) orders: Vec<OrderSummary>,
     /// The `cursor` of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[oai(
-        skip_serializing_if_is_none,
-        validator(pattern = "^0[0-3][0-9a-f]{14}[0-7][0-9a-f]{15}$")
-    )]
     pub(super) next_cursor: Option<String>,
 }
 
@@ -43,7 +33,7 @@ impl OrderList {
 }
 
 /// Summary of an order, as listed.
-#[derive(Serialize, Object)]
+#[derive(Serialize)]
 pub(super) struct OrderSummary {
     /// Identifies the order.
     order_uid: String,
@@ -103,50 +93,11 @@ impl From<DateTime<Utc>> for Time {
     }
 }
 
-impl Type for Time {
-    const IS_REQUIRED: bool = true;
-    type RawValueType = Self;
-    type RawElementValueType = Self;
-
-    fn name() -> Cow<'static, str> {
-        "string_date-time".into()
-    }
-
-    fn schema_ref() -> MetaSchemaRef {
-        MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "date-time")))
-    }
-
-    fn as_raw_value(&self) -> Option<&Self> {
-        Some(self)
-    }
-
-    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-        Box::new(self.as_raw_value().into_iter())
-    }
-}
-
-impl ToJSON for Time {
-    fn to_json(&self) -> Option<Value> {
-        Some(self.0.clone().into())
-    }
-}
-
-/// The derive of an object needs it, also for a type that is only written.
-impl ParseFromJSON for Time {
-    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
-        match value {
-            Some(Value::String(time)) => Ok(Self(time)),
-            other => Err(ParseError::expected_type(other.unwrap_or_default())),
-        }
-    }
-}
-
 /// Related resources of a listed order.
-#[derive(Serialize, Object)]
+#[derive(Serialize)]
 pub(super) struct Links {
     /// Path of the full order.
     #[serde(rename = "self")]
-    #[oai(rename = "self")]
     this: String,
 }
 
@@ -165,5 +116,23 @@ impl From<Summary> for OrderSummary {
             amount: order.amount,
             item_count: order.item_count,
         }
+    }
+}
+
+/// A summary with any values.
+#[cfg(test)]
+pub(super) fn sample_summary() -> Summary {
+    Summary {
+        position: Position {
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            id: 1,
+        },
+        order_uid: "u".to_owned(),
+        track_number: "t".to_owned(),
+        customer_id: "c".to_owned(),
+        date_created: chrono::DateTime::UNIX_EPOCH,
+        currency: "USD".to_owned(),
+        amount: 1,
+        item_count: 1,
     }
 }

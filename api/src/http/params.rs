@@ -25,7 +25,7 @@ use crate::lookup::Freshness;
 /// Page size if the client sets no limit.
 const DEFAULT_LIMIT: u32 = 20;
 /// Maximum page size.
-const MAX_LIMIT: u32 = 100;
+pub(super) const MAX_LIMIT: u32 = 100;
 
 /// Prefix of the path of an order.
 pub(super) const ORDER_PREFIX: &str = "/order/";
@@ -207,10 +207,7 @@ pub(super) struct Cursor(pub(super) Option<Position>);
 
 impl QueryParam for Cursor {
     fn schema() -> MetaSchemaRef {
-        schema::text(MetaSchema {
-            pattern: Some(cursor::PATTERN.to_owned()),
-            ..MetaSchema::new("string")
-        })
+        schema::text(schema::cursor())
     }
 
     fn parse(value: Option<&str>) -> Result<Self, Problem> {

@@ -10,7 +10,7 @@ use poem::http::{HeaderMap, HeaderName, HeaderValue};
 pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Maximum length of an id that a client sends.
-const MAX_LENGTH: usize = 128;
+pub(super) const MAX_LENGTH: usize = 128;
 
 /// Generates ids for requests without one: a prefix that differs per process, and a counter.
 pub(super) struct RequestIds {

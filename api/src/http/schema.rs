@@ -1,16 +1,25 @@
-//! Schemas of the OpenAPI document that cannot be derived: the order, whose rules live in `shared`,
-//! and the problem.
+//! Schemas of the OpenAPI document: the order and its summary, whose rules live in `shared`, and the
+//! problem.
 
 use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaSchema, MetaSchemaRef, Registry,
 };
 use serde_json::json;
-use shared::order::{Entity, Field, Order};
+use shared::order::{Entity, Field, Order, Payment};
 use strum::IntoEnumIterator;
 
-use super::problem::{self, Problem};
+use super::{
+    cursor,
+    params::{MAX_LIMIT, ORDER_PREFIX},
+    problem::{self, Problem},
+};
 
 const PROBLEM: &str = "Problem";
+const LIST: &str = "OrderList";
+const SUMMARY: &str = "OrderSummary";
+const LINKS: &str = "OrderLinks";
+
+const EXAMPLE_UID: &str = "b563feb7b2b84b6test";
 
 /// Type under which the registry keeps the schemas of this module.
 struct ByHand;
@@ -66,6 +75,107 @@ pub(super) fn register_problem(registry: &mut Registry) {
 /// A reference to the schema of the order.
 pub(super) fn order() -> MetaSchemaRef {
     MetaSchemaRef::Reference(Order::ENTITY.name.to_owned())
+}
+
+/// Registers the page of a list and its parts.
+pub(super) fn register_list(registry: &mut Registry) {
+    for (name, schema) in [
+        (LIST, page as fn() -> MetaSchema),
+        (SUMMARY, summary),
+        (LINKS, links),
+    ] {
+        registry.create_schema::<ByHand, _>(name.to_owned(), |_| schema());
+    }
+}
+
+fn page() -> MetaSchema {
+    let orders = MetaSchema {
+        description: Some("The orders."),
+        items: Some(Box::new(MetaSchemaRef::Reference(SUMMARY.to_owned()))),
+        max_items: Some(MAX_LIMIT as usize),
+        ..MetaSchema::new("array")
+    };
+    let next_cursor = MetaSchema {
+        description: Some("The `cursor` of the next page; absent on the last page."),
+        ..cursor()
+    };
+    MetaSchema {
+        description: Some("A page of orders, newest first by the time they were first stored."),
+        required: vec!["orders"],
+        properties: vec![("orders", text(orders)), ("next_cursor", text(next_cursor))],
+        ..MetaSchema::new("object")
+    }
+}
+
+/// The fields of an order keep the limits that they have in the whole order.
+fn summary() -> MetaSchema {
+    let created_at = MetaSchema {
+        description: Some("When the order was first stored: UTC, with microseconds."),
+        example: Some(json!("2021-11-26T06:22:20.104815Z")),
+        ..MetaSchema::new_with_format("string", "date-time")
+    };
+    let item_count = MetaSchema {
+        description: Some("Number of items in the order."),
+        minimum: Some(0.0),
+        example: Some(json!(1)),
+        ..MetaSchema::new_with_format("integer", "int64")
+    };
+    let properties = vec![
+        ("order_uid", field_of(Order::FIELDS, "order_uid")),
+        ("track_number", field_of(Order::FIELDS, "track_number")),
+        ("customer_id", field_of(Order::FIELDS, "customer_id")),
+        ("date_created", field_of(Order::FIELDS, "date_created")),
+        ("created_at", text(created_at)),
+        ("currency", field_of(Payment::FIELDS, "currency")),
+        ("amount", field_of(Payment::FIELDS, "amount")),
+        ("item_count", text(item_count)),
+        ("links", MetaSchemaRef::Reference(LINKS.to_owned())),
+    ];
+    MetaSchema {
+        description: Some("Summary of an order, as listed."),
+        required: properties.iter().map(|(name, _)| *name).collect(),
+        properties,
+        ..MetaSchema::new("object")
+    }
+}
+
+fn links() -> MetaSchema {
+    let this = MetaSchema {
+        description: Some("Path of the whole order."),
+        example: Some(json!(format!("{ORDER_PREFIX}{EXAMPLE_UID}"))),
+        ..MetaSchema::new_with_format("string", "uri-reference")
+    };
+    MetaSchema {
+        description: Some("Related resources of a listed order."),
+        required: vec!["self"],
+        properties: vec![("self", text(this))],
+        ..MetaSchema::new("object")
+    }
+}
+
+/// A reference to the schema of a page.
+pub(super) fn list() -> MetaSchemaRef {
+    MetaSchemaRef::Reference(LIST.to_owned())
+}
+
+/// The schema of a cursor.
+pub(super) fn cursor() -> MetaSchema {
+    MetaSchema {
+        pattern: Some(cursor::PATTERN.to_owned()),
+        example: Some(json!("0005d1e6f0a1b2c3000000000000002a")),
+        ..MetaSchema::new("string")
+    }
+}
+
+/// The schema of the field `name` of `fields`, with an example.
+pub(super) fn field_of(fields: &'static [Field], name: &str) -> MetaSchemaRef {
+    text(match fields.iter().find(|field| field.name == name) {
+        Some(found) => MetaSchema {
+            example: Some(found.example()),
+            ..field(found)
+        },
+        None => MetaSchema::new("string"),
+    })
 }
 
 /// The schema of a field of the order, built from its rule.
@@ -171,5 +281,27 @@ fn property(of: &'static Field) -> MetaSchemaRef {
             items: Some(Box::new(entity)),
             ..field(of)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::dto::{OrderList, sample_summary};
+
+    #[test]
+    fn the_schema_of_a_page_has_the_fields_of_a_page() {
+        let list = OrderList::page(vec![sample_summary(), sample_summary()], 1);
+        let written = serde_json::to_value(list).unwrap();
+        for (object, schema) in [
+            (&written, page()),
+            (&written["orders"][0], summary()),
+            (&written["orders"][0]["links"], links()),
+        ] {
+            let mut described: Vec<_> = schema.properties.iter().map(|(name, _)| *name).collect();
+            described.sort_unstable();
+            let fields: Vec<_> = object.as_object().unwrap().keys().collect();
+            assert_eq!(fields, described);
+        }
     }
 }

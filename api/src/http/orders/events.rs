@@ -245,11 +245,8 @@ impl ApiResponse for OrderEvents {
             responses: vec![
                 stream_response("The document of the order, and each newer one.", example),
                 schema::problem(400, "The uid is malformed (`malformed_uid`)."),
-                schema::problem(401, "The request has no valid API key (`unauthorized`)."),
-                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
                 schema::problem(404, "No order has this uid (`order_not_found`)."),
                 schema::problem(410, "The order was erased (`order_erased`)."),
-                schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
                 schema::problem(
                     503,
                     "No tier answers in time (`unavailable`, `timeout`), the replica has too many \
@@ -260,9 +257,7 @@ impl ApiResponse for OrderEvents {
         }
     }
 
-    fn register(registry: &mut Registry) {
-        schema::register_problem(registry);
-    }
+    fn register(_: &mut Registry) {}
 }
 
 impl ApiResponse for OrdersEvents {
@@ -275,9 +270,6 @@ impl ApiResponse for OrdersEvents {
         MetaResponses {
             responses: vec![
                 stream_response("Changes of all orders.", example),
-                schema::problem(401, "The request has no valid API key (`unauthorized`)."),
-                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
-                schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
                 schema::problem(
                     503,
                     "The replica has too many streams (`too_many_streams`), or it receives no \
@@ -287,7 +279,5 @@ impl ApiResponse for OrdersEvents {
         }
     }
 
-    fn register(registry: &mut Registry) {
-        schema::register_problem(registry);
-    }
+    fn register(_: &mut Registry) {}
 }

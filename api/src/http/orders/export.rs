@@ -377,13 +377,10 @@ impl ApiResponse for ExportResponse {
                     "A parameter is malformed, unknown or repeated (`bad_request`, \
                      `unknown_parameter`, `repeated_parameter`).",
                 ),
-                schema::problem(401, "The request has no valid API key (`unauthorized`)."),
-                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
                 schema::problem(
                     406,
                     "The `Accept` header has no media type of this operation (`not_acceptable`).",
                 ),
-                schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
                 schema::problem(
                     503,
                     "The database does not answer in time (`unavailable`, `timeout`), or other \
@@ -393,9 +390,7 @@ impl ApiResponse for ExportResponse {
         }
     }
 
-    fn register(registry: &mut Registry) {
-        schema::register_problem(registry);
-    }
+    fn register(_: &mut Registry) {}
 }
 
 #[cfg(test)]

@@ -54,7 +54,12 @@ impl GetOrder {
     ///
     /// Returns the order from the fastest tier that has it: local cache, Redis or Postgres.
     /// `X-Source` names the tier. `X-Duration-Ms` is the time of the lookup in milliseconds.
-    #[oai(path = "/order/:order_uid", method = "get", tag = "Tag::Orders")]
+    #[oai(
+        path = "/order/:order_uid",
+        method = "get",
+        operation_id = "getOrder",
+        tag = "Tag::Orders"
+    )]
     async fn get_order(
         &self,
         /// Identifies the order.
@@ -215,8 +220,6 @@ impl ApiResponse for OrderResponse {
                     400,
                     "The uid or a parameter is malformed (`malformed_uid`, `bad_request`).",
                 ),
-                schema::problem(401, "The request has no valid API key (`unauthorized`)."),
-                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
                 with_origin(schema::problem(
                     404,
                     "No order has this uid (`order_not_found`).",
@@ -225,7 +228,6 @@ impl ApiResponse for OrderResponse {
                     410,
                     "The order was erased (`order_erased`).",
                 )),
-                schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
                 schema::problem(503, "No tier answers in time (`unavailable`, `timeout`)."),
             ],
         }
@@ -233,7 +235,6 @@ impl ApiResponse for OrderResponse {
 
     fn register(registry: &mut Registry) {
         schema::register_order(registry);
-        schema::register_problem(registry);
     }
 }
 

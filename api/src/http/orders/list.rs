@@ -4,7 +4,6 @@ use poem::{IntoResponse, Response, http::header};
 use poem_openapi::{
     ApiResponse, OpenApi,
     registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
-    types::Type,
 };
 use shared::storage::ListFilter;
 
@@ -46,7 +45,12 @@ impl ListOrders {
     ///
     /// Orders come newest first, by the time they were first stored. Erased orders are not listed.
     /// The response has `next_cursor` if there are more orders.
-    #[oai(path = "/orders", method = "get", tag = "Tag::Orders")]
+    #[oai(
+        path = "/orders",
+        method = "get",
+        operation_id = "listOrders",
+        tag = "Tag::Orders"
+    )]
     async fn list_orders(
         &self,
         /// Lists only orders of this customer; exact match.
@@ -133,7 +137,7 @@ impl ApiResponse for ListResponse {
             status_range: None,
             content: vec![MetaMediaType {
                 content_type: "application/json",
-                schema: OrderList::schema_ref(),
+                schema: schema::list(),
             }],
             headers: vec![cache_control_header()],
         };
@@ -145,9 +149,6 @@ impl ApiResponse for ListResponse {
                     "A parameter is malformed, unknown or repeated (`invalid_limit`, \
                      `invalid_cursor`, `bad_request`, `unknown_parameter`, `repeated_parameter`).",
                 ),
-                schema::problem(401, "The request has no valid API key (`unauthorized`)."),
-                schema::problem(403, "The API key lacks the scope (`forbidden`)."),
-                schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
                 schema::problem(
                     503,
                     "The database does not answer in time (`unavailable`, `timeout`).",
@@ -157,7 +158,6 @@ impl ApiResponse for ListResponse {
     }
 
     fn register(registry: &mut Registry) {
-        OrderList::register(registry);
-        schema::register_problem(registry);
+        schema::register_list(registry);
     }
 }

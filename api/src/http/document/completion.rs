@@ -1,0 +1,71 @@
+//! What the service decides for every operation before and after its handler: request id,
+//! authorisation, rate limit, deadline, size of the body.
+
+use std::collections::HashMap;
+
+use poem_openapi::registry::{MetaHeader, MetaOperation, MetaResponse, MetaSchema};
+
+use super::{
+    super::{request_id, route::Route, schema},
+    API_KEY,
+};
+
+/// Adds the responses that `operation` does not describe itself, and the headers of all responses.
+///
+/// An operation with a scope needs an API key, unless the operator configured none. The document
+/// has no conditions, so it lists both.
+pub(super) fn complete(operation: &mut MetaOperation, route: &Route) {
+    if route.scope.is_some() {
+        operation.security = vec![HashMap::from([(API_KEY, vec![])]), HashMap::new()];
+    }
+    let usual = usual(route.scope.is_some(), operation.request.is_some());
+    let responses = &mut operation.responses.responses;
+    for response in usual {
+        if responses.iter().all(|own| own.status != response.status) {
+            responses.push(response);
+        }
+    }
+    responses.sort_by_key(|response| response.status);
+    for response in responses {
+        response.headers.push(request_id_header());
+    }
+}
+
+fn usual(has_scope: bool, has_body: bool) -> Vec<MetaResponse> {
+    let mut usual = vec![
+        schema::problem(400, "The request is malformed (`bad_request`)."),
+        schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
+        schema::problem(500, "The server failed (`internal`)."),
+        schema::problem(503, "The response was not ready in time (`timeout`)."),
+    ];
+    if has_scope {
+        usual.extend([
+            schema::problem(401, "The request has no valid API key (`unauthorized`)."),
+            schema::problem(403, "The API key lacks the scope (`forbidden`)."),
+        ]);
+    }
+    if has_body {
+        usual.extend([
+            schema::problem(413, "The body has more than 64 KiB (`body_too_large`)."),
+            schema::problem(
+                415,
+                "The Content-Type is missing or not the documented one \
+                 (`unsupported_media_type`).",
+            ),
+        ]);
+    }
+    usual
+}
+
+fn request_id_header() -> MetaHeader {
+    let schema = MetaSchema {
+        example: Some("0f3c9a7e5b1d2468-0000002a".into()),
+        max_length: Some(request_id::MAX_LENGTH),
+        ..MetaSchema::new("string")
+    };
+    schema::header(
+        "X-Request-Id",
+        "The id of the request: the client's own, or a new one.",
+        schema,
+    )
+}

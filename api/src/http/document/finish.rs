@@ -1,0 +1,126 @@
+//! Changes to the document that poem-openapi's registry cannot express.
+
+use serde_yaml::{Mapping, Value};
+use strum::IntoEnumIterator;
+
+use super::super::problem::{self, Problem};
+
+/// Parses the JSON text of the registry and completes it. The result keeps the order of all fields.
+pub(super) fn finish(registry: &str) -> Value {
+    // The registry writes valid JSON. The golden file would show an empty document.
+    let mut document = serde_json::from_str(registry).unwrap_or_default();
+    tidy(&mut document);
+    for_each_response(&mut document, add_examples);
+    document
+}
+
+/// Writes limits of whole numbers without a fraction, and omits what has no meaning.
+///
+/// poem-openapi keeps limits as floating-point numbers and writes `1.0`, which client generators
+/// take for a fractional limit. `explode` has no meaning for parameters that are no lists.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Mapping(map) => {
+            map.retain(|key, value| {
+                !(key == "deprecated" && *value == false || key == "explode" && *value == true)
+            });
+            for (key, value) in map.iter_mut() {
+                match key.as_str() {
+                    Some("minimum" | "maximum") => *value = whole(value),
+                    // Data, not part of the document's own structure.
+                    Some("example" | "default" | "enum") => {}
+                    _ => tidy(value),
+                }
+            }
+        }
+        Value::Sequence(list) => list.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+fn whole(limit: &Value) -> Value {
+    match limit.as_f64() {
+        // All our limits fit.
+        Some(number) if number.fract() == 0.0 => Value::from(number as i64),
+        _ => limit.clone(),
+    }
+}
+
+fn for_each_response(document: &mut Value, change: impl Fn(&mut Value)) {
+    for path in fields(document.get_mut("paths")) {
+        for operation in fields(Some(path)) {
+            fields(operation.get_mut("responses"))
+                .into_iter()
+                .for_each(&change);
+        }
+    }
+}
+
+fn fields(value: Option<&mut Value>) -> Vec<&mut Value> {
+    let map = value.and_then(Value::as_mapping_mut);
+    map.into_iter().flat_map(Mapping::values_mut).collect()
+}
+
+/// Adds an example for each problem whose code the description of `response` has in backticks.
+fn add_examples(response: &mut Value) {
+    let description = response["description"].as_str().unwrap_or_default();
+    let examples: Mapping = description
+        .split('`')
+        .filter_map(sample)
+        .filter_map(|problem| {
+            let details = serde_yaml::to_value(problem.details()).ok()?;
+            let mut example = Mapping::new();
+            example.insert("summary".into(), details["title"].clone());
+            example.insert("value".into(), details);
+            Some((problem.code().into(), example.into()))
+        })
+        .collect();
+    let content = response
+        .get_mut("content")
+        .and_then(|content| content.get_mut(problem::CONTENT_TYPE)?.as_mapping_mut());
+    if let Some(content) = content {
+        content.insert("examples".into(), examples.into());
+    }
+}
+
+/// Returns the problem with this code, with a sample text if its text varies.
+fn sample(code: &str) -> Option<Problem> {
+    let problem = Problem::iter().find(|problem| problem.code() == code)?;
+    Some(match problem {
+        Problem::BadRequest(_) => {
+            Problem::BadRequest("nocache is not 0 or 1; write nocache=1 or omit it.")
+        }
+        problem => problem,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_integers_are_integers() {
+        let document = finish(
+            r#"{"a": [{"minimum": 1.0, "maximum": 99.5}], "example": {"minimum": 1.0},
+                "deprecated": false, "explode": true, "required": false}"#,
+        );
+        assert_eq!(
+            serde_json::to_string(&document).unwrap(),
+            r#"{"a":[{"minimum":1,"maximum":99.5}],"example":{"minimum":1.0},"required":false}"#
+        );
+    }
+
+    #[test]
+    fn a_problem_has_an_example_for_each_of_its_codes() {
+        let document = finish(
+            r#"{"paths": {"/": {"get": {"responses": {"503": {
+                "description": "Down (`unavailable`, `timeout`, `nocache`).",
+                "content": {"application/problem+json": {}}}}}}}}"#,
+        );
+        let response = &document["paths"]["/"]["get"]["responses"]["503"];
+        let examples = &response["content"]["application/problem+json"]["examples"];
+        let codes: Vec<_> = examples.as_mapping().unwrap().keys().collect();
+        assert_eq!(codes, ["unavailable", "timeout"]);
+        assert_eq!(examples["timeout"]["value"]["status"], 503);
+    }
+}
