@@ -14,7 +14,12 @@ use shared::{
     storage::schema,
 };
 
-use crate::{cache_admin, config::Config, dead_letters, rewind, run};
+use crate::{
+    cache_admin,
+    config::Config,
+    dead_letters, rewind, run,
+    verify::{self, Verify},
+};
 
 const PROGRAM: Program = Program {
     name: "worker",
@@ -51,6 +56,14 @@ enum Command {
     /// Manage the orders that Redis caches.
     #[command(subcommand)]
     Cache(cache_admin::Command),
+    /// Compare Postgres, Redis and the topic, and print what differs.
+    ///
+    /// The command changes nothing, and the system may run meanwhile: a difference counts only if
+    /// it is still there 20 s later and no worker is repairing it.
+    ///
+    /// Exit codes: 0 no differences, 1 differences, 2 the command line is wrong, 3 the comparison
+    /// could not be completed.
+    Verify(Verify),
     /// Check whether a running worker is ready; the exit code is 0 if it is.
     ///
     /// Requests `/readyz` from the admin port (`ADMIN_ADDR`) and prints the response.
@@ -69,6 +82,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli: Cli = command::parse(&PROGRAM);
     process::exit_code(match cli.command.unwrap_or(Command::Run) {
+        Command::Verify(verify) => return verify::run(&verify),
         Command::Run => consume(),
         Command::Migrate { down } => process::block_on(migrate(down)),
         Command::DeadLetters(command) => process::block_on(dead_letters::run(command)),

@@ -7,10 +7,11 @@
 //! | [`kafka`] | mechanism: the only files that know librdkafka |
 //! | [`pipeline`] | policy: what happens to a record, and when it counts as finished |
 //! | [`repair`] | repairs Redis from Postgres after a failed or lost write |
+//! | [`consistency`] | compares Postgres with Redis, a few random orders at a time |
 //! | [`restored`] | detects a Postgres that was restored from a backup |
 //! | [`clock`] | the clock of Postgres, for records from the future |
 //! | [`health`] | liveness, readiness |
-//! | [`cli`], [`dead_letters`], [`rewind`], [`cache_admin`] | commands |
+//! | [`cli`], [`dead_letters`], [`rewind`], [`cache_admin`], [`verify`] | commands |
 //! | `moment` | times on the command line |
 //! | [`config`], [`metrics`] | configuration, metrics |
 
@@ -18,6 +19,7 @@ pub mod cache_admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod consistency;
 pub mod dead_letters;
 pub mod health;
 pub mod kafka;
@@ -29,3 +31,4 @@ pub mod repair;
 pub mod restored;
 pub mod rewind;
 pub mod run;
+pub mod verify;

@@ -35,6 +35,50 @@ impl Outcome {
     }
 }
 
+/// The result of comparing an order in Postgres and Redis.
+#[derive(Clone, Copy, Debug, EnumIter, IntoStaticStr, PartialEq, Eq)]
+#[strum(serialize_all = "snake_case")]
+pub enum CheckResult {
+    /// The entry holds what Postgres holds.
+    Consistent,
+    /// Redis has no entry. That is normal: entries expire and are evicted.
+    Missing,
+    /// Redis differs, and the system knows that: a repair is pending.
+    Pending,
+    /// The entry is older than the row.
+    Stale,
+    /// The entry is newer than the row.
+    Ahead,
+    /// The entry has the version of the row and another document.
+    Different,
+    /// Redis has an entry, and Postgres has no row.
+    Orphaned,
+    /// The key of the entry holds something else.
+    Foreign,
+    /// The rows in the four tables are not one order.
+    Incomplete,
+}
+
+impl CheckResult {
+    /// Returns its name in metrics, logs and output.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Returns whether the tiers differ, and no pending repair explains it.
+    pub fn is_difference(self) -> bool {
+        match self {
+            Self::Consistent | Self::Missing | Self::Pending => false,
+            Self::Stale
+            | Self::Ahead
+            | Self::Different
+            | Self::Orphaned
+            | Self::Foreign
+            | Self::Incomplete => true,
+        }
+    }
+}
+
 /// Codes of `worker_fetch_errors_total` that start at zero: an outage, and batches that no retry
 /// can read. Other codes appear with their first error.
 const FETCH_ERRORS: [&str; 4] = [
@@ -74,6 +118,7 @@ pub struct Metrics {
     lag: Gauge<i64>,
     stored_offset: Gauge<i64>,
     repair_age: Gauge<f64>,
+    consistency: Counter<u64>,
 }
 
 impl Metrics {
@@ -154,11 +199,16 @@ impl Metrics {
                 .f64_gauge("worker_cache_repair_age_seconds")
                 .with_description("Age of the oldest repair mark; 0 without marks")
                 .build(),
+            consistency: meter
+                .u64_counter("consistency_checks_total")
+                .with_description("Random orders compared in Postgres and Redis, by result")
+                .build(),
         };
         Outcome::iter().for_each(|outcome| metrics.finished(outcome, 0));
         Reason::ALL
             .into_iter()
             .for_each(|reason| metrics.dead_lettered(reason, 0));
+        CheckResult::iter().for_each(|result| metrics.compared(result, 0));
         metrics.unknown_fields(0);
         metrics.clock_stepped_back(0);
         metrics.offset_gap(0);
@@ -246,6 +296,12 @@ impl Metrics {
     /// Sets how long Redis may have lacked a change.
     pub fn repair_age(&self, age: Duration) {
         self.repair_age.record(age.as_secs_f64(), &[]);
+    }
+
+    /// Counts orders that the worker compared in Postgres and Redis.
+    pub fn compared(&self, result: CheckResult, orders: u64) {
+        self.consistency
+            .add(orders, &[KeyValue::new("result", result.as_str())]);
     }
 
     /// Exports the current waits of the pipeline at each scrape. `counts` returns each reason to

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock,
     config::{Config, Worker},
+    consistency::{sampling::Sampling, tiers::Tiers},
     health::Health,
     kafka::{self, Poller, dead_letter},
     metrics::Metrics,
@@ -128,6 +129,7 @@ impl Start<'_> {
             self.repair(&write_through, &metrics)
                 .run(self.shutdown.clone()),
         );
+        tokio::spawn(self.sampling(&metrics).run(self.shutdown.clone()));
         let clock = clock::start(&self.postgres, self.shutdown.clone()).await;
         let started = kafka::start(
             self.kafka,
@@ -167,6 +169,17 @@ impl Start<'_> {
             metrics: metrics.clone(),
             outage: OutageLog::default(),
             evictions: OutageLog::default(),
+        }
+    }
+
+    fn sampling(&self, metrics: &Metrics) -> Sampling {
+        Sampling {
+            tiers: Tiers {
+                postgres: self.postgres.clone(),
+                cache: self.cache.clone(),
+            },
+            metrics: metrics.clone(),
+            rejections: OutageLog::default(),
         }
     }
 

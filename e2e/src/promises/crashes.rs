@@ -61,6 +61,7 @@ fn killed_at_random(run: &mut Run) {
     stack.check().postgres(&ledger);
     stack.check().redis(&ledger);
     stack.check().dead_letters_at_least_once(&ledger);
+    stack.assert_no_difference();
     run.figure("kills", kills);
     run.figure("records", ledger.records().len());
     run.figure("lost", 0);
@@ -96,6 +97,7 @@ fn killed_at_worst(run: &mut Run) {
     stack.check().postgres(&ledger);
     stack.check().redis(&ledger);
     stack.check().dead_letters_at_least_once(&ledger);
+    stack.assert_no_difference();
     run.figure("crashes", Moment::ALL.len() * times);
     run.figure("records", ledger.records().len());
     run.figure("lost", 0);

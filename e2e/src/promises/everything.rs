@@ -113,6 +113,7 @@ fn everything_at_random(run: &mut Run) {
     stack.check().postgres(&ledger);
     stack.check().redis_remains(&ledger);
     stack.check().dead_letters_at_least_once(&ledger);
+    stack.assert_no_difference();
     let testimony = witness.stop();
     drop(proxy);
     stack.stop_workers();

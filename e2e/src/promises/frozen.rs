@@ -132,6 +132,7 @@ fn freeze_and_thaw(run: &Run, seed: u64) -> (Duration, usize) {
     stack.check().postgres(&ledger);
     stack.check().redis(&ledger);
     stack.check().dead_letters(&ledger);
+    stack.assert_no_difference();
     stack.check().api(
         &ledger.of_some(run.choose(300, usize::MAX)),
         &stack.apis[0].url(),

@@ -203,11 +203,12 @@ fn kept_private(run: &mut Run) {
         &["dead-letters", "list", "--json"],
         &["dead-letters", "count", "--by", "rule"],
         &["dead-letters", "replay", "--all", "--dry-run"],
+        &["verify", "--topic", "--json"],
     ];
     for command in said {
         let list = stack.command("worker", command);
-        assert_silent("the list of dead letters", &list.stdout);
-        assert_silent("the list of dead letters", &list.stderr);
+        assert_silent(command[0], &list.stdout);
+        assert_silent(command[0], &list.stderr);
     }
     let letters = stack.broker().read(&stack.addresses().dead_letter_topic);
     for (name, value) in letters.iter().flat_map(|letter| &letter.headers) {

@@ -178,6 +178,7 @@ fn wait_for_all(run: &mut Run, faults: &[Outage]) {
     run.zero("processes ended", ended.count());
     // Includes the number of child rows, and each dead letter exactly once.
     stack.check().tiers(&ledger);
+    stack.assert_no_difference();
     stack.check().api(
         &ledger.of_some(run.choose(300, usize::MAX)),
         &stack.apis[0].url(),

@@ -85,6 +85,7 @@ fn killed(run: &mut Run) {
     stack.await_answers(&ledger);
     stack.check().postgres(&ledger);
     stack.check().redis_remains(&ledger);
+    stack.assert_no_difference();
 
     run.figure("requests", asked);
     run.figure("queries", queries);

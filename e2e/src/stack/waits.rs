@@ -3,6 +3,16 @@
 use super::running::Stack;
 use crate::{http::Http, ledger::Ledger, postgres::COUNT_ORDERS, redis::entries, wait::until};
 
+/// Results of a worker's comparison that are faults.
+const DIFFERENCES: [&str; 6] = [
+    "stale",
+    "ahead",
+    "different",
+    "orphaned",
+    "foreign",
+    "incomplete",
+];
+
 impl Stack {
     /// Returns the number of records that the group has finished, and the number of all records.
     #[track_caller]
@@ -25,6 +35,20 @@ impl Stack {
             0 => Ok(()),
             marks => Err(format!("{marks} marks")),
         });
+    }
+
+    /// Asserts that no running worker has found a difference between Postgres and Redis, and that
+    /// `worker verify` finds none between them and the topic.
+    #[track_caller]
+    pub fn assert_no_difference(&self) {
+        for worker in &self.workers {
+            for result in DIFFERENCES {
+                let label = format!("result=\"{result}\"");
+                let found = worker.admin.metric("consistency_checks_total", &label);
+                assert_eq!(found, 0, "{result}: {}", worker.process.log());
+            }
+        }
+        self.command("worker", &["verify", "--topic"]).succeeded();
     }
 
     /// Waits until Postgres holds this many orders.

@@ -19,3 +19,4 @@ mod producer;
 mod shutdown;
 mod start;
 mod traces;
+mod verify;

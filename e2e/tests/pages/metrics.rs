@@ -31,6 +31,7 @@ fn values(metric: &str, label: &str) -> Values {
         ("dead_letter_messages_total", "reason") => Variants(&["Reason"]),
         ("worker_batch_duration_seconds", "stage") => Variants(&["BatchStage"]),
         ("worker_waiting", "reason") => Variants(&["Wait"]),
+        ("consistency_checks_total", "result") => Variants(&["CheckResult"]),
         ("db_errors_total", "class") => Variants(&["Class"]),
         ("event_watchers", "stream") => Variants(&["StreamKind"]),
         ("events_sent_total", "event") => Variants(&["EventKind"]),

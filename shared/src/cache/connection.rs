@@ -26,6 +26,9 @@ use crate::config::{self, ConfigError};
 /// one for repairs.
 const POOL_SIZE: usize = 8;
 
+/// Concurrent commands in a cluster, where a pipeline cannot span nodes.
+pub(super) const CLUSTER_CONCURRENCY: usize = 64;
+
 /// How long sent data may stay unacknowledged by the server's kernel.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -257,6 +260,32 @@ impl Connection {
             }
             (connection, _) => command.query_async(connection).await,
         }
+    }
+
+    /// Runs `commands`, each on one key, and returns their results in order. The keys may be in
+    /// different slots.
+    pub(super) async fn query_each<T: FromRedisValue>(
+        &mut self,
+        commands: Vec<Cmd>,
+    ) -> RedisResult<Vec<RedisResult<T>>> {
+        if let Self::Cluster(cluster) = self {
+            let mut results = Vec::with_capacity(commands.len());
+            for chunk in commands.chunks(CLUSTER_CONCURRENCY) {
+                let mut calls = Vec::with_capacity(chunk.len());
+                for command in chunk {
+                    let mut connection = cluster.clone();
+                    calls.push(async move { command.query_async(&mut connection).await });
+                }
+                results.extend(join_all(calls).await);
+            }
+            return Ok(results);
+        }
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        pipeline.ignore_errors();
+        commands.into_iter().for_each(|command| {
+            pipeline.add_command(command);
+        });
+        pipeline.query_async(self).await
     }
 
     /// Deletes keys and returns how many existed. Sends one command per key, because keys may be in

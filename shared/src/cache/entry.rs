@@ -12,7 +12,11 @@ use redis::{
     Value, cluster_async::ClusterConnection,
 };
 
-use super::{Cache, CacheError, announcement, connection::Connection, durations::GET};
+use super::{
+    Cache, CacheError, announcement,
+    connection::{CLUSTER_CONCURRENCY, Connection},
+    durations::GET,
+};
 use crate::order::{DocumentVersion, OrderUid, Revision};
 
 /// How long after its row was read or committed a write may create an entry. Later, a newer version
@@ -22,9 +26,6 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Size at which a pipeline is cut, so that none comes near the deadline of one command. Redis
 /// needs about 30 ms for 1000 documents of 1.2 kB.
 const PIPELINE_BYTES: usize = 256 * 1024;
-
-/// Concurrent commands in a cluster, where a pipeline cannot span nodes.
-const CLUSTER_CONCURRENCY: usize = 64;
 
 static COMPARE_AND_SET: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("compare_and_set.lua")));
@@ -41,7 +42,7 @@ fn key(uid: &OrderUid) -> String {
 
 /// Builds the command that reads an entry. Every read of the api does this, so the key is formatted
 /// in place.
-fn get(uid: &OrderUid) -> Cmd {
+pub(super) fn get(uid: &OrderUid) -> Cmd {
     let mut command = Cmd::with_capacity(4, 128);
     command.arg("HMGET");
     command.write_arg_fmt(format_args!("{PREFIX}{uid}"));
@@ -59,7 +60,7 @@ pub struct Cached {
 }
 
 /// The reply to `HMGET key version json`, parsed without copying the document.
-struct Reply(Option<(Vec<u8>, Option<Vec<u8>>)>);
+pub(super) struct Reply(pub(super) Option<(Vec<u8>, Option<Vec<u8>>)>);
 
 impl FromRedisValue for Reply {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {

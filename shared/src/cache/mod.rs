@@ -15,13 +15,17 @@ mod clock;
 mod connection;
 mod durations;
 mod entry;
+mod inspect;
 mod link;
 mod read_pipeline;
+mod scan;
 mod state;
 mod subscription;
 
 pub use announcement::{Announcement, CHANNEL};
 pub use entry::{Cached, WriteOutcome};
+pub use inspect::Held;
+pub use scan::KeyScan;
 pub use state::CacheState;
 pub use subscription::Subscription;
 

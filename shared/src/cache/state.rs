@@ -5,16 +5,11 @@ use std::{sync::LazyLock, time::Instant};
 
 use redis::{FromRedisValue, Script, Value};
 
-use super::{
-    Cache, CacheError, announcement, clock::ClockReading, connection::Node, entry::PREFIX,
-};
+use super::{Cache, CacheError, announcement, clock::ClockReading};
 use crate::DatabaseTime;
 
 /// The hash that holds the state.
 const KEY: &str = "order-cache";
-
-/// Approximate number of keys that one SCAN step examines.
-const SCAN_COUNT: usize = 1000;
 
 /// What a walk over all entries does with them.
 #[derive(Clone, Copy)]
@@ -62,6 +57,23 @@ impl Cache {
     /// When Redis does not answer, or rejects a command that reads.
     pub async fn probe(&self) -> Result<CacheState, CacheError> {
         self.read_clock().await?;
+        let state = self.state().await?;
+        let rejects_writes = match self.try_write().await {
+            Ok(()) => None,
+            Err(CacheError::Rejected(why)) => Some(why),
+            Err(error) => return Err(error),
+        };
+        Ok(CacheState {
+            rejects_writes,
+            ..state
+        })
+    }
+
+    /// Reads the state. Writes nothing, so `rejects_writes` is none.
+    ///
+    /// # Errors
+    /// When Redis does not answer or rejects a command.
+    pub async fn state(&self) -> Result<CacheState, CacheError> {
         let (info, (watermark, bypass, cleared)) = self
             .run("probe", async {
                 let mut connection = self.connection().await?;
@@ -78,11 +90,6 @@ impl Cache {
                 Ok((info, state))
             })
             .await?;
-        let rejects_writes = match self.try_write().await {
-            Ok(()) => None,
-            Err(CacheError::Rejected(why)) => Some(why),
-            Err(error) => return Err(error),
-        };
         let mut replication = fields(&info, "master_replid");
         replication.extend(fields(&info, "role"));
         let evicted = fields(&info, "evicted_keys");
@@ -93,7 +100,7 @@ impl Cache {
             watermark: watermark.map(DatabaseTime),
             bypass: bypass.is_some(),
             cleared: cleared.is_some(),
-            rejects_writes,
+            rejects_writes: None,
         })
     }
 
@@ -219,32 +226,8 @@ impl Cache {
     }
 
     async fn walk(&self, visit: Visit) -> Result<u64, CacheError> {
-        let nodes = self
-            .run("nodes", async {
-                Ok(self.connection().await?.nodes().await?)
-            })
-            .await?;
-        let mut count = 0;
-        for node in &nodes {
-            count += self.walk_node(node, visit).await?;
-        }
-        Ok(count)
-    }
-
-    async fn walk_node(&self, node: &Node, visit: Visit) -> Result<u64, CacheError> {
-        let (mut cursor, mut count) = (0_u64, 0);
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor)
-                .arg("MATCH")
-                .arg(format!("{PREFIX}*"))
-                .arg("COUNT")
-                .arg(SCAN_COUNT);
-            let (next, keys): (u64, Vec<String>) = self
-                .run("scan", async {
-                    Ok(self.connection().await?.query_at(node, scan).await?)
-                })
-                .await?;
+        let (mut scan, mut count) = (self.scan().await?, 0);
+        while let Some(keys) = self.next_keys(&mut scan).await? {
             count += match visit {
                 Visit::Delete if !keys.is_empty() => {
                     self.run("unlink", async {
@@ -254,11 +237,8 @@ impl Cache {
                 }
                 Visit::Delete | Visit::Count => keys.len() as u64,
             };
-            if next == 0 {
-                return Ok(count);
-            }
-            cursor = next;
         }
+        Ok(count)
     }
 
     /// Returns the eviction policy, such as `allkeys-lru`, if Redis reports it.

@@ -6,6 +6,7 @@
 mod changes;
 mod columns;
 mod error;
+mod inspect;
 mod list;
 mod migration_lock;
 mod nodelay;
@@ -22,6 +23,7 @@ mod writer_state;
 
 pub use changes::{Change, ChangeSet};
 pub use error::{Class, StorageError};
+pub use inspect::{Flaw, Inspected};
 pub use list::{Documents, ListFilter, Position, Summary};
 pub use postgres::{BATCHES_AT_ONCE, Postgres, Role};
 pub use repairs::{CacheKnowledge, CacheWrite, CompleteCache, RepairMark};

@@ -152,9 +152,23 @@ impl Offsets {
         ranges: &HashMap<i32, Range<i64>>,
         mut each: impl FnMut(Record),
     ) -> anyhow::Result<()> {
-        ranges::read(&self.consumer, &self.topic, ranges, |record| {
+        self.read_until(ranges, |record| {
             each(record);
-            Ok(ControlFlow::Continue(()))
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Like [`Offsets::read`], but stops when `each` returns `Break`.
+    ///
+    /// # Errors
+    /// When a broker stops answering for ten seconds.
+    pub fn read_until(
+        &self,
+        ranges: &HashMap<i32, Range<i64>>,
+        mut each: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        ranges::read(&self.consumer, &self.topic, ranges, |record| {
+            Ok(each(record))
         })
         .map(drop)
     }

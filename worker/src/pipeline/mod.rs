@@ -24,7 +24,7 @@
 mod batch;
 pub mod batcher;
 pub mod breaker;
-mod decode;
+pub(crate) mod decode;
 #[cfg(test)]
 mod doubles;
 pub mod future;

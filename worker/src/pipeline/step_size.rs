@@ -21,10 +21,16 @@ impl StepSize {
     }
 
     /// Fits the next step to the size of these orders. A step grows at most twofold.
-    pub fn adapt(&mut self, revisions: &[Revision]) {
-        let documents = revisions.iter().flat_map(|revision| &revision.document);
-        let bytes: usize = documents.map(|document| document.len()).sum();
-        if let Some(fitting) = (Self::BYTES * revisions.len()).checked_div(bytes) {
+    pub fn adapt<'r>(&mut self, revisions: impl IntoIterator<Item = &'r Revision>) {
+        let (mut orders, mut bytes) = (0, 0);
+        for revision in revisions {
+            orders += 1;
+            bytes += revision
+                .document
+                .as_ref()
+                .map_or(0, |document| document.len());
+        }
+        if let Some(fitting) = (Self::BYTES * orders).checked_div(bytes) {
             self.orders = fitting.clamp(1, Self::MAX_ORDERS.min(self.orders * 2));
         }
     }

@@ -7,6 +7,7 @@
 
 mod breaker;
 mod cache_admin;
+mod consistency;
 mod future;
 mod offsets;
 mod pipeline;

@@ -29,7 +29,7 @@ pub(crate) struct World {
     database: TestDatabase,
     pub(crate) redis: TestRedis,
     pub(crate) postgres: Postgres,
-    cache: Cache,
+    pub(crate) cache: Cache,
     write_through: WriteThrough,
     /// The state of Redis as the worker reports it.
     pub(crate) health: Dependency,
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Waits until Redis is known to be complete, writes some orders to it, then stops the repair.
-    async fn be_complete_with_orders(&self) -> Vec<Revision> {
+    pub(crate) async fn be_complete_with_orders(&self) -> Vec<Revision> {
         let (stop, running) = self.look_after();
         eventually("a Redis that is complete", async || {
             self.postgres.cache_knowledge().await.unwrap().complete

@@ -58,4 +58,5 @@ pub(super) fn same_watermark(run: &mut Run) {
     stack.await_redis(&ledger);
     stack.await_answers(&ledger);
     stack.check().tiers(&ledger);
+    stack.assert_no_difference();
 }

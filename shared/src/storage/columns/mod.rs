@@ -24,7 +24,7 @@ mod value;
 use smol_str::SmolStr;
 use sqlx::{Postgres as Driver, postgres::PgArguments, query::Query};
 
-pub(super) use sql::{Table, aggregated, names, selected};
+pub(super) use sql::{Table, aggregated, blank, names, selected};
 pub(super) use value::{Reader, Value};
 
 use super::{Change, rows::Row};

@@ -95,6 +95,25 @@ pub(in crate::storage) fn aggregated(table: &str, columns: &[Column]) -> String 
     join(", ", columns.iter().map(column))
 }
 
+/// Returns the condition that `columns` of `table` hold what an erased order has: no text, zero,
+/// the epoch or null. Ignores columns that the writer of the row does not know.
+pub(in crate::storage) fn blank(table: &str, columns: &[Column]) -> String {
+    let condition = |column: &Column| {
+        let Column { name, sql_type, .. } = column;
+        let blank = match *sql_type {
+            "text" => "''",
+            "timestamptz" => "'epoch'",
+            _ => "0",
+        };
+        let is_blank = format!("coalesce({table}.{name}::{sql_type}, {blank}) = {blank}");
+        match column.since {
+            1 => is_blank,
+            since => format!("({table}.representation < {since} OR {is_blank})"),
+        }
+    };
+    join(" AND ", columns.iter().map(condition))
+}
+
 fn value(table: &str, column: &Column) -> String {
     let Column {
         name,

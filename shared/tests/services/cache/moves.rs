@@ -153,7 +153,7 @@ async fn the_documented_rights_are_enough() {
     let redis = TestRedis::start();
     let rights = "~order:* ~order-cache &order-changes +hget +hmget +hset +hdel +del +unlink \
                   +pexpire +time +publish +subscribe +ping +unwatch +info +scan +evalsha \
-                  +script|load +auth +hello +select +client";
+                  +script|load +auth +hello +select +client +randomkey";
     let config = redis.user("least", rights).await;
     let revision = revision(&order("u", 1), 1);
     let mut subscription = Subscription::open(&config).await.unwrap();
@@ -167,6 +167,8 @@ async fn the_documented_rights_are_enough() {
             .await;
         assert_eq!(*results[0].as_ref().unwrap(), WriteOutcome::Written);
         assert!(cache.get(&uid("u")).await.unwrap().is_some());
+        assert_eq!(cache.inspect(&[uid("u")]).await.unwrap().len(), 1);
+        assert!(cache.random_uids(100).await.unwrap().contains(&uid("u")));
         assert!(
             cache
                 .move_watermark(None, shared::DatabaseTime(1))
