@@ -22,6 +22,9 @@ pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// Pause between two attempts while leaders are elected.
 const ELECTION: Duration = Duration::from_millis(50);
 
+/// Partitions, each with a range of offsets.
+pub type Ranges = Vec<(i32, Range<i64>)>;
+
 /// Returns the partitions of a topic in ascending order. Each has the range from its first readable
 /// offset to the offset after its last record. None if the topic does not exist.
 ///
@@ -30,7 +33,7 @@ const ELECTION: Duration = Duration::from_millis(50);
 pub(super) fn find(
     consumer: &BaseConsumer<Reporting>,
     topic: &str,
-) -> anyhow::Result<Option<Vec<(i32, Range<i64>)>>> {
+) -> anyhow::Result<Option<Ranges>> {
     let deadline = Instant::now() + ANSWER;
     let metadata = consumer
         .fetch_metadata(Some(topic), ANSWER)
@@ -70,10 +73,7 @@ pub(super) fn find(
 ///
 /// # Errors
 /// When the topic does not exist, or as [`find`].
-pub(super) fn of(
-    consumer: &BaseConsumer<Reporting>,
-    topic: &str,
-) -> anyhow::Result<Vec<(i32, Range<i64>)>> {
+pub(super) fn of(consumer: &BaseConsumer<Reporting>, topic: &str) -> anyhow::Result<Ranges> {
     find(consumer, topic)?.with_context(|| format!("topic {topic} does not exist"))
 }
 

@@ -8,8 +8,10 @@ mod replay;
 pub use letter::{DeadLetter, Obstacle};
 pub use purge::delete_below;
 pub use rdkafka::error::KafkaError as SendError;
-pub use reader::{Ranges, Reader};
+pub use reader::Reader;
 pub use replay::Replay;
+
+pub use super::ranges::Ranges;
 
 use std::{process, time::Duration};
 

@@ -13,14 +13,11 @@ use shared::{config::Kafka, order::Reason};
 use super::DeadLetter;
 use crate::kafka::{
     client::{self, Reporting},
-    ranges,
+    ranges::{self, Ranges},
 };
 
 /// How long [`Reader::follow`] waits for a dead letter before it reports that none came.
 const IDLE: Duration = Duration::from_millis(500);
-
-/// Partitions, each with a range of offsets.
-pub type Ranges = Vec<(i32, Range<i64>)>;
 
 /// Reader of the dead letters that the topic holds when the reader opens.
 pub struct Reader {
