@@ -37,9 +37,6 @@ use shared::{
 use crate::kafka::dead_letter::Reader;
 
 /// What to do with dead letters.
-///
-/// `replay` and `edit` record in Postgres what they sent back. `list` shows it, and a later
-/// `replay` skips it.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print one line per dead letter: its place, its reason, its source and when it was replayed.
@@ -51,15 +48,18 @@ pub enum Command {
     /// Send dead letters back to their source topics.
     ///
     /// They keep their versions, so they never overwrite newer data. They also stay in the dead
-    /// letter topic. A dead letter that was replayed before is skipped, so an interrupted replay
-    /// continues where it stopped.
+    /// letter topic. Postgres records what was sent: `list` shows it, and a later replay skips it, so
+    /// an interrupted replay continues where it stopped.
     Replay(replay::Replay),
     /// Edit the value of one dead letter in $VISUAL or $EDITOR, and send the result back.
     ///
     /// The worker's own checks run before anything is sent. Key, headers and version stay the same.
     /// Nothing is sent if the value did not change.
     Edit(edit::Edit),
-    /// Delete the oldest dead letters from the topic.
+    /// Delete the oldest dead letters from the topic, for good.
+    ///
+    /// Kafka deletes only from the beginning of a partition on. So there is no filter by reason or
+    /// order, and what was never replayed is deleted, too: the list says how many there are.
     Purge(purge::Purge),
 }
 

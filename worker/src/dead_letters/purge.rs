@@ -20,11 +20,7 @@ use crate::{
     moment,
 };
 
-/// Deletes the oldest dead letters from the topic. They cannot be brought back.
-///
-/// Kafka deletes only from the beginning of a partition on. So there is no filter by reason or by
-/// order, and a dead letter that was not replayed is deleted, too: the list says how many there
-/// are.
+/// Deletes the oldest dead letters from the topic.
 #[derive(Debug, Args)]
 pub struct Purge {
     /// Delete what was dead-lettered before this time: an RFC 3339 time such as

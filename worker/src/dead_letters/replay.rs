@@ -29,6 +29,9 @@ use super::{
 };
 use crate::kafka::dead_letter::{self, DeadLetter, Ranges, Reader};
 
+/// Rejected dead letters that are listed one by one.
+const LISTED: u64 = 20;
+
 /// Sends dead letters back to their source topics.
 #[derive(Debug, Args)]
 pub struct Replay {
@@ -104,8 +107,13 @@ impl Replay {
         }
         anyhow::ensure!(
             plan.rejected == 0,
-            "{} rejected, listed above",
-            letters(plan.rejected)
+            "{} rejected; {} listed above",
+            letters(plan.rejected),
+            if plan.rejected > LISTED {
+                "the first ones are"
+            } else {
+                "each is"
+            }
         );
         Ok(())
     }
@@ -161,7 +169,7 @@ impl Job<'_> {
                     if self.selection.is_reached(plan.count()) {
                         return Ok(ControlFlow::Break(()));
                     }
-                    if let Some(problem) = fate.rejection() {
+                    if let Some(problem) = fate.rejection().filter(|_| plan.rejected < LISTED) {
                         let place = candidate.row.place;
                         let (partition, offset) = (place.partition, place.offset);
                         output::note(format_args!("{partition}/{offset}: {problem}"));

@@ -172,6 +172,7 @@ impl Details {
             None => "null".to_owned(),
         };
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let source_time = row.source_time.iter().map(|time| format!(" at {time}"));
         let mut lines = vec![
             format!("dead letter    {topic}/{}/{}", row.partition, row.offset),
             format!("dead-lettered  {} by {}", row.time, or_none(&row.worker)),
@@ -185,9 +186,9 @@ impl Details {
         );
         lines.extend([
             format!(
-                "source         {} at {}",
+                "source         {}{}",
                 row.source(),
-                or_none(&row.source_time)
+                source_time.collect::<String>()
             ),
             format!("uid            {}", or_none(&row.uid)),
             format!("key            {}", bytes(row.key_bytes)),
