@@ -48,8 +48,8 @@ pub enum Command {
     /// Send dead letters back to their source topics.
     ///
     /// They keep their versions, so they never overwrite newer data. They also stay in the dead
-    /// letter topic. Postgres records what was sent: `list` shows it, and a later replay skips it, so
-    /// an interrupted replay continues where it stopped.
+    /// letter topic. Postgres records what was sent: `list` shows it, and a later replay skips it.
+    /// So an interrupted replay continues where it stopped.
     Replay(replay::Replay),
     /// Edit the value of one dead letter in $VISUAL or $EDITOR, and send the result back.
     ///
