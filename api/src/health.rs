@@ -10,9 +10,9 @@ use std::{
 
 use shared::{
     runtime::health::Report,
-    startup::{self, SchemaProblem},
-    storage::{CacheKnowledge, Postgres, StorageError},
-    telemetry::Dependency,
+    startup::{self, SchemaProblem, SchemaState},
+    storage::{CacheKnowledge, Postgres, StorageError, record_state, schema::SchemaDefect},
+    telemetry::{Dependency, Impairment},
 };
 use strum::{IntoStaticStr, VariantArray};
 use tokio::{
@@ -42,6 +42,9 @@ enum StartPhase {
     /// The schema is older than this version needs.
     #[strum(serialize = "schema too old; run `worker migrate`")]
     SchemaTooOld,
+    /// Tables are missing; the check `schema` names them.
+    #[strum(serialize = "schema incomplete")]
+    SchemaIncomplete,
     /// The api loads the newest orders into the local cache.
     #[strum(serialize = "warming up")]
     WarmingUp,
@@ -56,6 +59,7 @@ enum StartPhase {
 /// State of the process, as the probes report it.
 pub struct Health {
     phase: AtomicU8,
+    schema: SchemaState,
     postgres: Dependency,
     /// The read replica of Postgres; `None` if lists are read from Postgres itself.
     replica: Option<Dependency>,
@@ -69,6 +73,7 @@ impl Health {
     pub fn new(local: Arc<LocalCache>, uses_redis: bool, uses_replica: bool) -> Self {
         Self {
             phase: AtomicU8::new(StartPhase::Waiting as u8),
+            schema: SchemaState::default(),
             postgres: Dependency::new("postgres", "db_up"),
             replica: uses_replica.then(|| Dependency::new("postgres replica", "db_replica_up")),
             redis: uses_redis.then(|| Dependency::new("redis", "redis_up")),
@@ -91,14 +96,15 @@ impl Health {
         self.replica.clone()
     }
 
-    /// Readiness: the start is complete, and Postgres or Redis answers reads.
+    /// Readiness: the start is complete, the schema is right, and Postgres or Redis answers reads.
     pub fn ready(&self) -> Report {
         let phase = self.phase();
         let redis_up = self.redis.as_ref().is_some_and(Dependency::answers);
-        let report =
-            Report::new(phase == StartPhase::Started && (self.postgres.is_up() || redis_up))
-                .with("stage", <&str>::from(phase))
-                .with("postgres", self.postgres.state());
+        let answers = self.postgres.is_up() || redis_up;
+        let report = Report::new(phase == StartPhase::Started && self.schema.is_ok() && answers)
+            .with("stage", <&str>::from(phase))
+            .with("schema", self.schema.state())
+            .with("postgres", self.postgres.state());
         let report = match &self.replica {
             Some(replica) => report.with("postgres replica", replica.state()),
             None => report,
@@ -151,10 +157,9 @@ pub async fn watch(health: Arc<Health>, postgres: Postgres, mut redis: Option<Re
             cache_knowledge(&health, postgres)
         })
         .await;
-        let known = answer.as_ref().ok();
         // Redis first: a replica that becomes ready must know whether it may read Redis.
         if let Some(redis) = &mut redis {
-            redis.check(known.cloned()).await;
+            redis.check(answer.as_ref().ok().cloned().flatten()).await;
         }
         let answered = answer.as_ref().map(drop);
         if health.postgres.is_up() && answered.is_err() {
@@ -162,7 +167,12 @@ pub async fn watch(health: Arc<Health>, postgres: Postgres, mut redis: Option<Re
             // Postgres until a check succeeds, so check again at once.
             ticks.reset_immediately();
         }
-        health.postgres.set(answered.map_err(|error| error as _));
+        match health.schema.defect() {
+            Some(defect) if answered.is_ok() => health
+                .postgres
+                .set_impaired(Impairment::Rejecting, &format!("schema: {defect}")),
+            _ => record_state(&health.postgres, answered),
+        }
     }
 }
 
@@ -177,24 +187,20 @@ pub async fn watch_replica(replica: Postgres, health: Dependency) {
         if health.is_up() && answered.is_err() {
             ticks.reset_immediately();
         }
-        health.set(answered.as_ref().map(drop).map_err(|error| error as _));
+        record_state(&health, answered.as_ref().map(drop));
     }
 }
 
-/// Reads what Postgres knows about Redis. Before the schema is checked, reads only the schema
-/// version: Postgres would log an error for each query of a missing table.
+/// Checks the schema, then reads what Postgres knows about Redis. Returns none while the schema has
+/// a defect: Postgres would log an error for each query of a missing table.
 async fn cache_knowledge(
     health: &Health,
     postgres: Postgres,
-) -> Result<CacheKnowledge, StorageError> {
-    match health.phase() {
-        StartPhase::Waiting | StartPhase::SchemaTooOld => postgres
-            .schema_version()
-            .await
-            .map(|_| CacheKnowledge::default()),
-        StartPhase::WarmingUp | StartPhase::Started | StartPhase::Stopping => {
-            postgres.cache_knowledge().await
-        }
+) -> Result<Option<CacheKnowledge>, StorageError> {
+    startup::look_at_schema(&postgres, &health.schema).await?;
+    match health.schema.is_ok() {
+        true => postgres.cache_knowledge().await.map(Some),
+        false => Ok(None),
     }
 }
 
@@ -209,11 +215,13 @@ pub async fn start(
 ) {
     startup::wait_for_schema(&postgres, |problem| {
         health.enter(match problem {
-            SchemaProblem::Unreachable(_) => StartPhase::Waiting,
-            SchemaProblem::TooOld { .. } => StartPhase::SchemaTooOld,
+            SchemaProblem::Unreachable(_) | SchemaProblem::Rejected(_) => StartPhase::Waiting,
+            SchemaProblem::Defect(SchemaDefect::TooOld { .. }) => StartPhase::SchemaTooOld,
+            SchemaProblem::Defect(SchemaDefect::Incomplete { .. }) => StartPhase::SchemaIncomplete,
         });
     })
     .await;
+    health.schema.set(Ok(()));
     health.enter(StartPhase::WarmingUp);
     // A slower subscription costs only the warm-up: the local cache is dropped when the link is up.
     let _ = timeout(PATIENCE, subscription_tried.wait_for(|tried| *tried)).await;

@@ -13,16 +13,18 @@ pub struct PrivateKafka {
     port: Port,
     controller: Port,
     link: Proxy,
+    settings: &'static [&'static str],
 }
 
 impl PrivateKafka {
-    pub(crate) fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str, settings: &'static [&'static str]) -> Self {
         let port = Port::reserve();
         let server = Self {
             folder: Folder::create(&format!("{name}-kafka")),
             link: Proxy::to(&port.address()),
             port,
             controller: Port::reserve(),
+            settings,
         };
         server.start_again();
         server
@@ -45,11 +47,9 @@ impl PrivateKafka {
         let address = self.link.address();
         let (_, advertised) = address.rsplit_once(':').expect("HOST:PORT");
         let folder = self.folder.argument();
-        script(
-            "kafka/run",
-            &["start", &folder, &ports[0], &ports[1], advertised],
-        )
-        .unwrap_or_else(|error| panic!("{error}"));
+        let start = ["start", &folder, &ports[0], &ports[1], advertised];
+        script("kafka/run", &[&start, self.settings].concat())
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Stops the broker in order.

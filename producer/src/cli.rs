@@ -277,6 +277,7 @@ impl Kafka {
     /// If a variable cannot be read; the error names it.
     pub(crate) fn config(&self) -> anyhow::Result<shared::config::Kafka> {
         let mut config: shared::config::Kafka = shared::config::load("KAFKA_")?;
+        config.check_security()?;
         if let Some(topic) = &self.topic {
             config.topic.clone_from(topic);
         }

@@ -1,33 +1,69 @@
-//! Checks at the start of a process: the schema of Postgres and the eviction policy of Redis.
+//! Checks of the services that a process uses: the schema of Postgres, at the start and then once a
+//! second, and the eviction policy of Redis.
 
 use std::{mem, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     cache::Cache,
     runtime::backoff::Backoff,
-    storage::{Postgres, StorageError, schema},
+    storage::{Postgres, StorageError, schema::SchemaDefect},
     telemetry::OutageLog,
 };
 
-/// Longest wait between two checks of the schema.
+/// Longest wait between two checks of the schema at the start, and the interval of later checks.
 const SCHEMA_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The eviction policy for a cache whose entries may all be evicted. With another policy, Redis
 /// rejects writes when it is full, or evicts entries that are read often.
 const EVICTION_POLICY: &str = "allkeys-lru";
 
-/// The reason why a process cannot use the schema yet.
+/// The reason why a process cannot use the schema.
 #[derive(Debug)]
 pub enum SchemaProblem {
     /// Postgres does not answer.
     Unreachable(StorageError),
-    /// The schema is older than this version of the program needs.
-    TooOld {
-        /// The schema version of the database.
-        found: i64,
-        /// The lowest version that this program works with.
-        required: i64,
-    },
+    /// Postgres rejects the check: the password is wrong, or a right is missing.
+    Rejected(StorageError),
+    /// The schema lacks what this version of the program needs.
+    Defect(SchemaDefect),
+}
+
+/// The result of the last check of the schema that Postgres answered, for `/readyz`.
+#[derive(Debug, Default)]
+pub struct SchemaState(Mutex<Option<Result<(), SchemaDefect>>>);
+
+impl SchemaState {
+    /// Records the result of a check.
+    pub fn set(&self, result: Result<(), SchemaDefect>) {
+        let before = self.0.lock().replace(result.clone());
+        match (result, before) {
+            (Err(defect), Some(Ok(()))) => report_defect(&defect),
+            (Ok(()), Some(Err(_))) => tracing::info!("the database schema is complete again"),
+            _ => {}
+        }
+    }
+
+    /// Returns whether the schema was right at the last check.
+    pub fn is_ok(&self) -> bool {
+        matches!(*self.0.lock(), Some(Ok(())))
+    }
+
+    /// Returns why the schema cannot be used, if the last check found a defect.
+    pub fn defect(&self) -> Option<SchemaDefect> {
+        self.0.lock().clone()?.err()
+    }
+
+    /// Returns `unchecked`, `ok`, or the defect and the next step.
+    pub fn state(&self) -> String {
+        match &*self.0.lock() {
+            None => "unchecked".to_owned(),
+            Some(Ok(())) => "ok".to_owned(),
+            Some(Err(defect)) => defect.to_string(),
+        }
+    }
 }
 
 /// Waits until the schema is new enough. Logs a problem when it appears, then once a minute. Calls
@@ -35,7 +71,7 @@ pub enum SchemaProblem {
 pub async fn wait_for_schema(postgres: &Postgres, mut on_problem: impl FnMut(&SchemaProblem)) {
     let mut backoff = Backoff::up_to(SCHEMA_INTERVAL);
     let (mut last, log) = (None, OutageLog::default());
-    while let Some(problem) = check_schema(postgres).await {
+    while let Err(problem) = check_schema(postgres).await {
         let kind = mem::discriminant(&problem);
         if last.replace(kind) != Some(kind) {
             log.ended();
@@ -48,12 +84,34 @@ pub async fn wait_for_schema(postgres: &Postgres, mut on_problem: impl FnMut(&Sc
     }
 }
 
-async fn check_schema(postgres: &Postgres) -> Option<SchemaProblem> {
-    let required = schema::required_version();
-    match postgres.schema_version().await {
-        Ok(found) if found >= required => None,
-        Ok(found) => Some(SchemaProblem::TooOld { found, required }),
-        Err(error) => Some(SchemaProblem::Unreachable(error)),
+/// Checks the schema once a second, because it may be reverted or dropped while the process runs.
+/// Leaves `state` unchanged while Postgres does not answer. Never returns.
+pub async fn watch_schema(postgres: &Postgres, state: &SchemaState) {
+    let mut ticks = interval(SCHEMA_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // The state of Postgres reports why a check fails.
+        let _unanswered = look_at_schema(postgres, state).await;
+    }
+}
+
+/// Checks the schema once and records the result in `state`.
+///
+/// # Errors
+/// When Postgres does not answer or rejects the check.
+pub async fn look_at_schema(postgres: &Postgres, state: &SchemaState) -> Result<(), StorageError> {
+    let defect = postgres.schema_defect().await?;
+    state.set(defect.map_or(Ok(()), Err));
+    Ok(())
+}
+
+async fn check_schema(postgres: &Postgres) -> Result<(), SchemaProblem> {
+    match postgres.schema_defect().await {
+        Ok(None) => Ok(()),
+        Ok(Some(defect)) => Err(SchemaProblem::Defect(defect)),
+        Err(error) if error.is_rejection() => Err(SchemaProblem::Rejected(error)),
+        Err(error) => Err(SchemaProblem::Unreachable(error)),
     }
 }
 
@@ -62,10 +120,23 @@ fn report(problem: &SchemaProblem) {
         SchemaProblem::Unreachable(error) => {
             tracing::warn!(%error, "waiting for Postgres (DATABASE_URL)");
         }
-        SchemaProblem::TooOld { found, required } => tracing::error!(
+        SchemaProblem::Rejected(error) => {
+            tracing::error!(%error, "Postgres rejects our calls (DATABASE_URL); retrying");
+        }
+        SchemaProblem::Defect(defect) => report_defect(defect),
+    }
+}
+
+fn report_defect(defect: &SchemaDefect) {
+    match defect {
+        SchemaDefect::TooOld { found, required } => tracing::error!(
             found,
             required,
             "the database schema is too old; run `worker migrate`"
+        ),
+        SchemaDefect::Incomplete { missing } => tracing::error!(
+            missing = missing.join(", "),
+            "the database schema is incomplete; run `worker migrate`"
         ),
     }
 }

@@ -2,22 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-use shared::{
-    config,
-    runtime::{
-        command::{self, Completions},
-        output,
-        process::{self, Program},
-    },
-    storage::schema,
+use shared::runtime::{
+    command::{self, Completions},
+    process::{self, Program},
 };
 
 use crate::{
     cache_admin,
     config::Config,
-    dead_letters, rewind, run,
+    dead_letters, migrate, rewind, run,
     verify::{self, Verify},
 };
 
@@ -41,11 +35,7 @@ enum Command {
     /// Consume orders until SIGTERM (the default).
     Run,
     /// Migrate the database schema to the version that this worker needs.
-    Migrate {
-        /// Revert the newest N migrations instead.
-        #[arg(long, value_name = "N")]
-        down: Option<usize>,
-    },
+    Migrate(migrate::Migrate),
     /// List, show, edit, replay or purge dead letters.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -84,7 +74,7 @@ pub fn run() -> ExitCode {
     process::exit_code(match cli.command.unwrap_or(Command::Run) {
         Command::Verify(verify) => return verify::run(&verify),
         Command::Run => consume(),
-        Command::Migrate { down } => process::block_on(migrate(down)),
+        Command::Migrate(migrate) => process::block_on(migrate::run(&migrate)),
         Command::DeadLetters(command) => process::block_on(dead_letters::run(command)),
         Command::Rewind(rewind) => rewind::run(&rewind),
         Command::Cache(command) => process::block_on(cache_admin::run(command)),
@@ -97,17 +87,4 @@ fn consume() -> anyhow::Result<()> {
     let config = Config::from_env()?;
     let limit = config.worker.shutdown_timeout;
     PROGRAM.serve(limit, |process| run::run(config, process))
-}
-
-async fn migrate(down: Option<usize>) -> anyhow::Result<()> {
-    let database: config::Database = config::load("DATABASE_")?;
-    let migrated = match down {
-        None => schema::migrate(&database.url).await,
-        Some(steps) => schema::migrate_down(&database.url, steps).await,
-    }
-    .context("DATABASE_URL: cannot migrate the database")?;
-    output::line(match migrated.from == migrated.to {
-        true => format!("schema version {}: nothing to do", migrated.to),
-        false => format!("schema version {} -> {}", migrated.from, migrated.to),
-    })
 }

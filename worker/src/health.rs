@@ -2,8 +2,12 @@
 
 use std::{borrow::Borrow, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use shared::{runtime::health::Report, startup::SchemaProblem, telemetry::Dependency};
+use shared::{
+    runtime::health::Report,
+    startup::{SchemaProblem, SchemaState},
+    storage::record_state,
+    telemetry::Dependency,
+};
 
 use crate::{
     kafka::GroupState,
@@ -16,30 +20,13 @@ const STALL: Duration = Duration::from_secs(30);
 /// Waits that need an operator. The worker is not ready while one lasts.
 const STOPPED: [Wait; 3] = [Wait::Breaker, Wait::Deployment, Wait::Clock];
 
-/// The result of the last check of the schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Schema {
-    Unchecked,
-    TooOld,
-    Ok,
-}
-
-impl Schema {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Unchecked => "unchecked",
-            Self::TooOld => "too old; run `worker migrate`",
-            Self::Ok => "ok",
-        }
-    }
-}
-
 /// State of the process. Its parts are shared with the tasks that update them.
 pub struct Health {
     /// How long the poll thread may give no sign of life. A rebalance callback waits for the
     /// pipeline and the broker.
     max_silence: Duration,
-    schema: Mutex<Schema>,
+    /// The result of the last check of the schema.
+    pub schema: Arc<SchemaState>,
     /// State of the consumer group and the brokers.
     pub group: Arc<GroupState>,
     /// Known waits of the pipeline.
@@ -55,7 +42,7 @@ impl Health {
     pub fn new(session_timeout: Duration) -> Self {
         Self {
             max_silence: STALL.max(session_timeout * 2),
-            schema: Mutex::new(Schema::Unchecked),
+            schema: Arc::default(),
             group: Arc::new(GroupState::new()),
             waits: Arc::new(Waits::new()),
             database: Dependency::new("postgres", "db_up"),
@@ -65,24 +52,27 @@ impl Health {
 
     /// Records why the schema cannot be used yet. Returns the wait that follows from it.
     pub fn schema_unusable(&self, problem: &SchemaProblem) -> Wait {
-        let (schema, wait) = match problem {
+        match problem {
             SchemaProblem::Unreachable(error) => {
-                self.database.set(Err(error));
-                (Schema::Unchecked, Wait::Postgres)
+                record_state(&self.database, Err(error));
+                Wait::Postgres
             }
-            SchemaProblem::TooOld { .. } => {
+            SchemaProblem::Rejected(error) => {
+                record_state(&self.database, Err(error));
+                Wait::Deployment
+            }
+            SchemaProblem::Defect(defect) => {
                 self.database.set(Ok(()));
-                (Schema::TooOld, Wait::Deployment)
+                self.schema.set(Err(defect.clone()));
+                Wait::Deployment
             }
-        };
-        *self.schema.lock() = schema;
-        wait
+        }
     }
 
     /// Records that the schema is new enough.
     pub fn schema_usable(&self) {
         self.database.set(Ok(()));
-        *self.schema.lock() = Schema::Ok;
+        self.schema.set(Ok(()));
     }
 
     /// Liveness: the process is not stalled. It is stalled in two cases:
@@ -102,11 +92,10 @@ impl Health {
     /// Readiness: the schema is right, the worker is a member of the group, with or without
     /// partitions, and it has not stopped processing records.
     pub fn ready(&self) -> Report {
-        let schema = *self.schema.lock();
         let member = self.group.is_member();
         let stopped = STOPPED.into_iter().any(|wait| self.waits.waiting_for(wait));
-        self.report(schema == Schema::Ok && member && !stopped)
-            .with("schema", schema.as_str())
+        self.report(self.schema.is_ok() && member && !stopped)
+            .with("schema", self.schema.state())
             .with("group", if member { "member" } else { "joining" })
     }
 
@@ -136,6 +125,8 @@ fn joined<T: Borrow<str>>(texts: &[T], separator: &str, none: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use shared::storage::schema::SchemaDefect;
+
     use super::*;
 
     fn state_of(report: &Report, name: &str) -> String {
@@ -143,8 +134,8 @@ mod tests {
         check.unwrap().state.clone()
     }
 
-    fn too_old() -> SchemaProblem {
-        SchemaProblem::TooOld {
+    fn too_old() -> SchemaDefect {
+        SchemaDefect::TooOld {
             found: 5,
             required: 6,
         }
@@ -154,7 +145,10 @@ mod tests {
     fn readiness_names_the_command_for_an_old_schema() {
         let health = Health::new(Duration::from_secs(15));
         assert_eq!(state_of(&health.ready(), "schema"), "unchecked");
-        assert_eq!(health.schema_unusable(&too_old()), Wait::Deployment);
+        assert_eq!(
+            health.schema_unusable(&SchemaProblem::Defect(too_old())),
+            Wait::Deployment
+        );
         let report = health.ready();
         assert!(!report.ok);
         assert_eq!(state_of(&report, "schema"), "too old; run `worker migrate`");
@@ -164,6 +158,18 @@ mod tests {
         assert_eq!(state_of(&report, "schema"), "ok");
         assert_eq!(state_of(&report, "group"), "joining");
         assert!(!report.ok, "not a member yet");
+    }
+
+    #[test]
+    fn readiness_names_what_was_dropped_under_a_running_worker() {
+        let health = Health::new(Duration::from_secs(15));
+        health.schema_usable();
+        let missing = vec!["orders".to_owned(), "items".to_owned()];
+        health.schema.set(Err(SchemaDefect::Incomplete { missing }));
+        let report = health.ready();
+        assert!(!report.ok);
+        let state = "orders, items missing; run `worker migrate`";
+        assert_eq!(state_of(&report, "schema"), state);
     }
 
     #[test]

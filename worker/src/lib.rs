@@ -11,7 +11,7 @@
 //! | [`restored`] | detects a Postgres that was restored from a backup |
 //! | [`clock`] | the clock of Postgres, for records from the future |
 //! | [`health`] | liveness, readiness |
-//! | [`cli`], [`dead_letters`], [`rewind`], [`cache_admin`], [`verify`] | commands |
+//! | [`cli`], [`migrate`], [`dead_letters`], [`rewind`], [`cache_admin`], [`verify`] | commands |
 //! | `moment` | times on the command line |
 //! | [`config`], [`metrics`] | configuration, metrics |
 
@@ -24,6 +24,7 @@ pub mod dead_letters;
 pub mod health;
 pub mod kafka;
 pub mod metrics;
+pub mod migrate;
 mod moment;
 pub mod pipeline;
 pub mod prepare;

@@ -5,14 +5,17 @@
 
 mod diagnosis;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use shared::{
     DatabaseTime,
     cache::{Cache, CacheError, CacheState},
     order::OrderUid,
-    startup::EvictionCheck,
-    storage::{CacheKnowledge, CompleteCache, Postgres, RepairMark, StorageError},
+    startup::{EvictionCheck, SchemaState},
+    storage::{CacheKnowledge, CompleteCache, Postgres, RepairMark, StorageError, record_state},
     telemetry::{Dependency, Impairment, OutageLog},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -59,6 +62,8 @@ pub struct Repair {
     pub redis: Dependency,
     /// Whether Postgres answers.
     pub database: Dependency,
+    /// Whether the schema is complete.
+    pub schema: Arc<SchemaState>,
     /// Shows the age of the oldest repair mark.
     pub metrics: Metrics,
     /// Limits the log of repairs that fail.
@@ -119,18 +124,19 @@ impl Repair {
         }
     }
 
-    /// Returns what Postgres records about Redis; none if Postgres does not answer.
+    /// Returns what Postgres records about Redis; none if Postgres does not answer, or cannot know
+    /// because tables are missing.
     async fn look_at_postgres(&self) -> Option<CacheKnowledge> {
+        if let Some(defect) = self.schema.defect() {
+            let why = format!("schema: {defect}");
+            self.database.set_impaired(Impairment::Rejecting, &why);
+            return None;
+        }
         let answer = self.postgres.cache_knowledge().await;
         if let Ok(known) = &answer {
             self.metrics.repair_age(known.oldest_repair);
         }
-        self.database.set(
-            answer
-                .as_ref()
-                .map(drop)
-                .map_err(|error| error as &dyn std::fmt::Display),
-        );
+        record_state(&self.database, answer.as_ref().map(drop));
         answer.ok()
     }
 

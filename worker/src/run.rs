@@ -6,6 +6,7 @@ use shared::{
     cache::Cache,
     config::Kafka,
     runtime::{admin::Admin, process::Process},
+    startup,
     storage::{Postgres, Role},
     telemetry::OutageLog,
 };
@@ -69,6 +70,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         return Ok(());
     };
     check_restored(&config, &postgres, shutdown.clone());
+    watch_schema(&health, &postgres, shutdown.clone());
     let Config { worker, kafka, .. } = config;
     let start = Start {
         worker,
@@ -91,6 +93,14 @@ fn check_restored(config: &Config, postgres: &Postgres, shutdown: CancellationTo
     let fields = config.worker.unknown_fields();
     tokio::spawn(shutdown.run_until_cancelled_owned(async move {
         restored::check(&kafka, &postgres, fields).await;
+    }));
+}
+
+/// Watches the schema in the background.
+fn watch_schema(health: &Health, postgres: &Postgres, shutdown: CancellationToken) {
+    let (schema, postgres) = (Arc::clone(&health.schema), postgres.clone());
+    tokio::spawn(shutdown.run_until_cancelled_owned(async move {
+        startup::watch_schema(&postgres, &schema).await;
     }));
 }
 
@@ -166,6 +176,7 @@ impl Start<'_> {
             write_through: write_through.clone(),
             redis: self.health.redis.clone(),
             database: self.health.database.clone(),
+            schema: Arc::clone(&self.health.schema),
             metrics: metrics.clone(),
             outage: OutageLog::default(),
             evictions: OutageLog::default(),

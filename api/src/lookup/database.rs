@@ -5,7 +5,7 @@ use std::{future::Future, time::Instant};
 
 use shared::{
     storage::{Class, Postgres, StorageError},
-    telemetry::Dependency,
+    telemetry::{Dependency, OutageLog},
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -34,6 +34,7 @@ pub(super) struct Database {
     maximum: usize,
     calls: Semaphore,
     queue: Semaphore,
+    rejections: OutageLog,
 }
 
 impl Database {
@@ -47,6 +48,7 @@ impl Database {
             maximum: calls,
             calls: Semaphore::new(calls),
             queue: Semaphore::new(calls * QUEUE_PER_CALL),
+            rejections: OutageLog::default(),
         }
     }
 
@@ -65,7 +67,22 @@ impl Database {
         let started = Instant::now();
         let _running = self.admit().await?;
         let answer = retry_on_new_connection(&self.postgres, started, call).await;
-        Ok(answer.inspect_err(report)?)
+        Ok(answer.inspect_err(|error| self.report(error))?)
+    }
+
+    /// Logs a failed read. The health check already logs an outage, so that is only debug here.
+    /// Other errors need an operator, and are logged at most once a minute: every request may fail.
+    fn report(&self, error: &StorageError) {
+        match error.class() {
+            Class::Transient | Class::StalePlan | Class::Locked => {
+                tracing::debug!(%error, "Postgres read failed");
+            }
+            Class::Deployment | Class::Record | Class::Rival | Class::Unknown => {
+                if self.rejections.failed() {
+                    tracing::error!(%error, "Postgres rejects a read");
+                }
+            }
+        }
     }
 
     /// Maximum number of concurrent calls.
@@ -119,18 +136,5 @@ fn may_pass(error: &StorageError) -> bool {
     match error.class() {
         Class::Transient | Class::StalePlan => !matches!(error, StorageError::Deadline(_)),
         Class::Locked | Class::Deployment | Class::Record | Class::Rival | Class::Unknown => false,
-    }
-}
-
-/// Logs a failed read. The health check already logs an outage, so that is only debug here. Other
-/// errors need an operator.
-fn report(error: &StorageError) {
-    match error.class() {
-        Class::Transient | Class::StalePlan | Class::Locked => {
-            tracing::debug!(%error, "Postgres read failed")
-        }
-        Class::Deployment | Class::Record | Class::Rival | Class::Unknown => {
-            tracing::error!(%error, "Postgres rejects a read");
-        }
     }
 }

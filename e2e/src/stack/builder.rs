@@ -31,7 +31,7 @@ pub struct Builder {
     workers: usize,
     apis: usize,
     private_postgres: Option<&'static [&'static str]>,
-    private_kafka: bool,
+    private_kafka: Option<&'static [&'static str]>,
     redis_url: Option<String>,
     migrate: bool,
     topics: Option<Timestamps>,
@@ -47,7 +47,7 @@ impl Builder {
             workers: 0,
             apis: 0,
             private_postgres: None,
-            private_kafka: false,
+            private_kafka: None,
             redis_url: None,
             migrate: true,
             topics: Some(Timestamps::LogAppend),
@@ -86,8 +86,14 @@ impl Builder {
 
     /// Uses a private Kafka.
     #[must_use]
-    pub fn private_kafka(mut self) -> Self {
-        self.private_kafka = true;
+    pub fn private_kafka(self) -> Self {
+        self.private_kafka_with(&[])
+    }
+
+    /// Like [`Builder::private_kafka`], with settings such as `group.min.session.timeout.ms=10000`.
+    #[must_use]
+    pub fn private_kafka_with(mut self, settings: &'static [&'static str]) -> Self {
+        self.private_kafka = Some(settings);
         self
     }
 
@@ -156,7 +162,9 @@ impl Builder {
             process::id(),
             rand::random::<u32>()
         );
-        let private_kafka = self.private_kafka.then(|| PrivateKafka::start(&name));
+        let private_kafka = self
+            .private_kafka
+            .map(|settings| PrivateKafka::start(&name, settings));
         let brokers = private_kafka
             .as_ref()
             .map_or_else(|| required("KAFKA_BROKERS"), PrivateKafka::brokers);

@@ -169,6 +169,28 @@ impl Stack {
             .unwrap_or_else(|| panic!("{line} still ran after {DEADLINE:?}"))
     }
 
+    /// Runs a shell script in `folder`, with the environment of the programs. They are found by
+    /// their names, behind those of `folders`.
+    #[track_caller]
+    pub fn script(
+        &self,
+        script: &str,
+        folder: &Path,
+        folders: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Finished {
+        let programs = program("worker");
+        let programs = programs.parent().and_then(Path::to_str).unwrap();
+        let found = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{programs}:{found}", folders.join(":"));
+        let script = format!("cd '{}'\n{script}", folder.display());
+        let variables = [variables, &[("PATH", path.as_str())]].concat();
+        let arguments = ["-euo", "pipefail", "-c", &script];
+        let environment = self.variables(&variables);
+        Finished::run(Path::new("/bin/bash"), &arguments, &environment, DEADLINE)
+            .unwrap_or_else(|| panic!("still runs after {DEADLINE:?}: {script}"))
+    }
+
     /// Chooses the programs that start from now on.
     pub fn use_build(&mut self, build: Build) {
         self.build = build;

@@ -16,6 +16,8 @@ mod operate;
 mod orders;
 mod outages;
 mod producer;
+mod runbooks;
+mod schema;
 mod shutdown;
 mod start;
 mod traces;

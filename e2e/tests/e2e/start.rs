@@ -51,6 +51,12 @@ fn a_malformed_variable_stops_the_start_with_its_name() {
         ("ADMIN_ADDR", "nonsense"),
         ("LOG_FORMAT", "xml"),
         ("RUST_LOG", "worker=loudly"),
+        ("RUST_LOG", "infoo"),
+        // Unknown variables, also those of the other program.
+        ("REDIS_TIMOEUT", "5s"),
+        ("KAFKA_BROKERS_FILE", "/run/brokers"),
+        ("WORKER_BATCHSIZE", "1"),
+        ("API_RATELIMIT", "1"),
     ];
     let worker = [
         ("KAFKA_CREATE_TOPICS", "perhaps"),
@@ -106,16 +112,26 @@ fn an_impossible_value_stops_the_start_with_its_variable() {
     let both = [
         ("DATABASE_MAX_CONNECTIONS", "0"),
         ("DATABASE_TIMEOUT", "0s"),
+        ("DATABASE_TIMEOUT", "1000000y"),
         ("REDIS_TIMEOUT", "0s"),
+        ("REDIS_ORDER_TTL", "0s"),
     ];
     let worker = [
+        ("KAFKA_BROKERS", "localhost:http"),
         ("KAFKA_TOPIC", ""),
+        ("KAFKA_TOPIC", "my orders"),
+        ("KAFKA_SESSION_TIMEOUT", "1s"),
+        ("KAFKA_SASL_MECHANISM", "GSSAPI"),
+        ("WORKER_SHUTDOWN_TIMEOUT", "0s"),
         ("KAFKA_GROUP_ID", ""),
         ("KAFKA_SESSION_TIMEOUT", "0s"),
         ("WORKER_BATCH_SIZE", "0"),
         ("WORKER_BATCH_MAX_BYTES", "0"),
     ];
-    let api = [("API_REQUEST_TIMEOUT", "0s")];
+    let api = [
+        ("API_REQUEST_TIMEOUT", "0s"),
+        ("LOCAL_CACHE_TTL", "1000000y"),
+    ];
     let mut problems = accepted(&stack, "worker", "run", &[&both[..], &worker].concat());
     problems.extend(accepted(
         &stack,
@@ -124,6 +140,94 @@ fn an_impossible_value_stops_the_start_with_its_variable() {
         &[&both[..], &api].concat(),
     ));
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// The values are valid alone, and not together.
+#[test]
+fn variables_of_kafka_that_contradict_each_other_stop_the_start() {
+    let stack = Stack::builder("together").start();
+    let topic = stack.addresses().topic.clone();
+    for (variables, name) in [
+        (
+            &[("KAFKA_DEAD_LETTER_TOPIC", topic.as_str())][..],
+            "KAFKA_DEAD_LETTER_TOPIC",
+        ),
+        (
+            &[("KAFKA_SECURITY_PROTOCOL", "sasl_ssl")],
+            "KAFKA_SASL_MECHANISM",
+        ),
+        (
+            &[
+                ("KAFKA_SECURITY_PROTOCOL", "ssl"),
+                ("KAFKA_SSL_CA_LOCATION", "/nowhere/at/all"),
+            ],
+            "KAFKA_SSL_CA_LOCATION",
+        ),
+    ] {
+        let said = stack.command_with("worker", &["run"], variables).failed();
+        assert!(said.starts_with(&format!("error: {name}: ")), "{said}");
+    }
+}
+
+/// Every command that reads a variable rejects an unknown one, and names the nearest.
+#[test]
+fn every_command_rejects_a_misspelt_variable() {
+    let stack = Stack::builder("misspelt").start();
+    for arguments in [
+        &["worker", "run"][..],
+        &["worker", "migrate"],
+        &["worker", "health"],
+        &["worker", "dead-letters", "list"],
+        &["worker", "rewind", "--to", "1h"],
+        &["worker", "cache", "clear"],
+        &["api", "serve"],
+        &["api", "health"],
+        &["producer", "send", "-n", "1"],
+        &["producer", "erase", "u"],
+    ] {
+        let said = stack
+            .command_with(arguments[0], &arguments[1..], &[("REDIS_TIMOEUT", "5s")])
+            .failed();
+        let expected = "error: REDIS_TIMOEUT: unknown variable; write REDIS_TIMEOUT, the nearest one, or \
+             unset it\n";
+        assert_eq!(said, expected, "{arguments:?}");
+    }
+}
+
+/// In Kubernetes and compose, the environment has more variables with our prefixes.
+#[test]
+fn variables_that_orchestrators_add_do_not_stop_the_start() {
+    let mut stack = Stack::builder("links").start();
+    let added = [
+        ("REDIS_SERVICE_HOST", "10.0.0.1"),
+        ("REDIS_PORT", "tcp://10.0.0.1:6379"),
+        ("API_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("KAFKA_UI_PORT", "8085"),
+        ("KAFKA_HEAP_OPTS", "-Xmx256m"),
+    ];
+    stack.start_worker_with(&added);
+    stack.start_api_with(&added);
+}
+
+/// The broker's own limit is above the default one, so that only the broker knows it.
+#[test]
+fn a_session_timeout_that_the_brokers_reject_ends_the_worker_with_its_variable() {
+    let mut stack = Stack::builder("session")
+        .private_kafka_with(&["group.min.session.timeout.ms=10000"])
+        .start();
+    let worker = stack.launch_worker(&[("KAFKA_SESSION_TIMEOUT", "6s")]);
+    let status = until("the end of the worker", || {
+        worker.process.ended().ok_or("it still runs")
+    });
+    assert_eq!(status.code(), Some(1));
+    let log = worker.process.log();
+    let mut lines = log.lines();
+    let line = lines.find(|line| line.contains("the brokers reject the session timeout"));
+    assert!(
+        line.is_some_and(|line| line.contains("KAFKA_SESSION_TIMEOUT")),
+        "{log}"
+    );
+    stack.start_worker_with(&[("KAFKA_SESSION_TIMEOUT", "10s")]);
 }
 
 /// The text of an error must not contain the password.
@@ -238,7 +342,10 @@ fn migrations_run_down_and_up_and_processes_wait_for_them() {
     stack.command("worker", &["migrate"]).succeeded();
     assert_eq!(database.number(versions), all);
     stack
-        .command("worker", &["migrate", "--down", &all.to_string()])
+        .command(
+            "worker",
+            &["migrate", "--down", &all.to_string(), "--yes-drop-orders"],
+        )
         .succeeded();
     let ours = "SELECT count(*) FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \
                 WHERE nspname = 'public' AND relname NOT LIKE '\\_sqlx%'";

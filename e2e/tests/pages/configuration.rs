@@ -1,6 +1,9 @@
 //! `docs/configuration.md` and `.env.example`, compared with the structs that read the variables.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use humantime::format_duration;
@@ -26,7 +29,12 @@ const OTHERS: [&str; 2] = [
     "NO_COLOR\tworker,api,producer\t\t\tAny value turns colours off.",
 ];
 const SHARED: &str = "shared/src/config.rs";
-const FILES: [&str; 3] = [SHARED, "worker/src/config.rs", "api/src/config.rs"];
+const FILES: [&str; 4] = [
+    "shared/src/config/services.rs",
+    "shared/src/config/process.rs",
+    "shared/src/config/worker.rs",
+    "shared/src/config/api.rs",
+];
 const PROGRAMS: [&str; 3] = ["worker", "api", "producer"];
 
 /// The variables of one struct.
@@ -376,6 +384,35 @@ fn the_help_of_each_program_lists_its_variables() {
     }
     lines.extend(OTHERS.map(str::to_owned));
     page::compare_file(LIST, &(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn every_program_knows_every_variable() {
+    let declared = sections().into_iter().flat_map(|section| section.variables);
+    let declared: BTreeSet<String> = declared.map(|variable| variable.name).collect();
+    let known: BTreeSet<String> = shared::config::names().map(str::to_owned).collect();
+    assert_eq!(known, declared);
+}
+
+#[test]
+fn variables_of_compose_with_our_prefixes_are_known() {
+    let example = page::read(EXAMPLE);
+    let (_, compose) = example.split_once(COMPOSE_ONLY).unwrap();
+    let prefixes: Vec<String> = sections()
+        .into_iter()
+        .map(|section| section.prefix)
+        .collect();
+    let names = compose.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix('#')?.split_once('=')?;
+        let is_ours = prefixes
+            .iter()
+            .any(|prefix| name.starts_with(prefix.as_str()));
+        is_ours.then_some(name)
+    });
+    assert_eq!(
+        names.collect::<BTreeSet<_>>(),
+        shared::config::COMPOSE.into()
+    );
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Reads a struct from the environment. Each error names its variable.
 
-use std::{env, fs, io, path::Path};
+use std::{env, ffi::OsString, fs, io, path::Path};
 
 use serde::de::DeserializeOwned;
 
-use super::SECRETS;
+use super::{SECRETS, known};
 
 /// An invalid environment variable. The process does not start.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,14 @@ pub enum ConfigError {
         variable: String,
         /// What is wrong with its value.
         problem: String,
+    },
+    /// No program reads the variable.
+    #[error("{variable}: unknown variable; write {nearest}, the nearest one, or unset it")]
+    Unknown {
+        /// Name of the environment variable.
+        variable: String,
+        /// The most similar name that a program reads.
+        nearest: String,
     },
     /// A secret is set twice: by its value, and by the path of a file.
     #[error("{variable}: set by {variable} and by {variable}_FILE; unset one of them")]
@@ -54,30 +62,41 @@ impl ConfigError {
 /// Reads the struct `T` from the environment variables of the process that begin with `prefix`.
 ///
 /// # Errors
-/// If a variable is invalid. The error names the first such variable.
+/// If a variable is invalid, or no program reads a variable that begins with any of our prefixes.
+/// The error names the first such variable.
 pub fn load<T: DeserializeOwned>(prefix: &str) -> Result<T, ConfigError> {
-    load_from(
-        prefix,
-        env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }),
-    )
+    let variables: Result<Vec<_>, _> = env::vars_os().filter_map(utf8).collect();
+    load_from(prefix, variables?)
+}
+
+/// Returns the variable as text; none if its name is not text, so that it is not ours.
+fn utf8((name, value): (OsString, OsString)) -> Option<Result<(String, String), ConfigError>> {
+    let name = name.into_string().ok()?;
+    match value.into_string() {
+        Ok(value) => Some(Ok((name, value))),
+        Err(_) if known::is_ours(&name) => {
+            let problem = "not UTF-8 text; write it in UTF-8";
+            Some(Err(ConfigError::malformed(&name, problem)))
+        }
+        Err(_) => None,
+    }
 }
 
 /// Like [`load`], but reads the given variables.
 ///
 /// # Errors
-/// If a variable is invalid. The error names the first such variable.
+/// As [`load`].
 pub fn load_from<T: DeserializeOwned>(
     prefix: &str,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<T, ConfigError> {
     let mut ours: Vec<(String, String)> = Vec::new();
     for (name, value) in variables {
+        known::check(&name, &value)?;
         if !name.starts_with(prefix) {
             continue;
         }
-        let secret = name.strip_suffix("_FILE");
+        let secret = name.strip_suffix(known::FILE);
         let (variable, value) = match secret.filter(|secret| SECRETS.contains(secret)) {
             Some(secret) => (secret.to_owned(), read_secret(&name, &value)?),
             None => (name, value),

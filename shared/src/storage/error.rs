@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
+use super::schema::OBJECTS;
+
 /// How to react to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -55,14 +57,19 @@ impl Class {
 }
 
 /// A failed call to Postgres. Its text contains no personal data. Of a database error it contains
-/// only SQLSTATE and constraint, because message and detail may quote values.
+/// only SQLSTATE, constraint, and which of our tables it concerns, because message and detail may
+/// quote values.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// Postgres did not answer within the deadline.
     #[error("no answer from Postgres within {0:?}")]
     Deadline(Duration),
     /// Postgres answered with an error.
-    #[error("Postgres: SQLSTATE {code}{}", of_constraint(constraint.as_deref()))]
+    #[error(
+        "Postgres: SQLSTATE {code}{}{}",
+        of_constraint(constraint.as_deref()),
+        of_deployment(code, *object, *in_row)
+    )]
     Database {
         /// SQLSTATE, five characters.
         code: String,
@@ -71,6 +78,8 @@ pub enum StorageError {
         /// Whether Postgres raised the error inside a trigger, a function or a row-level security
         /// policy, so that it may depend on the row.
         in_row: bool,
+        /// The table or sequence of ours that the message names.
+        object: Option<&'static str>,
     },
     /// The connection could not be opened, or it broke.
     #[error("connection to Postgres: {0}")]
@@ -86,6 +95,24 @@ fn of_constraint(name: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
+/// Returns the part of an error text that says what is wrong with the deployment, and what to do.
+/// Code for a row may raise any code with another meaning.
+fn of_deployment(code: &str, object: Option<&str>, in_row: bool) -> String {
+    let object = object.unwrap_or("a table");
+    match code {
+        _ if in_row => String::new(),
+        "42P01" => format!(": {object} is missing; run `worker migrate`"),
+        "42703" => ": a column is missing, the schema is too old; run `worker migrate`".to_owned(),
+        "42501" => format!(": the user lacks a right on {object}; grant it"),
+        "3F000" => {
+            ": the schema of the tables is missing; create it or correct search_path".to_owned()
+        }
+        "3D000" => ": the database does not exist; create it or correct its name".to_owned(),
+        "28000" | "28P01" => ": Postgres rejects the user or its password; correct them".to_owned(),
+        _ => String::new(),
+    }
+}
+
 impl StorageError {
     /// Returns how to react to this error.
     pub fn class(&self) -> Class {
@@ -96,6 +123,7 @@ impl StorageError {
                 code,
                 constraint,
                 in_row,
+                ..
             } => classify(code, constraint.as_deref(), *in_row),
         }
     }
@@ -117,6 +145,12 @@ impl StorageError {
             Self::Database { code, .. } => code.starts_with("57P"),
             Self::Unexpected(_) => false,
         }
+    }
+
+    /// Returns whether Postgres answers and rejects the deployment, such as a missing table, a
+    /// missing right or a wrong password.
+    pub fn is_rejection(&self) -> bool {
+        self.class() == Class::Deployment
     }
 
     /// Returns whether Postgres raised the error in code that it runs for a row. The error may then
@@ -214,6 +248,13 @@ fn is_in_row(error: &dyn DatabaseError) -> bool {
     in_function || error.routine() == Some("ExecWithCheckOptions")
 }
 
+/// Returns the table or sequence of ours that the message names. A message may quote values, so
+/// nothing else of it is used. It may be in any language.
+fn object_of(message: &str) -> Option<&'static str> {
+    let mut words = message.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.find_map(|word| OBJECTS.iter().find(|object| **object == word).copied())
+}
+
 impl From<sqlx::Error> for StorageError {
     fn from(error: sqlx::Error) -> Self {
         match error {
@@ -221,6 +262,7 @@ impl From<sqlx::Error> for StorageError {
                 code: database.code().unwrap_or_default().into_owned(),
                 constraint: database.constraint().map(str::to_owned),
                 in_row: is_in_row(database.as_ref()),
+                object: object_of(database.message()),
             },
             sqlx::Error::Io(io) => Self::Connection(io.to_string()),
             sqlx::Error::Tls(tls) => Self::Connection(tls.to_string()),
@@ -279,6 +321,51 @@ mod tests {
         ] {
             assert_eq!(classify(code, constraint, false), class, "{code}");
         }
+    }
+
+    #[test]
+    fn an_error_of_the_deployment_names_the_table_and_the_next_step() {
+        let text = |code: &str, message: &str, in_row| {
+            let error = StorageError::Database {
+                code: code.to_owned(),
+                constraint: None,
+                in_row,
+                object: object_of(message),
+            };
+            error.to_string()
+        };
+        for (code, message, expected) in [
+            (
+                "42P01",
+                "relation \"orders\" does not exist",
+                ": orders is missing; run `worker migrate`",
+            ),
+            (
+                "42P01",
+                "Relation »public.cache_repairs« existiert nicht",
+                ": cache_repairs is missing; run `worker migrate`",
+            ),
+            (
+                "42501",
+                "permission denied for sequence orders_id_seq",
+                ": the user lacks a right on orders_id_seq; grant it",
+            ),
+            (
+                "42501",
+                "permission denied for table secrets_of_alice",
+                ": the user lacks a right on a table; grant it",
+            ),
+            (
+                "28P01",
+                "password authentication failed for user \"alice\"",
+                ": Postgres rejects the user or its password; correct them",
+            ),
+            ("57P01", "terminating connection", ""),
+        ] {
+            let expected = format!("Postgres: SQLSTATE {code}{expected}");
+            assert_eq!(text(code, message, false), expected);
+        }
+        assert_eq!(text("42501", "orders", true), "Postgres: SQLSTATE 42501");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod changes;
 mod columns;
 mod error;
+mod health;
 mod inspect;
 mod list;
 mod migration_lock;
@@ -23,6 +24,7 @@ mod writer_state;
 
 pub use changes::{Change, ChangeSet};
 pub use error::{Class, StorageError};
+pub use health::record_state;
 pub use inspect::{Flaw, Inspected};
 pub use list::{Documents, ListFilter, Position, Summary};
 pub use postgres::{BATCHES_AT_ONCE, Postgres, Role};

@@ -18,7 +18,9 @@ use sqlx::{
 };
 use tokio::time::timeout_at;
 
-use super::{Class, StorageError, nodelay, silence::Silence, writer_state::WriterState};
+use super::{
+    Class, StorageError, nodelay, schema::HOLD_SCHEMA, silence::Silence, writer_state::WriterState,
+};
 use crate::{
     config::{ConfigError, Database},
     telemetry::metrics::{LATENCY_SECONDS, meter},
@@ -131,11 +133,11 @@ impl Postgres {
             (_, all) => (0, all),
         };
         let silence = Silence::new(timeout);
-        let pool = lazy_pool(&options, for_others, timeout, &silence);
+        let pool = lazy_pool(&options, for_others, role, timeout, &silence);
         Ok(Self {
             batches: match for_batches {
                 0 => pool.clone(),
-                connections => lazy_pool(&options, connections, timeout, &silence),
+                connections => lazy_pool(&options, connections, role, timeout, &silence),
             },
             pool,
             role,
@@ -280,6 +282,7 @@ fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
 fn lazy_pool(
     options: &PgConnectOptions,
     connections: u32,
+    role: Role,
     timeout: Duration,
     silence: &Silence,
 ) -> PgPool {
@@ -294,9 +297,12 @@ fn lazy_pool(
             let silence = silence.clone();
             Box::pin(async move { Ok(silence.is_fit(connection, metadata).await) })
         })
-        .after_connect(move |_, _| {
+        .after_connect(move |connection, _| {
             let peer = peer.clone();
             Box::pin(async move {
+                if role == Role::Worker {
+                    sqlx::raw_sql(HOLD_SCHEMA).execute(connection).await?;
+                }
                 // Resolving a name blocks.
                 let set = tokio::task::spawn_blocking(move || nodelay::set(&peer.0, peer.1));
                 // Only the end of the runtime cancels this task, and then no call needs the option.

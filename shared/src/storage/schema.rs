@@ -1,12 +1,68 @@
 //! The database schema: its migrations, and whether it is new enough for this version of the
 //! program.
 
+mod down;
+
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 
 use super::{Postgres, StorageError, migration_lock};
 
+pub(super) use down::HOLD_SCHEMA;
+pub use down::{Revert, RevertError, migrate_down};
+
 /// The embedded migrations of this version.
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+/// The table in which sqlx records the applied migrations.
+const MIGRATIONS: &str = "_sqlx_migrations";
+
+/// The tables and sequences that this version uses.
+pub(super) const OBJECTS: [&str; 12] = [
+    MIGRATIONS,
+    "orders",
+    "deliveries",
+    "payments",
+    "items",
+    "cache_repairs",
+    "cache_writes",
+    "complete_cache",
+    "dead_letter_replays",
+    "orders_id_seq",
+    "cache_writes_id_seq",
+    "cache_repairs_mark_seq",
+];
+
+/// Why this version cannot use the schema of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaDefect {
+    /// Migrations are missing.
+    TooOld {
+        /// The schema version of the database.
+        found: i64,
+        /// The lowest version that this program works with.
+        required: i64,
+    },
+    /// The version is right, and tables or sequences are missing.
+    Incomplete {
+        /// Their names.
+        missing: Vec<String>,
+    },
+}
+
+impl std::fmt::Display for SchemaDefect {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TooOld { .. } => formatter.write_str("too old; run `worker migrate`"),
+            Self::Incomplete { missing } => {
+                write!(
+                    formatter,
+                    "{} missing; run `worker migrate`",
+                    missing.join(", ")
+                )
+            }
+        }
+    }
+}
 
 /// Returns the lowest schema version that this version of the program works with.
 pub fn required_version() -> i64 {
@@ -26,48 +82,47 @@ pub struct Migrated {
     pub to: i64,
 }
 
+/// A failed migration.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The database cannot be reached, or a migration fails.
+    #[error("cannot migrate the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Every migration is applied, and something that they create is missing.
+    #[error(
+        "every migration is applied, but {missing} is missing, dropped by other means; restore a \
+         backup, or drop the whole schema and migrate again"
+    )]
+    Incomplete {
+        /// The missing tables and sequences.
+        missing: String,
+    },
+}
+
 /// Applies the missing migrations. Leaves a schema that is newer than this version unchanged.
 ///
 /// # Errors
-/// When the database cannot be reached or a migration fails. Each migration runs in its own
-/// transaction, except those that build an index without blocking writes.
-pub async fn migrate(url: &str) -> Result<Migrated, sqlx::Error> {
+/// When the database cannot be reached, a migration fails, or a table is missing although its
+/// migration is applied. Each migration runs in its own transaction, except those that build an
+/// index without blocking writes.
+pub async fn migrate(url: &str) -> Result<Migrated, MigrateError> {
     let mut connection = connect(url).await?;
     let from = version_on(&mut connection).await?;
     migration_lock::drop_unfinished_indexes(&mut connection).await?;
     migrator()
         .set_ignore_missing(true)
         .run(&mut connection)
-        .await?;
+        .await
+        .map_err(sqlx::Error::from)?;
     let to = version_on(&mut connection).await?;
+    let missing = missing_on(&mut connection).await?;
     connection.close().await?;
-    Ok(Migrated { from, to })
-}
-
-/// Reverts the newest `steps` applied migrations.
-///
-/// # Errors
-/// When the database cannot be reached, a down file fails, or the schema is newer than this
-/// version, which then lacks the down files.
-pub async fn migrate_down(url: &str, steps: usize) -> Result<Migrated, sqlx::Error> {
-    let mut connection = connect(url).await?;
-    let from = version_on(&mut connection).await?;
-    if from > required_version() {
-        return Err(sqlx::Error::Migrate(Box::new(
-            sqlx::migrate::MigrateError::VersionTooNew(from, required_version()),
-        )));
+    match missing.is_empty() {
+        true => Ok(Migrated { from, to }),
+        false => Err(MigrateError::Incomplete {
+            missing: missing.join(", "),
+        }),
     }
-    let mut versions: Vec<i64> = MIGRATOR
-        .iter()
-        .filter(|migration| migration.migration_type.is_up_migration() && migration.version <= from)
-        .map(|migration| migration.version)
-        .collect();
-    versions.sort_unstable();
-    let target = versions.iter().rev().nth(steps).copied().unwrap_or(0);
-    migrator().undo(&mut connection, target).await?;
-    let to = version_on(&mut connection).await?;
-    connection.close().await?;
-    Ok(Migrated { from, to })
 }
 
 /// The migrations, for a session that already holds the lock.
@@ -88,18 +143,48 @@ async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     Ok(connection)
 }
 
+/// Returns the objects of this version that do not exist. A statement that names a missing table
+/// would fail as a whole, and Postgres would log an error.
+async fn missing_on(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT array(SELECT name FROM unnest($1::text[]) AS name \
+         WHERE to_regclass(name) IS NULL)::text[]",
+    )
+    .bind(&OBJECTS[..])
+    .fetch_one(connection)
+    .await
+}
+
 async fn version_on(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    // The table does not exist before the first migration. A separate statement checks this,
-    // because a statement that names a missing table fails as a whole.
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+    // The table does not exist before the first migration.
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(MIGRATIONS)
         .fetch_one(&mut *connection)
         .await?;
-    if !exists {
-        return Ok(0);
+    match exists {
+        true => recorded_version(connection).await,
+        false => Ok(0),
     }
+}
+
+async fn recorded_version(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT coalesce(max(version), 0)::int8 FROM _sqlx_migrations WHERE success")
         .fetch_one(connection)
         .await
+}
+
+async fn defect_on(connection: &mut PgConnection) -> Result<Option<SchemaDefect>, sqlx::Error> {
+    let missing = missing_on(connection).await?;
+    let found = match missing.iter().any(|name| name == MIGRATIONS) {
+        true => 0,
+        false => recorded_version(connection).await?,
+    };
+    let required = required_version();
+    Ok(match (found < required, missing.is_empty()) {
+        (true, _) => Some(SchemaDefect::TooOld { found, required }),
+        (false, false) => Some(SchemaDefect::Incomplete { missing }),
+        (false, true) => None,
+    })
 }
 
 impl Postgres {
@@ -110,5 +195,34 @@ impl Postgres {
     /// When Postgres does not answer.
     pub async fn schema_version(&self) -> Result<i64, StorageError> {
         self.run("schema_version", version_on).await
+    }
+
+    /// Returns why this version cannot use the schema; none if it can.
+    ///
+    /// # Errors
+    /// When Postgres does not answer.
+    pub async fn schema_defect(&self) -> Result<Option<SchemaDefect>, StorageError> {
+        self.run("schema_version", defect_on).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestDatabase;
+
+    #[tokio::test]
+    async fn the_list_has_every_table_and_sequence() {
+        let database = TestDatabase::migrated().await;
+        let mut found: Vec<String> = database
+            .value(
+                "SELECT array_agg(relname::text) FROM pg_class \
+                 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'S')",
+            )
+            .await;
+        let mut listed = OBJECTS.to_vec();
+        found.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(found, listed);
     }
 }

@@ -14,6 +14,7 @@ const UP: u8 = 1;
 const DOWN: u8 = 2;
 const READ_ONLY: u8 = 3;
 const OTHER_SERVER: u8 = 4;
+const REJECTING: u8 = 5;
 
 /// Why a service that answers cannot be used fully.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub enum Impairment {
     ReadOnly,
     /// The service is not the server that the other processes use.
     OtherServer,
+    /// The service answers and rejects our calls: a table or a right is missing, or the password is
+    /// wrong.
+    Rejecting,
 }
 
 /// The state of a service that this process depends on. Sets the `*_up` gauge and logs each change.
@@ -73,6 +77,7 @@ impl Dependency {
         let now = match impairment {
             Impairment::ReadOnly => READ_ONLY,
             Impairment::OtherServer => OTHER_SERVER,
+            Impairment::Rejecting => REJECTING,
         };
         if self.state.swap(now, Ordering::Relaxed) == now {
             return;
@@ -92,13 +97,14 @@ impl Dependency {
         matches!(self.state.load(Ordering::Relaxed), UP | READ_ONLY)
     }
 
-    /// Returns `up`, `read-only`, `another server`, `down` or `unknown`.
+    /// Returns `up`, `read-only`, `another server`, `rejecting`, `down` or `unknown`.
     pub fn state(&self) -> &'static str {
         match self.state.load(Ordering::Relaxed) {
             UP => "up",
             DOWN => "down",
             READ_ONLY => "read-only",
             OTHER_SERVER => "another server",
+            REJECTING => "rejecting",
             _ => "unknown",
         }
     }

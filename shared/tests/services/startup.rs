@@ -9,7 +9,10 @@ use std::{
 use shared::{
     cache::Cache,
     startup::{self, EvictionCheck, SchemaProblem},
-    storage::{Role, schema},
+    storage::{
+        Role,
+        schema::{self, SchemaDefect},
+    },
     testing::{TestDatabase, TestRedis, eventually},
 };
 use tracing::subscriber::DefaultGuard;
@@ -64,11 +67,12 @@ async fn the_wait_for_the_schema_reports_each_problem_once_and_ends_after_the_mi
     let wait = startup::wait_for_schema(&postgres, |problem| {
         let mut seen = seen.lock().unwrap();
         match problem {
-            SchemaProblem::TooOld { found, required } => {
+            SchemaProblem::Defect(SchemaDefect::TooOld { found, required }) => {
                 assert_eq!((*found, *required), (0, schema::required_version()));
                 seen.0 += 1;
             }
             SchemaProblem::Unreachable(_) => seen.1 += 1,
+            other => panic!("{other:?}"),
         }
     });
     let script = async {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
-    consumer::ConsumerContext,
+    consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use shared::{
@@ -45,6 +45,10 @@ const UNPACKED_MAX_BYTES: usize = 48 << 20;
 /// [librdkafka 5260]: https://github.com/confluentinc/librdkafka/issues/5260
 const RECEIVE_MAX_BYTES: usize = 3 * UNPACKED_MAX_BYTES;
 
+/// librdkafka's longest time between two polls, in milliseconds. It must not be shorter than the
+/// session timeout.
+const POLL_INTERVAL_MS: u128 = 300_000;
+
 /// Upper limit of the heartbeat interval. A member learns of a rebalance at its next heartbeat. The
 /// broker answers a heartbeat without disk access.
 const HEARTBEAT_MS: u128 = 250;
@@ -72,40 +76,42 @@ const VARIABLES: [(&str, &str); 8] = [
     ("ssl.ca.location", "KAFKA_SSL_CA_LOCATION"),
 ];
 
-/// Checks the parts of a configuration that need no broker.
+/// Checks the parts of a configuration that need no broker. Creates a client, because librdkafka
+/// checks some values only then, such as the files of `KAFKA_SSL_CA_LOCATION`.
 ///
 /// # Errors
 /// Names the variable whose value can never work.
 pub fn check(config: &Kafka) -> Result<(), ConfigError> {
-    let default = Kafka::default();
-    let names = [
-        ("KAFKA_BROKERS", &config.brokers, default.brokers),
-        ("KAFKA_TOPIC", &config.topic, default.topic),
-        (
-            "KAFKA_DEAD_LETTER_TOPIC",
-            &config.dead_letter_topic,
-            default.dead_letter_topic,
-        ),
-        ("KAFKA_GROUP_ID", &config.group_id, default.group_id),
-    ];
-    for (variable, value, example) in names {
-        if value.trim().is_empty() {
-            let expected = format!("a name; write {example}");
-            return Err(ConfigError::not(variable, value, &expected));
-        }
-    }
-    match consumer(config).create_native_config() {
-        Ok(_) => Ok(()),
-        Err(KafkaError::ClientConfig(_, problem, property, _)) => {
-            let variable = VARIABLES
-                .iter()
-                .find(|(name, _)| *name == property)
-                .map_or("KAFKA_*", |(_, variable)| variable);
-            Err(ConfigError::malformed(variable, problem))
-        }
-        Err(other) => Err(ConfigError::malformed("KAFKA_*", other.to_string())),
-    }
+    config.check()?;
+    let client: Result<BaseConsumer<Silent>, _> = consumer(config).create_with_context(Silent);
+    client.map(drop).map_err(|error| {
+        let problem = match &error {
+            KafkaError::ClientConfig(_, problem, _, _) | KafkaError::ClientCreation(problem) => {
+                problem.clone()
+            }
+            other => other.to_string(),
+        };
+        let variable = match &error {
+            KafkaError::ClientConfig(_, _, property, _) => property,
+            _ => &problem,
+        };
+        // librdkafka names the property in the text of the other errors.
+        let variable = VARIABLES
+            .iter()
+            .find(|(property, _)| variable.contains(property))
+            .map_or("KAFKA_*", |(_, variable)| variable);
+        ConfigError::malformed(variable, problem)
+    })
 }
+
+/// The context of a client that makes no request.
+struct Silent;
+
+impl ClientContext for Silent {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+}
+
+impl ConsumerContext for Silent {}
 
 /// Logs an error that librdkafka reports, at most once a minute per error code. Errors of single
 /// connections are logged at level DEBUG, because [`GroupState`](super::GroupState) reports an
@@ -174,6 +180,10 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
         .set("group.id", &config.group_id)
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session.to_string())
+        .set(
+            "max.poll.interval.ms",
+            session.max(POLL_INTERVAL_MS).to_string(),
+        )
         .set(
             "heartbeat.interval.ms",
             (session / 5).clamp(1, HEARTBEAT_MS).to_string(),
@@ -268,6 +278,25 @@ mod tests {
             // The broker expects several heartbeats per session.
             assert!(session < 3 || heartbeat * 3 < u128::from(session));
         }
+    }
+
+    #[test]
+    fn a_value_that_librdkafka_rejects_is_an_error_that_names_the_variable() {
+        for session in [6, 15, 30 * 60] {
+            let session_timeout = Duration::from_secs(session);
+            let config = Kafka {
+                session_timeout,
+                ..Kafka::default()
+            };
+            assert!(check(&config).is_ok(), "{session_timeout:?}");
+        }
+        let config = Kafka {
+            security_protocol: Some("ssl".to_owned()),
+            ssl_ca_location: Some("/nowhere/at/all".to_owned()),
+            ..Kafka::default()
+        };
+        let error = check(&config).unwrap_err().to_string();
+        assert!(error.starts_with("KAFKA_SSL_CA_LOCATION: "), "{error}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use rdkafka::{
     Message,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -253,6 +253,15 @@ fn handle_poll_error(context: &Context, error: &KafkaError) {
         KafkaError::MessageConsumptionFatal(code) => {
             // Every later poll would return the same error.
             tracing::error!(%code, "fatal error of the Kafka client; exiting");
+            process::exit(1);
+        }
+        KafkaError::MessageConsumption(code @ RDKafkaErrorCode::InvalidSessionTimeout) => {
+            tracing::error!(
+                %code,
+                variable = "KAFKA_SESSION_TIMEOUT",
+                broker_settings = "group.min.session.timeout.ms, group.max.session.timeout.ms",
+                "the brokers reject the session timeout; exiting"
+            );
             process::exit(1);
         }
         KafkaError::MessageConsumption(code) => context.fetch_failed(*code),

@@ -78,6 +78,7 @@ fn sqlstate(code: &str, in_row: bool) -> StorageError {
         code: code.to_owned(),
         constraint: None,
         in_row,
+        object: None,
     }
 }
 

@@ -186,6 +186,7 @@ mod tests {
             code: code.to_owned(),
             constraint: None,
             in_row,
+            object: None,
         }
     }
 

@@ -77,6 +77,7 @@ impl World {
             outage: OutageLog::default(),
             evictions: OutageLog::default(),
             database: Dependency::new("postgres", "db_up"),
+            schema: Arc::default(),
             metrics: Metrics::new(),
         };
         let token = CancellationToken::new();

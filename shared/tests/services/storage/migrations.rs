@@ -1,9 +1,21 @@
 //! Migrations.
 
 use shared::{
-    storage::{Role, schema},
+    config,
+    storage::{
+        Postgres, Role,
+        schema::{self, Migrated, RevertError},
+    },
     testing::TestDatabase,
 };
+
+async fn down(
+    database: &TestDatabase,
+    steps: usize,
+    drop_orders: bool,
+) -> Result<Migrated, RevertError> {
+    schema::migrate_down(&database.url, steps, drop_orders, |_| ()).await
+}
 
 #[tokio::test]
 async fn migrations_go_down_and_up_again() {
@@ -14,7 +26,7 @@ async fn migrations_go_down_and_up_again() {
     let migrated = schema::migrate(&database.url).await.unwrap();
     assert_eq!((migrated.from, migrated.to), (0, newest));
     for step in 1..=newest {
-        let undone = schema::migrate_down(&database.url, 1).await.unwrap();
+        let undone = down(&database, 1, true).await.unwrap();
         assert_eq!(undone.to, newest - step);
     }
     let left: i64 = database
@@ -25,7 +37,8 @@ async fn migrations_go_down_and_up_again() {
         .await;
     assert_eq!(left, 0, "the down files leave nothing behind");
     schema::migrate(&database.url).await.unwrap();
-    assert_eq!(schema::migrate_down(&database.url, 99).await.unwrap().to, 0);
+    let all = usize::try_from(newest).unwrap();
+    assert_eq!(down(&database, all, true).await.unwrap().to, 0);
     schema::migrate(&database.url).await.unwrap();
     assert_eq!(postgres.schema_version().await.unwrap(), newest);
 }
@@ -80,5 +93,76 @@ async fn a_newer_schema_is_not_changed() {
         .await;
     let migrated = schema::migrate(&database.url).await.unwrap();
     assert_eq!((migrated.from, migrated.to), (newer, newer));
-    assert!(schema::migrate_down(&database.url, 1).await.is_err());
+    assert!(down(&database, 1, true).await.is_err());
+}
+
+#[tokio::test]
+async fn a_revert_names_why_it_is_rejected_and_changes_nothing() {
+    let database = TestDatabase::migrated().await;
+    let postgres = database.connect(Role::Api);
+    let newest = schema::required_version();
+    let all = usize::try_from(newest).unwrap();
+    for (steps, drop_orders, expected) in [
+        (
+            all + 1,
+            true,
+            format!(
+                "--down {}: only {all} migrations are applied; write a number from 1 to {all}",
+                all + 1
+            ),
+        ),
+        (
+            0,
+            true,
+            format!("--down 0: only {all} migrations are applied; write a number from 1 to {all}"),
+        ),
+        (
+            all,
+            false,
+            format!(
+                "--down {all} reverts migration 1, which drops every order; write a smaller \
+                 number, or add --yes-drop-orders"
+            ),
+        ),
+    ] {
+        let error = down(&database, steps, drop_orders).await.unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(postgres.schema_version().await.unwrap(), newest);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_of_the_same_schema_keeps_its_migrations() {
+    let database = TestDatabase::migrated().await;
+    database.execute("CREATE SCHEMA other").await;
+    let other = format!("{}?options=-c%20search_path%3Dother", database.url);
+    let elsewhere = Postgres::new(&other, &config::Database::default(), Role::Worker).unwrap();
+    elsewhere.now().await.unwrap();
+    let api = database.connect(Role::Api);
+    api.now().await.unwrap();
+    down(&database, 1, false).await.unwrap();
+    schema::migrate(&database.url).await.unwrap();
+
+    let worker = database.connect(Role::Worker);
+    worker.now().await.unwrap();
+    let error = down(&database, 1, false).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("1 sessions of workers use this schema (from "),
+        "{error}"
+    );
+    assert!(error.ends_with("; stop every worker first"), "{error}");
+    worker.close().await;
+    down(&database, 1, false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_reports_a_table_that_was_dropped_by_other_means() {
+    let database = TestDatabase::migrated().await;
+    database.execute("DROP TABLE items").await;
+    let error = schema::migrate(&database.url).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "every migration is applied, but items is missing, dropped by other means; restore a \
+         backup, or drop the whole schema and migrate again"
+    );
 }

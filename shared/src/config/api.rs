@@ -1,0 +1,96 @@
+//! The variables of the api.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+use super::value::{byte_size, duration, flag, number, positive_duration};
+
+/// `API_*` (api): the public port.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Api {
+    /// Address to listen on.
+    pub addr: String,
+    /// Path of the key file. Without it, every caller may read.
+    pub keys_file: Option<PathBuf>,
+    /// Requests per second for each client; 0 for no limit.
+    #[serde(deserialize_with = "number")]
+    pub rate_limit: u32,
+    /// Deadline of a request, after which it gets 503.
+    #[serde(deserialize_with = "positive_duration")]
+    pub request_timeout: Duration,
+    /// Origins whose scripts may read responses, separated by commas; `*` for all.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            addr: "0.0.0.0:8080".to_owned(),
+            keys_file: None,
+            rate_limit: 0,
+            request_timeout: Duration::from_secs(2),
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// `CACHE_*` (api): all caches.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct Cache {
+    /// Whether the api uses caches. If not, it reads only Postgres.
+    #[serde(deserialize_with = "flag")]
+    pub enabled: bool,
+    /// Number of newest orders to load before the api is ready; 0 for none.
+    #[serde(deserialize_with = "number")]
+    pub warmup: u32,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            warmup: 1000,
+        }
+    }
+}
+
+/// `LOCAL_CACHE_*` (api): the cache inside the process.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct LocalCache {
+    /// Maximum bytes of all entries; 0 disables the cache.
+    #[serde(deserialize_with = "byte_size")]
+    pub max_bytes: usize,
+    /// Lifetime of an entry, counted from the start of its load.
+    #[serde(deserialize_with = "duration")]
+    pub ttl: Duration,
+}
+
+impl Default for LocalCache {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 << 20,
+            ttl: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `NEGATIVE_CACHE_*` (api): negative entries, for orders that do not exist.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub struct NegativeCache {
+    /// Lifetime of a negative entry.
+    #[serde(deserialize_with = "duration")]
+    pub ttl: Duration,
+}
+
+impl Default for NegativeCache {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(1),
+        }
+    }
+}

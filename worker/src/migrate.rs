@@ -1,0 +1,58 @@
+//! `worker migrate`: applies or reverts migrations.
+
+use clap::Args;
+use shared::{
+    config,
+    runtime::output,
+    storage::schema::{self, Migrated, Revert},
+};
+
+/// Whether to revert migrations.
+#[derive(Args, Debug)]
+pub struct Migrate {
+    /// Revert the newest N migrations instead.
+    ///
+    /// Stop every worker first. While a table is missing, api replicas are not ready and return
+    /// only cached orders.
+    #[arg(long, value_name = "N")]
+    down: Option<usize>,
+    /// Allow --down to drop every order.
+    #[arg(long, requires = "down")]
+    yes_drop_orders: bool,
+}
+
+/// Runs `worker migrate`.
+///
+/// # Errors
+/// When a variable is invalid, Postgres does not answer, a migration fails, or a revert is rejected.
+pub async fn run(migrate: &Migrate) -> anyhow::Result<()> {
+    let database: config::Database = config::load("DATABASE_")?;
+    let Migrated { from, to } = match migrate.down {
+        None => schema::migrate(&database.url).await?,
+        Some(steps) => {
+            let drop_orders = migrate.yes_drop_orders;
+            schema::migrate_down(&database.url, steps, drop_orders, announce).await?
+        }
+    };
+    output::line(match from == to {
+        true => format!("schema version {to}: nothing to do"),
+        false => format!("schema version {from} -> {to}"),
+    })
+}
+
+/// Prints what a revert is about to do.
+fn announce(revert: &Revert) {
+    eprintln!(
+        "reverting {} of {} migrations{}",
+        revert.migrations.len(),
+        revert.applied,
+        if revert.drops_orders {
+            "; this drops every order"
+        } else {
+            ""
+        }
+    );
+    for (version, description) in &revert.migrations {
+        eprintln!("  {version} {description}");
+    }
+}
