@@ -25,6 +25,9 @@
 //! | [`trace`] | spans |
 //! | [`web`] | the web page |
 
+// `println!` panics if the reader of a pipe is gone; `runtime::output` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod answer;
 pub mod auth;
 pub mod cli;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Subcommand;
 use shared::{
     cache::Cache,
@@ -37,14 +38,12 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     let mut redis: Redis = config::load("REDIS_")?;
     redis.timeout = redis.timeout.max(PATIENCE);
     let cache = Cache::pooled(&redis)?;
-    output::line(match dry_run {
-        true => format!(
-            "{} orders would be removed from Redis",
-            cache.count().await?
-        ),
-        false => format!(
-            "{} orders were removed from Redis",
-            cache.remove_all().await?
-        ),
-    })
+    let (counted, done) = match dry_run {
+        true => (cache.count().await, "would be removed"),
+        false => (cache.remove_all().await, "were removed"),
+    };
+    let count = counted.context("REDIS_URL: cannot clear the cache; repeat the command")?;
+    output::unless_closed(output::line(format_args!(
+        "{count} orders {done} from Redis"
+    )))
 }

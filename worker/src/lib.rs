@@ -15,6 +15,9 @@
 //! | `moment` | times on the command line |
 //! | [`config`], [`metrics`] | configuration, metrics |
 
+// `println!` panics if the reader of a pipe is gone; `runtime::output` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cache_admin;
 pub mod cli;
 pub mod clock;

@@ -13,7 +13,7 @@ use shared::{
 };
 
 use crate::{
-    kafka::{Offsets, PartitionOffsets},
+    kafka::{self, Offsets, PartitionOffsets},
     moment,
 };
 
@@ -43,8 +43,11 @@ pub struct Rewind {
 /// commit those.
 pub fn run(rewind: &Rewind) -> anyhow::Result<()> {
     let kafka: Kafka = config::load("KAFKA_")?;
+    kafka::check(&kafka)?;
     let offsets = Offsets::new(&kafka)?;
-    let members = offsets.members()?;
+    let members = offsets
+        .members()
+        .with_context(|| format!("brokers {} (KAFKA_BROKERS)", kafka.brokers))?;
     if members > 0 {
         let problem = format!(
             "the group {} has {members} active member{}; stop every worker first (a killed \

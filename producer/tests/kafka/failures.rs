@@ -137,3 +137,18 @@ fn interrupt_prints_a_summary_of_the_sent_records() {
         );
     }
 }
+
+#[test]
+fn a_value_that_librdkafka_rejects_names_its_variable() {
+    let output = command(&["send", "-n", "1"])
+        .env("KAFKA_SECURITY_PROTOCOL", "plain text")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.starts_with("error: KAFKA_SECURITY_PROTOCOL: Invalid value \"plain text\"")
+            && errors.ends_with("; docs/configuration.md\n"),
+        "{errors}"
+    );
+}
