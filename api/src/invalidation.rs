@@ -1,5 +1,5 @@
-//! Receives announcements of changed orders, invalidates their entries in the local cache, and
-//! tells watchers.
+//! Receives announcements of changed orders. Invalidates their entries in the local cache, then
+//! sends them to watchers.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ const RUNBOOK: &str = "AnnouncementsUnheard";
 pub struct Listener {
     /// The cache to invalidate.
     pub local: Arc<LocalCache>,
-    /// The watchers to tell, after the cache.
+    /// The events to send, after the cache was invalidated.
     pub events: Events,
     /// Configuration of the Redis that publishes the announcements.
     pub redis: Redis,

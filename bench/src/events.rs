@@ -74,6 +74,15 @@ struct Round {
     changes: Vec<f64>,
 }
 
+impl Round {
+    fn latencies(&self, kind: Kind) -> &[f64] {
+        match kind {
+            Kind::Order => &self.orders,
+            Kind::Change => &self.changes,
+        }
+    }
+}
+
 /// Resident memory of the api in bytes.
 struct Memory {
     before: u64,
@@ -128,13 +137,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
 }
 
 fn part(options: &Options, rounds: &[Round], memory: &Memory) -> Part {
-    let figure = |what: &str, of: fn(&Round) -> &Vec<f64>, rank| {
+    let figure = |kind: Kind, what: &str, rank| {
         let name = format!("commit to event, {} orders/s, {what}", options.rate);
-        let values = rounds.iter().map(|round| percentile(of(round), rank));
+        let values = rounds
+            .iter()
+            .map(|round| percentile(round.latencies(kind), rank));
         Figure::new(&name, "ms", values)
     };
-    let (orders, changes): (fn(&Round) -> &_, fn(&Round) -> &_) =
-        (|round| &round.orders, |round| &round.changes);
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let watchers = f64::from(options.watchers + options.all);
     let name = |what| format!("memory, api with {watchers} watchers, {what}");
@@ -150,10 +159,10 @@ fn part(options: &Options, rounds: &[Round], memory: &Memory) -> Part {
         "events",
         &method,
         vec![
-            figure("order p50", orders, 0.5),
-            figure("order p99", orders, 0.99).goal(Goal::AtMost(50.0)),
-            figure("change p50", changes, 0.5),
-            figure("change p99", changes, 0.99).goal(Goal::AtMost(50.0)),
+            figure(Kind::Order, "order p50", 0.5),
+            figure(Kind::Order, "order p99", 0.99).goal(Goal::AtMost(50.0)),
+            figure(Kind::Change, "change p50", 0.5),
+            figure(Kind::Change, "change p99", 0.99).goal(Goal::AtMost(50.0)),
             Figure::new(&name("idle"), "MiB", [mebibytes(memory.watched)]),
             Figure::new(&name("under load"), "MiB", [mebibytes(memory.after)])
                 .goal(Goal::AtMost(128.0)),

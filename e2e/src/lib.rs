@@ -13,7 +13,8 @@
 //! |---|---|
 //! | `environment` | services, programs and a folder for a test |
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
-//! | `postgres`, `redis`, `kafka`, `kafka_server`, `http`, `event_stream` | clients of the services |
+//! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | clients of the services |
+//! | `event_stream` | client of server-sent events |
 //! | `prometheus`, `otlp` | a Prometheus, a receiver of traces |
 //! | `proxy` | a link to a service that a test can cut, freeze or slow down |
 //! | `prober`, `offset_watch` | continuous requests to the api, and checks of committed offsets |

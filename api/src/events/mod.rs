@@ -182,7 +182,7 @@ impl<O: Orders> Events<O> {
         }
     }
 
-    /// Tells watchers about changes. Call it after the caches were invalidated.
+    /// Sends changes to watchers. Call it after the caches were invalidated.
     pub fn announce(&self, announcements: &[Announcement]) {
         self.inner.feed.announce(announcements);
         self.inner.watched.announce(announcements);

@@ -1,4 +1,4 @@
-//! Watched orders: what is known about each, only while somebody watches it.
+//! Watched orders: what is known about each, kept only while it has watchers.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

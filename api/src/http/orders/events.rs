@@ -32,7 +32,7 @@ use crate::events::{Events, Refusal, Watcher};
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Tells nginx to pass each event at once.
+/// Makes nginx pass each event at once.
 static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

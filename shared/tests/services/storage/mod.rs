@@ -9,6 +9,7 @@ mod read;
 mod rejections;
 mod replays;
 mod sequences;
+mod versions;
 mod write;
 
 use shared::{
