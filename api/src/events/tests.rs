@@ -171,6 +171,10 @@ impl Reader {
 
     /// The next event, without comments and the time for a retry. `None` at the end of the stream.
     async fn event(&mut self) -> Option<String> {
+        timeout(LONG, self.read()).await.expect("an event")
+    }
+
+    async fn read(&mut self) -> Option<String> {
         loop {
             while let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
@@ -179,8 +183,8 @@ impl Reader {
                     return Some(event);
                 }
             }
-            let next = timeout(LONG, self.watcher.next()).await.expect("a part");
-            self.text += std::str::from_utf8(&next?).unwrap();
+            let next = self.watcher.next().await?;
+            self.text += std::str::from_utf8(&next).unwrap();
         }
     }
 
