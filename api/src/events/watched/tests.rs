@@ -64,6 +64,8 @@ fn a_watcher_never_gets_an_older_frame_after_a_newer_one() {
     for older in [order(1, 1), order(2, 1), erased(1), Answer::Unknown] {
         watched.show(&uid("a"), &older);
         assert_eq!(next(&mut changes), None, "{older:?}");
+        let mut new = watched.watch(uid("a")).unwrap();
+        assert_next(&mut new, "order", &id(2));
     }
     watched.show(&uid("a"), &order(2, 2));
     assert_next(&mut changes, "order", &format!("{}-2", id(2)));
