@@ -8,7 +8,10 @@ use poem::{
 use sha2::{Digest, Sha256};
 
 use super::{params::none_match, problem::Problem};
-use crate::web::{self, Asset};
+use crate::{
+    auth::Caller,
+    web::{self, Asset},
+};
 
 /// Policy for Swagger UI, which is one file with inline script and style and calls only this
 /// service.
@@ -117,5 +120,24 @@ impl Endpoint for Assets {
             Some(asset) => Page::from(asset).respond(request.headers()),
             None => Problem::NotFound.into_response(),
         })
+    }
+}
+
+/// The name of the caller's key as JSON, for the web page; null where no keys are configured.
+pub(super) struct WhoCalls;
+
+impl Endpoint for WhoCalls {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        let caller = request.extensions().get::<Caller>();
+        let name = caller.map(|caller| caller.name.as_str());
+        let body = serde_json::json!({ "name": name });
+        let response = Response::builder()
+            .content_type("application/json")
+            .header(header::CACHE_CONTROL, "no-store")
+            .header(header::VARY, "Authorization")
+            .body(body.to_string());
+        Ok(response)
     }
 }

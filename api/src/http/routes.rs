@@ -4,7 +4,7 @@ use poem::{EndpointExt, http::Method};
 
 use super::{
     orders::{ExportOrders, GetOrder, ListOrders, WatchOrder, WatchOrders},
-    pages::{Assets, Page},
+    pages::{Assets, Page, WhoCalls},
     route::{Handler, Route},
 };
 use crate::auth::Scope;
@@ -48,17 +48,25 @@ pub(super) static ROUTES: &[Route] = &[
         handler: Handler::operation::<ExportOrders>(),
     },
     Route {
+        path: "/caller",
+        method: Method::GET,
+        scope: Some(Scope::OrdersRead),
+        cost: 1,
+        handler: Handler::Page(|_| WhoCalls.boxed()),
+    },
+    // Free: the page loads many small files, and counted they would leave nothing for its requests.
+    Route {
         path: "/",
         method: Method::GET,
         scope: None,
-        cost: 1,
+        cost: 0,
         handler: Handler::Page(|_| Assets.boxed()),
     },
     Route {
         path: "/assets/{name}",
         method: Method::GET,
         scope: None,
-        cost: 1,
+        cost: 0,
         handler: Handler::Page(|_| Assets.boxed()),
     },
     Route {

@@ -1,4 +1,4 @@
-//! The support page: three files that are embedded into the binary.
+//! The support page: a document, a style and a module for each concern, embedded into the binary.
 //!
 //! The page loads nothing from other hosts and has no inline script or style, so it works under
 //! [`CONTENT_SECURITY_POLICY`]. The page is public. The routes that it calls require an API key if
@@ -29,18 +29,18 @@ pub struct Asset {
 
 /// Returns the file at the URL path `path`, or `None` if the page has no such file.
 pub fn asset(path: &str) -> Option<Asset> {
-    match path {
-        "/" => Some(INDEX),
-        "/assets/app.js" => Some(SCRIPT),
-        "/assets/style.css" => Some(STYLE),
-        _ => None,
+    if path == "/" {
+        return Some(INDEX);
     }
+    let name = path.strip_prefix("/assets/")?;
+    let found = ASSETS.iter().find(|(file, _)| *file == name);
+    found.map(|(_, asset)| *asset)
 }
 
 /// Builds the [`Asset`] of an embedded file. A macro, because each ETag borrows from a constant of
 /// its own.
 macro_rules! embed {
-    ($file:literal, $content_type:literal) => {{
+    ($file:literal, $content_type:expr) => {{
         const BODY: &str = include_str!($file);
         const ETAG: [u8; 18] = etag(BODY.as_bytes());
         Asset {
@@ -55,9 +55,39 @@ macro_rules! embed {
     }};
 }
 
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
 const INDEX: Asset = embed!("index.html", "text/html; charset=utf-8");
-const SCRIPT: Asset = embed!("app.js", "text/javascript; charset=utf-8");
-const STYLE: Asset = embed!("style.css", "text/css; charset=utf-8");
+
+/// The files below `/assets/`, by name.
+const ASSETS: &[(&str, Asset)] = &[
+    ("address.js", embed!("assets/address.js", SCRIPT)),
+    ("api.js", embed!("assets/api.js", SCRIPT)),
+    ("app.js", embed!("assets/app.js", SCRIPT)),
+    ("blocks.js", embed!("assets/blocks.js", SCRIPT)),
+    ("csv.js", embed!("assets/csv.js", SCRIPT)),
+    ("dom.js", embed!("assets/dom.js", SCRIPT)),
+    ("events.js", embed!("assets/events.js", SCRIPT)),
+    ("filters.js", embed!("assets/filters.js", SCRIPT)),
+    ("format.js", embed!("assets/format.js", SCRIPT)),
+    ("items.js", embed!("assets/items.js", SCRIPT)),
+    ("json.js", embed!("assets/json.js", SCRIPT)),
+    ("list.js", embed!("assets/list.js", SCRIPT)),
+    ("live.js", embed!("assets/live.js", SCRIPT)),
+    ("marks.js", embed!("assets/marks.js", SCRIPT)),
+    ("order.js", embed!("assets/order.js", SCRIPT)),
+    ("query.js", embed!("assets/query.js", SCRIPT)),
+    ("recent.js", embed!("assets/recent.js", SCRIPT)),
+    ("region.js", embed!("assets/region.js", SCRIPT)),
+    ("rows.js", embed!("assets/rows.js", SCRIPT)),
+    ("search.js", embed!("assets/search.js", SCRIPT)),
+    ("session.js", embed!("assets/session.js", SCRIPT)),
+    ("statuses.js", embed!("assets/statuses.js", SCRIPT)),
+    ("style.css", embed!("assets/style.css", STYLE)),
+    ("table.js", embed!("assets/table.js", SCRIPT)),
+    ("token.js", embed!("assets/token.js", SCRIPT)),
+];
 
 /// FNV-1a (64 bits) of `bytes` as 16 hexadecimal digits in double quotes. The hash only
 /// distinguishes builds, so it need not resist forgery.
@@ -95,6 +125,12 @@ mod tests {
         assert_eq!(INDEX.etag.as_bytes(), etag(INDEX.body.as_bytes()));
     }
 
+    /// The modules of the page: name and text.
+    fn scripts() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let modules = ASSETS.iter().filter(|(name, _)| name.ends_with(".js"));
+        modules.map(|(name, asset)| (*name, asset.body))
+    }
+
     #[test]
     fn page_loads_only_its_own_files() {
         assert_eq!(values("src"), ["assets/app.js"]);
@@ -102,7 +138,50 @@ mod tests {
             let own = ["#/", "docs"].contains(&link) || link.starts_with("data:image/");
             assert!(own || asset(&format!("/{link}")).is_some(), "{link}");
         }
-        assert!(!STYLE.body.contains("url(") && !STYLE.body.contains("@import"));
+        let style = asset("/assets/style.css").unwrap().body;
+        assert!(!style.contains("url(") && !style.contains("@import"));
+    }
+
+    /// Without the preload, the browser requests the modules one level of imports after another.
+    #[test]
+    fn page_loads_every_module_at_once() {
+        for (name, text) in scripts() {
+            for import in text.split(" from \"").skip(1) {
+                let import = import.split('"').next().unwrap_or_default();
+                let path = import
+                    .strip_prefix("./")
+                    .map(|file| format!("/assets/{file}"));
+                assert!(
+                    path.is_some_and(|path| asset(&path).is_some()),
+                    "{name}: {import}"
+                );
+            }
+            let preload = format!("<link rel=\"modulepreload\" href=\"assets/{name}\">");
+            assert_eq!(INDEX.body.contains(&preload), name != "app.js", "{name}");
+        }
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_served() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/web/assets");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            let served = asset(&format!("/assets/{name}")).map(|asset| asset.content_type);
+            let wanted = if name.ends_with(".css") {
+                STYLE
+            } else {
+                SCRIPT
+            };
+            assert_eq!(served, Some(wanted), "{name}");
+        }
+    }
+
+    /// The same limit as for Rust.
+    #[test]
+    fn modules_are_small_enough_to_read() {
+        for (name, text) in scripts() {
+            assert!(text.lines().count() <= 500, "{name}");
+        }
     }
 
     #[test]
@@ -115,12 +194,15 @@ mod tests {
         }
     }
 
+    /// Except for what a module creates: the field of the sign-in, the blocks of an order.
     #[test]
-    fn script_finds_every_element_that_it_names() {
+    fn scripts_find_every_element_that_they_name() {
         let ids = values("id");
-        for name in SCRIPT.body.split("$(\"").skip(1) {
-            let name = name.split('"').next().unwrap_or_default();
-            assert!(ids.contains(&name), "{name}");
+        for (module, text) in scripts() {
+            for name in text.split("$(\"").skip(1) {
+                let name = name.split('"').next().unwrap_or_default();
+                assert!(ids.contains(&name), "{module}: {name}");
+            }
         }
     }
 

@@ -58,6 +58,47 @@ async fn with_keys_only_valid_tokens_read_orders() {
 }
 
 #[tokio::test]
+async fn a_caller_reads_the_name_of_its_key() {
+    let world = World::new().await;
+    let open = world.replica().await.get("/caller").await;
+    assert_eq!(
+        (open.status, open.body),
+        (200, br#"{"name":null}"#.to_vec())
+    );
+
+    let path = std::env::temp_dir().join(format!("api-caller-{}", std::process::id()));
+    fs::write(&path, format!("support sha256:{DIGEST} orders:read\n")).unwrap();
+    let replica = world
+        .replica_with(|config| config.api.keys_file = Some(path.clone()))
+        .await;
+    fs::remove_file(&path).unwrap();
+    replica
+        .get("/caller")
+        .await
+        .assert_problem(401, "unauthorized");
+    let caller = replica
+        .request("GET", "/caller")
+        .header("Authorization", "Bearer secret")
+        .send()
+        .await;
+    assert_eq!(caller.body, br#"{"name":"support"}"#);
+    assert_eq!(caller.header("cache-control"), Some("no-store"));
+    assert_eq!(caller.header("content-type"), Some("application/json"));
+}
+
+/// The page loads many small files. Counted, they would leave nothing for its requests.
+#[tokio::test]
+async fn the_web_page_does_not_count_in_the_rate() {
+    let world = World::new().await;
+    let replica = world.replica_with(|config| config.api.rate_limit = 1).await;
+    for _ in 0..20 {
+        assert_eq!(replica.get("/").await.status, 200);
+        assert_eq!(replica.get("/assets/app.js").await.status, 200);
+    }
+    assert_eq!(replica.get("/orders").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_client_over_its_rate_gets_429_and_retry_after() {
     let world = World::new().await;
     let replica = world.replica_with(|config| config.api.rate_limit = 1).await;

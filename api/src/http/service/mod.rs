@@ -157,13 +157,18 @@ impl HttpService {
             headers.insert(header::ALLOW, mounted.allow.clone());
             return Work::Done(response);
         }
-        if let Err(denial) = caller {
-            return Work::done(Problem::from(denial));
-        }
+        let caller = match caller {
+            Ok(caller) => caller.cloned(),
+            Err(denial) => return Work::done(Problem::from(denial)),
+        };
         if let Err(invalid) = mounted.check_query(request.uri()) {
             return Work::done(invalid);
         }
-        Work::Call(mounted.endpoint.call(endpoint_request(request, client)))
+        let mut request = endpoint_request(request, client);
+        if let Some(caller) = caller {
+            request.extensions_mut().insert(caller);
+        }
+        Work::Call(mounted.endpoint.call(request))
     }
 
     /// The caller, if the route needs a scope and keys are configured.
