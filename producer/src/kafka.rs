@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
 use parking_lot::Mutex;
@@ -157,23 +157,7 @@ pub(crate) fn producer(
         .set("reconnect.backoff.max.ms", "1000")
         .set("statistics.interval.ms", "1000")
         .create_with_context(Reports::new(bootstrap))
-        .map_err(|error| match error {
-            KafkaError::ClientConfig(_, problem, property, _) => {
-                anyhow!(
-                    "{}: {problem}; docs/configuration.md",
-                    variable_of(&property)
-                )
-            }
-            error => anyhow!("cannot create the Kafka client: {error}"),
-        })
-}
-
-/// Returns the variable that sets a property of librdkafka.
-fn variable_of(property: &str) -> String {
-    match property {
-        "bootstrap.servers" => "KAFKA_BROKERS".to_owned(),
-        property => format!("KAFKA_{}", property.replace('.', "_").to_uppercase()),
-    }
+        .context("cannot create the Kafka client; check the KAFKA_ variables")
 }
 
 /// Processes delivery reports for `time`. Adds the bootstrap brokers again if librdkafka has lost

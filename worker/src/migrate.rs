@@ -3,7 +3,7 @@
 use clap::Args;
 use shared::{
     config,
-    runtime::output,
+    runtime::{command, output},
     storage::schema::{self, Migrated, Revert},
 };
 
@@ -14,7 +14,7 @@ pub struct Migrate {
     ///
     /// Stop every worker first. While a table is missing, api replicas are not ready and return
     /// only cached orders.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = command::number::<usize>)]
     down: Option<usize>,
     /// Allow --down to drop every order.
     #[arg(long, requires = "down")]
