@@ -3,7 +3,7 @@
 use poem::{EndpointExt, http::Method};
 
 use super::{
-    orders::{ExportOrders, GetOrder, ListOrders, WatchOrder, WatchOrders},
+    orders::{BatchGetOrders, ExportOrders, GetOrder, ListOrders, WatchOrder, WatchOrders},
     pages::{Assets, Page, WhoCalls},
     route::{Handler, Route},
 };
@@ -46,6 +46,14 @@ pub(super) static ROUTES: &[Route] = &[
         scope: Some(Scope::OrdersRead),
         cost: 10,
         handler: Handler::operation::<ExportOrders>(),
+    },
+    Route {
+        path: "/orders/batch-get",
+        method: Method::POST,
+        scope: Some(Scope::OrdersRead),
+        // Up to 100 lookups, without the work of as many requests.
+        cost: 10,
+        handler: Handler::operation::<BatchGetOrders>(),
     },
     Route {
         path: "/caller",

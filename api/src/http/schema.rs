@@ -10,6 +10,7 @@ use strum::IntoEnumIterator;
 
 use super::{
     cursor,
+    orders::MAX_UIDS,
     params::{MAX_LIMIT, ORDER_PREFIX},
     problem::{self, Problem},
 };
@@ -18,6 +19,8 @@ const PROBLEM: &str = "Problem";
 const LIST: &str = "OrderList";
 const SUMMARY: &str = "OrderSummary";
 const LINKS: &str = "OrderLinks";
+const BATCH_REQUEST: &str = "BatchGetRequest";
+const BATCH: &str = "OrderBatch";
 
 const EXAMPLE_UID: &str = "b563feb7b2b84b6test";
 
@@ -156,6 +159,67 @@ fn links() -> MetaSchema {
 /// A reference to the schema of a page.
 pub(super) fn list() -> MetaSchemaRef {
     MetaSchemaRef::Reference(LIST.to_owned())
+}
+
+/// Registers the body of a batch-get request.
+pub(super) fn register_batch_request(registry: &mut Registry) {
+    registry.create_schema::<ByHand, _>(BATCH_REQUEST.to_owned(), |_| MetaSchema {
+        description: Some("The orders to get."),
+        required: vec!["order_uids"],
+        properties: vec![(
+            "order_uids",
+            uids(
+                "Uids of the orders. A uid that appears again counts once.",
+                1,
+            ),
+        )],
+        example: Some(json!({"order_uids": [EXAMPLE_UID, "unknown"]})),
+        ..MetaSchema::new("object")
+    });
+}
+
+/// A reference to the schema of the body of a batch-get request.
+pub(super) fn batch_request() -> MetaSchemaRef {
+    MetaSchemaRef::Reference(BATCH_REQUEST.to_owned())
+}
+
+/// Registers the body of a batch-get response.
+pub(super) fn register_batch(registry: &mut Registry) {
+    register_order(registry);
+    registry.create_schema::<ByHand, _>(BATCH.to_owned(), |_| {
+        let orders = MetaSchema {
+            description: Some("The orders that exist, in the order of the request."),
+            items: Some(Box::new(order())),
+            max_items: Some(MAX_UIDS),
+            ..MetaSchema::new("array")
+        };
+        MetaSchema {
+            description: Some("Each uid of the request is in exactly one of the lists."),
+            required: vec!["orders", "missing", "erased"],
+            properties: vec![
+                ("orders", text(orders)),
+                ("missing", uids("Uids of no order.", 0)),
+                ("erased", uids("Uids of orders that were erased.", 0)),
+            ],
+            ..MetaSchema::new("object")
+        }
+    });
+}
+
+/// A reference to the schema of the body of a batch-get response.
+pub(super) fn batch() -> MetaSchemaRef {
+    MetaSchemaRef::Reference(BATCH.to_owned())
+}
+
+/// A list of at least `min_items` uids, and of as many as one request may have.
+fn uids(description: &'static str, min_items: usize) -> MetaSchemaRef {
+    text(MetaSchema {
+        description: Some(description),
+        items: Some(Box::new(field_of(Order::FIELDS, "order_uid"))),
+        min_items: Some(min_items),
+        max_items: Some(MAX_UIDS),
+        ..MetaSchema::new("array")
+    })
 }
 
 /// The schema of a cursor.

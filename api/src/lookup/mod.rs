@@ -9,7 +9,10 @@
 //!
 //! Redis reads are not shared: with one multiplexed connection, a second read is cheaper than
 //! waiting for the read of another request.
+//!
+//! [`batch`] finds many orders with one step per tier.
 
+mod batch;
 mod database;
 mod flights;
 
@@ -22,7 +25,7 @@ use std::{
 };
 
 use shared::{
-    cache::{Cache, CacheError},
+    cache::{Cache, CacheError, Cached},
     order::{OrderUid, Revision, Version},
     storage::{Documents, ListFilter, Postgres, Summary},
     telemetry::Dependency,
@@ -298,11 +301,7 @@ impl Lookup {
         let answer = trace::in_span_sync("local cache", || self.inner.local.get(uid, started));
         let took = started.elapsed();
         metrics.local_get.observe(took.as_secs_f64());
-        metrics.local(match &answer {
-            Some(Answer::Order(_) | Answer::Erased(_)) => LocalResult::Hit,
-            Some(Answer::Unknown) => LocalResult::Negative,
-            None => LocalResult::Miss,
-        });
+        metrics.local(local_result(answer.as_ref()));
         Some(Found {
             answer: answer?,
             source: Source::Local,
@@ -320,29 +319,16 @@ impl Lookup {
 
     /// Reads Redis. A failing cache must not fail the lookup, so errors are only counted.
     async fn ask_redis(&self, uid: &OrderUid) -> (RedisResult, Option<Answer>) {
-        let Some(redis) = self
-            .inner
-            .redis
-            .as_ref()
-            .filter(|_| self.inner.redis_usable.load(Ordering::Relaxed))
-        else {
-            return (RedisResult::Bypass, None);
-        };
-        match redis.get(uid).await {
-            Ok(Some(cached)) => (
-                RedisResult::Hit,
-                Some(Answer::new(cached.version, cached.document.as_deref())),
-            ),
-            Ok(None) => (RedisResult::Miss, None),
-            Err(CacheError::Open) => (RedisResult::Bypass, None),
-            Err(CacheError::Corrupt) => (RedisResult::Corrupt, None),
-            Err(
-                CacheError::Deadline(_)
-                | CacheError::Connection(_)
-                | CacheError::Rejected(_)
-                | CacheError::Misplaced,
-            ) => (RedisResult::Error, None),
+        match self.usable_redis() {
+            Some(redis) => redis_answer(redis.get(uid).await),
+            None => (RedisResult::Bypass, None),
         }
+    }
+
+    /// Redis; none while reads bypass it.
+    fn usable_redis(&self) -> Option<&Cache> {
+        let usable = self.inner.redis_usable.load(Ordering::Relaxed);
+        self.inner.redis.as_ref().filter(|_| usable)
     }
 
     async fn look_in_postgres(
@@ -400,6 +386,33 @@ impl Lookup {
         });
     }
 }
+
+fn local_result(answer: Option<&Answer>) -> LocalResult {
+    match answer {
+        Some(Answer::Order(_) | Answer::Erased(_)) => LocalResult::Hit,
+        Some(Answer::Unknown) => LocalResult::Negative,
+        None => LocalResult::Miss,
+    }
+}
+
+fn redis_answer(entry: Result<Option<Cached>, CacheError>) -> (RedisResult, Option<Answer>) {
+    match entry {
+        Ok(Some(cached)) => (
+            RedisResult::Hit,
+            Some(Answer::new(cached.version, cached.document.as_deref())),
+        ),
+        Ok(None) => (RedisResult::Miss, None),
+        Err(CacheError::Open) => (RedisResult::Bypass, None),
+        Err(CacheError::Corrupt) => (RedisResult::Corrupt, None),
+        Err(
+            CacheError::Deadline(_)
+            | CacheError::Connection(_)
+            | CacheError::Rejected(_)
+            | CacheError::Misplaced,
+        ) => (RedisResult::Error, None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test whose ground is missing fails")]
 
 mod access;
+mod batch_get;
 mod connections;
 mod events;
 mod export;

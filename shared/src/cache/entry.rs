@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use redis::{
     Cmd, FromRedisValue, ParsingError, Pipeline, RedisResult, RedisWrite, Script, ScriptInvocation,
-    Value, cluster_async::ClusterConnection,
+    Value, aio::ConnectionLike, cluster_async::ClusterConnection,
 };
 
 use super::{
@@ -128,6 +128,31 @@ impl Cache {
                 .await?
             }
         };
+        self.entry(reply)
+    }
+
+    /// Returns the entry of each order like [`Cache::get`], in the order of `uids`. Reads all of
+    /// them in one round trip; in a cluster, where a pipeline cannot span nodes, concurrently.
+    pub async fn get_many(&self, uids: &[OrderUid]) -> Vec<Result<Option<Cached>, CacheError>> {
+        let replies = self.run("get_many", async {
+            let mut connection = self.connection().await?;
+            match &connection {
+                Connection::Cluster(cluster) => Ok(read_cluster(cluster, uids).await),
+                Connection::Shared(_) | Connection::Pooled(_) => {
+                    read_pipeline(&mut connection, uids).await
+                }
+            }
+        });
+        match replies.await {
+            Ok(replies) => {
+                let entries = replies.into_iter().map(|reply| self.entry(reply?));
+                entries.collect()
+            }
+            Err(error) => uids.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn entry(&self, reply: Reply) -> Result<Option<Cached>, CacheError> {
         let Some((version, document)) = reply.0 else {
             return Ok(None);
         };
@@ -296,6 +321,40 @@ impl Cache {
         };
         Ok(reading.at(read_at) + FRESH.as_millis() as i64)
     }
+}
+
+async fn read_pipeline(
+    connection: &mut Connection,
+    uids: &[OrderUid],
+) -> Result<Vec<Result<Reply, CacheError>>, CacheError> {
+    let mut pipeline = Pipeline::with_capacity(uids.len());
+    for uid in uids {
+        pipeline.add_command(get(uid));
+    }
+    let values = connection
+        .req_packed_commands(&pipeline, 0, uids.len())
+        .await?;
+    Ok(values.into_iter().map(reply).collect())
+}
+
+async fn read_cluster(
+    cluster: &ClusterConnection,
+    uids: &[OrderUid],
+) -> Vec<Result<Reply, CacheError>> {
+    let mut replies = Vec::with_capacity(uids.len());
+    for group in uids.chunks(CLUSTER_CONCURRENCY) {
+        let reads = group.iter().map(|uid| {
+            let mut connection = cluster.clone();
+            async move { reply(connection.req_packed_command(&get(uid)).await?) }
+        });
+        replies.extend(join_all(reads).await);
+    }
+    replies
+}
+
+/// Parses a value of a pipeline, which may be an error of its own command.
+fn reply(value: Value) -> Result<Reply, CacheError> {
+    Reply::from_redis_value(value.extract_error()?).map_err(|_| CacheError::Corrupt)
 }
 
 async fn write_one(

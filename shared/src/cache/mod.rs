@@ -289,6 +289,7 @@ mod tests {
         fn spawnable<F: Future + Send>(_: F) {}
         let cache = Cache::shared(&config::Redis::default()).unwrap();
         spawnable(cache.get(&OrderUid::parse("u").unwrap()));
+        spawnable(cache.get_many(&[]));
         spawnable(cache.write_batch(&[], Instant::now()));
         spawnable(cache.probe());
         spawnable(cache.clear());

@@ -11,7 +11,23 @@ pub(super) fn finish(registry: &str) -> Value {
     let mut document = serde_json::from_str(registry).unwrap_or_default();
     tidy(&mut document);
     for_each_response(&mut document, add_examples);
+    close_request_bodies(&mut document);
     document
+}
+
+/// States that a request body has no other fields: the api rejects them.
+fn close_request_bodies(document: &mut Value) {
+    const SUFFIX: &str = "Request";
+
+    let components = document.get_mut("components");
+    let schemas = components.and_then(|components| components.get_mut("schemas")?.as_mapping_mut());
+    for (name, schema) in schemas.into_iter().flatten() {
+        if name.as_str().is_some_and(|name| name.ends_with(SUFFIX))
+            && let Some(schema) = schema.as_mapping_mut()
+        {
+            schema.insert("additionalProperties".into(), false.into());
+        }
+    }
 }
 
 /// Writes limits of whole numbers without a fraction, and omits what has no meaning.

@@ -1,6 +1,7 @@
 use serde_json::{Map, Value};
+use strum::IntoEnumIterator;
 
-use super::*;
+use super::{super::problem::Problem, *};
 
 /// Clients are generated with these names, so they never change.
 const OPERATION_IDS: &[(&str, &str, &str)] = &[
@@ -162,6 +163,25 @@ fn each_error_has_examples_of_its_status() {
                 assert_text(&example["value"]["detail"], &name);
             }
         }
+    }
+}
+
+/// A code that no text mentions cannot be found by a reader.
+#[test]
+fn each_code_is_described() {
+    let document = document();
+    let descriptions = operations()
+        .iter()
+        .flat_map(|of| {
+            of.responses()
+                .map(|(_, response)| response.to_string())
+                .collect::<Vec<_>>()
+        })
+        .chain([document["info"]["description"].to_string()])
+        .collect::<String>();
+    for problem in Problem::iter() {
+        let code = format!("`{}`", problem.code());
+        assert!(descriptions.contains(&code), "no description has {code}");
     }
 }
 

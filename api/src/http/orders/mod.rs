@@ -1,6 +1,7 @@
 //! The operations on orders: endpoints for poem-openapi and their description in the OpenAPI
 //! document.
 
+mod batch_get;
 mod events;
 mod export;
 mod get;
@@ -14,6 +15,7 @@ use poem_openapi::{
 
 use super::schema;
 
+pub(super) use batch_get::{BatchGetOrders, MAX_UIDS};
 pub(super) use events::{WatchOrder, WatchOrders};
 pub(super) use export::ExportOrders;
 pub(super) use get::GetOrder;

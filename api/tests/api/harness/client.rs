@@ -12,6 +12,7 @@ use tokio::{
 pub(crate) struct Request {
     port: u16,
     head: String,
+    body: String,
 }
 
 /// A connection that stays open between requests.
@@ -34,6 +35,7 @@ impl Request {
         Self {
             port,
             head: format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"),
+            body: String::new(),
         }
     }
 
@@ -42,12 +44,19 @@ impl Request {
         Self {
             port,
             head: head.to_owned(),
+            body: String::new(),
         }
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.head.push_str(&format!("{name}: {value}\r\n"));
         self
+    }
+
+    /// Adds a body and its length.
+    pub(crate) fn body(mut self, body: &str) -> Self {
+        body.clone_into(&mut self.body);
+        self.header("Content-Length", &body.len().to_string())
     }
 
     /// Sends the request without waiting for the response.
@@ -60,7 +69,7 @@ impl Request {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let mut stream = socket.connect(address).await.unwrap();
         stream
-            .write_all(format!("{}\r\n", self.head).as_bytes())
+            .write_all(format!("{}\r\n{}", self.head, self.body).as_bytes())
             .await
             .unwrap();
         stream

@@ -50,6 +50,12 @@ async fn a_cluster_is_written_announced_and_cleared_like_a_single_server() {
             (revision.version, revision.document.clone())
         );
     }
+    let uids: Vec<_> = newer.iter().map(|revision| revision.uid).collect();
+    let many = cache.get_many(&uids).await;
+    assert_eq!(many.len(), newer.len());
+    for (entry, revision) in many.into_iter().zip(&newer) {
+        assert_eq!(entry.unwrap().unwrap().document, revision.document);
+    }
 
     assert_eq!(cache.probe().await.unwrap().servers.len(), 3);
     assert!(cache.move_watermark(None, DatabaseTime(1)).await.unwrap());

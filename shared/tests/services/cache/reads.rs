@@ -10,7 +10,7 @@ use shared::{
     testing::TestRedis,
 };
 
-use super::{order, revision, uid};
+use super::{document_version, erased, order, revision, uid};
 
 async fn reads_of(connection: &mut redis::aio::MultiplexedConnection) -> u64 {
     let info: String = redis::cmd("INFO")
@@ -67,4 +67,56 @@ async fn a_cancelled_read_does_not_affect_the_others() {
     assert!(poll!(second.as_mut()).is_pending());
     drop(first);
     assert_eq!(second.await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn many_entries_are_read_at_once_and_each_has_its_own_result() {
+    let redis = TestRedis::start();
+    for cache in [
+        Cache::shared(&redis.config()).unwrap(),
+        Cache::pooled(&redis.config()).unwrap(),
+    ] {
+        let mut connection = redis.connect().await;
+        let stored = revision(&order("stored", 1), 5);
+        cache
+            .write_batch(&[stored.clone(), erased("gone", 6)], Instant::now())
+            .await;
+        let _: () = connection.set("order:text", "rubbish").await.unwrap();
+        let _: () = connection.hset("order:odd", "version", "x").await.unwrap();
+        let uids = ["missing", "text", "stored", "odd", "gone"].map(uid);
+        let entries = cache.get_many(&uids).await;
+        let [missing, text, found, odd, gone] = entries.try_into().unwrap();
+        assert_eq!(missing.unwrap(), None);
+        assert!(matches!(text, Err(CacheError::Rejected(_))), "{text:?}");
+        assert_eq!(found.unwrap().unwrap().document, stored.document);
+        assert!(matches!(odd, Err(CacheError::Corrupt)), "{odd:?}");
+        let gone = gone.unwrap().unwrap();
+        assert_eq!((gone.version, gone.document), (document_version(6), None));
+    }
+}
+
+#[tokio::test]
+async fn many_entries_cost_one_round_trip() {
+    let redis = TestRedis::start();
+    let cache = Cache::shared(&redis.config()).unwrap();
+    let uids: Vec<_> = (0..100).map(|n| uid(&format!("u{n}"))).collect();
+    // The first read opens the connection.
+    assert_eq!(cache.get(&uids[0]).await.unwrap(), None);
+    let mut connection = redis.connect().await;
+    let before = reads_of(&mut connection).await;
+    let entries = cache.get_many(&uids).await;
+    let reads = reads_of(&mut connection).await - before;
+    assert!(entries.iter().all(|entry| matches!(entry, Ok(None))));
+    // One is the read of the statistics.
+    assert!(reads <= 3, "{reads} system calls for one pipeline");
+}
+
+#[tokio::test]
+async fn a_dead_redis_fails_every_entry_of_a_read() {
+    let mut redis = TestRedis::start();
+    let cache = Cache::shared(&redis.config()).unwrap();
+    redis.kill();
+    let entries = cache.get_many(&["a", "b"].map(uid)).await;
+    assert_eq!(entries.len(), 2);
+    assert!(entries.iter().all(Result::is_err), "{entries:?}");
 }
