@@ -66,13 +66,12 @@ impl By {
     }
 }
 
-/// Returns a detail without the positions that differ from record to record: indexes, lines and
-/// columns.
+/// Returns a detail without the positions that differ from record to record: indexes, lines,
+/// columns and bytes.
 fn without_positions(detail: &str) -> String {
-    let detail = match detail.rfind(", line ") {
-        Some(end) => &detail[..end],
-        None => detail,
-    };
+    let ends = [", line ", " at byte "].map(|position| detail.rfind(position));
+    let end = ends.into_iter().flatten().min();
+    let detail = &detail[..end.unwrap_or(detail.len())];
     let mut text = String::new();
     let mut parts = detail.split('[');
     text.extend(parts.next());
@@ -219,6 +218,7 @@ mod tests {
             ),
             ("locale: missing, line 3 column 44", "locale: missing"),
             ("not JSON, line 1 column 2", "not JSON"),
+            ("not UTF-8 at byte 12", "not UTF-8"),
             ("payment.currency: iso4217", "payment.currency: iso4217"),
             ("SQLSTATE 23514", "SQLSTATE 23514"),
             ("", ""),
