@@ -165,8 +165,8 @@ fn part(options: &Options, rounds: &[Round], memory: &Memory) -> Part {
             figure(Kind::Change, "change p99", 0.99).goal(Goal::AtMost(50.0)),
             Figure::new(&name("idle"), "MiB", [mebibytes(memory.watched)]),
             Figure::new(&name("under load"), "MiB", [mebibytes(memory.after)])
-                .goal(Goal::AtMost(128.0)),
-            Figure::new("memory per watcher", "KiB", [each]),
+                .goal(Goal::AtMost(192.0)),
+            Figure::new("memory per watcher", "KiB", [each]).goal(Goal::AtMost(24.0)),
         ],
     )
 }
