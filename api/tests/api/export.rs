@@ -49,12 +49,12 @@ fn lines<'a>(orders: impl IntoIterator<Item = &'a Order>) -> String {
 }
 
 /// Reads a response until the server closes the connection. Returns whether it is complete.
-async fn read_to_end(mut client: TcpStream) -> (Vec<u8>, bool) {
+async fn is_complete(mut client: TcpStream) -> bool {
     let mut response = Vec::new();
     // The server may reset the connection.
     let _ = client.read_to_end(&mut response).await;
     let head = response.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-    dechunked(&response[head.unwrap() + 4..])
+    dechunked(&response[head.unwrap() + 4..]).1
 }
 
 #[tokio::test]
@@ -242,8 +242,7 @@ async fn exports_are_limited_and_a_client_that_leaves_ends_its_export() {
     replica.begin_stop();
     replica.stopped().await;
     for client in clients {
-        let (body, is_complete) = read_to_end(client).await;
-        assert!(!is_complete && !body.is_empty());
+        assert!(!is_complete(client).await);
     }
 }
 
