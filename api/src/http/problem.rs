@@ -90,8 +90,7 @@ impl Problem {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found",
                 "No route has this path; /docs lists the routes."),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable",
-                "No media type of this operation is in the Accept header; \
-                 /docs lists them."),
+                "No media type of this operation is in the Accept header; /docs lists them."),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed",
                 "Method not allowed",
                 "This path does not answer this method; use one that the Allow header lists."),
@@ -114,8 +113,7 @@ impl Problem {
                  retry after the time in Retry-After."),
             Self::TooManyExports => (StatusCode::SERVICE_UNAVAILABLE, "too_many_exports",
                 "Too many exports",
-                "This replica sends as many exports as it can; \
-                 retry after the time in Retry-After."),
+                "This replica sends as many exports as it can; retry after Retry-After."),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Timeout",
                 "The response was not ready in time; retry after the time in Retry-After."),
             Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams",

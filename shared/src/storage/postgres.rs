@@ -258,8 +258,8 @@ fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
     // notice that only when it has an answer, while a new connection already replaces the old one.
     let statements = |limit| ("statement_timeout", milliseconds(limit));
     match role {
-        // The api reads few rows, by an index. Without statistics, or for a frequent value, Postgres
-        // may prefer to read a whole table, or all index entries before the first row.
+        // The api reads few rows, by an index. Without statistics, or for a frequent value,
+        // Postgres may prefer to read a whole table, or all index entries before the first row.
         Role::Api => vec![
             jit,
             ("enable_seqscan", "off".to_owned()),
