@@ -19,7 +19,7 @@ export const tests = {
     await shows(page, ".summary", "JPY 1,817 · 1 item · status 202");
     await shows(page, ".answer", /^Answered by (the local cache|Redis|the Postgres database) in [\d.]+ ms\nRound trip/);
     const words = await text(page, ".order");
-    const places = ["Delivery", "Payment", "Details", "Partition", "Offset", "Items"].map((word) => words.indexOf(`${word}\n`));
+    const places = ["Delivery\n\n", "Payment", "Details", "Partition", "Offset", "Items in JPY"].map((word) => words.indexOf(word));
     assert.deepEqual([...places].sort((a, b) => a - b), places, words);
     assert(places[0] > 0);
     await accessible(page, "order");
