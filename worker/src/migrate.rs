@@ -24,7 +24,8 @@ pub struct Migrate {
 /// Runs `worker migrate`.
 ///
 /// # Errors
-/// When a variable is invalid, Postgres does not answer, a migration fails, or a revert is rejected.
+/// When a variable is invalid, Postgres does not answer, a migration fails, or a revert is
+/// rejected.
 pub async fn run(migrate: &Migrate) -> anyhow::Result<()> {
     let database: config::Database = config::load("DATABASE_")?;
     let Migrated { from, to } = match migrate.down {

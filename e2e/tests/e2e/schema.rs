@@ -1,5 +1,5 @@
-//! The schema changes under running processes: a table or a right is missing, everything is dropped,
-//! migrations are reverted.
+//! The schema changes under running processes: a table or a right is missing, everything is
+//! dropped, migrations are reverted.
 
 use e2e::{Admin, Ledger, Stack, until};
 

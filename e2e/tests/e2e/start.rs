@@ -188,8 +188,8 @@ fn every_command_rejects_a_misspelt_variable() {
         let said = stack
             .command_with(arguments[0], &arguments[1..], &[("REDIS_TIMOEUT", "5s")])
             .failed();
-        let expected = "error: REDIS_TIMOEUT: unknown variable; write REDIS_TIMEOUT, the nearest one, or \
-             unset it\n";
+        let expected = "error: REDIS_TIMOEUT: unknown variable; write REDIS_TIMEOUT, the nearest \
+                        one, or unset it\n";
         assert_eq!(said, expected, "{arguments:?}");
     }
 }

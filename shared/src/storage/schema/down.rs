@@ -15,7 +15,7 @@ macro_rules! of_workers {
     };
 }
 
-/// Holds the lock for as long as the session of a worker lives. Waits while migrations are reverted.
+/// Holds the lock until the session of a worker ends. Waits while migrations are reverted.
 pub(in crate::storage) const HOLD_SCHEMA: &str = concat!(
     "SELECT pg_advisory_lock_shared(",
     of_workers!(),
