@@ -44,7 +44,17 @@ pub(super) fn blocks() -> Vec<Block> {
 fn code_blocks(page: &str, text: &str) -> Vec<Block> {
     let mut found: Vec<(usize, Vec<&str>)> = Vec::new();
     let (mut fence, mut open, mut after_blank) = (None, false, true);
+    let mut is_generated = false;
     for (number, line) in (1..).zip(text.lines()) {
+        // A generated part holds `--help`, whose examples e2e/tests/e2e/commands.rs checks.
+        is_generated = match line {
+            "<!-- begin: code -->" => true,
+            "<!-- end: code -->" => false,
+            _ => is_generated,
+        };
+        if is_generated {
+            continue;
+        }
         if let Some(language) = line.trim_start().strip_prefix("```") {
             fence = match fence {
                 None => Some(language),

@@ -56,7 +56,8 @@ impl System {
             role,
         };
         system.install_tools();
-        // The commands produce records with a trace.
+        let uids = format!("{}\n", ledger.some_uid());
+        fs::write(system.folder.join("uids.txt"), uids).unwrap();
         system
     }
 
@@ -133,6 +134,10 @@ fn values(stack: &Stack, ledger: &Ledger, role: &str) -> Vec<(String, String)> {
     let sent = &ledger.records()[0];
     let (partition, offset) = (sent.position.partition, sent.position.offset);
     let uid = ledger.some_uid();
+    let letters_of = stack.broker().watermarks(letters);
+    let mut places = letters_of.iter().filter(|(_, (low, high))| low < high);
+    let (letter_partition, (letter_offset, _)) = places.next().unwrap();
+    let letter = format!("--partition {letter_partition} --offset {letter_offset}");
     let (api, admin) = (&stack.apis[0], &stack.workers[0].admin);
     let (_, database) = addresses.database_url.rsplit_once('/').unwrap();
     let values = [
@@ -160,6 +165,8 @@ fn values(stack: &Stack, ledger: &Ledger, role: &str) -> Vec<(String, String)> {
             "\"partition\": 3, \"offset\": OFFSET",
             format!("\"partition\": {partition}, \"offset\": 0"),
         ),
+        ("show --partition 3 --offset 17", format!("show {letter}")),
+        ("show --partition P --offset O", format!("show {letter}")),
         ("--max-messages COUNT", "--max-messages 2".to_owned()),
         ("retention.ms=...", "retention.ms=604800000".to_owned()),
         ("--reason REASON", "--reason malformed_json".to_owned()),

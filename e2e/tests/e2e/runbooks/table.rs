@@ -21,7 +21,23 @@ pub(super) const SQL: [&str; 6] = ["SELECT", "ALTER", "CREATE", "GRANT", "UPDATE
 
 /// Commands that the test cannot run, by their beginning, with what runs them instead, or why
 /// nothing does.
-const ELSEWHERE: [(&str, &str); 30] = [
+const ELSEWHERE: [(&str, &str); 33] = [
+    (
+        "worker completions",
+        "needs the folders of a shell; e2e/tests/e2e/commands.rs runs it",
+    ),
+    (
+        "worker dead-letters edit",
+        "opens an editor; e2e/tests/e2e/letters runs it with one",
+    ),
+    (
+        "producer erase UID",
+        "asks on a terminal; the line after it runs with --yes",
+    ),
+    (
+        "curl -N",
+        "a stream without end; api/tests/api/events.rs follows both",
+    ),
     ("docker build", "scripts/images-test"),
     ("docker compose up", "make up, scripts/upgrade-test"),
     ("docker compose run", "make up, scripts/upgrade-test"),
@@ -41,7 +57,6 @@ const ELSEWHERE: [(&str, &str); 30] = [
         "docker compose",
         "needs containers; scripts/upgrade-test uses ps, logs and down",
     ),
-    ("docker stats", "needs containers; prints their memory"),
     (
         "while sleep 1; do docker",
         "needs containers; prints their memory",
@@ -97,14 +112,14 @@ const ELSEWHERE: [(&str, &str); 30] = [
 ];
 
 /// Blocks that are no commands, by the beginning of their first line.
-const TEXT: [&str; 42] = [
+const TEXT: [&str; 31] = [
+    "event: ",
     "producer ──▶",
     "client ──▶",
     "sent   ",
     "every record is accounted",
     "order 09b5",
     "error: ",
-    "reason.",
     "services:",
     "(workers + 1)",
     "HTTP/1.1",
@@ -112,7 +127,6 @@ const TEXT: [&str; 42] = [
     "{\"type\"",
     "import {",
     "group order-worker",
-    "WARNING:",
     "Postgres lacks records",
     "Kafka deleted records",
     "partition went back",
@@ -126,20 +140,10 @@ const TEXT: [&str; 42] = [
     "api       GET",
     "api  GET",
     "OTEL_TRACES_SAMPLER",
-    "schema version",
-    "reverting ",
-    "delivery.",
-    "event: ",
-    "id: ",
-    ": ",
-    "data: ",
-    "PARTITION",
-    "REASON",
-    "ORDERS",
-    "order_uid,",
-    "POST ",
-    "GET ",
-    "$ ",
+    "retry: ",
+    "const events",
+    "warning: ",
+    "stale  ",
 ];
 
 /// Returns whether the text begins like a command that is run here or elsewhere.
@@ -154,7 +158,8 @@ pub(super) fn is_run(command: &str) -> bool {
         .split_once('=')
         .is_some_and(|(name, _)| ["API", "TOKEN", "token", "cursor"].contains(&name));
     let is_kafka = first.starts_with("kafka-") && first.ends_with(".sh");
-    assigns || is_kafka || RUN.contains(&first) || SQL.contains(&first)
+    let is_completion = command.starts_with("source <(");
+    assigns || is_completion || is_kafka || RUN.contains(&first) || SQL.contains(&first)
 }
 
 /// Returns what runs the command instead of the test.
