@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up upgrade down services test chaos bench bench-large cluster-test images-test upgrade-test publish lint fmt clean
+.PHONY: help up upgrade down services clients test chaos bench bench-large cluster-test images-test upgrade-test publish lint fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ down: ## Stop what `make up` and `make services` started, keep the data
 
 services: ## Start PostgreSQL, Redis and Kafka only
 	@scripts/services up
+
+clients: ## Generate clients of the HTTP API into clients/: Rust, TypeScript, Python
+	@scripts/clients
 
 test: ## Run format, clippy, docs, unit, integration and end-to-end tests against real services
 	@scripts/test

@@ -164,8 +164,8 @@ impl QueryParam for Freshness {
 
     fn parse(value: Option<&str>) -> Result<Self, Problem> {
         match value {
-            None | Some("0" | "false") => Ok(Self::Cached),
-            Some("1" | "true" | "") => Ok(Self::Current),
+            None | Some("0") => Ok(Self::Cached),
+            Some("1") => Ok(Self::Current),
             Some(_) => Err(Problem::BadRequest(
                 "nocache is not 0 or 1; write nocache=1 or omit it.",
             )),
@@ -481,6 +481,8 @@ mod tests {
         assert_eq!(Freshness::parse(None), Ok(Freshness::Cached));
         assert_eq!(Freshness::parse(Some("1")), Ok(Freshness::Current));
         assert_eq!(Freshness::parse(Some("0")), Ok(Freshness::Cached));
-        assert!(Freshness::parse(Some("maybe")).is_err());
+        for value in ["maybe", "true", "false", ""] {
+            assert!(Freshness::parse(Some(value)).is_err(), "{value}");
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Schemas of the OpenAPI document: the order and its summary, whose rules live in `shared`, and the
-//! problem.
+//! Schemas of the OpenAPI document: the order and its summary, whose rules live in `shared`, and
+//! the problem.
 
 use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaSchema, MetaSchemaRef, Registry,
