@@ -43,17 +43,15 @@ pub async fn run(migrate: &Migrate) -> anyhow::Result<()> {
 
 /// Prints what a revert is about to do.
 fn announce(revert: &Revert) {
-    eprintln!(
-        "reverting {} of {} migrations{}",
-        revert.migrations.len(),
-        revert.applied,
-        if revert.drops_orders {
-            "; this drops every order"
-        } else {
-            ""
-        }
-    );
+    let drops = match revert.drops_orders {
+        true => "; this drops every order",
+        false => "",
+    };
+    let (reverted, applied) = (revert.migrations.len(), revert.applied);
+    output::note(format!(
+        "reverting {reverted} of {applied} migrations{drops}"
+    ));
     for (version, description) in &revert.migrations {
-        eprintln!("  {version} {description}");
+        output::note(format!("  {version} {description}"));
     }
 }
