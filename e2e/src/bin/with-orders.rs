@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Starts a worker and an api replica, sends orders through Kafka, and runs a command.
 ///
-/// Needs the environment of `scripts/services env`, and the programs in `ORDER_SERVICE_BIN_DIR`. The
-/// command finds the api at `API_URL`. The file at `ORDERS_FILE` describes the orders:
+/// Needs the environment of `scripts/services env`, and the programs in `ORDER_SERVICE_BIN_DIR`.
+/// The command finds the api at `API_URL`. The file at `ORDERS_FILE` describes the orders:
 ///
 /// - `steady`: documents that do not change; the first has an amount above 2^53
 /// - `changing`: uid of an order that gets a new version five times a second
