@@ -134,10 +134,7 @@ fn values(stack: &Stack, ledger: &Ledger, role: &str) -> Vec<(String, String)> {
     let sent = &ledger.records()[0];
     let (partition, offset) = (sent.position.partition, sent.position.offset);
     let uid = ledger.some_uid();
-    let letters_of = stack.broker().watermarks(letters);
-    let mut places = letters_of.iter().filter(|(_, (low, high))| low < high);
-    let (letter_partition, (letter_offset, _)) = places.next().unwrap();
-    let letter = format!("--partition {letter_partition} --offset {letter_offset}");
+    let letter = place_of_letter(stack);
     let (api, admin) = (&stack.apis[0], &stack.workers[0].admin);
     let (_, database) = addresses.database_url.rsplit_once('/').unwrap();
     let values = [
@@ -190,4 +187,13 @@ fn values(stack: &Stack, ledger: &Ledger, role: &str) -> Vec<(String, String)> {
     ];
     let text = |(from, to): (&str, String)| (from.to_owned(), to);
     values.into_iter().map(text).collect()
+}
+
+/// Returns the options that name the first dead letter of a partition.
+fn place_of_letter(stack: &Stack) -> String {
+    let letters = &stack.addresses().dead_letter_topic;
+    let ends = stack.broker().watermarks(letters);
+    let mut filled = ends.iter().filter(|(_, (low, high))| low < high);
+    let (partition, (offset, _)) = filled.next().unwrap();
+    format!("--partition {partition} --offset {offset}")
 }
