@@ -1,18 +1,16 @@
 //! Records to send: orders from a file, generated orders, or erasures.
 
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use anyhow::Context;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde::Deserialize;
 use shared::order::OrderUid;
 use shared::order::sample::{Generator, broken_json, gibberish};
 
 use crate::generate::Orders;
 use crate::input::Input;
-use crate::order_file::{Fault, OrderFile};
+use crate::order_file::{Fault, OrderFile, uid_of};
 
 /// Number of orders per bad record, so that good and bad records reach the workers together.
 const ORDERS_PER_BAD_RECORD: u64 = 10;
@@ -57,19 +55,6 @@ impl Record {
     pub(crate) fn size(&self) -> usize {
         self.key.as_ref().map_or(0, String::len) + self.value.as_ref().map_or(0, Vec::len)
     }
-}
-
-/// Returns the uid of an order, which may be invalid in any other way.
-pub(crate) fn uid_of(json: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Keyed<'a> {
-        #[serde(borrow)]
-        order_uid: Cow<'a, str>,
-    }
-    // A derived struct would also accept an array of its fields.
-    let is_object = json.trim_ascii_start().starts_with(b"{");
-    let keyed: Keyed<'_> = is_object.then(|| serde_json::from_slice(json).ok())??;
-    Some(keyed.order_uid.into_owned())
 }
 
 /// Source of the records.

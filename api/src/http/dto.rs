@@ -1,4 +1,5 @@
-//! Response bodies other than the order itself. [`schema`](super::schema) describes them.
+//! Response bodies other than the order itself, and the limits of what a request may ask for.
+//! [`schema`](super::schema) describes them.
 
 use std::borrow::Cow;
 
@@ -6,7 +7,16 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use shared::storage::{Position, Summary};
 
-use super::{cursor, params::ORDER_PREFIX};
+use super::cursor;
+
+/// Maximum number of orders in a page.
+pub(super) const MAX_LIMIT: u32 = 100;
+
+/// Maximum number of uids in a batch.
+pub(super) const MAX_UIDS: usize = 100;
+
+/// Prefix of the path of an order.
+pub(super) const ORDER_PREFIX: &str = "/order/";
 
 /// A page of orders, newest first by the time they were first stored.
 #[derive(Serialize)]

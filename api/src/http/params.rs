@@ -19,16 +19,16 @@ use shared::{
     storage::Position,
 };
 
-use super::{cursor, problem::Problem, query, schema};
+use super::{
+    cursor,
+    dto::{MAX_LIMIT, ORDER_PREFIX},
+    problem::Problem,
+    query, schema,
+};
 use crate::lookup::Freshness;
 
 /// Page size if the client sets no limit.
 const DEFAULT_LIMIT: u32 = 20;
-/// Maximum page size.
-pub(super) const MAX_LIMIT: u32 = 100;
-
-/// Prefix of the path of an order.
-pub(super) const ORDER_PREFIX: &str = "/order/";
 
 /// The order uid in the path.
 pub(super) struct PathUid(pub(super) OrderUid);

@@ -10,8 +10,7 @@ use strum::IntoEnumIterator;
 
 use super::{
     cursor,
-    orders::MAX_UIDS,
-    params::{MAX_LIMIT, ORDER_PREFIX},
+    dto::{MAX_LIMIT, MAX_UIDS, ORDER_PREFIX},
     problem::{self, Problem},
 };
 

@@ -2,14 +2,15 @@
 
 mod source;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead, Chain, Cursor, Read};
 
 use anyhow::{bail, ensure};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use self::source::{Place, Source, TOO_LARGE, Text};
-use crate::source::uid_of;
 
 /// A place of the file that is not an order.
 #[derive(Debug, PartialEq, Eq)]
@@ -210,6 +211,19 @@ fn is_order(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"]").unwrap_or(line).trim_ascii_end();
     let line = line.strip_suffix(b",").unwrap_or(line).trim_ascii_end();
     uid_of(line).is_some()
+}
+
+/// Returns the uid of an order, which may be invalid in any other way.
+pub(crate) fn uid_of(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Keyed<'a> {
+        #[serde(borrow)]
+        order_uid: Cow<'a, str>,
+    }
+    // A derived struct would also accept an array of its fields.
+    let is_object = json.trim_ascii_start().starts_with(b"{");
+    let keyed: Keyed<'_> = is_object.then(|| serde_json::from_slice(json).ok())??;
+    Some(keyed.order_uid.into_owned())
 }
 
 /// Returns the text if it is one JSON value.

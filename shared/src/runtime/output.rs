@@ -9,7 +9,6 @@ use std::{
     process::ExitCode,
 };
 
-use anstream::{AutoStream, ColorChoice, stream::RawStream};
 use anyhow::Context;
 use clap::builder::{
     Styles,
@@ -154,12 +153,6 @@ fn one_line(text: &(impl Display + ?Sized)) -> String {
         line.push_str(part);
     }
     line
-}
-
-/// Whether text on `stream` may have colours: on a terminal, unless `NO_COLOR` is set.
-/// `CLICOLOR_FORCE` enables colours elsewhere.
-pub fn is_coloured(stream: &impl RawStream) -> bool {
-    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 /// Asks whether to `action`, a phrase such as `erase 2 orders`, unless `--yes` was given.

@@ -2,12 +2,10 @@
 
 use std::io::{self, IsTerminal};
 
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::{
-    config::{ConfigError, LogFormat},
-    runtime::output,
-};
+use crate::config::{ConfigError, LogFormat};
 
 /// Directives that limit libraries to warnings if `RUST_LOG` enables more than warnings of
 /// everything. A directive of `RUST_LOG` that names a library overrides this.
@@ -25,6 +23,12 @@ const OUR_MODULES: [&str; 6] = [
     "access",
     "librdkafka",
 ];
+
+/// Whether text on standard error may have colours: on a terminal, unless `NO_COLOR` is set.
+/// `CLICOLOR_FORCE` enables colours elsewhere.
+fn is_coloured() -> bool {
+    AutoStream::choice(&io::stderr()) != ColorChoice::Never
+}
 
 pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
     let filter = filter(&std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default())?;
@@ -45,9 +49,7 @@ pub(super) fn init(format: Option<LogFormat>) -> Result<(), ConfigError> {
             .flatten_event(true)
             .with_current_span(false)
             .try_init(),
-        LogFormat::Pretty => lines
-            .with_ansi(output::is_coloured(&io::stderr()))
-            .try_init(),
+        LogFormat::Pretty => lines.with_ansi(is_coloured()).try_init(),
     };
     Ok(())
 }

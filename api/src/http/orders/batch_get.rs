@@ -17,6 +17,7 @@ use shared::order::OrderUid;
 
 use super::{
     super::{
+        dto::MAX_UIDS,
         problem::Problem,
         route::{Operation, Resources},
         schema,
@@ -24,9 +25,6 @@ use super::{
     CACHE_CONTROL, JSON, Tag, cache_control_header,
 };
 use crate::{answer::Answer, lookup::Lookup};
-
-/// Maximum number of uids in a request.
-pub(in super::super) const MAX_UIDS: usize = 100;
 
 /// The operation.
 pub(in super::super) struct BatchGetOrders {

@@ -15,7 +15,7 @@ use poem_openapi::{
 
 use super::schema;
 
-pub(super) use batch_get::{BatchGetOrders, MAX_UIDS};
+pub(super) use batch_get::BatchGetOrders;
 pub(super) use events::{WatchOrder, WatchOrders};
 pub(super) use export::ExportOrders;
 pub(super) use get::GetOrder;

@@ -139,15 +139,13 @@ fn a_long_list_ends_with_its_reader_and_follows_new_dead_letters() {
         &limit,
     ];
     let mut following = stack.launch("worker", &follow, &[]);
-    let mut sent = COUNT;
-    for partition in [1, 5] {
+    for (sent, partition) in (COUNT..).zip([1, 5]) {
         until("the dead letters so far", || {
             let lines = following.log().lines().count();
             if lines == sent { Ok(()) } else { Err(lines) }
         });
         assert_eq!(following.ended(), None);
         send_letters(&stack, &[letter(&topic, partition, sent)]);
-        sent += 1;
     }
     following.expect_orderly_end();
     assert_eq!(following.log().lines().count(), COUNT + 2);
