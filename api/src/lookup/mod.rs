@@ -10,7 +10,7 @@
 //! Redis reads are not shared: with one multiplexed connection, a second read is cheaper than
 //! waiting for the read of another request.
 //!
-//! [`batch`] finds many orders with one step per tier.
+//! `batch` finds many orders with one step per tier.
 
 mod batch;
 mod database;

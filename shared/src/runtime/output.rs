@@ -45,7 +45,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// Prints a line to standard output.
 ///
 /// # Errors
-/// As for [`print`].
+/// As for [`print()`].
 pub fn line(text: impl Display) -> anyhow::Result<()> {
     written(writeln!(io::stdout().lock(), "{text}"))
 }
@@ -53,7 +53,7 @@ pub fn line(text: impl Display) -> anyhow::Result<()> {
 /// Prints a value to standard output as one line of JSON.
 ///
 /// # Errors
-/// As for [`print`], or if the value has no JSON form.
+/// As for [`print()`], or if the value has no JSON form.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string(value).context("cannot write a result as JSON")?)
 }
