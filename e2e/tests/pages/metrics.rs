@@ -38,7 +38,7 @@ fn values(metric: &str, label: &str) -> Values {
         ("cache_requests_total", "result") => Variants(&["LocalResult", "RedisResult"]),
         ("trace_spans_dropped_total", "reason") => Texts(&["queue_full", "export_failed"]),
         (_, "tier") => Texts(&["local", "redis"]),
-        (_, "method") => Texts(&["GET", "HEAD", "OPTIONS", "other"]),
+        (_, "method") => Texts(&["GET", "HEAD", "OPTIONS", "POST", "other"]),
         (_, "code") => Open("code of librdkafka"),
         (_, "operation") => Open("call to the cache"),
         (_, "partition") => Open("number"),
