@@ -93,6 +93,17 @@ export async function focusByKey(page, selector, key = "Tab") {
   assert.fail(`${key} does not reach ${selector}`);
 }
 
+/** Holds requests of `url` back until the returned function is called; then `answer(route)` responds. */
+export async function hold(page, url, answer = (route) => route.continue()) {
+  let release;
+  const released = new Promise((resolve) => { release = resolve; });
+  await page.route(url, async (route) => {
+    await released;
+    await answer(route);
+  });
+  return release;
+}
+
 /** Saves what a click downloads. Returns its name and text. */
 export async function saved(page, selector) {
   const [file] = await Promise.all([page.waitForEvent("download"), page.click(selector)]);

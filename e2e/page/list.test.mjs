@@ -1,7 +1,7 @@
 // The list: filters, pages, files.
 
 import assert from "node:assert/strict";
-import { accessible, clipboard, heading, saved, shows, visit } from "./browser.mjs";
+import { accessible, clipboard, heading, hold, saved, shows, visit } from "./browser.mjs";
 import { order } from "./orders.mjs";
 import { eventually, send } from "./system.mjs";
 
@@ -69,6 +69,38 @@ export const tests = {
     await shows(page, "#list > .slot h3", "The service rejects this filter");
     await shows(page, "#list > .slot .said", /^400 /);
     await accessible(page, "rejected filter");
+  },
+
+  async "a filter that loads or is rejected leaves no old rows to continue, save or copy"(api) {
+    await send(api, ...Array.from({ length: 21 }, (_, i) => order(`left-${i}`)));
+    const page = await visit(api);
+    await shows(page, "#more", "Load more");
+    const release = await hold(page, "**/orders?*customer_id=customer-of-left-1");
+    const offered = async () => [await page.locator("#more").isVisible(), await page.locator("#tools").isVisible()];
+    await fill(page, { customer_id: "customer-of-left-1" });
+    await shows(page, "#list .body", "Loading…");
+    assert.deepEqual(await offered(), [false, false]);
+    release();
+    await eventually(async () => assert.deepEqual(await uids(page), ["left-1"]));
+    assert.deepEqual(await offered(), [false, true]);
+    await fill(page, { phone: "12" });
+    await shows(page, "#list > .slot h3", "The service rejects this filter");
+    assert.deepEqual(await offered(), [false, false]);
+  },
+
+  async "an export does not take the focus from another place"(api) {
+    await send(api, order("export-focus"));
+    const page = await visit(api);
+    await shows(page, "#list tbody tr:first-child a", "export-focus");
+    const release = await hold(page, "**/orders/export*");
+    await page.click("#save-all");
+    await shows(page, "#export-slot", /^Exporting/);
+    await page.focus("#q");
+    const file = page.waitForEvent("download");
+    release();
+    await file;
+    await shows(page, "#status", "The export is saved");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "q");
   },
 
   async "the filter by currency names what it does"(api) {

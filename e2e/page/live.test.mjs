@@ -105,6 +105,28 @@ export const tests = {
     assert.equal(await page.evaluate(() => document.activeElement.textContent), "list-live-2");
   },
 
+  async "the list catches up after a pause, and says so once"(api) {
+    await send(api, order("missed-0"));
+    const page = await visit(api);
+    await shows(page, "#list tbody tr:first-child a", "missed-0");
+    await isLive(page);
+    await page.evaluate(() => {
+      globalThis.said = [];
+      const status = document.getElementById("status");
+      new MutationObserver(() => { if (/new order/.test(status.textContent)) globalThis.said.push(status.textContent); }).observe(status, { childList: true });
+    });
+    await page.click("#pause");
+    await send(api, order("missed-1"));
+    await page.click("#pause");
+    await shows(page, "#fresh", "1 new order – show");
+    await send(api, order("missed-2"));
+    await shows(page, "#fresh", "2 new orders – show");
+    // The last announcement is this one, so none is still due.
+    await page.click("#fresh");
+    await shows(page, "#status", /^List refreshed/);
+    assert.deepEqual(await page.evaluate(() => globalThis.said), ["1 new order"]);
+  },
+
   async "a listed order shows its changes in place, and that it was erased"(api) {
     await send(api, order("row-1"), order("row-2"));
     const page = await visit(api);

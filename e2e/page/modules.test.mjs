@@ -47,6 +47,7 @@ const TEXTS = [
   ["test@gmail.com", ["email test@gmail.com"]],
   ["\"Test Testov\" <test@gmail.com>.", ["email test@gmail.com"]],
   ["mailto:test@gmail.com", ["email test@gmail.com"]],
+  ["Test@Gmail.com", ["email Test@Gmail.com", "email test@gmail.com"]],
   ["E-mail: a+b@example.com, thanks", ["email a+b@example.com"]],
   ["x".repeat(64), any("x".repeat(64))],
   ["x".repeat(65), [`customer_id ${"x".repeat(65)}`]],

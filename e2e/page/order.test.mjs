@@ -1,7 +1,7 @@
 // One order.
 
 import assert from "node:assert/strict";
-import { accessible, clipboard, heading, shows, text, visit } from "./browser.mjs";
+import { accessible, clipboard, heading, hold, shows, text, visit } from "./browser.mjs";
 import { greatest, order, rightToLeft } from "./orders.mjs";
 import { eventually, send } from "./system.mjs";
 
@@ -56,6 +56,40 @@ export const tests = {
     assert.equal(await copy(page, "curl"), `curl -sS '${api.url}/order/copied'`);
   },
 
+  async "a slow answer does not bring an older version back"(api) {
+    await send(api, order("slow"));
+    const page = await visit(api, "/#/order/slow");
+    await shows(page, "#live-state", "Live");
+    const old = await fetch(`${api.url}/order/slow`);
+    const answer = { status: 200, headers: { ETag: old.headers.get("ETag") }, body: await old.text() };
+    const release = await hold(page, "**/order/slow", (route) => route.fulfill(answer));
+    await page.click('[data-focus="refresh"]');
+    await send(api, order("slow", { delivery: { city: "Haifa" } }));
+    await shows(page, '[data-key="delivery/City"]', "Haifa");
+    // The old order stays readable during the request.
+    assert.equal(await page.locator("#result").getAttribute("aria-busy"), "true");
+    await accessible(page, "busy");
+    release();
+    await shows(page, ".answer", /Unchanged at/);
+    assert.equal(await text(page, '[data-key="delivery/City"]'), "Haifa");
+  },
+
+  async "a failed refresh keeps the order, unless it is gone"(api) {
+    await send(api, order("refreshed"));
+    const page = await visit(api, "/#/order/refreshed");
+    await heading(page, "refreshed");
+    let status = 500;
+    await page.route("**/order/refreshed", (route) => route.fulfill({ status, body: "" }));
+    await page.click('[data-focus="refresh"]');
+    await shows(page, "#result .slot", /Unexpected response \(500\).*Below is the order as read at/s);
+    await heading(page, "refreshed");
+    await accessible(page, "failed refresh");
+    status = 404;
+    await page.click('[data-focus="refresh"]');
+    await heading(page, "No order has this uid");
+    assert.equal(await page.locator(".order").count(), 0);
+  },
+
   async "right-to-left text keeps its own direction"(api) {
     const one = rightToLeft("rtl");
     await send(api, one);
@@ -74,6 +108,8 @@ export const tests = {
     await send(api, order("recent-1"), order("recent-2"));
     const page = await visit(api, "/#/order/recent-1");
     await heading(page, "recent-1");
+    // The order on the screen needs no link to itself.
+    assert.equal(await page.locator("#recent").isVisible(), false);
     await page.goto(`${api.url}/#/order/recent-2`);
     await heading(page, "recent-2");
     await shows(page, "#recent a", "recent-2\nrecent-1");

@@ -49,6 +49,16 @@ export const tests = {
     await shows(page, "#live-state", "Live");
   },
 
+  async "a list that fails leaves the order in view"(api) {
+    await send(api, order("in-view"));
+    const page = await visit(api, "/docs", { height: 500 });
+    await page.route("**/orders?*", (route) => route.fulfill({ status: 503, body: "" }));
+    await page.goto(`${api.url}/#/order/in-view`);
+    await heading(page, "in-view");
+    await shows(page, "#list > .slot h3", "The service is unavailable");
+    assert.equal(await page.evaluate(() => scrollY), 0);
+  },
+
   async "a failure to load more rows is shown below them"(api) {
     await send(api, ...Array.from({ length: 21 }, (_, i) => order(`page-of-${i}`)));
     const page = await visit(api);

@@ -61,6 +61,19 @@ export const tests = {
     await accessible(page, "malformed uid");
   },
 
+  async "a search that failed in part is not called empty"(api) {
+    const page = await visit(api);
+    let broken = true;
+    await page.route("**/orders?track_number=*", (route) => (broken ? route.fulfill({ status: 503, body: "" }) : route.continue()));
+    await search(page, "in-part");
+    await heading(page, "The search is incomplete");
+    await shows(page, ".tried li", "order uid none\ntrack number not searched: the service is unavailable\ncustomer id none");
+    await accessible(page, "incomplete search");
+    broken = false;
+    await page.click("#result .notice button");
+    await heading(page, "No order found");
+  },
+
   async "an erased order is named as such"(api) {
     await send(api, order("search-erased"));
     await erase(api, "search-erased");

@@ -33,8 +33,10 @@ export const tests = {
     await heading(page, "Sign in");
     await eventually(async () => assert.equal(await page.evaluate(() => document.activeElement.id), "token"));
     await accessible(page, "sign in");
+    assert.deepEqual([await page.locator("#list").isVisible(), await page.locator("#live").isVisible()], [false, false]);
     await signIn(page, "wrong");
     await shows(page, "#auth-why", /does not accept this token/);
+    await accessible(page, "rejected token");
     await signIn(page, "not ascii ∞");
     await shows(page, "#auth-why", /consists of ASCII/);
     await signIn(page, "letmein");
@@ -48,6 +50,8 @@ export const tests = {
     await page.click('[data-focus="copy-curl"]');
     await shows(page, '[data-focus="copy-curl"]', "Copied");
     assert.equal(await clipboard(page), `curl -sS -H "Authorization: Bearer $TOKEN" '${api.url}/order/signed-in'`);
+    // The name is shown as soon as the service can be reached.
+    await page.route("**/caller", (route) => route.abort(), { times: 1 });
     await page.reload();
     await shows(page, "#session", /Signed in as support/);
 
@@ -63,11 +67,13 @@ export const tests = {
     await signIn(page, "letmein");
     await heading(page, "expired");
     await shows(page, "#live-state", "Live");
+    await page.locator("#q").pressSequentially("typing");
     await api.stop();
     api.variables = { API_KEYS_FILE: keyFile("nightshift", "letmein2") };
     await api.start();
     await shows(page, "#auth h2", "Sign in");
     await shows(page, "#auth-why", /no longer accepts your token/);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "q");
     await shows(page, "h1", "expired");
     await accessible(page, "expired key");
     await signIn(page, "letmein2");

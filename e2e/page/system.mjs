@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +13,7 @@ import { promisify } from "node:util";
 const bin = process.env.ORDER_SERVICE_BIN_DIR;
 assert(bin, "ORDER_SERVICE_BIN_DIR is not set; run scripts/page-test");
 export const folder = mkdtempSync(join(tmpdir(), "page-test-"));
+process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
 const DEADLINE_MS = 20_000;
 
 /** Calls `check` until it does not throw. Fails with its last error. */

@@ -14,8 +14,8 @@ function welcome() {
   recent();
   document.title = "Orders";
   result.body.replaceChildren(h("div", { class: "welcome" }, h("h1", {}, "Find an order"),
-    h("p", { class: "muted" }, "Enter an order uid, a track number, a customer id, a phone number or an e-mail address, "
-      + "as you received it: with the words around it.")));
+    h("p", { class: "muted" }, "Paste an order uid, a track number, a customer id, a phone number or an e-mail address. "
+      + "Words around it do no harm.")));
 }
 
 /** Shows the page of the address. */

@@ -42,12 +42,24 @@ async function collect(response, progress) {
   }
 }
 
+/** Whether an export is running. */
+let exporting = false;
+
 /** Saves all orders of an export. Shows progress, with a button that cancels, and a failure, in `place`. */
 export async function saveAll(path, place) {
+  if (exporting) return;
+  exporting = true;
   const controller = new AbortController();
   const progress = h("span", {}, "Exporting…");
   const cancel = button("Cancel", () => controller.abort(), { class: "small" });
   place.replaceChildren(h("div", { class: "line export", role: "group", "aria-label": "Export" }, progress, cancel));
+  const done = (text, ...content) => {
+    const focused = place.contains(document.activeElement);
+    place.replaceChildren(...content);
+    announce(text);
+    // Only from what has disappeared: the reader may be typing elsewhere.
+    if (focused) $("save-all").focus();
+  };
   try {
     const response = await request(path, { signal: controller.signal, headers: { Accept: "text/csv" } });
     if (!response.ok) throw await Problem.of(response);
@@ -55,17 +67,18 @@ export async function saveAll(path, place) {
       progress.textContent = `Exporting… ${(bytes / 1e6).toFixed(1)} MB`;
     });
     download(fileName("all"), blob);
-    place.replaceChildren();
-    announce("The export is saved");
+    done("The export is saved");
   } catch (problem) {
-    place.replaceChildren();
-    if (controller.signal.aborted) return announce("The export is cancelled");
-    if (problem.status === 401) return rejected();
+    if (controller.signal.aborted) return done("The export is cancelled");
+    if (problem.status === 401) {
+      done("");
+      return rejected();
+    }
     const { tone, title } = problem.status === 0 ? { tone: "warn", title: "The export broke off; nothing was saved" } : explain(problem);
-    place.replaceChildren(h("div", { class: `card notice ${tone}` }, h("h3", {}, title),
+    done(title, h("div", { class: `card notice ${tone}` }, h("h3", {}, title),
       problem.said && h("p", { class: "said" }, `${problem.status} ${problem.said}`),
       h("div", { class: "line" }, button("Export again", () => saveAll(path, place)))));
-    announce(title);
+  } finally {
+    exporting = false;
   }
-  $("save-all").focus();
 }

@@ -34,12 +34,14 @@ let lastLook = 0;
 
 const path = (more) => listPath({ limit: LIMIT, ...apiFilter(filter), ...more });
 const failed = (problem) => (problem.status === 400
-  ? { tone: "warn", title: "The service rejects this filter", final: true } : explain(problem));
+  ? { tone: "warn", title: "The service rejects this filter", text: "Correct the value in the form, then filter again.", final: true } : explain(problem));
 
 /** Loads the first page. `keep` keeps the old rows until the new ones are there. */
-export function loadList({ keep, focus } = {}) {
+export function loadList({ keep, focus, quiet } = {}) {
   list.load({
     keep,
+    quiet,
+    forget,
     explain: failed,
     request: (signal) => get(path(), { signal }),
     show: ({ data }) => {
@@ -47,6 +49,14 @@ export function loadList({ keep, focus } = {}) {
       if (focus) body?.querySelector("a").focus();
     },
   });
+}
+
+/** Forgets the rows that are no longer shown, so that nothing continues, saves or copies them. */
+function forget() {
+  orders = new Map();
+  body = next = undefined;
+  forgetUnseen();
+  showRest();
 }
 
 function showFirst({ orders: found = [], next_cursor }) {
@@ -76,7 +86,7 @@ function showRest() {
     line.hidden = Boolean(currency) && orders.get(line.dataset.uid)?.currency !== currency;
     if (!line.hidden) visible += 1;
   }
-  $("note").hidden = !currency;
+  $("note").hidden = !currency || !body;
   $("note").textContent = `${visible} of ${plural(orders.size, "loaded order")} in ${currency}. `
     + "The service has no filter by currency: it chooses among the rows that this page has loaded.";
   $("more").hidden = !next;
@@ -172,10 +182,11 @@ async function compare({ orders: page = [], next_cursor }, uids) {
 
 function showUnseen() {
   const text = `${unseen.size}${unseenMore ? "+" : ""} new order${unseen.size === 1 ? "" : "s"}`;
-  if (unseen.size === 0 || $("fresh").textContent.startsWith(`${text} `)) return;
+  if (unseen.size === 0) return;
   $("fresh").textContent = `${text} – show`;
+  // Under load the number grows every two seconds, which would drown a screen reader.
+  if ($("fresh").hidden) announce(text);
   $("fresh").hidden = false;
-  announce(text);
 }
 
 const rowOf = (uid) => body?.querySelector(`[data-uid="${CSS.escape(uid)}"]`);
@@ -233,9 +244,10 @@ export function show(by, force) {
   const other = listPath(apiFilter(by)) !== listPath(apiFilter(filter));
   filter = by;
   fillFilters(filter);
-  if (force || other) loadList();
+  // The first load accompanies an order or a search, whose place on the screen stays.
+  if (force || other) loadList({ quiet: force });
   else showRest();
 }
 
-/** Follows the announcements of changes. */
-export const followList = () => follow("list", { path: "orders/events", onEvent });
+/** Follows the announcements of changes. A stream begins with the next change, so each start looks for those before it. */
+export const followList = () => follow("list", { path: "orders/events", onEvent, onOpen: plan });

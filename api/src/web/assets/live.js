@@ -6,7 +6,7 @@ import { onSignIn, rejected } from "./session.js";
 
 const STORED = "paused";
 
-/** What the page follows, by name: {path, lastId, onEvent, stream, state}. */
+/** What the page follows, by name: {path, lastId, onEvent, onOpen, onProblem, stream, state, problem}. */
 const followed = new Map();
 let paused = sessionStorage.getItem(STORED) === "true";
 
@@ -23,6 +23,7 @@ function connect(entry) {
     onState: (state, problem) => {
       Object.assign(entry, { state, problem });
       if (problem?.status === 401) rejected();
+      if (state === "open") entry.onOpen?.();
       if (problem && !problem.passing) entry.onProblem?.(problem);
       show();
     },

@@ -48,7 +48,8 @@ function byShape(text, kinds = Object.keys(KINDS)) {
   const searches = [];
   const add = (kind, one) => { if (one && kinds.includes(kind)) searches.push({ kind, value: one }); };
   const email = EMAIL.exec(value)?.[0].replace(/^\.+/, "");
-  if (email && kinds.includes("email")) return [{ kind: "email", value: email }];
+  // Orders hold an address as it was entered; phones begin each text with a capital letter.
+  if (email && kinds.includes("email")) return [email, email.toLowerCase()].map((one) => ({ kind: "email", value: one }));
 
   const codes = ["order_uid", "track_number"];
   if (CODE.test(value)) codes.forEach((kind) => add(kind, value));

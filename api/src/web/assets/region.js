@@ -21,9 +21,13 @@ export function explain(problem) {
   }
 }
 
+/** Failures after which the old content is no longer true, or no longer for this reader. */
+const GONE = [400, 403, 404, 410];
+
 /**
- * A task is {request(signal), show(answer), explain(problem), keep, slot}. `keep` keeps the old content until the answer
- * is there. `slot` is the place of the problem, if it is not the one above the content. A newer task cancels an older one.
+ * A task is {request(signal), show(answer), explain(problem), keep, forget, slot, quiet}. `keep` keeps the old content until
+ * the answer is there; `forget` is called when the content is removed. `slot` is the place of the problem, if it is not the
+ * one above the content, which then stays. `quiet` keeps a problem from scrolling the page. A newer task cancels an older one.
  */
 export class Region {
   constructor(element, heading) {
@@ -53,6 +57,7 @@ export class Region {
     if (!task.keep && attempt === 0) {
       this.slots.forEach((slot) => slot.replaceChildren());
       this.body.replaceChildren(h("p", { class: "card loading" }, "Loading…"));
+      task.forget?.();
     }
     const outcome = await task.request(mine.signal).catch((problem) => problem);
     if (this.controller !== mine) return;
@@ -67,8 +72,11 @@ export class Region {
     const slot = task.slot ?? this.slot;
     const retry = () => this.load(task, attempt + 1);
     const focused = slot.contains(document.activeElement);
-    // While the service is unavailable, the content that was read before stays readable.
-    if (!task.keep || (!problem.passing && problem.status !== 401)) this.body.replaceChildren();
+    // Most failures say nothing about the content that was read before, so it stays readable.
+    if (!task.keep || (GONE.includes(problem.status) && !task.slot)) {
+      this.body.replaceChildren();
+      task.forget?.();
+    }
     if (problem.status === 401) {
       this.slots.forEach((one) => one.replaceChildren());
       this.retry = retry;
@@ -85,7 +93,7 @@ export class Region {
     if (focused) slot.querySelector("button")?.focus();
     if (attempt === 0) {
       announce(title);
-      slot.scrollIntoView({ block: "nearest" });
+      if (!task.quiet) slot.scrollIntoView({ block: "nearest" });
     }
     if (problem.passing) this.countDown(problem, retry, countdown, attempt);
   }

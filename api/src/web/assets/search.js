@@ -80,15 +80,27 @@ function show(text, attempts, wasTyped) {
     else title.focus({ preventScroll: true });
     return;
   }
-  const erased = attempts.find((one) => one.erased);
-  result.body.replaceChildren(tried);
-  result.slot.replaceChildren(h("div", { class: "card notice" },
-    h("h1", {}, erased ? "This order was erased" : "No order found"),
-    h("p", {}, erased ? [code(erased.value), " existed. Its data was deleted permanently."]
-      : "Compare the text with the customer's copy. A new order may not be stored yet. Names and addresses cannot be searched."),
-    !erased && h("div", { class: "line" }, button("Search again", () => search(text)))));
-  announce(erased ? "This order was erased" : "No order found");
+  const { tone, title, words, final } = nothingFound(attempts);
+  result.body.replaceChildren(tried, h("div", { class: `card notice ${tone ?? ""}` },
+    h("h1", {}, title), h("p", {}, words),
+    !final && h("div", { class: "line" }, button("Search again", () => search(text)))));
+  announce(title);
   if (!touch()) $("q").select();
+}
+
+function nothingFound(attempts) {
+  const erased = attempts.find((one) => one.erased);
+  if (erased) {
+    return { title: "This order was erased", final: true, words: [code(erased.value), " existed. Its data was deleted permanently."] };
+  }
+  if (attempts.some(({ problem }) => problem)) {
+    return { tone: "warn", title: "The search is incomplete", words: "What could be searched has no match. The order may exist." };
+  }
+  return {
+    title: "No order found",
+    words: "Compare the text with the customer's copy: the page needs the whole uid, number or address, not a part of it. "
+      + "A new order may not be stored yet. Names and postal addresses cannot be searched.",
+  };
 }
 
 /** What was searched, and which of it matched. */
@@ -99,7 +111,8 @@ function triedCard(text, attempts) {
     if (orders.length === 0) return "none";
     return more ? `more than ${orders.length} orders` : plural(orders.length, "order");
   };
-  const failed = attempts.some(({ problem }) => problem);
+  // Without a match, the button is below.
+  const failed = attempts.some(({ problem }) => problem) && attempts.some(({ orders }) => orders.length > 0);
   return h("div", { class: "tried", role: "group", "aria-label": "What was searched" },
     h("span", { class: "muted" }, "Searched as"),
     h("ul", {}, attempts.map((one) => h("li", { class: one.problem ? "failed" : one.orders.length > 0 && "hit" },

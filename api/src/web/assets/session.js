@@ -4,6 +4,9 @@ import { Problem, get } from "./api.js";
 import { $, announce, button, h, touch } from "./dom.js";
 import { setToken, token } from "./token.js";
 
+/** Pause before the next attempt to learn who is signed in. */
+const RETRY_MS = 2000;
+
 const listeners = [];
 
 /** Calls `listener` after each sign-in. */
@@ -25,18 +28,25 @@ export function ask(why) {
     h(heading, { id: "auth-title" }, "Sign in"), reason,
     h("form", { class: "line", autocomplete: "off", onsubmit: (event) => submit(event, input, reason) },
       h("label", { for: "token" }, "Token"), input, h("button", { class: "primary" }, "Sign in")),
-    h("p", { class: "muted" }, "The token stays in this tab and is deleted when you close it."));
+    h("p", { class: "muted" }, "The token stays in this tab. On a shared computer, sign out before you leave."));
   $("auth").hidden = false;
   show();
   announce(`Sign in. ${why}`);
-  input.focus();
+  // A key that expires must not catch what the reader is typing.
+  if (!edited || edited !== document.activeElement) input.focus();
 }
+
+/** The field that the reader is typing in. */
+let edited;
+addEventListener("input", ({ target }) => { edited = target; });
+addEventListener("change", () => { edited = undefined; });
 
 async function submit(event, input, reason) {
   event.preventDefault();
   const key = input.value.trim();
   const fail = (text) => {
     reason.textContent = text;
+    reason.className = "wrong";
     announce(text);
     input.select();
   };
@@ -82,10 +92,15 @@ function signOut() {
 
 /** Shows who is signed in, or asks for a token. */
 export async function start() {
+  const key = token();
   try {
-    show(await nameOf(token()));
+    const name = await nameOf(key);
+    // The reader may have signed in meanwhile.
+    if (key === token()) show(name);
   } catch (problem) {
-    if (problem instanceof Problem && problem.status === 401) rejected();
+    if (!(problem instanceof Problem)) throw problem;
+    if (problem.status === 401 && key === token()) rejected();
     // Any other failure also hits the data of the page, which says so.
+    if (problem.passing) setTimeout(start, Math.max(RETRY_MS, problem.retryAfter * 1000 || 0));
   }
 }
