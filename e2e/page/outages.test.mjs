@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { accessible, heading, search, shows, visit } from "./browser.mjs";
 import { order } from "./orders.mjs";
-import { Api, send } from "./system.mjs";
+import { Api, send, slowProxy } from "./system.mjs";
 
 export const tests = {
   async "a stopped service is reported, and the page recovers by itself"() {
@@ -47,6 +47,32 @@ export const tests = {
     await page.context().setOffline(false);
     await heading(page, "offline");
     await shows(page, "#live-state", "Live");
+  },
+
+  async "an order that arrives slowly is waited for"(api) {
+    await send(api, order("slow-body"));
+    const proxy = await slowProxy(api, "/order/slow-body");
+    try {
+      const page = await visit(proxy);
+      await page.evaluate(() => {
+        const { fetch } = globalThis;
+        globalThis.fetch = async (path, options) => {
+          const response = await fetch(path, options);
+          if (path === "order/slow-body") setTimeout(() => { globalThis.answered = true; });
+          return response;
+        };
+      });
+      await page.clock.install();
+      await page.evaluate(() => { location.hash = "#/order/slow-body"; });
+      await page.waitForFunction(() => globalThis.answered);
+      // Longer than the wait for the head of a response.
+      await page.clock.fastForward(11_000);
+      proxy.release();
+      await heading(page, "slow-body");
+      assert.equal(proxy.requests, 1);
+    } finally {
+      proxy.close();
+    }
   },
 
   async "a list that fails leaves the order in view"(api) {

@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -70,6 +71,27 @@ export class Api {
     const ended = new Promise((resolve) => { this.process.once("exit", resolve); });
     if (this.process.exitCode === null && this.process.kill()) await ended;
   }
+}
+
+/** A proxy of `api` that sends only the head of a response to `slow` until `release` is called. */
+export async function slowProxy(api, slow) {
+  const proxy = { requests: 0 };
+  const released = new Promise((resolve) => { proxy.release = resolve; });
+  const server = createHttpServer(async (request, response) => {
+    const answer = await fetch(api.url + request.url, { headers: { accept: request.headers.accept } });
+    response.writeHead(answer.status, { "Content-Type": answer.headers.get("content-type"), ETag: answer.headers.get("etag") ?? "" });
+    response.flushHeaders();
+    if (request.url === slow) {
+      proxy.requests += 1;
+      await released;
+    }
+    for await (const chunk of answer.body ?? []) response.write(chunk);
+    response.end();
+  }).listen(0, "127.0.0.1");
+  await new Promise((resolve) => { server.once("listening", resolve); });
+  proxy.url = `http://127.0.0.1:${server.address().port}`;
+  proxy.close = () => server.closeAllConnections() ?? server.close();
+  return proxy;
 }
 
 export const stopApis = () => Promise.all([...apis].map((api) => api.stop()));

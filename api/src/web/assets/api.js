@@ -5,6 +5,8 @@ import { authorization, token } from "./token.js";
 
 /** Longer than any deadline of the api: a later response means that the network is slow. */
 const TIMEOUT_MS = 10_000;
+/** Time for the rest of a response: an order may have 1 MiB, and a mobile network may be slow. */
+const BODY_TIMEOUT_MS = 60_000;
 
 /** A failed request. `status` is 0 if there was no response. */
 export class Problem extends Error {
@@ -39,12 +41,14 @@ export async function request(path, { signal, headers, key = token() } = {}) {
 export async function get(path, { signal, key } = {}) {
   const controller = new AbortController();
   const abort = () => controller.abort();
-  const timer = setTimeout(abort, TIMEOUT_MS);
+  let timer = setTimeout(abort, TIMEOUT_MS);
   signal?.addEventListener("abort", abort);
   try {
     if (signal?.aborted) throw new Problem(0);
     const started = performance.now();
     const response = await request(path, { signal: controller.signal, key });
+    clearTimeout(timer);
+    timer = setTimeout(abort, BODY_TIMEOUT_MS);
     if (!response.ok) throw await Problem.of(response);
     const text = await response.text().catch(() => { throw new Problem(0); });
     const roundTrip = performance.now() - started;
