@@ -1,5 +1,5 @@
-//! Finds many orders with one step per tier: the local cache, one pipeline to Redis for those that
-//! are not there, one statement to Postgres for the rest.
+//! Finds many orders: first in the local cache. Those that are not there are read in steps of 20:
+//! with one pipeline to Redis, and the rest of the step with one statement to Postgres.
 //!
 //! Not single-flight: two batches are rarely the same.
 
@@ -13,6 +13,15 @@ use shared::{
 
 use super::{Lookup, LookupError, local_result, redis_answer};
 use crate::{answer::Answer, local_cache::LoadToken, metrics::RedisResult, trace};
+
+/// Maximum number of orders in a pipeline or a statement. A hundred orders with a thousand items
+/// each have 22 MB: more than one call can read within its deadline on a busy machine.
+const STEP: usize = 20;
+
+/// Maximum number of pipelines in flight; further ones wait for their turn. All reads share one
+/// connection to Redis. So with many large pipelines in front of it, a lookup would miss its
+/// deadline, and the breaker would open.
+pub(super) const PIPELINES: usize = 2;
 
 /// An order that the local cache does not have.
 struct Load {
@@ -29,27 +38,34 @@ impl Lookup {
     /// Returns an error if no tier can answer for one of them.
     pub async fn find_many(&self, uids: &[OrderUid]) -> Result<Vec<Answer>, LookupError> {
         let mut answers = self.look_locally_for_many(uids);
-        let mut loads: Vec<Load> = uids
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| answers[*place].is_none())
-            .map(|(place, uid)| Load {
+        let places = (0..uids.len()).filter(|place| answers[*place].is_none());
+        let places: Vec<usize> = places.collect();
+        for step in places.chunks(STEP) {
+            let loads = step.iter().map(|&place| Load {
                 place,
-                uid: *uid,
-                token: self.inner.local.begin(uid),
-            })
-            .collect();
-        if !loads.is_empty() {
-            let found = trace::in_span("redis", self.ask_redis_for_many(&loads)).await;
-            self.keep(found, &mut loads, &mut answers);
-        }
-        if !loads.is_empty() {
-            let found = trace::in_span("postgres", self.load_many(&loads)).await?;
-            self.keep(found, &mut loads, &mut answers);
+                uid: uids[place],
+                token: self.inner.local.begin(&uids[place]),
+            });
+            self.find_elsewhere_for_many(loads.collect(), &mut answers)
+                .await?;
         }
         // Postgres answers for every uid, if only that it is unknown.
         let answers: Option<Vec<Answer>> = answers.into_iter().collect();
         answers.ok_or(LookupError::Unavailable)
+    }
+
+    async fn find_elsewhere_for_many(
+        &self,
+        mut loads: Vec<Load>,
+        answers: &mut [Option<Answer>],
+    ) -> Result<(), LookupError> {
+        let found = trace::in_span("redis", self.ask_redis_for_many(&loads)).await;
+        self.keep(found, &mut loads, answers);
+        if !loads.is_empty() {
+            let found = trace::in_span("postgres", self.load_many(&loads)).await?;
+            self.keep(found, &mut loads, answers);
+        }
+        Ok(())
     }
 
     fn look_locally_for_many(&self, uids: &[OrderUid]) -> Vec<Option<Answer>> {
@@ -89,6 +105,8 @@ impl Lookup {
         let entries: Vec<_> = match self.usable_redis() {
             Some(redis) => {
                 let uids: Vec<_> = loads.iter().map(|load| load.uid).collect();
+                // The semaphore is never closed.
+                let _turn = self.inner.pipelines.acquire().await;
                 let entries = redis.get_many(&uids).await;
                 entries.into_iter().map(redis_answer).collect()
             }
@@ -133,5 +151,31 @@ impl Lookup {
             }
             drop(permit);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lookup::{Freshness, tests::lookup};
+
+    #[tokio::test]
+    async fn a_pipeline_waits_for_its_turn() {
+        let lookup = lookup();
+        lookup.use_redis(true);
+        let turns = lookup.inner.pipelines.acquire_many(PIPELINES as u32).await;
+        let uid = OrderUid::parse("u").unwrap();
+        let batch = tokio::spawn({
+            let lookup = lookup.clone();
+            async move { lookup.find_many(&[uid]).await }
+        });
+        // Without the limit, the batch would be done by then: it makes the same calls.
+        for _ in 0..3 {
+            let alone = lookup.find(uid, Freshness::Cached).await;
+            assert_eq!(alone.unwrap_err(), LookupError::Unavailable);
+        }
+        assert!(!batch.is_finished());
+        drop(turns);
+        assert_eq!(batch.await.unwrap().unwrap_err(), LookupError::Unavailable);
     }
 }

@@ -142,6 +142,8 @@ struct Inner {
     lists: Arc<Database>,
     /// Calls for exports.
     exports: Semaphore,
+    /// Pipelines to Redis for batches.
+    pipelines: Semaphore,
     flights: Flights<(OrderUid, u64), Result<Answer, LookupError>>,
     fills: Arc<Semaphore>,
     metrics: Arc<CacheMetrics>,
@@ -160,6 +162,7 @@ impl Lookup {
             redis: tiers.redis,
             redis_usable: AtomicBool::new(false),
             exports: Semaphore::new((lists.calls() / CALLS_PER_EXPORT).max(1)),
+            pipelines: Semaphore::new(batch::PIPELINES),
             database,
             lists,
             flights: Flights::new(),
@@ -423,18 +426,20 @@ mod tests {
     use super::*;
     use crate::{local_cache::Settings, metrics::Metrics};
 
-    /// Each read moves its future and allocates it once. Rare work (connecting, tracing) must be
-    /// boxed. With a future of 28 kB, a read from Redis took a third longer.
-    #[tokio::test]
-    async fn the_future_of_a_read_is_small() {
+    /// A lookup over services that do not exist.
+    pub(super) fn lookup() -> Lookup {
         let settings = Settings {
             max_bytes: 0,
             ttl: Duration::ZERO,
             negative_ttl: Duration::ZERO,
         };
+        let redis = config::Redis {
+            url: "redis://localhost:1".to_owned(),
+            ..config::Redis::default()
+        };
         let tiers = Tiers {
             local: Arc::new(LocalCache::new(settings)),
-            redis: Some(Cache::shared(&config::Redis::default()).unwrap()),
+            redis: Some(Cache::shared(&redis).unwrap()),
             postgres: Postgres::new(
                 "postgres://unused@localhost:1/none",
                 &config::Database::default(),
@@ -445,7 +450,14 @@ mod tests {
             replica: None,
         };
         let metrics = Metrics::register(&Registry::new()).unwrap();
-        let lookup = Lookup::new(tiers, metrics.cache);
+        Lookup::new(tiers, metrics.cache)
+    }
+
+    /// Each read moves its future and allocates it once. Rare work (connecting, tracing) must be
+    /// boxed. With a future of 28 kB, a read from Redis took a third longer.
+    #[tokio::test]
+    async fn the_future_of_a_read_is_small() {
+        let lookup = lookup();
         let uid = || OrderUid::parse("u").unwrap();
         let (local, other) = (
             size_of_val(&lookup.find(uid(), Freshness::Cached)),

@@ -120,7 +120,7 @@ async fn orders_keep_the_order_of_the_request_and_a_repeated_uid_counts_once() {
 }
 
 #[tokio::test]
-async fn postgres_is_asked_once_for_a_whole_batch() {
+async fn postgres_is_asked_once_for_each_step_of_a_batch() {
     let world = World::new().await;
     let names: Vec<String> = (0..100).map(|n| format!("u{n}")).collect();
     let orders: Vec<Order> = names.iter().map(|name| order(name)).collect();
@@ -136,8 +136,11 @@ async fn postgres_is_asked_once_for_a_whole_batch() {
         .body(&body(&uids));
     let slow = tokio::spawn(request.send());
     world.wait_for_blocked_reads(1).await;
+    // The orders of one step: a batch of large orders must not take a call of any length.
+    assert_eq!(replica.cache_requests("redis", "miss"), 20.0);
     drop(lock);
     let answer = slow.await.unwrap();
+    assert_eq!(replica.cache_requests("redis", "miss"), 100.0);
     assert_batch(&answer, &orders.iter().collect::<Vec<_>>(), &[], &[]);
     assert_eq!(replica.cache_requests("local", "miss"), 100.0);
 }
