@@ -79,7 +79,10 @@ impl<'a> ApiExtractor<'a> for IfNoneMatch<'a> {
     }
 
     fn param_schema_ref() -> Option<MetaSchemaRef> {
-        Some(schema::text(MetaSchema::new("string")))
+        Some(schema::text(MetaSchema {
+            example: Some(schema::etag_example()),
+            ..MetaSchema::new("string")
+        }))
     }
 
     async fn from_request(

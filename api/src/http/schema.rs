@@ -5,7 +5,7 @@ use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaSchema, MetaSchemaRef, Registry,
 };
 use serde_json::json;
-use shared::order::{Entity, Field, Order, Payment};
+use shared::order::{Entity, Field, Order, Payment, Version};
 use strum::IntoEnumIterator;
 
 use super::{
@@ -228,6 +228,11 @@ pub(super) fn cursor() -> MetaSchema {
         example: Some(json!("0005d1e6f0a1b2c3000000000000002a")),
         ..MetaSchema::new("string")
     }
+}
+
+/// An `ETag`, with its quotes.
+pub(super) fn etag_example() -> serde_json::Value {
+    json!(format!("\"{}\"", Version::new(1_637_907_727_000, 42, 5)))
 }
 
 /// The schema of the field `name` of `fields`, with an example.

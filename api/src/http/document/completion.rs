@@ -33,7 +33,11 @@ pub(super) fn complete(operation: &mut MetaOperation, route: &Route) {
 
 fn usual(has_scope: bool, has_body: bool) -> Vec<MetaResponse> {
     let mut usual = vec![
-        schema::problem(400, "The request is malformed (`bad_request`)."),
+        schema::problem(
+            400,
+            "The query is malformed (`bad_request`) or has a parameter: this operation has none \
+             (`unknown_parameter`).",
+        ),
         schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
         schema::problem(500, "The server failed (`internal`)."),
         schema::problem(503, "The response was not ready in time (`timeout`)."),

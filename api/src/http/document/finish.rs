@@ -10,7 +10,7 @@ pub(super) fn finish(registry: &str) -> Value {
     // The registry writes valid JSON. The golden file would show an empty document.
     let mut document = serde_json::from_str(registry).unwrap_or_default();
     tidy(&mut document);
-    for_each_response(&mut document, add_examples);
+    add_examples(&mut document);
     close_request_bodies(&mut document);
     document
 }
@@ -62,12 +62,47 @@ fn whole(limit: &Value) -> Value {
     }
 }
 
-fn for_each_response(document: &mut Value, change: impl Fn(&mut Value)) {
+fn add_examples(document: &mut Value) {
     for path in fields(document.get_mut("paths")) {
         for operation in fields(Some(path)) {
-            fields(operation.get_mut("responses"))
-                .into_iter()
-                .for_each(&change);
+            let texts = Texts::of(operation);
+            for response in fields(operation.get_mut("responses")) {
+                add_examples_to(response, texts);
+            }
+        }
+    }
+}
+
+/// Details of the problems whose text depends on the operation, as its requests get them.
+#[derive(Clone, Copy)]
+struct Texts {
+    bad_request: &'static str,
+    /// `None` if the path has the uid.
+    malformed_uid: Option<&'static str>,
+}
+
+impl Texts {
+    fn of(operation: &Value) -> Self {
+        let parameters = operation["parameters"].as_sequence();
+        let has = |name| parameters.is_some_and(|all| all.iter().any(|one| one["name"] == name));
+        if operation["requestBody"].is_mapping() {
+            return Self {
+                bad_request: "order_uids has 101 elements; write 1 to 100.",
+                malformed_uid: Some(
+                    "order_uids[1] is not an order uid; write 1 to 64 of A-Z a-z 0-9 _ -.",
+                ),
+            };
+        }
+        let bad_request = if has("nocache") {
+            "nocache is not 0 or 1; write nocache=1 or omit it."
+        } else if has("phone") {
+            "phone is not an E.164 number; write + as %2B: phone=%2B9720000000."
+        } else {
+            "The query is not UTF-8; percent-encode names and values as UTF-8."
+        };
+        Self {
+            bad_request,
+            malformed_uid: None,
         }
     }
 }
@@ -78,13 +113,21 @@ fn fields(value: Option<&mut Value>) -> Vec<&mut Value> {
 }
 
 /// Adds an example for each problem whose code the description of `response` has in backticks.
-fn add_examples(response: &mut Value) {
+fn add_examples_to(response: &mut Value, texts: Texts) {
     let description = response["description"].as_str().unwrap_or_default();
     let examples: Mapping = description
         .split('`')
-        .filter_map(sample)
+        .filter_map(|code| Problem::iter().find(|problem| problem.code() == code))
         .filter_map(|problem| {
-            let details = serde_yaml::to_value(problem.details()).ok()?;
+            let mut details = serde_yaml::to_value(problem.details()).ok()?;
+            let detail = match problem {
+                Problem::BadRequest(_) => Some(texts.bad_request),
+                Problem::MalformedUid => texts.malformed_uid,
+                _ => None,
+            };
+            if let Some(detail) = detail {
+                details["detail"] = detail.into();
+            }
             let mut example = Mapping::new();
             example.insert("summary".into(), details["title"].clone());
             example.insert("value".into(), details);
@@ -97,17 +140,6 @@ fn add_examples(response: &mut Value) {
     if let Some(content) = content {
         content.insert("examples".into(), examples.into());
     }
-}
-
-/// Returns the problem with this code, with a sample text if its text varies.
-fn sample(code: &str) -> Option<Problem> {
-    let problem = Problem::iter().find(|problem| problem.code() == code)?;
-    Some(match problem {
-        Problem::BadRequest(_) => {
-            Problem::BadRequest("nocache is not 0 or 1; write nocache=1 or omit it.")
-        }
-        problem => problem,
-    })
 }
 
 #[cfg(test)]

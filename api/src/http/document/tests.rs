@@ -166,6 +166,49 @@ fn each_error_has_examples_of_its_status() {
     }
 }
 
+/// The query is checked before the operation runs.
+#[test]
+fn each_operation_rejects_unknown_and_repeated_parameters() {
+    for of in operations() {
+        let name = of.name();
+        let parameters = of.operation["parameters"].as_array();
+        let has_query = parameters
+            .into_iter()
+            .flatten()
+            .any(|parameter| parameter["in"] == "query");
+        let (_, malformed) = of.responses().find(|(status, _)| *status == 400).unwrap();
+        let examples = &malformed["content"]["application/problem+json"]["examples"];
+        assert!(examples["bad_request"].is_object(), "{name}");
+        assert!(examples["unknown_parameter"].is_object(), "{name}");
+        assert_eq!(
+            examples["repeated_parameter"].is_object(),
+            has_query,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn examples_of_problems_are_those_of_the_operation() {
+    for of in operations() {
+        let name = of.name();
+        let (_, malformed) = of.responses().find(|(status, _)| *status == 400).unwrap();
+        let examples = &malformed["content"]["application/problem+json"]["examples"];
+        let subjects = ["bad_request", "malformed_uid"].map(|code| {
+            let detail = examples[code]["value"]["detail"].as_str();
+            detail.and_then(|detail| detail.split([' ', '[']).next())
+        });
+        let expected = match of.operation["operationId"].as_str().unwrap() {
+            "getOrder" => [Some("nocache"), Some("The")],
+            "batchGetOrders" => [Some("order_uids"); 2],
+            "listOrders" | "exportOrders" => [Some("phone"), None],
+            "watchOrder" => [Some("The"); 2],
+            _ => [Some("The"), None],
+        };
+        assert_eq!(subjects, expected, "{name}");
+    }
+}
+
 /// A code that no text mentions cannot be found by a reader.
 #[test]
 fn each_code_is_described() {

@@ -253,8 +253,9 @@ impl ApiResponse for BatchResponse {
                 found,
                 schema::problem(
                     400,
-                    "The body is malformed (`bad_request`), or one of its uids is \
-                     (`malformed_uid`).",
+                    "The body or the query is malformed (`bad_request`), a uid of the body is \
+                     (`malformed_uid`), or the query has a parameter: this operation has none \
+                     (`unknown_parameter`).",
                 ),
                 schema::problem(
                     503,

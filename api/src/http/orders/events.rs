@@ -244,7 +244,11 @@ impl ApiResponse for OrderEvents {
         MetaResponses {
             responses: vec![
                 stream_response("The document of the order, and each newer one.", example),
-                schema::problem(400, "The uid is malformed (`malformed_uid`)."),
+                schema::problem(
+                    400,
+                    "The uid or the query is malformed (`malformed_uid`, `bad_request`), or the \
+                     query has a parameter: this operation has none (`unknown_parameter`).",
+                ),
                 schema::problem(404, "No order has this uid (`order_not_found`)."),
                 schema::problem(410, "The order was erased (`order_erased`)."),
                 schema::problem(

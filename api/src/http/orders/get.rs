@@ -11,7 +11,6 @@ use poem_openapi::{
     ApiResponse, OpenApi,
     registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, Registry},
 };
-use shared::order::Version;
 
 use super::{
     super::{
@@ -218,7 +217,8 @@ impl ApiResponse for OrderResponse {
                 not_modified,
                 schema::problem(
                     400,
-                    "The uid or a parameter is malformed (`malformed_uid`, `bad_request`).",
+                    "The uid or a parameter is malformed (`malformed_uid`, `bad_request`), or a \
+                     parameter is unknown or repeated (`unknown_parameter`, `repeated_parameter`).",
                 ),
                 with_origin(schema::problem(
                     404,
@@ -263,9 +263,8 @@ fn duration_header() -> MetaHeader {
 }
 
 fn etag_header() -> MetaHeader {
-    let example = format!("\"{}\"", Version::new(1_637_907_727_000, 42, 5));
     let schema = MetaSchema {
-        example: Some(example.into()),
+        example: Some(schema::etag_example()),
         ..MetaSchema::new("string")
     };
     schema::header(

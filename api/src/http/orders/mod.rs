@@ -28,7 +28,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[derive(Tags)]
 enum Tag {
-    /// Read and list orders.
+    /// Read, list, export and watch orders.
     Orders,
 }
 
