@@ -2,7 +2,6 @@
 # e2e/clients. Needs common.sh and node.sh, and `here`, the folder of the scripts.
 # shellcheck shell=bash
 
-progenitor_version=0.15.1
 sources=$(realpath "$here/../e2e/clients")
 
 # cached NAME FILE...: prints the folder for what these files pin.
@@ -12,16 +11,21 @@ cached() {
     echo "$ORDER_SERVICE_HOME/clients/$1-$digest"
 }
 
-# once FOLDER COMMAND...: runs the command, which fills the folder, unless an earlier run completed it.
+# once FOLDER COMMAND...: runs the command, which fills the folder, unless an earlier run completed it. Waits for another script
+# that fills it.
 once() {
-    local folder=$1
+    local folder=$1 lock
     shift
+    make_folder "${folder%/*}"
+    exec {lock}>"$folder.lock"
+    flock "$lock"
     if [[ ! -e $folder/complete ]]; then
         rm -rf "$folder"
         make_folder "$folder"
         "$@" "$folder"
         touch "$folder/complete"
     fi
+    exec {lock}>&-
 }
 
 # use_npm_tools: sets npm_folder, which has node_modules, and links it into the sources for the TypeScript compiler.
@@ -50,17 +54,14 @@ install_python_tools() {
     "$1/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$sources/python/requirements.txt"
 }
 
-# use_rust_tools: sets progenitor, the path of the generator.
+# use_rust_tools: builds the generator and sets rust_target, the folder of the build, and generator, its path. The client's own
+# build uses the same folder: they have many packages in common.
 use_rust_tools() {
     "$here/deps" build
-    local folder=$ORDER_SERVICE_HOME/clients/progenitor-$progenitor_version
-    once "$folder" install_progenitor
-    progenitor=$folder/bin/cargo-progenitor
+    rust_target=$ORDER_SERVICE_HOME/clients/rust-target
+    generator=$rust_target/debug/order-client-generator
+    build_rust "$sources/rust/generator"
 }
 
-# An unoptimised build takes a fraction of the time.
-install_progenitor() {
-    CARGO_PROFILE_DEV_DEBUG=false CARGO_TARGET_DIR=$1/target cargo install --quiet --debug --locked --root "$1" \
-        "cargo-progenitor@$progenitor_version"
-    rm -rf "$1/target"
-}
+# build_rust FOLDER: builds the crate in the folder. An unoptimised build takes a fraction of the time.
+build_rust() { CARGO_TARGET_DIR=$rust_target cargo build --quiet --locked --manifest-path "$1/Cargo.toml"; }
