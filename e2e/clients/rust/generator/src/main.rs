@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     // progenitor decodes only application/json; errors have the type application/problem+json.
     let document = fs::read_to_string(document)?;
-    let document = document.replace("application/problem+json", "application/json");
+    let document = document.replace(r#""application/problem+json""#, r#""application/json""#);
     let document: OpenAPI = serde_json::from_str(&document)?;
     let mut settings = GenerationSettings::default();
     settings.with_interface(InterfaceStyle::Builder);
