@@ -46,7 +46,7 @@ pub mod web;
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::anyhow;
 use futures_util::future::{OptionFuture, join};
 use prometheus::{IntGauge, Registry};
 use shared::{
@@ -151,9 +151,10 @@ impl App {
         let redis = redis.map(|redis| (redis, new_events(&lookup, &config, &metrics)));
         let events = redis.as_ref().map(|(_, events)| events.clone());
         let service = HttpService::new(&config.api, keys, lookup.clone(), events, &metrics)?;
-        let server = HttpServer::bind(&config.api.addr)
-            .await
-            .with_context(|| format!("API_ADDR: cannot listen on {}", config.api.addr))?;
+        let addr = &config.api.addr;
+        let server = HttpServer::bind(addr).await.map_err(|error| {
+            anyhow!("API_ADDR: cannot listen on {addr}: {error}; write a free 0.0.0.0:PORT")
+        })?;
         let admin = Admin::new(&health, Health::live, Health::ready, registry);
         let admin_stop = CancellationToken::new();
         let admin_port = admin.serve(&config.admin.addr, admin_stop.clone()).await?;

@@ -201,3 +201,21 @@ fn a_revert_is_rejected_while_workers_run_and_unless_it_may_drop_orders() {
     stack.command("worker", &["migrate"]).succeeded();
     await_state(&stack.apis[0].admin, 200, "schema", "ok");
 }
+
+#[test]
+fn a_worker_that_starts_during_a_revert_logs_what_it_waits_for() {
+    let mut stack = Stack::builder("waits").start();
+    let mut reverting = stack.database().session();
+    // The lock of `worker migrate --down`.
+    reverting.execute("SELECT pg_advisory_lock(1869767794, hashtext(current_schema()))");
+    stack.launch_worker(&[]);
+    until("a log line that names the revert", || {
+        let log = stack.workers[0].process.log();
+        match log.contains("waiting for the end of `worker migrate --down`") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    });
+    drop(reverting);
+    await_state(&stack.workers[0].admin, 200, "schema", "ok");
+}

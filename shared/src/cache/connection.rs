@@ -45,7 +45,7 @@ impl Connections {
         };
         SharedNode::new(client, config.timeout)
             .map(|node| Self::Shared(Arc::new(node)))
-            .map_err(|error| malformed(&error))
+            .map_err(|_| malformed())
     }
 
     pub(super) fn pooled(config: &config::Redis) -> Result<Self, ConfigError> {
@@ -66,7 +66,7 @@ impl Connections {
             .response_timeout(config.timeout)
             .tcp_settings(tcp_settings())
             .build()
-            .map_err(|error| malformed(&error))?;
+            .map_err(|_| malformed())?;
         Ok(Self::Cluster(Arc::new(Cluster::new(
             client,
             config.timeout,
@@ -153,7 +153,7 @@ fn pool(client: &Client, timeout: Duration) -> Result<Pool, ConfigError> {
         .set_connection_timeout(Some(timeout))
         .set_response_timeout(Some(timeout));
     let manager = Manager::new_with_config(client.get_connection_info().clone(), settings)
-        .map_err(|error| malformed(&error))?;
+        .map_err(|_| malformed())?;
     Pool::builder(manager)
         .max_size(POOL_SIZE)
         .wait_timeout(Some(timeout))
@@ -206,13 +206,17 @@ fn single_client(config: &config::Redis) -> Result<Option<Client>, ConfigError> 
             "REDIS_URL",
             "holds no address; write redis://HOST:6379",
         )),
-        [url] => client(url).map(Some).map_err(|error| malformed(&error)),
+        [url] => client(url).map(Some).map_err(|_| malformed()),
         _ => Ok(None),
     }
 }
 
-fn malformed(error: &redis::RedisError) -> ConfigError {
-    ConfigError::malformed("REDIS_URL", error.category())
+/// The error for a URL that the client rejects. It quotes nothing: the URL may hold a password.
+fn malformed() -> ConfigError {
+    ConfigError::malformed(
+        "REDIS_URL",
+        "not a redis:// or rediss:// URL; write redis://HOST:6379",
+    )
 }
 
 /// One connection of any kind.
@@ -356,6 +360,26 @@ impl ConnectionLike for Connection {
             Self::Shared(connection) => connection.get_db(),
             Self::Pooled(connection) => connection.get_db(),
             Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_malformed_url_is_an_error_that_says_what_to_write() {
+        for url in ["http://:secret@host", "host:6379", "redis://host:x"] {
+            let config = config::Redis {
+                url: url.to_owned(),
+                ..config::Redis::default()
+            };
+            let error = single_client(&config).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                "REDIS_URL: not a redis:// or rediss:// URL; write redis://HOST:6379"
+            );
         }
     }
 }

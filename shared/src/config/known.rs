@@ -164,16 +164,24 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
 }
 
 /// Returns the most similar name that a variable may have, and by how many typing errors it
-/// differs.
+/// differs. It is one with the same prefix: a short name resembles every other short one.
 fn nearest(name: &str) -> (String, usize) {
     let files = SECRETS.iter().map(|secret| format!("{secret}{FILE}"));
     names()
         .map(str::to_owned)
         .chain(files)
+        .filter(|known| prefix(known) == prefix(name))
         .map(|known| (strsim::damerau_levenshtein(name, &known), known))
         .min()
         .map(|(distance, known)| (known, distance))
         .unwrap_or_default()
+}
+
+/// Returns the prefix of a variable of ours.
+fn prefix(name: &str) -> Option<&'static str> {
+    let mut sections = SECTIONS.iter();
+    let section = sections.find(|section| name.starts_with(section.prefix));
+    section.map(|section| section.prefix)
 }
 
 /// Returns whether Kubernetes or Docker derived the variable from the name of a service, such as
@@ -238,6 +246,7 @@ mod tests {
             ("ADMIN_ADRR", "ADMIN_ADDR"),
             ("LOG_FORMATT", "LOG_FORMAT"),
             ("OTEL_SERVICENAME", "OTEL_SERVICE_NAME"),
+            ("WORKER_FOO", "WORKER_BATCH_SIZE"),
             ("Redis_TIMEOUT", ""),
             ("REDIS_timeout", "REDIS_TIMEOUT"),
         ] {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use poem::{
     Endpoint, EndpointExt, IntoResponse, Request, Response, Route, Server, get, handler,
     http::{HeaderValue, Method, StatusCode, header},
@@ -60,7 +60,9 @@ impl Admin {
         let acceptor = TcpListener::bind(addr.to_owned())
             .into_acceptor()
             .await
-            .with_context(|| format!("ADMIN_ADDR: cannot listen on {addr}"))?;
+            .map_err(|error| {
+                anyhow!("ADMIN_ADDR: cannot listen on {addr}: {error}; write a free 0.0.0.0:PORT")
+            })?;
         let port = acceptor
             .local_addr()
             .first()

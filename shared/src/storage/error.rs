@@ -271,7 +271,7 @@ impl From<sqlx::Error> for StorageError {
                 Self::Connection("Postgres closed the connection during its start".to_owned())
             }
             sqlx::Error::PoolTimedOut => {
-                Self::Connection("no free connection within the deadline".to_owned())
+                Self::Connection("none within the deadline; it is down or busy".to_owned())
             }
             sqlx::Error::PoolClosed => Self::Connection("the pool is closed".to_owned()),
             sqlx::Error::WorkerCrashed | sqlx::Error::BeginFailed => {

@@ -19,7 +19,7 @@ use sqlx::{
 use tokio::time::timeout_at;
 
 use super::{
-    Class, StorageError, nodelay, schema::HOLD_SCHEMA, silence::Silence, writer_state::WriterState,
+    Class, StorageError, nodelay, schema::hold_schema, silence::Silence, writer_state::WriterState,
 };
 use crate::{
     config::{ConfigError, Database},
@@ -114,16 +114,7 @@ impl Postgres {
                 "must be longer than 0; write 5s",
             ));
         }
-        // sqlx does not check the scheme.
-        let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        let mut options: PgConnectOptions =
-            url.parse().ok().filter(|_| is_postgres).ok_or_else(|| {
-                ConfigError::malformed(
-                    "DATABASE_URL",
-                    "not a postgres:// URL; write postgres://USER:PASSWORD@HOST:5432/NAME",
-                )
-            })?;
-        options = options
+        let options = connect_options(url)?
             .application_name(role.application_name())
             .options(settings(role, timeout));
         let (for_batches, for_others) = match (role, config.max_connections) {
@@ -278,6 +269,21 @@ fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
     }
 }
 
+/// Reads `DATABASE_URL`.
+///
+/// # Errors
+/// When it is not a Postgres URL. The error does not quote it, because it may hold a password.
+pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, ConfigError> {
+    // sqlx does not check the scheme.
+    let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    url.parse().ok().filter(|_| is_postgres).ok_or_else(|| {
+        ConfigError::malformed(
+            "DATABASE_URL",
+            "not a postgres:// URL; write postgres://USER:PASSWORD@HOST:5432/NAME",
+        )
+    })
+}
+
 /// Creates a pool that connects at first use.
 fn lazy_pool(
     options: &PgConnectOptions,
@@ -301,7 +307,7 @@ fn lazy_pool(
             let peer = peer.clone();
             Box::pin(async move {
                 if role == Role::Worker {
-                    sqlx::raw_sql(HOLD_SCHEMA).execute(connection).await?;
+                    hold_schema(connection).await?;
                 }
                 // Resolving a name blocks.
                 let set = tokio::task::spawn_blocking(move || nodelay::set(&peer.0, peer.1));

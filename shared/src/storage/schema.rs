@@ -3,15 +3,22 @@
 
 mod down;
 
+use std::time::Duration;
+
 use sqlx::{Connection, PgConnection, migrate::Migrator};
+use tokio::time::timeout;
 
-use super::{Postgres, StorageError, migration_lock};
+use super::{Postgres, StorageError, migration_lock, postgres::connect_options};
+use crate::config::ConfigError;
 
-pub(super) use down::HOLD_SCHEMA;
+pub(super) use down::hold_schema;
 pub use down::{Revert, RevertError, migrate_down};
 
 /// The embedded migrations of this version.
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
+
+/// How long Postgres may take to open a session.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The table in which sqlx records the applied migrations.
 const MIGRATIONS: &str = "_sqlx_migrations";
@@ -88,6 +95,9 @@ pub enum MigrateError {
     /// The database cannot be reached, or a migration fails.
     #[error("cannot migrate the database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The database cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// Every migration is applied, and something that they create is missing.
     #[error(
         "every migration is applied, but {missing} is missing, dropped by other means; restore a \
@@ -97,6 +107,23 @@ pub enum MigrateError {
         /// The missing tables and sequences.
         missing: String,
     },
+}
+
+/// Why there is no session that can migrate the database.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is malformed.
+    #[error(transparent)]
+    Url(#[from] ConfigError),
+    /// Postgres does not answer, or rejects the session.
+    #[error("DATABASE_URL: {0}")]
+    Database(#[from] StorageError),
+}
+
+impl From<sqlx::Error> for ConnectError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
 }
 
 /// Applies the missing migrations. Leaves a schema that is newer than this version unchanged.
@@ -134,8 +161,11 @@ fn migrator() -> Migrator {
 
 /// Opens a session that alone migrates the database. It has no statement timeout, even if the
 /// database or the role sets one.
-async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
-    let mut connection = PgConnection::connect(url).await?;
+async fn connect(url: &str) -> Result<PgConnection, ConnectError> {
+    let options = connect_options(url)?;
+    let mut connection = timeout(ANSWER, PgConnection::connect_with(&options))
+        .await
+        .map_err(|_| StorageError::Deadline(ANSWER))??;
     sqlx::query("SET statement_timeout = 0")
         .execute(&mut connection)
         .await?;

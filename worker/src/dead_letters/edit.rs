@@ -15,6 +15,7 @@ use super::{
     forecast::{self, Accepted},
     marks::Marks,
     replay::How,
+    row::Row,
     show::Place,
 };
 use crate::{
@@ -40,37 +41,55 @@ impl Edit {
         }
         let worker: Worker = config::load("WORKER_")?;
         let marks = Marks::new(reader.topic())?;
-        let Some((edited, accepted)) = self.edited(&letter, worker.unknown_fields())? else {
+        // Before the person edits anything.
+        self.check_erased(&letter, &marks)?;
+        let Some(edited) = self.edited(&letter, worker.unknown_fields())? else {
             return output::line("the value did not change; nothing was sent");
         };
+        if let Err(error) = self.send(kafka, &edited, &marks) {
+            let path = edited.file.keep();
+            let path = path.display();
+            anyhow::bail!(
+                "{}; the edited value is kept in {path}; to send it, run the command again with \
+                 EDITOR='cp {path}'",
+                output::describe(&error)
+            );
+        }
+        marks.set(&[Row::of(&letter).place], self.how.as_new)
+    }
+
+    fn send(&self, kafka: &Kafka, edited: &Edited, marks: &Marks) -> anyhow::Result<()> {
+        let letter = &edited.letter;
+        // The value may have got a uid, or the order was erased meanwhile.
+        self.check_erased(letter, marks)?;
+        let outcome = marks.wait(forecast::against(marks.postgres(), edited.accepted));
+        let sender = dead_letter::Replay::new(kafka)?;
+        marks.wait(sender.send(letter, self.how.as_new))?;
+        let topic = letter.source_topic().unwrap_or_default();
+        // It is sent, even if the output cannot be written.
+        let _ = output::line(format_args!("sent to topic {topic}; this {outcome}"));
+        Ok(())
+    }
+
+    /// Checks that the record does not bring back an erased order unasked.
+    fn check_erased(&self, letter: &DeadLetter, marks: &Marks) -> anyhow::Result<()> {
         let options = Options {
             as_new: self.how.as_new,
             force: self.how.force,
             again: true,
         };
-        let candidate = Candidate::of(&edited, options);
+        let candidate = Candidate::of(letter, options);
         let orders: Vec<_> = candidate.order.into_iter().collect();
         let fate = candidate.fate(None, &marks.erased(&orders)?, options);
-        if let Some(problem) = fate.rejection() {
-            anyhow::bail!("{problem}; nothing was sent");
+        match fate.rejection() {
+            Some(problem) => anyhow::bail!("{problem}; nothing was sent"),
+            None => Ok(()),
         }
-        let outcome = marks.wait(forecast::against(marks.postgres(), accepted));
-        let sender = dead_letter::Replay::new(kafka)?;
-        marks.wait(sender.send(&edited, self.how.as_new))?;
-        let topic = edited.source_topic().unwrap_or_default();
-        output::unless_closed(output::line(format_args!(
-            "sent to topic {topic}; this {outcome}"
-        )))?;
-        marks.set(&[candidate.row.place], self.how.as_new)
     }
 
-    /// Lets a person edit the value until a worker would accept it. Returns the dead letter with
-    /// the new value; none if the value did not change.
-    fn edited(
-        &self,
-        letter: &DeadLetter,
-        fields: UnknownFields,
-    ) -> anyhow::Result<Option<(DeadLetter, Accepted)>> {
+    /// Lets a person edit the value until a worker would accept it. None if the value did not
+    /// change.
+    fn edited(&self, letter: &DeadLetter, fields: UnknownFields) -> anyhow::Result<Option<Edited>> {
         let Some(value) = &letter.record.value else {
             anyhow::bail!("its value is null, which erases the order; there is nothing to edit");
         };
@@ -84,7 +103,13 @@ impl Edit {
             let mut edited = letter.clone();
             edited.record.value = Some(without_last_break(&text).to_vec());
             match check(letter, &edited, self.how.as_new, fields) {
-                Ok(accepted) => return Ok(Some((edited, accepted))),
+                Ok(accepted) => {
+                    return Ok(Some(Edited {
+                        letter: edited,
+                        accepted,
+                        file,
+                    }));
+                }
                 Err(problem) => {
                     output::note(problem);
                     anyhow::ensure!(
@@ -96,6 +121,13 @@ impl Edit {
             }
         }
     }
+}
+
+/// A dead letter with a new value, which a worker accepts.
+struct Edited {
+    letter: DeadLetter,
+    accepted: Accepted,
+    file: PrivateFile,
 }
 
 /// Returns `text` without its last line break, which editors add.

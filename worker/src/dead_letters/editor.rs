@@ -23,11 +23,13 @@ use tokio::signal::unix::{SignalKind, signal};
 const DEFAULT_EDITOR: &str = "vi";
 
 /// A file that only this user can read, in a directory of its own, because editors leave backups
-/// next to it. Dropping the value removes both, and so does a signal that ends the process.
+/// next to it. Dropping the value removes both, and so does a signal that ends the process, unless
+/// the file is kept.
 pub(super) struct PrivateFile {
     directory: PathBuf,
     path: PathBuf,
     is_editing: Arc<AtomicBool>,
+    is_kept: bool,
 }
 
 impl PrivateFile {
@@ -59,6 +61,7 @@ impl PrivateFile {
             path: directory.join("value.json"),
             directory,
             is_editing: Arc::default(),
+            is_kept: false,
         };
         file.write(content)
             .with_context(|| format!("cannot write {}", file.path.display()))?;
@@ -124,8 +127,19 @@ impl PrivateFile {
     }
 }
 
+impl PrivateFile {
+    /// Keeps the file after the value is dropped, and returns its path.
+    pub(super) fn keep(mut self) -> PathBuf {
+        self.is_kept = true;
+        self.path.clone()
+    }
+}
+
 impl Drop for PrivateFile {
     fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             let directory = self.directory.display();
             output::warn(format_args!(
@@ -272,5 +286,13 @@ mod tests {
         let directory = file.directory.clone();
         drop(file);
         assert!(!directory.exists());
+    }
+
+    #[tokio::test]
+    async fn a_kept_file_stays() {
+        let file = PrivateFile::create_in(&env::temp_dir(), b"work").unwrap();
+        let path = file.keep();
+        assert_eq!(fs::read(&path).unwrap(), b"work");
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }

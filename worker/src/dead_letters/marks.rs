@@ -9,7 +9,7 @@ use shared::{
 };
 use tokio::runtime::Handle;
 
-use super::row::Row;
+use super::{row::Row, terminal::letters};
 
 /// How often to try to store marks. An attempt takes up to `DATABASE_TIMEOUT`, or the lock timeout.
 const ATTEMPTS: u32 = 5;
@@ -83,6 +83,9 @@ impl Marks {
     /// # Errors
     /// When the marks may not be stored.
     pub(super) fn set(&self, places: &[LetterPlace], as_new: bool) -> anyhow::Result<()> {
+        if places.is_empty() {
+            return Ok(());
+        }
         let mut attempts = 1;
         let marked = loop {
             match self.wait(self.postgres.mark_replayed(&self.topic, places, as_new)) {
@@ -90,7 +93,13 @@ impl Marks {
                 marked => break marked,
             }
         };
-        marked.context("cannot record which dead letters were replayed (DATABASE_URL)")
+        marked.with_context(|| {
+            let count = letters(places.len() as u64);
+            format!(
+                "sent {count} back, but cannot record it (DATABASE_URL); a later replay would \
+                 send the same again"
+            )
+        })
     }
 
     /// Forgets the dead letters that Kafka has deleted: those below the first offset of each
@@ -116,5 +125,42 @@ impl Marks {
             .context("cannot read which orders are erased (DATABASE_URL)")?;
         let erased = revisions.iter().filter(|it| it.document.is_none());
         Ok(erased.map(|revision| revision.uid).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn marks_that_cannot_be_stored_are_an_error_that_says_what_was_sent() {
+        // No server listens there.
+        let database = Database {
+            url: "postgres://127.0.0.1:1/x".to_owned(),
+            timeout: Some(Duration::from_millis(20)),
+            ..Database::default()
+        };
+        let marks = Marks {
+            postgres: Postgres::new(&database.url, &database, Role::Worker).unwrap(),
+            topic: "t".to_owned(),
+            runtime: Handle::current(),
+            is_broken: false,
+        };
+        let place = LetterPlace {
+            partition: 0,
+            offset: 1,
+            timestamp_ms: 2,
+        };
+        let set = tokio::task::spawn_blocking(move || {
+            marks.set(&[], false).unwrap();
+            marks.set(&[place, place], false).unwrap_err()
+        });
+        let text = output::describe(&set.await.unwrap());
+        assert!(
+            text.starts_with("sent 2 dead letters back, but cannot record it (DATABASE_URL)"),
+            "{text}"
+        );
     }
 }

@@ -12,7 +12,7 @@ use super::{
     open,
     row::Row,
     scan,
-    selection::{Selection, check_partitions},
+    selection::{self, Selection, check_partitions},
     terminal::{Output, letters},
 };
 use crate::{
@@ -29,7 +29,7 @@ pub struct Purge {
     before: DateTime<Utc>,
     /// Only in this partition of the dead letter topic. Repeat it, or separate partitions by
     /// commas.
-    #[arg(long, value_name = "P", value_delimiter = ',')]
+    #[arg(long, value_name = "P", value_delimiter = ',', value_parser = selection::partition)]
     partition: Vec<i32>,
     /// Do not ask before deleting.
     #[arg(long, short, conflicts_with = "dry_run")]

@@ -4,7 +4,10 @@ use std::{collections::HashMap, ops::Range};
 
 use chrono::{DateTime, Utc};
 use clap::{Args, builder::PossibleValuesParser};
-use shared::order::{OrderUid, Reason};
+use shared::{
+    order::{OrderUid, Reason},
+    runtime::{command, output::Usage},
+};
 
 use super::row::UNKNOWN;
 use crate::{
@@ -23,10 +26,10 @@ pub(super) struct Selection {
     pub(super) uid: Option<OrderUid>,
     /// Only dead letters in this partition of the dead letter topic. Repeat it, or separate
     /// partitions by commas.
-    #[arg(long, value_name = "P", value_delimiter = ',')]
+    #[arg(long, value_name = "P", value_delimiter = ',', value_parser = partition)]
     pub(super) partition: Vec<i32>,
     /// Only the dead letter at this offset of the partition.
-    #[arg(long, value_name = "O", requires = "partition")]
+    #[arg(long, value_name = "O", requires = "partition", value_parser = offset)]
     pub(super) offset: Option<i64>,
     /// Only records that were dead-lettered at or after this time: an RFC 3339 time such as
     /// 2026-01-31T12:00:00Z, or a duration before now, such as 2h. It is the time of the record in
@@ -37,8 +40,24 @@ pub(super) struct Selection {
     #[arg(long, value_name = "TIME", value_parser = moment::parse_past)]
     pub(super) until: Option<DateTime<Utc>>,
     /// Maximum number of dead letters, oldest first in each partition.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = command::number::<u64>)]
     pub(super) limit: Option<u64>,
+}
+
+/// Parses the number of a partition.
+pub(super) fn partition(text: &str) -> Result<i32, String> {
+    let number: Option<i32> = text.parse().ok();
+    number
+        .filter(|number| *number >= 0)
+        .ok_or_else(|| "not the number of a partition; write 0, 1, 2 and so on".to_owned())
+}
+
+/// Parses an offset.
+pub(super) fn offset(text: &str) -> Result<i64, String> {
+    let number: Option<i64> = text.parse().ok();
+    number
+        .filter(|number| *number >= 0)
+        .ok_or_else(|| "not an offset; write 0, 1, 2 and so on".to_owned())
 }
 
 fn reasons() -> PossibleValuesParser {
@@ -86,13 +105,28 @@ impl Selection {
     /// Returns the offsets that may hold selected dead letters.
     ///
     /// # Errors
-    /// When a partition does not exist, or a broker does not answer.
+    /// When no time satisfies both `--since` and `--until`, a partition does not exist, or a broker
+    /// does not answer.
     pub(super) fn ranges(&self, reader: &Reader) -> anyhow::Result<Ranges> {
+        self.check_times()?;
         let firsts = match self.since {
             Some(since) => Some(reader.at_time(since.timestamp_millis())?),
             None => None,
         };
         self.ranges_of(reader.topic(), reader.partitions(), firsts.as_ref())
+    }
+
+    /// Checks that `--since` is before `--until`. Both may be durations before now, and then the
+    /// longer one is earlier.
+    fn check_times(&self) -> Result<(), Usage> {
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if since >= until => Err(Usage(format!(
+                "--since {} is not before --until {}; exchange them",
+                moment::text(since),
+                moment::text(until)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the part of `partitions` that may hold selected dead letters. `firsts` has the first
@@ -237,6 +271,35 @@ mod tests {
             let selection = parse(arguments).unwrap();
             assert_eq!(selection.takes(&letter), expected, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_an_error_that_says_what_to_write() {
+        for (arguments, expected) in [
+            (&["--partition", "x"][..], "write 0, 1, 2"),
+            (&["--partition=-1"], "write 0, 1, 2"),
+            (&["--partition", "0", "--offset", "1.5"], "write 0, 1, 2"),
+            (&["--limit", "many"], "write digits only"),
+        ] {
+            let text = parse(arguments).unwrap_err().to_string();
+            assert!(text.contains(expected), "{arguments:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_period_without_time_is_an_error() {
+        let check = |since, until| {
+            let selection = parse(&["--since", since, "--until", until]).unwrap();
+            selection.check_times().map_err(|Usage(text)| text)
+        };
+        assert_eq!(check("2h", "1h"), Ok(()));
+        let text = check("2026-01-31T13:00:00Z", "2026-01-31T12:00:00Z").unwrap_err();
+        assert_eq!(
+            text,
+            "--since 2026-01-31T13:00:00.000Z is not before --until 2026-01-31T12:00:00.000Z; \
+             exchange them"
+        );
+        assert!(check("1h", "2h").is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
     forecast,
     marks::Marks,
     row::Row,
-    selection::check_partitions,
+    selection::{self, check_partitions},
     terminal::{Output, safe, safe_lines},
 };
 use crate::{
@@ -31,10 +31,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Place {
     /// Partition of the dead letter topic.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = selection::partition)]
     partition: i32,
     /// Offset in the partition.
-    #[arg(long, value_name = "O")]
+    #[arg(long, value_name = "O", value_parser = selection::offset)]
     offset: i64,
 }
 

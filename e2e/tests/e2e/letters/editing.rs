@@ -1,8 +1,9 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use e2e::Stack;
+use shared::order::sample::Generator;
 
-use super::{assert_contains, json, replayed, send_rejected};
+use super::{assert_contains, json, letter, replayed, send_letters, send_rejected};
 
 /// A folder for editors and the private files, removed on drop.
 struct Desk(PathBuf);
@@ -97,4 +98,22 @@ fn an_edited_dead_letter_is_checked_and_sent_with_its_version() {
         stored.version.partition,
         row["source_partition"].as_i64().unwrap() as i32
     );
+}
+
+#[test]
+fn an_edited_value_that_cannot_be_sent_is_kept() {
+    let stack = Stack::builder("kept").start();
+    send_letters(&stack, &[letter("no-such-topic", 0, 7)]);
+    let desk = Desk::create();
+    let private = desk.0.join("private").to_string_lossy().into_owned();
+    let order = Generator::new(1, 1..=1).next().unwrap().to_json();
+    fs::write(desk.0.join("order"), &order).unwrap();
+    let editor = desk.editor("cp \"${0%/*}/order\" \"$1\"");
+    let command = ["dead-letters", "edit", "--partition", "0", "--offset", "0"];
+    let variables = [("EDITOR", editor.as_str()), ("XDG_RUNTIME_DIR", &private)];
+    let said = stack.command_with("worker", &command, &variables).failed();
+    let (_, path) = said.split_once("the edited value is kept in ").unwrap();
+    let (path, _) = path.split_once(';').unwrap();
+    assert_eq!(fs::read(path).unwrap(), order, "{said}");
+    assert_contains(&said, &[&format!("EDITOR='cp {path}'"), "no-such-topic"]);
 }

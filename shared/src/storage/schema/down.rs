@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Row as _};
 use tokio::time::{Instant, sleep};
 
-use super::{MIGRATOR, Migrated, connect, migrator, required_version, version_on};
+use super::{ConnectError, MIGRATOR, Migrated, connect, migrator, required_version, version_on};
 
 /// First number of the advisory lock that every session of a worker shares, `ordr` in ASCII. The
 /// second one stands for the schema of the tables, because one database may hold several systems.
@@ -15,8 +15,15 @@ macro_rules! of_workers {
     };
 }
 
-/// Holds the lock until the session of a worker ends. Waits while migrations are reverted.
-pub(in crate::storage) const HOLD_SCHEMA: &str = concat!(
+/// Takes the lock of workers, unless migrations are reverted.
+const TRY_HOLD: &str = concat!(
+    "SELECT pg_try_advisory_lock_shared(",
+    of_workers!(),
+    ", hashtext(current_schema()))"
+);
+
+/// Takes the lock of workers. Waits while migrations are reverted.
+const HOLD: &str = concat!(
     "SELECT pg_advisory_lock_shared(",
     of_workers!(),
     ", hashtext(current_schema()))"
@@ -115,6 +122,9 @@ pub enum RevertError {
     /// The database cannot be reached, or a down file fails.
     #[error("cannot revert migrations: {0}")]
     Database(#[from] sqlx::Error),
+    /// The database cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
 }
 
 fn are(applied: usize) -> String {
@@ -122,6 +132,20 @@ fn are(applied: usize) -> String {
         1 => "only 1 migration is".to_owned(),
         more => format!("only {more} migrations are"),
     }
+}
+
+/// Holds the lock of workers until the session ends. Waits while migrations are reverted, and logs
+/// that: the caller only sees that it gets no connection.
+pub(in crate::storage) async fn hold_schema(
+    connection: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
+    // One round trip, where a prepared statement takes two.
+    let row = sqlx::raw_sql(TRY_HOLD).fetch_one(&mut *connection).await?;
+    if !row.try_get(0)? {
+        tracing::warn!("waiting for the end of `worker migrate --down`");
+        sqlx::raw_sql(HOLD).execute(connection).await?;
+    }
+    Ok(())
 }
 
 /// Reverts the newest `steps` applied migrations. Calls `announce` before the first one.

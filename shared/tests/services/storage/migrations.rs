@@ -168,3 +168,30 @@ async fn a_migration_reports_a_table_that_was_dropped_by_other_means() {
          backup, or drop the whole schema and migrate again"
     );
 }
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached_is_named_with_the_next_step() {
+    let database = TestDatabase::empty().await;
+    let (server, _) = database.url.rsplit_once('/').unwrap();
+    for (url, expected) in [
+        (
+            "orders",
+            "DATABASE_URL: not a postgres:// URL; write postgres://",
+        ),
+        (
+            "postgres://127.0.0.1:1/orders",
+            "DATABASE_URL: connection to Postgres: Connection refused",
+        ),
+        (
+            &format!("{server}/no_such_database"),
+            "DATABASE_URL: Postgres: SQLSTATE 3D000: the database does not exist; create it or \
+             correct its name",
+        ),
+    ] {
+        let up = schema::migrate(url).await.unwrap_err().to_string();
+        assert!(up.starts_with(expected), "{up}");
+        let down = schema::migrate_down(url, 1, false, |_| ()).await;
+        let down = down.unwrap_err().to_string();
+        assert!(down.starts_with(expected), "{down}");
+    }
+}

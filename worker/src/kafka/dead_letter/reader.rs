@@ -51,7 +51,8 @@ impl Reader {
     /// When the topic does not exist, or as [`Reader::find`].
     pub fn open(config: &Kafka) -> anyhow::Result<Self> {
         let topic = &config.dead_letter_topic;
-        Self::find(config)?.with_context(|| format!("topic {topic} does not exist"))
+        Self::find(config)?
+            .with_context(|| format!("topic {topic} does not exist (KAFKA_DEAD_LETTER_TOPIC)"))
     }
 
     /// Returns the name of the dead letter topic.
