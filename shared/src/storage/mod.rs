@@ -5,6 +5,7 @@
 
 mod changes;
 mod columns;
+mod database_url;
 mod error;
 mod health;
 mod inspect;

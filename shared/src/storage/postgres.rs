@@ -19,7 +19,8 @@ use sqlx::{
 use tokio::time::timeout_at;
 
 use super::{
-    Class, StorageError, nodelay, schema::hold_schema, silence::Silence, writer_state::WriterState,
+    Class, StorageError, database_url::connect_options, nodelay, schema::hold_schema,
+    silence::Silence, writer_state::WriterState,
 };
 use crate::{
     config::{ConfigError, Database},
@@ -267,21 +268,6 @@ fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
             ),
         ],
     }
-}
-
-/// Reads `DATABASE_URL`.
-///
-/// # Errors
-/// When it is not a Postgres URL. The error does not quote it, because it may hold a password.
-pub(super) fn connect_options(url: &str) -> Result<PgConnectOptions, ConfigError> {
-    // sqlx does not check the scheme.
-    let is_postgres = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    url.parse().ok().filter(|_| is_postgres).ok_or_else(|| {
-        ConfigError::malformed(
-            "DATABASE_URL",
-            "not a postgres:// URL; write postgres://USER:PASSWORD@HOST:5432/NAME",
-        )
-    })
 }
 
 /// Creates a pool that connects at first use.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 use tokio::time::timeout;
 
-use super::{Postgres, StorageError, migration_lock, postgres::connect_options};
+use super::{Postgres, StorageError, database_url::connect_options, migration_lock};
 use crate::config::ConfigError;
 
 pub(super) use down::hold_schema;
