@@ -235,6 +235,18 @@ pub(super) fn etag_example() -> serde_json::Value {
     json!(format!("\"{}\"", Version::new(1_637_907_727_000, 42, 5)))
 }
 
+/// An export of one order.
+pub(super) fn export_example(media_type: &str) -> serde_json::Value {
+    json!(match media_type {
+        "text/csv" => "order_uid,track_number,customer_id,date_created,created_at,currency,amount,\
+             item_count\r\n\
+             b563feb7b2b84b6test,WBILMTESTTRACK,test,2021-11-26T06:22:19Z,\
+             2021-11-26T06:22:20.104815Z,USD,1817,1\r\n"
+            .to_owned(),
+        _ => format!("{}\n", Order::ENTITY.example()),
+    })
+}
+
 /// The schema of the field `name` of `fields`, with an example.
 pub(super) fn field_of(fields: &'static [Field], name: &str) -> MetaSchemaRef {
     text(match fields.iter().find(|field| field.name == name) {
@@ -355,7 +367,16 @@ fn property(of: &'static Field) -> MetaSchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::dto::{OrderList, sample_summary};
+    use crate::http::dto::{OrderList, OrderSummary, sample_summary};
+
+    #[test]
+    fn the_example_of_a_csv_has_its_columns() {
+        let example = export_example("text/csv");
+        let mut lines = example.as_str().unwrap().split("\r\n");
+        assert_eq!(lines.next().unwrap(), OrderSummary::COLUMNS.join(","));
+        let cells = lines.next().unwrap().split(',').count();
+        assert_eq!(cells, OrderSummary::COLUMNS.len());
+    }
 
     #[test]
     fn the_schema_of_a_page_has_the_fields_of_a_page() {

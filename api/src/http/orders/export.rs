@@ -13,7 +13,7 @@ use poem_openapi::{
     ApiResponse, OpenApi,
     registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, Registry},
 };
-use shared::{order::Order, runtime::backoff::Backoff, storage::ListFilter};
+use shared::{runtime::backoff::Backoff, storage::ListFilter};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
@@ -110,21 +110,6 @@ impl Format {
             Self::Ndjson => "attachment; filename=\"orders.ndjson\"",
             Self::Csv => "attachment; filename=\"orders.csv\"",
         })
-    }
-
-    /// An export of one order, for the document.
-    fn example(self) -> String {
-        match self {
-            Self::Ndjson => format!("{}\n", Order::ENTITY.example()),
-            Self::Csv => {
-                let cells = "b563feb7b2b84b6test,WBILMTESTTRACK,test,2021-11-26T06:22:19Z,\
-                             2021-11-26T06:22:20.104815Z,USD,1817,1";
-                let mut lines = Vec::new();
-                csv::push_line(&mut lines, OrderSummary::COLUMNS);
-                csv::push_line(&mut lines, cells.split(','));
-                String::from_utf8(lines).unwrap_or_default()
-            }
-        }
     }
 }
 
@@ -372,33 +357,19 @@ impl ApiResponse for ExportResponse {
         let content = Format::ALL.map(|format| MetaMediaType {
             content_type: format.media_type(),
             schema: schema::text(MetaSchema {
-                example: Some(format.example().into()),
+                example: Some(schema::export_example(format.media_type())),
                 ..MetaSchema::new("string")
             }),
         });
-        let text = |name, description, example: &HeaderValue| {
-            let schema = MetaSchema {
-                example: example.to_str().ok().map(Into::into),
-                ..MetaSchema::new("string")
-            };
-            schema::header(name, description, schema)
-        };
+        let text = |name, description| schema::header(name, description, MetaSchema::new("string"));
         let export = MetaResponse {
             description: "The orders, one in each line. CSV begins with a line of column names.",
             status: Some(200),
             status_range: None,
             content: content.into(),
             headers: vec![
-                text(
-                    "Cache-Control",
-                    "Nothing may store an export.",
-                    &CACHE_CONTROL,
-                ),
-                text(
-                    "Content-Disposition",
-                    "The name of a file for the export.",
-                    &Format::Ndjson.content_disposition(),
-                ),
+                text("Cache-Control", "Nothing may store an export."),
+                text("Content-Disposition", "The name of a file for the export."),
             ],
         };
         MetaResponses {
