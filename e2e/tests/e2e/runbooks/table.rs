@@ -21,7 +21,7 @@ pub(super) const SQL: [&str; 6] = ["SELECT", "ALTER", "CREATE", "GRANT", "UPDATE
 
 /// Commands that the test cannot run, by their beginning, with what runs them instead, or why
 /// nothing does.
-const ELSEWHERE: [(&str, &str); 33] = [
+const ELSEWHERE: [(&str, &str); 40] = [
     (
         "worker completions",
         "needs the folders of a shell; e2e/tests/e2e/commands.rs runs it",
@@ -95,6 +95,22 @@ const ELSEWHERE: [(&str, &str); 33] = [
         "scripts/",
         "the developer: a long measurement, or state of this machine",
     ),
+    (
+        "cargo install",
+        "scripts/clients-test compiles the same generator",
+    ),
+    (
+        "cargo progenitor",
+        "scripts/clients-test runs the same generator",
+    ),
+    (
+        "sed 's|",
+        "scripts/clients-test replaces the same media type",
+    ),
+    ("npm install", "scripts/clients-test installs the packages"),
+    ("npx openapi-typescript", "scripts/clients-test"),
+    ("pip install", "scripts/clients-test installs the package"),
+    ("openapi-python-client", "scripts/clients-test"),
     ("cargo ", "make test builds and runs the same targets"),
     ("RENEW_PAGES=1 cargo", "make test compares the pages"),
     (
