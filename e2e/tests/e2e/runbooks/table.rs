@@ -128,7 +128,7 @@ const ELSEWHERE: [(&str, &str); 40] = [
 ];
 
 /// Blocks that are no commands, by the beginning of their first line.
-const TEXT: [&str; 31] = [
+const TEXT: [&str; 32] = [
     "event: ",
     "producer ──▶",
     "client ──▶",
@@ -158,6 +158,7 @@ const TEXT: [&str; 31] = [
     "OTEL_TRACES_SAMPLER",
     "retry: ",
     "const events",
+    "const integer",
     "warning: ",
     "stale  ",
 ];
