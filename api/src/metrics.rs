@@ -292,7 +292,7 @@ impl EventMetrics {
         registry.register(Box::new(sent.clone()))?;
         let slow = IntCounter::new(
             "event_watchers_slow_total",
-            "Event streams ended because the client did not read in time",
+            "Event streams ended because the client fell behind the buffer",
         )?;
         registry.register(Box::new(slow.clone()))?;
         let gauge = |stream: &&str| watchers.with_label_values(&[*stream]);

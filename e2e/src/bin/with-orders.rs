@@ -25,8 +25,8 @@ const STEADY: usize = 25;
 /// An amount that JavaScript's `JSON.parse` rounds: 2^53 + 1.
 const LARGE_AMOUNT: i64 = 9_007_199_254_740_993;
 
-/// Time between two versions of the changing order.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Time between two versions of the changing order: the rate of its changes. Nothing waits for it.
+const PERIOD: Duration = Duration::from_millis(200);
 
 /// Starts a worker and an api replica, sends orders through Kafka, and runs a command.
 ///
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
         round += 1;
         changing.delivery_service = format!("carrier-{round}").into();
         stack.send(&mut ledger, &[Draft::order(&changing)]);
-        thread::sleep(PAUSE);
+        thread::sleep(PERIOD);
     };
     fs::remove_file(&file).unwrap();
     // A signal counts as a failure.

@@ -25,15 +25,12 @@ use super::{
         schema,
         transport::EndsWithClient,
     },
-    Tag,
+    Tag, set_stream_headers,
 };
 use crate::events::{Events, Refusal, Watcher};
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Makes nginx pass each event at once.
-static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The operation on one order.
@@ -196,8 +193,7 @@ fn respond(watcher: Result<Watcher, Problem>) -> Response {
     response.extensions_mut().insert(EndsWithClient);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
-    headers.insert(&X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    set_stream_headers(headers);
     response
 }
 

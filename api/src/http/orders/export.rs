@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use poem::{
     Body, IntoResponse, Request, Response,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header},
+    http::{HeaderMap, HeaderValue, Method, Version, header},
 };
 use poem_openapi::{
     ApiResponse, OpenApi,
@@ -28,7 +28,7 @@ use super::{
         route::{Operation, Resources},
         schema,
     },
-    Tag,
+    Tag, set_stream_headers,
 };
 use crate::lookup::{Lookup, LookupError};
 
@@ -50,12 +50,6 @@ const SHRINK: u32 = 4;
 /// Maximum time in which a client takes a page. A client that is slower would keep others from
 /// exporting.
 const CLIENT: Duration = Duration::from_secs(60);
-
-/// Makes nginx pass pieces on at once. Otherwise it reads ahead of a slow client, to disk.
-static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-
-/// Nothing may store an export: it holds the personal data of many orders.
-const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The operation.
 pub(in super::super) struct ExportOrders {
@@ -346,8 +340,7 @@ impl IntoResponse for ExportResponse {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, format.content_type());
         headers.insert(header::CONTENT_DISPOSITION, format.content_disposition());
-        headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-        headers.insert(&X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        set_stream_headers(headers);
         response
     }
 }

@@ -7,7 +7,7 @@ mod export;
 mod get;
 mod list;
 
-use poem::http::HeaderValue;
+use poem::http::{HeaderMap, HeaderName, HeaderValue, header};
 use poem_openapi::{
     Tags,
     registry::{MetaHeader, MetaSchema},
@@ -30,6 +30,16 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 enum Tag {
     /// Read, list, export and watch orders.
     Orders,
+}
+
+/// Sets what the headers of a streamed response have in common. Nothing may store it: it holds
+/// personal data, or ends only with its client. nginx passes each piece at once; otherwise it would
+/// hold events back, and read ahead of a slow client, to disk.
+fn set_stream_headers(headers: &mut HeaderMap) {
+    static X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(&X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
 }
 
 fn cache_control_header() -> MetaHeader {
