@@ -131,7 +131,7 @@ impl Endpoint for WhoCalls {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let caller = request.extensions().get::<Caller>();
-        let name = caller.map(|caller| caller.name.as_str());
+        let name = caller.map(|caller| &*caller.name);
         let body = serde_json::json!({ "name": name });
         let response = Response::builder()
             .content_type("application/json")

@@ -1,4 +1,4 @@
-//! API keys and their scopes.
+//! API keys from a file.
 //!
 //! The file holds one key per line, `NAME sha256:HEX SCOPE,SCOPE`. HEX is the SHA-256 of the token
 //! that the caller sends. Blank lines and lines that begin with `#` are skipped.
@@ -7,35 +7,13 @@ use std::{fmt, path::Path};
 
 use sha2::{Digest, Sha256};
 use shared::config::{ConfigError, read_text};
-use strum::{EnumString, VariantNames};
+use strum::VariantNames;
 use subtle::ConstantTimeEq;
+
+use super::{Caller, Denial, Scope, Scopes};
 
 /// The variable that names the key file.
 const VARIABLE: &str = "API_KEYS_FILE";
-
-/// A permission of a key. The text of each scope is its name in the key file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
-pub enum Scope {
-    /// Read and list orders.
-    #[strum(serialize = "orders:read")]
-    OrdersRead,
-}
-
-/// The owner of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// Name of the key.
-    pub name: String,
-}
-
-/// Reason why a caller is rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denial {
-    /// The token is missing or unknown.
-    Unauthorized,
-    /// The token is valid but lacks the scope.
-    Forbidden,
-}
 
 /// The valid keys.
 pub struct Keys {
@@ -45,7 +23,6 @@ pub struct Keys {
 struct Key {
     caller: Caller,
     digest: [u8; 32],
-    scopes: Vec<Scope>,
 }
 
 /// Prints names, never digests.
@@ -83,7 +60,10 @@ impl Keys {
             }
             let key =
                 parse_line(line).map_err(|problem| format!("line {}: {problem}", index + 1))?;
-            if keys.iter().any(|other| other.caller == key.caller) {
+            if keys
+                .iter()
+                .any(|other| other.caller.name == key.caller.name)
+            {
                 return Err(format!(
                     "line {}: an earlier line has the same name; give each key its own",
                     index + 1
@@ -115,7 +95,7 @@ impl Keys {
             }
         }
         let key = found.ok_or(Denial::Unauthorized)?;
-        if key.scopes.contains(&scope) {
+        if key.caller.scopes.contains(scope) {
             Ok(&key.caller)
         } else {
             Err(Denial::Forbidden)
@@ -137,17 +117,18 @@ fn parse_line(line: &str) -> Result<Key, String> {
     else {
         return Err("not three words; write NAME sha256:HEX SCOPE,SCOPE".to_owned());
     };
-    let scopes: Result<Vec<Scope>, _> = scopes.split(',').map(str::parse).collect();
+    let scopes: Result<Scopes, _> = scopes.split(',').map(str::parse::<Scope>).collect();
     Ok(Key {
-        caller: Caller {
-            name: name.to_owned(),
-        },
         digest: parse_digest(digest)
             .ok_or("the second word is not sha256: and 64 hexadecimal digits")?,
-        scopes: scopes.map_err(|_| {
-            let known = Scope::VARIANTS.join(", ");
-            format!("the third word has an unknown scope; known scopes: {known}")
-        })?,
+        caller: Caller {
+            name: name.into(),
+            scopes: scopes.map_err(|_| {
+                let known = Scope::VARIANTS.join(", ");
+                format!("the third word has an unknown scope; known scopes: {known}")
+            })?,
+            customer: None,
+        },
     })
 }
 
@@ -175,7 +156,9 @@ mod tests {
     #[test]
     fn a_valid_token_identifies_its_caller() {
         let caller = Caller {
-            name: "support".to_owned(),
+            name: "support".into(),
+            scopes: [Scope::OrdersRead].into_iter().collect(),
+            customer: None,
         };
         for header in ["Bearer secret", "bearer secret", "BEARER  secret "] {
             assert_eq!(
@@ -207,7 +190,7 @@ mod tests {
     #[test]
     fn a_key_without_the_scope_is_forbidden() {
         let mut keys = keys();
-        keys.keys[0].scopes.clear();
+        keys.keys[0].caller.scopes = Scopes::default();
         assert_eq!(
             keys.check(Some(b"Bearer secret"), Scope::OrdersRead)
                 .map(|_| ()),
@@ -256,7 +239,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let keys = Keys::read(&path);
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(keys.unwrap().keys[0].caller.name, "support");
+        assert_eq!(&*keys.unwrap().keys[0].caller.name, "support");
     }
 
     #[test]
