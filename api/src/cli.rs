@@ -70,8 +70,13 @@ pub fn run() -> ExitCode {
 
 fn serve() -> anyhow::Result<()> {
     let config = Config::from_env()?;
-    PROGRAM.serve(SHUTDOWN_LIMIT, |Process { registry, shutdown }| async {
-        let app = App::build(config, registry).await?;
+    PROGRAM.serve(SHUTDOWN_LIMIT, |process| async {
+        let Process {
+            registry,
+            shutdown,
+            hangup,
+        } = process;
+        let app = App::build(config, registry).await?.reread_on(hangup);
         tracing::info!(
             port = app.port(),
             admin_port = app.admin_port(),

@@ -21,6 +21,7 @@
 //! | [`health`] | start, readiness, liveness |
 //! | [`redis_health`] | whether the api may serve from Redis |
 //! | [`auth`], [`rate_limit`] | which callers may read, and how often |
+//! | [`access_log`] | which caller read which order |
 //! | [`metrics`] | every metric of the api |
 //! | [`trace`] | spans |
 //! | [`web`] | the web page |
@@ -28,6 +29,7 @@
 // `println!` panics if the reader of a pipe is gone; `runtime::output` does not.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod access_log;
 pub mod answer;
 pub mod auth;
 pub mod cli;
@@ -44,7 +46,7 @@ pub mod redis_health;
 pub mod trace;
 pub mod web;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use futures_util::future::{OptionFuture, join};
@@ -55,10 +57,11 @@ use shared::{
     runtime::admin::Admin,
     storage::{Postgres, Role},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{net::lookup_host, sync::watch, task::spawn_blocking, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use auth::Keys;
+use access_log::AccessLog;
+use auth::Auth;
 use config::Config;
 use events::Events;
 use health::Health;
@@ -86,6 +89,10 @@ pub struct App {
     /// are disabled.
     redis: Option<(Cache, Events)>,
     announcements_up: IntGauge,
+    auth: Arc<Auth>,
+    /// Changes when the key file is to be reread at once.
+    hangup: watch::Receiver<()>,
+    access_log: Option<AccessLog>,
     config: Config,
 }
 
@@ -132,7 +139,7 @@ impl App {
     /// Returns an error that names the variable with an unusable value.
     pub async fn build(config: Config, registry: Registry) -> anyhow::Result<Self> {
         let metrics = Metrics::register(&registry)?;
-        let keys = read_keys(&config.api)?;
+        let auth = Arc::new(Auth::new(&config.api, &metrics.access)?);
         let enabled = config.cache.enabled;
         let local = Arc::new(new_local_cache(&config));
         let redis = enabled.then(|| Cache::shared(&config.redis)).transpose()?;
@@ -150,11 +157,14 @@ impl App {
         let lookup = Lookup::new(tiers, metrics.cache.clone());
         let redis = redis.map(|redis| (redis, new_events(&lookup, &config, &metrics)));
         let events = redis.as_ref().map(|(_, events)| events.clone());
-        let service = HttpService::new(&config.api, keys, lookup.clone(), events, &metrics)?;
         let addr = &config.api.addr;
         let server = HttpServer::bind(addr).await.map_err(|error| {
             anyhow!("API_ADDR: cannot listen on {addr}: {error}; write a free 0.0.0.0:PORT")
         })?;
+        auth.allow_anonymous(&config.api, is_loopback(addr).await)?;
+        let access_log = start_access_log(&config.api, &auth, &metrics)?;
+        let access = (auth.clone(), access_log.clone());
+        let service = HttpService::new(&config.api, access, lookup.clone(), events, &metrics)?;
         let admin = Admin::new(&health, Health::live, Health::ready, registry);
         let admin_stop = CancellationToken::new();
         let admin_port = admin.serve(&config.admin.addr, admin_stop.clone()).await?;
@@ -170,6 +180,9 @@ impl App {
             replica,
             redis,
             announcements_up: metrics.cache.announcements_up.clone(),
+            auth,
+            hangup: watch::channel(()).1,
+            access_log,
             config,
         })
     }
@@ -184,9 +197,16 @@ impl App {
         self.admin_port
     }
 
+    /// Rereads the key file at once when `hangup` changes.
+    #[must_use]
+    pub fn reread_on(mut self, hangup: watch::Receiver<()>) -> Self {
+        self.hangup = hangup;
+        self
+    }
+
     /// Serves until `shutdown`. Then reports not ready, ends event streams, stops accepting
-    /// connections, drains requests in flight (at most 10 seconds), stops the background tasks and
-    /// closes the connections to Postgres and its replica.
+    /// connections, drains requests in flight (at most 10 seconds), stops the background tasks,
+    /// writes the end of the access log and closes the connections to Postgres and its replica.
     pub async fn run_until_stopped(self, shutdown: CancellationToken) {
         let background = CancellationToken::new();
         let tasks = self.spawn_background(&background);
@@ -205,6 +225,10 @@ impl App {
         self.health.stop();
         background.cancel();
         tasks.wait().await;
+        if let Some(log) = self.access_log {
+            // A task that panics has logged it.
+            let _ = spawn_blocking(move || log.close()).await;
+        }
         self.admin_stop.cancel();
         let replica = self.replica.as_ref().map(Postgres::close);
         let closed = join(self.postgres.close(), OptionFuture::from(replica));
@@ -229,6 +253,11 @@ impl App {
             tasks.spawn(stop.clone().run_until_cancelled_owned(listener.run()));
             tasks.spawn(stop.clone().run_until_cancelled_owned(events.clone().run()));
         }
+        tasks.spawn({
+            let (auth, hangup) = (self.auth.clone(), self.hangup.clone());
+            stop.clone()
+                .run_until_cancelled_owned(async move { auth.watch(hangup).await })
+        });
         let redis_health = self.redis.clone().zip(self.health.redis());
         let redis_health = redis_health.map(|((redis, events), health)| {
             RedisHealth::new(redis, health, self.lookup.clone(), events, link)
@@ -258,13 +287,21 @@ impl App {
     }
 }
 
-fn read_keys(config: &config::Api) -> Result<Option<Keys>, ConfigError> {
-    let keys = config.keys_file.as_deref().map(Keys::read).transpose()?;
-    if keys.is_none() {
-        tracing::warn!(
-            variable = "API_KEYS_FILE",
-            "no API keys configured; serving every caller"
-        );
-    }
-    Ok(keys)
+/// Returns whether `addr` is reachable only from this machine.
+async fn is_loopback(addr: &str) -> bool {
+    let addresses = lookup_host(addr).await;
+    addresses.is_ok_and(|mut all| all.all(|one| one.ip().to_canonical().is_loopback()))
+}
+
+/// Starts the access log: as the operator says, else where callers have credentials.
+fn start_access_log(
+    config: &config::Api,
+    auth: &Auth,
+    metrics: &Metrics,
+) -> io::Result<Option<AccessLog>> {
+    let is_on = config.access_log.unwrap_or(auth.is_on());
+    let dropped = metrics.access.log_dropped.clone();
+    is_on
+        .then(|| AccessLog::start(io::stderr(), dropped))
+        .transpose()
 }

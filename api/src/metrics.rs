@@ -4,6 +4,8 @@
 //! each request, and a handle kept per label set costs a quarter of an instrument that looks up
 //! attributes.
 
+mod access;
+
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -16,6 +18,8 @@ use prometheus::{
 use shared::telemetry::metrics::LATENCY_SECONDS;
 use strum::VariantNames;
 
+pub use access::AccessFamilies;
+
 /// Handles of all metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -25,6 +29,8 @@ pub struct Metrics {
     pub cache: Arc<CacheMetrics>,
     /// Metrics of event streams.
     pub events: Arc<EventMetrics>,
+    /// Metrics of callers and of the access log.
+    pub access: AccessFamilies,
 }
 
 impl Metrics {
@@ -37,6 +43,7 @@ impl Metrics {
             http: HttpFamilies::register(registry)?,
             cache: Arc::new(CacheMetrics::register(registry)?),
             events: Arc::new(EventMetrics::register(registry)?),
+            access: AccessFamilies::register(registry)?,
         })
     }
 }

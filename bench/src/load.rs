@@ -13,6 +13,8 @@ use anyhow::{Context, ensure};
 const SCRIPT: &str = "\
 local requests, next = {}, 0
 function init()
+  local token = os.getenv('BENCH_TOKEN')
+  if token then wrk.headers['Authorization'] = 'Bearer ' .. token end
   for path in io.lines(os.getenv('BENCH_PATHS')) do
     requests[#requests + 1] = wrk.format('GET', path)
   end
@@ -60,11 +62,16 @@ impl Load {
         Ok(load)
     }
 
-    /// Sends requests to `url` for `duration`.
+    /// Sends requests to `url` for `duration`, with a token if there is one.
     ///
     /// # Errors
     /// If taskset or wrk is missing, or a request fails.
-    pub(crate) fn run(&self, url: &str, duration: Duration) -> anyhow::Result<Run> {
+    pub(crate) fn run(
+        &self,
+        url: &str,
+        token: Option<&str>,
+        duration: Duration,
+    ) -> anyhow::Result<Run> {
         let output = Command::new("taskset")
             .args(["-c", &self.core.to_string(), "wrk", "--threads", "1"])
             .args(["--connections", &CONNECTIONS.to_string()])
@@ -73,6 +80,7 @@ impl Load {
             .arg(&self.script)
             .arg(url)
             .env("BENCH_PATHS", &self.paths)
+            .envs(token.map(|token| ("BENCH_TOKEN", token)))
             .output()
             .context("taskset and wrk are needed: scripts/deps bench")?;
         let text = String::from_utf8_lossy(&output.stdout);

@@ -4,13 +4,14 @@
 //! | module | responsibility |
 //! |---|---|
 //! | `ingest`, `known`, `reads`, `latency` | parts of `make bench` |
-//! | `events`, `memory`, `start`, `cold`, `repair` | more parts of `make bench` |
+//! | `access`, `events`, `memory`, `start`, `cold`, `repair` | more parts of `make bench` |
 //! | `growth`, `workers` | parts of `make bench-large` |
 //! | `copy_floor`, `http_floor` | the floors |
 //! | `load`, `client`, `fill` | requests, and tables with many orders |
 //! | `cpu`, `machine`, `summary` | resource usage, the machine, medians |
 //! | `part`, `results`, `report`, `table`, `page` | results as text, JSON and HTML |
 
+mod access;
 mod client;
 mod cold;
 mod copy_floor;
@@ -62,6 +63,9 @@ enum Command {
     /// Rate at which the api serves orders from its local cache and from Redis, against a bare
     /// hyper server with the same responses.
     Reads(reads::Options),
+    /// Rate at which the api serves orders from its local cache to callers with keys, against the
+    /// api without keys.
+    Access(access::Options),
     /// Latency from the call of a Kafka producer until the api returns the order.
     Latency(latency::Options),
     /// Latency from the commit of a change until its watchers receive the event, and memory of an
@@ -93,6 +97,7 @@ fn main() -> anyhow::Result<()> {
         Command::Ingest(options) => ingest::run(&options)?,
         Command::Known(options) => known::run(&options)?,
         Command::Reads(options) => reads::run(&options)?,
+        Command::Access(options) => access::run(&options)?,
         Command::Latency(options) => latency::run(&options)?,
         Command::Events(options) => events::run(&options)?,
         Command::Memory(options) => memory::run(&options)?,

@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// Core of the server under test. The load generator and Redis share the other core.
-const SERVER_CORE: usize = 0;
-const LOAD_CORE: usize = 1;
+pub(crate) const SERVER_CORE: usize = 0;
+pub(crate) const LOAD_CORE: usize = 1;
 
 /// TTL of the local cache. No entry expires during a run.
-const LONG: &str = "1h";
+pub(crate) const LONG: &str = "1h";
 
 /// The tiers, each with the goal for its ratio to the floor.
 const TIERS: [(Tier, f64); 2] = [(Tier::Local, 0.90), (Tier::Redis, 0.88)];
@@ -54,9 +54,9 @@ pub(crate) struct Options {
 
 /// Result of one turn of one server. The CPU time is per request.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Turn {
-    requests_per_second: f64,
-    cpu_us: f64,
+pub(crate) struct Turn {
+    pub(crate) requests_per_second: f64,
+    pub(crate) cpu_us: f64,
 }
 
 /// Results of one turn of the api and one of its floor.
@@ -67,9 +67,9 @@ struct Pair {
 }
 
 /// A server under test.
-struct Server {
-    url: String,
-    pid: u32,
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) pid: u32,
 }
 
 /// The floor as a separate process, killed on drop.
@@ -120,7 +120,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         for (tier, _, pairs) in &mut tiers {
             let floor_first = number.is_multiple_of(2);
             let pair = pair(&mut stack, *tier, &paths, floor_first, |server| {
-                turn(&load, server, duration)
+                turn(&load, server, None, duration)
             })?;
             eprintln!(
                 "round {number}, {}: {}",
@@ -149,7 +149,7 @@ fn method(options: &Options) -> String {
 
 /// Returns the uids in the order of their hashes. In insertion order each response would be next to
 /// the previous one in memory, which would speed up some servers more than others.
-fn shuffled(uids: impl Iterator<Item = String>) -> Vec<String> {
+pub(crate) fn shuffled(uids: impl Iterator<Item = String>) -> Vec<String> {
     let mut uids: Vec<String> = uids.collect();
     uids.sort_by_cached_key(|uid| {
         let mut hasher = DefaultHasher::new();
@@ -235,7 +235,7 @@ impl Drop for Floor {
 }
 
 /// Binds all threads of a process to one core.
-fn pin(pid: u32, core: usize) -> anyhow::Result<()> {
+pub(crate) fn pin(pid: u32, core: usize) -> anyhow::Result<()> {
     let status = Command::new("taskset")
         .args([
             "--all-tasks",
@@ -303,9 +303,15 @@ fn same_answers(api: &Server, floor: &Server, path: &str) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn turn(load: &Load, server: &Server, duration: Duration) -> anyhow::Result<Turn> {
+/// Measures one turn of a server, with requests of a caller with `token`.
+pub(crate) fn turn(
+    load: &Load,
+    server: &Server,
+    token: Option<&str>,
+    duration: Duration,
+) -> anyhow::Result<Turn> {
     let before = cpu_time(server.pid)?;
-    let run = load.run(&server.url, duration)?;
+    let run = load.run(&server.url, token, duration)?;
     let cpu = cpu_time(server.pid)? - before;
     Ok(Turn {
         requests_per_second: run.per_second,

@@ -24,8 +24,8 @@ impl Kind {
     pub(crate) fn parts(self) -> &'static [&'static str] {
         match self {
             Self::Latest => &[
-                "ingest", "known", "reads", "latency", "events", "memory", "start", "cold",
-                "repair",
+                "ingest", "known", "reads", "access", "latency", "events", "memory", "start",
+                "cold", "repair",
             ],
             Self::Large => &["growth", "workers"],
         }

@@ -112,7 +112,7 @@ export const tests = {
     await shows(page, ".line", /Retry-After: 7 s/);
     await page.route("**/order/denied", (route) => route.fulfill({ status: 403, body: "" }));
     await page.goto(`${api.url}/#/order/denied`);
-    await heading(page, "This token may not read orders");
+    await heading(page, "Your token does not allow this");
     await accessible(page, "denied");
     await page.route("**/order/broken", (route) => route.fulfill({ status: 500, body: "" }));
     await page.goto(`${api.url}/#/order/broken`);

@@ -42,7 +42,7 @@ export const tests = {
     await signIn(page, "letmein");
     // The search that the page was opened with.
     await heading(page, "signed-in");
-    await shows(page, "#session", /^Signed in as support\s+Sign out$/);
+    await shows(page, "#session", /^Signed in as support \(read, list, personal data\)\s+Sign out$/);
     await shows(page, "#live-state", "Live");
     await shows(page, "#list tbody tr:first-child a", "signed-in");
     await accessible(page, "signed in");
@@ -85,5 +85,27 @@ export const tests = {
     await api.stop();
     api.variables = { API_KEYS_FILE: keyFile("support", "letmein") };
     await api.start();
+  },
+
+  async "without the scope for lists, the page finds orders and says why it has no list"() {
+    const api = await Api.start({ API_KEYS_FILE: keyFile("clerk", "letmein", "orders:read,orders:pii") });
+    await send(api, order("only-read"));
+    const page = await visit(api);
+    await signIn(page, "letmein");
+    await shows(page, "#session", /^Signed in as clerk \(read, personal data\)/);
+    await shows(page, "#list h3", "Your token does not list orders");
+    await shows(page, "#list .said", /orders:list/);
+    for (const part of ["#filters", "#reload", "#tools", "#live"]) {
+      await eventually(async () => assert.equal(await page.locator(part).isVisible(), false, part));
+    }
+    await accessible(page, "no list");
+    await page.fill("#q", "only-read");
+    await page.press("#q", "Enter");
+    await heading(page, "only-read");
+    await shows(page, "#live-state", "Live");
+    await page.fill("#q", "customer-1");
+    await page.press("#q", "Enter");
+    await shows(page, ".tried", /not searched: your token does not allow this/);
+    await api.stop();
   },
 };

@@ -97,9 +97,9 @@ export async function slowProxy(api, slow) {
 export const stopApis = () => Promise.all([...apis].map((api) => api.stop()));
 
 /** Writes a key file with one key. Returns its path. */
-export function keyFile(name, token) {
+export function keyFile(name, token, scopes = "orders:read,orders:list,orders:pii") {
   const path = join(folder, `keys-${name}-${token}`);
-  writeFileSync(path, `${name} sha256:${createHash("sha256").update(token).digest("hex")} orders:read\n`);
+  writeFileSync(path, `${name} sha256:${createHash("sha256").update(token).digest("hex")} ${scopes}\n`);
   return path;
 }
 

@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub enum Signal {
     /// SIGTERM: shut down in order.
     Terminate,
+    /// SIGHUP: reread files.
+    Hangup,
     /// SIGSTOP: freeze.
     Stop,
     /// SIGCONT: continue.
@@ -34,6 +36,7 @@ impl Signal {
     fn name(self) -> &'static str {
         match self {
             Self::Terminate => "TERM",
+            Self::Hangup => "HUP",
             Self::Stop => "STOP",
             Self::Continue => "CONT",
             Self::Kill => "KILL",

@@ -202,6 +202,12 @@ occurs twice breaks later patches of the list. (dict "root" $ "env" MAP) */}}
 {{- end }}
 {{- end -}}
 
+{{/* Not empty if callers of the api need no credentials. */}}
+{{- define "order-service.isAnonymous" -}}
+{{- $api := .Values.api -}}
+{{- if not (or $api.keys.lines $api.keys.existingSecret.name $api.oidc.issuer) -}}true{{- end -}}
+{{- end -}}
+
 {{- define "order-service.kafkaEnv" -}}
 - { name: KAFKA_BROKERS, value: {{ include "order-service.brokers" . | quote }} }
 - { name: KAFKA_TOPIC, value: {{ .Values.kafka.topic | quote }} }

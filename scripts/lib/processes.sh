@@ -45,7 +45,7 @@ start_processes() {
     for i in "${!api_ports[@]}"; do
         names+=("api-$((i + 1))")
         ports+=("${api_admin_ports[i]}")
-        API_ADDR=127.0.0.1:${api_ports[i]} launch_process "api-$((i + 1))" "${api_admin_ports[i]}" \
+        API_ALLOW_ANONYMOUS=true API_ADDR=127.0.0.1:${api_ports[i]} launch_process "api-$((i + 1))" "${api_admin_ports[i]}" \
             "${api_ports[i]} ${api_admin_ports[i]}" "$bin/api" serve
     done
     for i in "${!names[@]}"; do

@@ -52,7 +52,9 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// # Errors
 /// When a variable is malformed or the admin port is in use.
 pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
-    let Process { registry, shutdown } = process;
+    let Process {
+        registry, shutdown, ..
+    } = process;
     let postgres = Postgres::new(&config.database.url, &config.database, Role::Worker)?;
     let cache = Cache::pooled(&config.redis)?;
     let health = Arc::new(Health::new(config.kafka.session_timeout));

@@ -1,6 +1,12 @@
 //! The stream of one watcher.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -14,7 +20,7 @@ use super::{
     frame::{self, Frame, Reset},
     watched::OrderChanges,
 };
-use crate::metrics::{EventMetrics, StreamKind};
+use crate::metrics::{EventKind, EventMetrics, StreamKind};
 
 /// Time between two comments.
 const BEAT: Duration = Duration::from_secs(15);
@@ -29,6 +35,7 @@ pub struct Watcher {
     source: Source,
     beat: Interval,
     is_over: bool,
+    orders_sent: Arc<AtomicU64>,
     place: Place,
 }
 
@@ -82,8 +89,14 @@ impl Watcher {
             source,
             beat,
             is_over: false,
+            orders_sent: Arc::default(),
             place,
         }
+    }
+
+    /// The number of documents that the stream has sent.
+    pub fn orders_sent(&self) -> Arc<AtomicU64> {
+        self.orders_sent.clone()
     }
 
     /// Waits for the next part of the stream. Returns `None` at its end: the replica shuts down, or
@@ -102,6 +115,9 @@ impl Watcher {
         match next {
             Ok(frame) => {
                 self.place.metrics.sent(frame.event, frame.count);
+                if frame.event == EventKind::Order {
+                    self.orders_sent.fetch_add(1, Ordering::Relaxed);
+                }
                 Some(frame.text)
             }
             Err(end) => {

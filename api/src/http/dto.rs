@@ -1,11 +1,14 @@
 //! Response bodies other than the order itself, and the limits of what a request may ask for.
 //! [`schema`](super::schema) describes them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
-use shared::storage::{Position, Summary};
+use shared::{
+    order::OrderUid,
+    storage::{Position, Summary},
+};
 
 use super::cursor;
 
@@ -39,6 +42,13 @@ impl OrderList {
             orders: orders.into_iter().map(OrderSummary::from).collect(),
             next_cursor: last.map(cursor::encode),
         }
+    }
+
+    /// The uids of the orders.
+    pub(super) fn uids(&self) -> Arc<[OrderUid]> {
+        let uids = self.orders.iter();
+        uids.filter_map(|order| OrderUid::parse(&order.order_uid).ok())
+            .collect()
     }
 }
 

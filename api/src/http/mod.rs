@@ -3,8 +3,8 @@
 //! | module | responsibility |
 //! |---|---|
 //! | `transport` | the port: connections, limits, deadlines, drain; knows no routes |
-//! | `service` | before all routes: request id, keys, rate limit, deadline, metrics |
-//! | `routes` | the route table: path, method, scope, cost, handler |
+//! | `service` | before all routes: request id, credentials, rate limit, deadline, records |
+//! | `routes` | the route table: path, method, access, cost, handler |
 //! | `route`, `router` | what a route consists of; finds the route of a path |
 //! | `orders` | the operations on orders |
 //! | `query` | the names and values of a query, and which an operation accepts |

@@ -6,10 +6,11 @@ use poem::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
 };
 use sha2::{Digest, Sha256};
+use strum::IntoEnumIterator;
 
 use super::{params::none_match, problem::Problem};
 use crate::{
-    auth::Caller,
+    auth::{Caller, Scope},
     web::{self, Asset},
 };
 
@@ -123,7 +124,8 @@ impl Endpoint for Assets {
     }
 }
 
-/// The name of the caller's key as JSON, for the web page; null where no keys are configured.
+/// The caller as JSON, for the web page: name, scopes, and the customer to whom the caller is bound.
+/// Where callers need no credentials, the name is null, and every scope is listed.
 pub(super) struct WhoCalls;
 
 impl Endpoint for WhoCalls {
@@ -131,8 +133,13 @@ impl Endpoint for WhoCalls {
 
     async fn call(&self, request: Request) -> poem::Result<Response> {
         let caller = request.extensions().get::<Caller>();
-        let name = caller.map(|caller| &*caller.name);
-        let body = serde_json::json!({ "name": name });
+        let scopes = Scope::iter()
+            .filter(|scope| caller.is_none_or(|caller| caller.scopes.contains(*scope)));
+        let body = serde_json::json!({
+            "name": caller.map(|caller| &*caller.name),
+            "scopes": scopes.map(<&str>::from).collect::<Vec<_>>(),
+            "customer": caller.and_then(|caller| caller.customer.as_deref()),
+        });
         let response = Response::builder()
             .content_type("application/json")
             .header(header::CACHE_CONTROL, "no-store")

@@ -10,7 +10,10 @@ use serde::Serialize;
 use shared::runtime::request::MalformedRequest;
 use strum::EnumIter;
 
-use crate::{auth::Denial, lookup::LookupError};
+use crate::{
+    auth::{Denial, Scope},
+    lookup::LookupError,
+};
 
 /// Media type of a problem.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
@@ -26,8 +29,13 @@ pub(crate) enum Problem {
     BadRequest(&'static str),
     UnknownParameter,
     RepeatedParameter,
+    /// The request has no token.
     Unauthorized,
-    Forbidden,
+    /// The request has a token that is not valid.
+    InvalidToken,
+    ExpiredToken,
+    /// The caller lacks this scope.
+    Forbidden(Scope),
     OrderNotFound,
     NotFound,
     NotAcceptable,
@@ -58,7 +66,6 @@ pub(crate) struct Details {
 
 /// Seconds until the client may retry.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"orders\"");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 impl Problem {
@@ -82,9 +89,20 @@ impl Problem {
                 "Repeated parameter",
                 "A query parameter appears more than once; write it once."),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized",
-                "The request has no valid API key; send Authorization: Bearer TOKEN."),
-            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Forbidden",
-                "The API key lacks the scope of this operation; ask the operator to add it."),
+                "The request has no token; send Authorization: Bearer TOKEN."),
+            Self::InvalidToken => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized",
+                "The token is not valid; send Authorization: Bearer TOKEN with a valid one."),
+            Self::ExpiredToken => (StatusCode::UNAUTHORIZED, "token_expired", "Token expired",
+                "The token was valid and has expired; ask the operator for a new one."),
+            Self::Forbidden(scope) => (StatusCode::FORBIDDEN, "forbidden", "Forbidden",
+                match scope {
+                    Scope::OrdersRead =>
+                        "The caller lacks the scope orders:read; ask the operator to add it.",
+                    Scope::OrdersList =>
+                        "The caller lacks the scope orders:list; ask the operator to add it.",
+                    Scope::OrdersPii =>
+                        "The caller lacks the scope orders:pii; ask the operator to add it.",
+                }),
             Self::OrderNotFound => (StatusCode::NOT_FOUND, "order_not_found", "Order not found",
                 "No order has this uid."),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found",
@@ -159,10 +177,35 @@ impl Problem {
         }
     }
 
+    /// The challenge of RFC 6750; `None` if other credentials would not help.
+    const fn challenge(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Unauthorized => "Bearer realm=\"orders\"",
+            Self::InvalidToken => "Bearer realm=\"orders\", error=\"invalid_token\"",
+            Self::ExpiredToken => {
+                "Bearer realm=\"orders\", error=\"invalid_token\", \
+                 error_description=\"expired\""
+            }
+            Self::Forbidden(Scope::OrdersRead) => {
+                "Bearer realm=\"orders\", error=\"insufficient_scope\", scope=\"orders:read\""
+            }
+            Self::Forbidden(Scope::OrdersList) => {
+                "Bearer realm=\"orders\", error=\"insufficient_scope\", scope=\"orders:list\""
+            }
+            Self::Forbidden(Scope::OrdersPii) => {
+                "Bearer realm=\"orders\", error=\"insufficient_scope\", scope=\"orders:pii\""
+            }
+            _ => return None,
+        })
+    }
+
     /// The additional header of this problem, if it has one.
     const fn header(self) -> Option<(HeaderName, HeaderValue)> {
+        if let Some(challenge) = self.challenge() {
+            let challenge = HeaderValue::from_static(challenge);
+            return Some((header::WWW_AUTHENTICATE, challenge));
+        }
         match self.status() {
-            StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, CHALLENGE)),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 Some((header::RETRY_AFTER, RETRY_AFTER))
             }
@@ -214,8 +257,10 @@ impl From<MalformedRequest> for Problem {
 impl From<Denial> for Problem {
     fn from(denial: Denial) -> Self {
         match denial {
-            Denial::Unauthorized => Self::Unauthorized,
-            Denial::Forbidden => Self::Forbidden,
+            Denial::Missing => Self::Unauthorized,
+            Denial::Unauthorized => Self::InvalidToken,
+            Denial::Expired => Self::ExpiredToken,
+            Denial::Forbidden(scope) => Self::Forbidden(scope),
         }
     }
 }
@@ -239,7 +284,7 @@ mod tests {
             );
             assert_eq!(
                 response.header("WWW-Authenticate").is_some(),
-                status == 401,
+                status == 401 || matches!(problem, Problem::Forbidden(_)),
                 "{problem:?}"
             );
             let body: serde_json::Value = response.into_body().into_json().await.unwrap();
@@ -250,6 +295,17 @@ mod tests {
             );
             assert_eq!(body["status"], status.as_u16());
             assert!(body["title"].is_string() && body["detail"].is_string());
+        }
+    }
+
+    /// The texts are constants, so each scope has texts of its own.
+    #[test]
+    fn a_missing_scope_is_named() {
+        for scope in Scope::iter() {
+            let (problem, name) = (Problem::Forbidden(scope), <&str>::from(scope));
+            assert!(problem.row().3.contains(name), "{name}");
+            let challenge = problem.challenge().unwrap();
+            assert!(challenge.ends_with(&format!("scope=\"{name}\"")), "{name}");
         }
     }
 }

@@ -18,12 +18,23 @@ pub(super) struct Route {
     pub(super) path: &'static str,
     /// The method that it answers, besides `OPTIONS`. A `GET` route also answers `HEAD`.
     pub(super) method: Method,
-    /// The scope that a caller needs if keys are configured; `None` for public routes.
-    pub(super) scope: Option<Scope>,
+    /// Who may call it, if callers need credentials.
+    pub(super) access: Access,
     /// What one request counts in the rate limit.
     pub(super) cost: u32,
     /// Answers the requests. It receives the whole request: method, URI, headers, extensions, body.
     pub(super) handler: Handler,
+}
+
+/// Who may call a route, if callers need credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Every client.
+    Anyone,
+    /// Every caller with valid credentials.
+    AnyCaller,
+    /// Callers with this scope.
+    With(Scope),
 }
 
 /// What handlers are built from.

@@ -81,6 +81,11 @@ impl Mounted {
             || (*method == Method::HEAD && self.route.method == Method::GET)
     }
 
+    /// Returns the parameter in `path`, if the route has one.
+    pub(super) fn parameter<'a>(&self, path: &'a str) -> Option<&'a str> {
+        self.pattern.parameter(path)
+    }
+
     /// Checks that a query, if `uri` has one, has only parameters of the operation, each once.
     ///
     /// # Errors
@@ -145,11 +150,17 @@ impl Pattern {
     fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => path == *exact,
-            Self::Parameter { before, after } => path
-                .strip_prefix(before)
-                .and_then(|rest| rest.strip_suffix(after))
-                .is_some_and(|segment| !segment.is_empty() && !segment.as_bytes().contains(&b'/')),
+            Self::Parameter { .. } => self.parameter(path).is_some(),
         }
+    }
+
+    /// Returns the value of the parameter.
+    fn parameter<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let Self::Parameter { before, after } = self else {
+            return None;
+        };
+        let segment = path.strip_prefix(before)?.strip_suffix(after)?;
+        (!segment.is_empty() && !segment.as_bytes().contains(&b'/')).then_some(segment)
     }
 }
 
@@ -200,6 +211,7 @@ mod tests {
             ("/order/a/b/events", false),
         ] {
             assert_eq!(events.matches(path), matches, "{path}");
+            assert_eq!(events.parameter(path), matches.then_some("a"), "{path}");
         }
     }
 

@@ -5,7 +5,7 @@ use poem::{EndpointExt, http::Method};
 use super::{
     orders::{BatchGetOrders, ExportOrders, GetOrder, ListOrders, WatchOrder, WatchOrders},
     pages::{Assets, Page, WhoCalls},
-    route::{Handler, Route},
+    route::{Access, Handler, Route},
 };
 use crate::auth::Scope;
 
@@ -15,42 +15,42 @@ pub(super) static ROUTES: &[Route] = &[
     Route {
         path: "/order/{order_uid}",
         method: Method::GET,
-        scope: Some(Scope::OrdersRead),
+        access: Access::With(Scope::OrdersRead),
         cost: 1,
         handler: Handler::operation::<GetOrder>(),
     },
     Route {
         path: "/orders",
         method: Method::GET,
-        scope: Some(Scope::OrdersRead),
+        access: Access::With(Scope::OrdersList),
         cost: 1,
         handler: Handler::operation::<ListOrders>(),
     },
     Route {
         path: "/order/{order_uid}/events",
         method: Method::GET,
-        scope: Some(Scope::OrdersRead),
+        access: Access::With(Scope::OrdersRead),
         cost: 1,
         handler: Handler::operation::<WatchOrder>(),
     },
     Route {
         path: "/orders/events",
         method: Method::GET,
-        scope: Some(Scope::OrdersRead),
+        access: Access::With(Scope::OrdersList),
         cost: 1,
         handler: Handler::operation::<WatchOrders>(),
     },
     Route {
         path: "/orders/export",
         method: Method::GET,
-        scope: Some(Scope::OrdersRead),
+        access: Access::With(Scope::OrdersList),
         cost: 10,
         handler: Handler::operation::<ExportOrders>(),
     },
     Route {
         path: "/orders/batch-get",
         method: Method::POST,
-        scope: Some(Scope::OrdersRead),
+        access: Access::With(Scope::OrdersRead),
         // Up to 100 lookups, without the work of as many requests.
         cost: 10,
         handler: Handler::operation::<BatchGetOrders>(),
@@ -58,7 +58,7 @@ pub(super) static ROUTES: &[Route] = &[
     Route {
         path: "/caller",
         method: Method::GET,
-        scope: Some(Scope::OrdersRead),
+        access: Access::AnyCaller,
         cost: 1,
         handler: Handler::Page(|_| WhoCalls.boxed()),
     },
@@ -66,21 +66,21 @@ pub(super) static ROUTES: &[Route] = &[
     Route {
         path: "/",
         method: Method::GET,
-        scope: None,
+        access: Access::Anyone,
         cost: 0,
         handler: Handler::Page(|_| Assets.boxed()),
     },
     Route {
         path: "/assets/{name}",
         method: Method::GET,
-        scope: None,
+        access: Access::Anyone,
         cost: 0,
         handler: Handler::Page(|_| Assets.boxed()),
     },
     Route {
         path: "/docs",
         method: Method::GET,
-        scope: None,
+        access: Access::Anyone,
         cost: 1,
         handler: Handler::Page(|resources| {
             Page::swagger_ui(&resources.documentation.swagger_ui).boxed()
@@ -89,14 +89,14 @@ pub(super) static ROUTES: &[Route] = &[
     Route {
         path: "/openapi.json",
         method: Method::GET,
-        scope: None,
+        access: Access::Anyone,
         cost: 1,
         handler: Handler::Page(|resources| Page::json(&resources.documentation.json).boxed()),
     },
     Route {
         path: "/openapi.yaml",
         method: Method::GET,
-        scope: None,
+        access: Access::Anyone,
         cost: 1,
         handler: Handler::Page(|resources| Page::yaml(&resources.documentation.yaml).boxed()),
     },
@@ -129,7 +129,7 @@ mod tests {
                 .collect();
             assert_eq!(described, [(route.path.to_owned(), route.method.clone())]);
             assert!(
-                route.scope.is_some(),
+                matches!(route.access, Access::With(_)),
                 "{}: an operation needs a scope",
                 route.path
             );

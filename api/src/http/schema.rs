@@ -39,9 +39,11 @@ pub(super) fn register_problem(registry: &mut Registry) {
             ..MetaSchema::new("string")
         })
     };
-    let codes = Problem::iter()
+    let mut codes: Vec<_> = Problem::iter()
         .map(|problem| json!(problem.code()))
         .collect();
+    // Two problems with one code are neighbours.
+    codes.dedup();
     registry.create_schema::<ByHand, _>(PROBLEM.to_owned(), |_| MetaSchema {
         description: Some("An error (RFC 9457)."),
         required: vec!["type", "title", "status", "detail", "code"],

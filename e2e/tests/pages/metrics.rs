@@ -40,6 +40,7 @@ fn values(metric: &str, label: &str) -> Values {
         (_, "tier") => Texts(&["local", "redis"]),
         (_, "method") => Texts(&["GET", "HEAD", "OPTIONS", "POST", "other"]),
         (_, "code") => Open("code of librdkafka"),
+        (_, "key") => Open("name of a key, `none` or `oidc`"),
         (_, "operation") => Open("call to the cache"),
         (_, "partition") => Open("number"),
         (_, "query") => Open("call to Postgres"),

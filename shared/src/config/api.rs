@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::value::{byte_size, duration, flag, number, positive_duration};
+use super::value::{byte_size, duration, flag, number, optional_flag, positive_duration};
 
 /// `API_*` (api): the public port.
 #[derive(Clone, Deserialize)]
@@ -12,8 +12,16 @@ use super::value::{byte_size, duration, flag, number, positive_duration};
 pub struct Api {
     /// Address to listen on.
     pub addr: String,
-    /// Path of the key file. Without it, every caller may read.
+    /// Path of the key file, which is reread when it changes.
     pub keys_file: Option<PathBuf>,
+    /// Whether the api may serve callers without credentials on an address that is not loopback. It
+    /// has no effect with keys or OpenID Connect.
+    #[serde(deserialize_with = "flag")]
+    pub allow_anonymous: bool,
+    /// Whether to log each request for orders. The default is `true` with keys or OpenID Connect,
+    /// else `false`.
+    #[serde(deserialize_with = "optional_flag")]
+    pub access_log: Option<bool>,
     /// Requests per second for each client; 0 for no limit.
     #[serde(deserialize_with = "number")]
     pub rate_limit: u32,
@@ -29,6 +37,8 @@ impl Default for Api {
         Self {
             addr: "0.0.0.0:8080".to_owned(),
             keys_file: None,
+            allow_anonymous: false,
+            access_log: None,
             rate_limit: 0,
             request_timeout: Duration::from_secs(2),
             cors_origins: Vec::new(),

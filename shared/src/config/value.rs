@@ -176,6 +176,16 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
     read(deserializer, parse, "a flag; write true or false")
 }
 
+/// Reads a flag into an optional field.
+///
+/// # Errors
+/// If the text is neither `true` nor `false`.
+pub(super) fn optional_flag<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<bool>, D::Error> {
+    flag(deserializer).map(Some)
+}
+
 /// Reads the format of the log lines.
 ///
 /// # Errors

@@ -7,12 +7,14 @@
 //! | [`output`] | what a command prints, also into a closed pipe; errors and their exit codes |
 //! | [`admin`], [`health`] | the admin port and its probes |
 //! | [`shutdown`] | the signal to stop, and the watchdog |
+//! | [`hangup`] | the signal to reread files |
 //! | [`backoff`] | delays between retries |
 //! | [`request`] | checks of HTTP requests that hyper leaves to the server |
 
 pub mod admin;
 pub mod backoff;
 pub mod command;
+pub mod hangup;
 pub mod health;
 pub mod output;
 pub mod process;

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::Context;
 use prometheus::Registry;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{health, output, shutdown};
+use super::{hangup, health, output, shutdown};
 use crate::{
     config::{self, Admin},
     telemetry,
@@ -31,6 +32,8 @@ pub struct Process {
     pub registry: Registry,
     /// Cancelled by the first SIGTERM or SIGINT.
     pub shutdown: CancellationToken,
+    /// Changes with each SIGHUP.
+    pub hangup: watch::Receiver<()>,
 }
 
 impl Program {
@@ -51,10 +54,12 @@ impl Program {
         block_on(async {
             let telemetry = telemetry::init(self.name, self.version)?;
             let shutdown = shutdown::on_signal(shutdown_limit)?;
+            let hangup = hangup::on_signal()?;
             tracing::info!(program = self.name, version = self.version, "starting");
             let process = Process {
                 registry: telemetry.registry(),
                 shutdown,
+                hangup,
             };
             let served = service(process).await;
             telemetry.flush();

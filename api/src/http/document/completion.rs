@@ -6,19 +6,28 @@ use std::collections::HashMap;
 use poem_openapi::registry::{MetaHeader, MetaOperation, MetaResponse, MetaSchema};
 
 use super::{
-    super::{request_id, route::Route, schema},
+    super::{
+        request_id,
+        route::{Access, Route},
+        schema,
+    },
     API_KEY,
 };
+use crate::auth::Scope;
 
 /// Adds the responses that `operation` does not describe itself, and the headers of all responses.
 ///
 /// An operation with a scope needs an API key, unless the operator configured none. The document
 /// has no conditions, so it lists both.
 pub(super) fn complete(operation: &mut MetaOperation, route: &Route) {
-    if route.scope.is_some() {
+    let scope = match route.access {
+        Access::Anyone | Access::AnyCaller => None,
+        Access::With(scope) => Some(scope),
+    };
+    if scope.is_some() {
         operation.security = vec![HashMap::from([(API_KEY, vec![])]), HashMap::new()];
     }
-    let usual = usual(route.scope.is_some(), operation.request.is_some());
+    let usual = usual(scope, operation.request.is_some());
     let responses = &mut operation.responses.responses;
     for response in usual {
         if responses.iter().all(|own| own.status != response.status) {
@@ -31,7 +40,7 @@ pub(super) fn complete(operation: &mut MetaOperation, route: &Route) {
     }
 }
 
-fn usual(has_scope: bool, has_body: bool) -> Vec<MetaResponse> {
+fn usual(scope: Option<Scope>, has_body: bool) -> Vec<MetaResponse> {
     let mut usual = vec![
         schema::problem(
             400,
@@ -42,10 +51,19 @@ fn usual(has_scope: bool, has_body: bool) -> Vec<MetaResponse> {
         schema::problem(500, "The server failed (`internal`)."),
         schema::problem(503, "The response was not ready in time (`timeout`)."),
     ];
-    if has_scope {
+    if let Some(scope) = scope {
+        let forbidden = match scope {
+            Scope::OrdersRead => "The caller lacks the scope `orders:read` (`forbidden`).",
+            Scope::OrdersList => "The caller lacks the scope `orders:list` (`forbidden`).",
+            Scope::OrdersPii => "The caller lacks the scope `orders:pii` (`forbidden`).",
+        };
         usual.extend([
-            schema::problem(401, "The request has no valid API key (`unauthorized`)."),
-            schema::problem(403, "The API key lacks the scope (`forbidden`)."),
+            schema::problem(
+                401,
+                "The request has no valid token (`unauthorized`), or it has expired \
+                 (`token_expired`).",
+            ),
+            schema::problem(403, forbidden),
         ]);
     }
     if has_body {

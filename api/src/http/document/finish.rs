@@ -4,6 +4,7 @@ use serde_yaml::{Mapping, Value};
 use strum::IntoEnumIterator;
 
 use super::super::problem::{self, Problem};
+use crate::auth::Scope;
 
 /// Parses the JSON text of the registry and completes it. The result keeps the order of all fields.
 pub(super) fn finish(registry: &str) -> Value {
@@ -119,6 +120,10 @@ fn add_examples_to(response: &mut Value, texts: Texts) {
         .split('`')
         .filter_map(|code| Problem::iter().find(|problem| problem.code() == code))
         .filter_map(|problem| {
+            let problem = match problem {
+                Problem::Forbidden(_) => Problem::Forbidden(scope_in(description)),
+                other => other,
+            };
             let mut details = serde_yaml::to_value(problem.details()).ok()?;
             let detail = match problem {
                 Problem::BadRequest(_) => Some(texts.bad_request),
@@ -140,6 +145,12 @@ fn add_examples_to(response: &mut Value, texts: Texts) {
     if let Some(content) = content {
         content.insert("examples".into(), examples.into());
     }
+}
+
+/// The scope that the description of a response names.
+fn scope_in(description: &str) -> Scope {
+    let named = |scope: &Scope| description.contains(<&str>::from(scope));
+    Scope::iter().find(named).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -170,5 +181,18 @@ mod tests {
         let codes: Vec<_> = examples.as_mapping().unwrap().keys().collect();
         assert_eq!(codes, ["unavailable", "timeout"]);
         assert_eq!(examples["timeout"]["value"]["status"], 503);
+    }
+
+    #[test]
+    fn the_example_of_a_missing_scope_names_it() {
+        let document = finish(
+            r#"{"paths": {"/": {"get": {"responses": {"403": {
+                "description": "Lacks `orders:list` (`forbidden`).",
+                "content": {"application/problem+json": {}}}}}}}}"#,
+        );
+        let response = &document["paths"]["/"]["get"]["responses"]["403"];
+        let examples = &response["content"]["application/problem+json"]["examples"];
+        let detail = examples["forbidden"]["value"]["detail"].as_str().unwrap();
+        assert!(detail.contains("orders:list"), "{detail}");
     }
 }

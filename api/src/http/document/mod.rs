@@ -66,8 +66,9 @@ impl OpenApi for Described {
         let key = MetaSecurityScheme {
             ty: "http",
             description: Some(
-                "An API key with the scope `orders:read`. \
-                 Needed if the operator set `API_KEYS_FILE`.",
+                "The token of an API key, or of OpenID Connect, with the scope of the operation: \
+                 `orders:read` for orders by their uid, `orders:list` for lists, exports and the \
+                 changes of all orders. Needed where the operator configured keys or an issuer.",
             ),
             name: None,
             key_in: None,

@@ -23,6 +23,7 @@ use super::{
         problem::Problem,
         route::{Operation, Resources},
         schema,
+        service::Disclosed,
         transport::EndsWithClient,
     },
     Tag, set_stream_headers,
@@ -185,12 +186,14 @@ fn respond(watcher: Result<Watcher, Problem>) -> Response {
         Ok(watcher) => watcher,
         Err(problem) => return problem.into_response(),
     };
+    let orders = watcher.orders_sent();
     let texts = stream::unfold(watcher, |mut watcher| async move {
         let text = watcher.next().await?;
         Some((Ok::<_, io::Error>(text), watcher))
     });
     let mut response = Response::builder().body(Body::from_bytes_stream(texts));
     response.extensions_mut().insert(EndsWithClient);
+    response.extensions_mut().insert(Disclosed::Stream(orders));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
     set_stream_headers(headers);

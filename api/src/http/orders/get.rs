@@ -27,7 +27,7 @@ use crate::{
     trace,
 };
 
-static X_SOURCE: HeaderName = HeaderName::from_static("x-source");
+pub(in super::super) static X_SOURCE: HeaderName = HeaderName::from_static("x-source");
 static X_DURATION_MS: HeaderName = HeaderName::from_static("x-duration-ms");
 
 /// Number of headers of a usual response, with `X-Request-Id`. Space for one more would double the

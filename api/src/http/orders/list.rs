@@ -17,6 +17,7 @@ use super::{
         problem::Problem,
         route::{Operation, Resources},
         schema,
+        service::Disclosed,
     },
     CACHE_CONTROL, JSON, Tag, cache_control_header,
 };
@@ -108,16 +109,20 @@ pub(super) enum ListResponse {
 impl IntoResponse for ListResponse {
     fn into_response(self) -> Response {
         let page = match self {
-            Self::Page(page) => serde_json::to_vec(&page).map_err(|error| {
-                tracing::error!(%error, "serializing a list failed");
-                Problem::Internal
-            }),
+            Self::Page(page) => match serde_json::to_vec(&page) {
+                Ok(body) => Ok((body, page.uids())),
+                Err(error) => {
+                    tracing::error!(%error, "serializing a list failed");
+                    Err(Problem::Internal)
+                }
+            },
             Self::Problem(problem) => Err(problem),
         };
         match page {
-            Ok(body) => {
+            Ok((body, uids)) => {
                 let mut response = Response::default();
                 response.set_body(body);
+                response.extensions_mut().insert(Disclosed::Orders(uids));
                 response.headers_mut().insert(header::CONTENT_TYPE, JSON);
                 response
                     .headers_mut()

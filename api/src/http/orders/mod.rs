@@ -18,7 +18,7 @@ use super::schema;
 pub(super) use batch_get::BatchGetOrders;
 pub(super) use events::{WatchOrder, WatchOrders};
 pub(super) use export::ExportOrders;
-pub(super) use get::GetOrder;
+pub(super) use get::{GetOrder, X_SOURCE};
 pub(super) use list::ListOrders;
 
 /// Only the client may store a copy, and must revalidate it before each use: an order holds

@@ -1,9 +1,18 @@
 //! The layer before all routes: assigns the request id, authorises, limits the rate, routes,
-//! enforces the deadline, and counts the response.
+//! enforces the deadline, and records the response.
+//!
+//! | module | responsibility |
+//! |---|---|
+//! | `audit` | the access log, and the metrics of callers |
+//! | `watched_body` | streams that end with the credentials of their caller |
+
+mod audit;
+mod watched_body;
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -33,13 +42,14 @@ use super::{
     document,
     problem::Problem,
     request_id::{RequestIds, X_REQUEST_ID},
-    route::{Handler, Resources, Route},
+    route::{Access, Handler, Resources, Route},
     router::{Mounted, Router},
     routes::ROUTES,
-    transport::Service,
+    transport::{EndsWithClient, Service},
 };
 use crate::{
-    auth::{Caller, Denial, Keys},
+    access_log::AccessLog,
+    auth::{Auth, Check, Checked, Denial, Identity},
     config,
     events::Events,
     lookup::Lookup,
@@ -47,6 +57,11 @@ use crate::{
     rate_limit::RateLimit,
     trace::RequestSpan,
 };
+
+use audit::{Record, Visit};
+use watched_body::{Then, WatchedBody};
+
+pub(super) use audit::Disclosed;
 
 /// Failures whose counters exist from the start, for dashboards and alerts.
 const FAILURES: [u16; 8] = [400, 401, 403, 404, 410, 429, 500, 503];
@@ -60,7 +75,8 @@ const UNMATCHED: &str = "unmatched";
 /// All routes of the public port.
 pub struct HttpService {
     router: Router,
-    keys: Option<Keys>,
+    auth: Arc<Auth>,
+    access_log: Option<AccessLog>,
     rate_limit: Option<RateLimit>,
     cors: Cors,
     request_ids: RequestIds,
@@ -70,13 +86,13 @@ pub struct HttpService {
 
 impl HttpService {
     /// Serves orders from `lookup`, and their changes from `events`; `None` if the caches are
-    /// disabled. With `keys`, only callers with a valid key may read orders.
+    /// disabled. Only callers that `auth` accepts may read them, and `access_log` has each request.
     ///
     /// # Errors
     /// Returns an error that names the variable with an unusable value.
     pub fn new(
         config: &config::Api,
-        keys: Option<Keys>,
+        (auth, access_log): (Arc<Auth>, Option<AccessLog>),
         lookup: Lookup,
         events: Option<Events>,
         metrics: &Metrics,
@@ -86,7 +102,7 @@ impl HttpService {
             events,
             documentation: document::render(),
         };
-        Self::over(ROUTES, &resources, config, keys, metrics)
+        Self::over(ROUTES, &resources, config, (auth, access_log), metrics)
     }
 
     /// Serves the routes of `table`.
@@ -94,7 +110,7 @@ impl HttpService {
         table: &'static [Route],
         resources: &Resources,
         config: &config::Api,
-        keys: Option<Keys>,
+        (auth, access_log): (Arc<Auth>, Option<AccessLog>),
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         if config.request_timeout.is_zero() {
@@ -110,7 +126,8 @@ impl HttpService {
         let series: Vec<Series> = series.chain([("GET", UNMATCHED)]).collect();
         Ok(Self {
             router: Router::new(table, resources)?,
-            keys,
+            auth,
+            access_log,
             rate_limit: (config.rate_limit > 0).then(|| RateLimit::per_second(config.rate_limit)),
             cors: Cors::new(&config.cors_origins)?,
             request_ids: RequestIds::new(),
@@ -119,25 +136,46 @@ impl HttpService {
         })
     }
 
+    /// Starts the work on a request. `checked` is the result for its credentials; `None` if it needs
+    /// none.
     fn begin<'a>(
         &'a self,
         request: HttpRequest<Incoming>,
         mounted: Option<&'a Mounted>,
+        checked: Option<Checked>,
+        client: SocketAddr,
+        now: Instant,
+    ) -> Begun<'a> {
+        let identity = match &checked {
+            Some(Ok(identity)) => Some(identity.clone()),
+            Some(Err(denied)) => denied.identity.clone(),
+            None => None,
+        };
+        Begun {
+            identity,
+            work: self.work(request, mounted, checked, client, now),
+        }
+    }
+
+    fn work<'a>(
+        &'a self,
+        request: HttpRequest<Incoming>,
+        mounted: Option<&'a Mounted>,
+        checked: Option<Checked>,
         client: SocketAddr,
         now: Instant,
     ) -> Work<'a> {
-        let caller = self.caller(request.headers(), mounted);
         let cost = mounted.map_or(1, |mounted| mounted.route.cost);
-        if !self.admits(client.ip(), &caller, cost, now) {
+        if !self.admits(client.ip(), checked.as_ref(), cost, now) {
             return Work::done(Problem::RateLimited);
         }
-        let checked = request::check(
+        let checked_head = request::check(
             request.method(),
             request.uri(),
             request.version(),
             request.headers(),
         );
-        if let Err(malformed) = checked {
+        if let Err(malformed) = checked_head {
             return Work::done(Problem::from(malformed));
         }
         let Some(mounted) = mounted else {
@@ -157,68 +195,120 @@ impl HttpService {
             headers.insert(header::ALLOW, mounted.allow.clone());
             return Work::Done(response);
         }
-        let caller = match caller {
-            Ok(caller) => caller.cloned(),
+        let caller = match authorise(checked, mounted.route.access) {
+            Ok(caller) => caller,
             Err(denial) => return Work::done(Problem::from(denial)),
         };
         if let Err(invalid) = mounted.check_query(request.uri()) {
             return Work::done(invalid);
         }
         let mut request = endpoint_request(request, client);
-        if let Some(caller) = caller {
-            request.extensions_mut().insert(caller);
+        if let Some(identity) = caller {
+            request.extensions_mut().insert(identity.caller.clone());
         }
         Work::Call(mounted.endpoint.call(request))
     }
 
-    /// The caller, if the route needs a scope and keys are configured.
-    fn caller(
-        &self,
-        headers: &HeaderMap,
-        mounted: Option<&Mounted>,
-    ) -> Result<Option<&Caller>, Denial> {
-        match (&self.keys, mounted.and_then(|mounted| mounted.route.scope)) {
-            (Some(keys), Some(scope)) => {
-                let authorization = headers.get(header::AUTHORIZATION);
-                keys.check(authorization.map(HeaderValue::as_bytes), scope)
-                    .map(Some)
-            }
-            _ => Ok(None),
+    /// Checks the credentials of a request; `None` if it needs none.
+    fn check(&self, headers: &HeaderMap, mounted: Option<&Mounted>) -> Option<Check<'_>> {
+        if !self.auth.is_on() || mounted?.route.access == Access::Anyone {
+            return None;
         }
+        let authorization = headers.get(header::AUTHORIZATION);
+        Some(self.auth.check(authorization.map(HeaderValue::as_bytes)))
     }
 
-    async fn finish(&self, work: Work<'_>, id: &HeaderValue) -> Response {
+    /// What to record about the request; `None` if nothing.
+    fn visit(
+        &self,
+        request: &HttpRequest<Incoming>,
+        mounted: Option<&Mounted>,
+        client: SocketAddr,
+        started: Instant,
+    ) -> Option<Box<Visit>> {
+        if !self.auth.is_on() && self.access_log.is_none() {
+            return None;
+        }
+        Visit::new(request, mounted?, client, started).map(Box::new)
+    }
+
+    /// Finishes a request that began at `started`. Returns the response and its caller.
+    async fn finish(
+        &self,
+        start: Start<'_>,
+        id: &HeaderValue,
+        started: Instant,
+    ) -> (Response, Option<Arc<Identity>>) {
+        let Begun { identity, work } = match start {
+            Start::Now(begun) => begun,
+            Start::Later(begun) => match timeout(self.left(started), begun).await {
+                Ok(begun) => begun,
+                Err(_) => return (Problem::Timeout.into_response(), None),
+            },
+        };
         let mut call = match work {
-            Work::Done(response) => return response,
+            Work::Done(response) => return (response, identity),
             Work::Call(call) => call,
         };
         // Most answers are ready at once and need no timer.
         let answer = match poll!(&mut call) {
             Poll::Ready(answer) => Ok(answer),
-            Poll::Pending => timeout(self.timeout, call).await,
+            Poll::Pending => timeout(self.left(started), call).await,
         };
-        match answer {
+        let response = match answer {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => rejected(error, id),
             Err(_) => Problem::Timeout.into_response(),
-        }
+        };
+        (response, identity)
+    }
+
+    /// Time until the deadline of a request that began at `started`.
+    fn left(&self, started: Instant) -> Duration {
+        self.timeout.saturating_sub(started.elapsed())
     }
 
     /// Returns whether the client may make one more request, which counts as `cost`. The client is
     /// its key, or its address if it has no valid key.
-    fn admits(
-        &self,
-        client: IpAddr,
-        caller: &Result<Option<&Caller>, Denial>,
-        cost: u32,
-        now: Instant,
-    ) -> bool {
+    fn admits(&self, client: IpAddr, checked: Option<&Checked>, cost: u32, now: Instant) -> bool {
         let Some(limit) = &self.rate_limit else {
             return true;
         };
-        match caller {
-            Ok(Some(caller)) => limit.admits(&caller.name, cost, now),
-            Ok(None) | Err(_) => limit.admits(client, cost, now),
+        match checked {
+            Some(Ok(identity)) => {
+                // A subject of OpenID Connect may have the name of a key.
+                let caller = (identity.usage.label(), &identity.caller.name);
+                limit.admits(caller, cost, now)
+            }
+            None | Some(Err(_)) => limit.admits(client, cost, now),
+        }
+    }
+
+    /// Records the response, and returns it in the form of the transport.
+    fn conclude(
+        &self,
+        mut response: Response,
+        identity: Option<Arc<Identity>>,
+        visit: Option<Box<Visit>>,
+        id: HeaderValue,
+    ) -> hyper::Response<BoxBody<Bytes, io::Error>> {
+        let Some(visit) = visit else {
+            return response.into();
+        };
+        let then = match response.extensions().get::<EndsWithClient>() {
+            Some(_) => Then::End,
+            None => Then::Fail,
+        };
+        let log = self.access_log.clone();
+        let record = Record::new(*visit, identity.clone(), id, log, &mut response);
+        let response: hyper::Response<BoxBody<Bytes, io::Error>> = response.into();
+        match response.body().size_hint().exact() {
+            Some(bytes) => {
+                record.log(bytes);
+                response
+            }
+            None => response
+                .map(|body| WatchedBody::new(body, identity.as_deref(), then, record).boxed()),
         }
     }
 }
@@ -242,33 +332,78 @@ impl Service for HttpService {
             .is_on()
             .then(|| request.headers().get(header::ORIGIN).cloned());
         let span = mounted.and_then(|mounted| trace(&request, mounted.route));
-        let work = self.begin(request, mounted, client, started);
+        let visit = self.visit(&request, mounted, client, started);
+        let check = self.check(request.headers(), mounted);
+        let needs_caller = check.is_some() && method != Method::OPTIONS;
+        let start = match check {
+            None => Start::Now(self.begin(request, mounted, None, client, started)),
+            Some(Check::Done(checked)) => {
+                Start::Now(self.begin(request, mounted, Some(checked), client, started))
+            }
+            Some(Check::Pending(checked)) => Start::Later(Box::pin(async move {
+                self.begin(request, mounted, Some(checked.await), client, started)
+            })),
+        };
         async move {
-            let mut response = match span {
-                None => self.finish(work, &id).await,
+            let finishing = self.finish(start, &id, started);
+            let (mut response, identity) = match span {
+                None => finishing.await,
                 // Boxed, so that the future of an untraced request does not reserve space for this
                 // one.
                 Some(span) => {
-                    let work = self.finish(work, &id);
-                    Box::pin(span.run(work, |response| response.status().as_u16())).await
+                    Box::pin(span.run(finishing, |(response, _)| response.status().as_u16())).await
                 }
             };
             let headers = response.headers_mut();
-            headers.insert(&X_REQUEST_ID, id);
+            headers.insert(&X_REQUEST_ID, id.clone());
             if let Some(origin) = origin {
                 let preflight = mounted.filter(|_| method == Method::OPTIONS);
                 let methods = preflight.map(|mounted| &mounted.methods);
                 self.cors.write(origin.as_ref(), methods, headers);
             }
+            let status = response.status().as_u16();
             self.metrics.record(
                 mounted.map_or(self.router.len(), |mounted| mounted.index),
                 method.as_str(),
-                response.status().as_u16(),
+                status,
                 started.elapsed(),
             );
-            response.into()
+            if needs_caller {
+                audit::count(&self.auth, identity.as_deref(), status);
+            }
+            self.conclude(response, identity, visit, id)
         }
     }
+}
+
+/// The caller of a request for a route with `access`.
+///
+/// # Errors
+/// Returns why the caller may not make it.
+fn authorise(checked: Option<Checked>, access: Access) -> Result<Option<Arc<Identity>>, Denial> {
+    let identity = match checked {
+        None => return Ok(None),
+        Some(checked) => checked.map_err(|denied| denied.reason)?,
+    };
+    match access {
+        Access::With(scope) if !identity.caller.scopes.contains(scope) => {
+            Err(Denial::Forbidden(scope))
+        }
+        Access::With(_) | Access::AnyCaller | Access::Anyone => Ok(Some(identity)),
+    }
+}
+
+/// Progress of a request before its credentials are checked.
+enum Start<'a> {
+    Now(Begun<'a>),
+    Later(BoxFuture<'a, Begun<'a>>),
+}
+
+/// A request after the check of its credentials.
+struct Begun<'a> {
+    /// Its caller, if it is known. It may still be rejected.
+    identity: Option<Arc<Identity>>,
+    work: Work<'a>,
 }
 
 /// Progress of a request after the part that needs no waiting.

@@ -23,7 +23,7 @@ use crate::{
         HttpServer,
         pages::Documentation,
         params::{Limit, Query},
-        route::{Handler, Operation},
+        route::{Access, Handler, Operation},
     },
     local_cache::{LocalCache, Settings},
     lookup::Tiers,
@@ -73,14 +73,14 @@ static TABLE: &[Route] = &[
     Route {
         path: "/counter",
         method: Method::GET,
-        scope: None,
+        access: Access::Anyone,
         cost: 1,
         handler: Handler::Page(|_| Counter.boxed()),
     },
     Route {
         path: "/echo",
         method: Method::POST,
-        scope: None,
+        access: Access::Anyone,
         cost: 1,
         handler: Handler::operation::<Echo>(),
     },
@@ -114,7 +114,8 @@ fn service(metrics: &Metrics) -> HttpService {
         cors_origins: vec!["*".to_owned()],
         ..config::Api::default()
     };
-    HttpService::over(TABLE, &resources, &config, None, metrics).unwrap()
+    let auth = Arc::new(Auth::new(&config, &metrics.access).unwrap());
+    HttpService::over(TABLE, &resources, &config, (auth, None), metrics).unwrap()
 }
 
 /// Serves the routes of `TABLE` until the test ends. Returns the port.

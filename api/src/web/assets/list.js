@@ -6,7 +6,7 @@ import { saveAll, saveShown } from "./csv.js";
 import { $, announce, copyButton, h, plural } from "./dom.js";
 import { fillFilters, readFilters } from "./filters.js";
 import { stringify } from "./json.js";
-import { follow } from "./live.js";
+import { follow, unfollow } from "./live.js";
 import { replaceMarked } from "./marks.js";
 import { Region, explain } from "./region.js";
 import { asListed, orderRow, orderTable } from "./rows.js";
@@ -33,8 +33,22 @@ let timer;
 let lastLook = 0;
 
 const path = (more) => listPath({ limit: LIMIT, ...apiFilter(filter), ...more });
-const failed = (problem) => (problem.status === 400
-  ? { tone: "warn", title: "The service rejects this filter", text: "Correct the value in the form, then filter again.", final: true } : explain(problem));
+
+function failed(problem) {
+  if (problem.status === 400) {
+    return { tone: "warn", title: "The service rejects this filter", text: "Correct the value in the form, then filter again.", final: true };
+  }
+  if (!mayNotList(problem)) return explain(problem);
+  showControls(false);
+  return { title: "Your token does not list orders", text: "Find an order by its uid in the search box." };
+}
+
+/** Whether the caller may list no orders at all, under any filter. */
+const mayNotList = ({ status, code }) => status === 403 && code === "forbidden";
+
+function showControls(visible) {
+  $("filters").hidden = $("reload").hidden = !visible;
+}
 
 /** Loads the first page. `keep` keeps the old rows until the new ones are there. */
 export function loadList({ keep, focus, quiet } = {}) {
@@ -60,6 +74,7 @@ function forget() {
 }
 
 function showFirst({ orders: found = [], next_cursor }) {
+  showControls(true);
   const again = body && found.length > 0 && orders.size > 0;
   orders = new Map(found.map((order) => [order.order_uid, order]));
   next = next_cursor;
@@ -250,4 +265,10 @@ export function show(by, force) {
 }
 
 /** Follows the announcements of changes. A stream begins with the next change, so each start looks for those before it. */
-export const followList = () => follow("list", { path: "orders/events", onEvent, onOpen: plan });
+export const followList = () => follow("list", {
+  path: "orders/events",
+  onEvent,
+  onOpen: plan,
+  // Without the scope, the list above says why it is empty.
+  onProblem: (problem) => mayNotList(problem) && unfollow("list"),
+});

@@ -52,12 +52,12 @@ async function submit(event, input, reason) {
   };
   if (!/^[\x21-\x7e]+$/.test(key)) return fail("A token consists of ASCII characters without blanks. Copy it again.");
   try {
-    const name = await nameOf(key);
+    const caller = await callerOf(key);
     setToken(key);
     $("auth").replaceChildren();
     $("auth").hidden = true;
-    show(name);
-    announce(name ? `Signed in as ${name}` : "Signed in");
+    show(caller);
+    announce(caller.name ? `Signed in as ${caller.name}` : "Signed in");
     if (!touch()) $("q").focus();
     listeners.forEach((listener) => listener());
   } catch (problem) {
@@ -69,17 +69,22 @@ function words(problem) {
   switch (problem.status) {
     case 0: return "The service cannot be reached. Try again.";
     case 401: return "The service does not accept this token. Check it, or ask the operator for a new one.";
-    case 403: return "This token may not read orders. Ask the operator for one with the scope orders:read.";
     default: return `The service cannot check the token now (status ${problem.status}). Try again.`;
   }
 }
 
-/** The name of the caller with that key; null where no keys are configured. */
-const nameOf = async (key) => (await get("caller", { key })).data.name;
+/** The caller with that key: {name, scopes, customer}. The name is null where callers need no credentials. */
+const callerOf = async (key) => (await get("caller", { key })).data;
 
-function show(name) {
+/** What each scope allows, in a word. */
+const ALLOWED = { "orders:read": "read", "orders:list": "list", "orders:pii": "personal data" };
+
+function show({ name, scopes = [], customer } = {}) {
+  const allowed = scopes.map((scope) => ALLOWED[scope] ?? scope).join(", ") || "nothing";
+  const limits = customer ? [`${allowed}; only customer `, h("b", { dir: "auto" }, customer)] : [allowed];
   $("session").hidden = !name;
-  $("session").replaceChildren(...(name ? [h("span", {}, "Signed in as ", h("b", { dir: "auto" }, name)),
+  $("session").replaceChildren(...(name ? [
+    h("span", {}, "Signed in as ", h("b", { dir: "auto" }, name), " ", h("span", { class: "muted" }, "(", ...limits, ")")),
     button("Sign out", signOut, { class: "quiet" })] : []));
 }
 
@@ -94,9 +99,9 @@ function signOut() {
 export async function start() {
   const key = token();
   try {
-    const name = await nameOf(key);
+    const caller = await callerOf(key);
     // The reader may have signed in meanwhile.
-    if (key === token()) show(name);
+    if (key === token()) show(caller);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     if (problem.status === 401 && key === token()) rejected();

@@ -152,13 +152,18 @@ impl Replica {
 
     /// Value of a series, such as `cache_requests_total{result="hit",tier="local"}`.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let text = String::from_utf8(render(&self.registry).unwrap()).unwrap();
+        let text = self.metrics();
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value
             .and_then(|value| value.parse().ok())
             .unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+    }
+
+    /// The text behind `/metrics`.
+    pub(crate) fn metrics(&self) -> String {
+        String::from_utf8(render(&self.registry).unwrap()).unwrap()
     }
 
     /// Number of lookups in `tier` with this `result`.
