@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    auth::Oidc,
     local_cache::LocalCache,
     lookup::{Lookup, retry_on_new_connection},
     redis_health::RedisHealth,
@@ -45,6 +46,9 @@ enum StartPhase {
     /// Tables are missing; the check `schema` names them.
     #[strum(serialize = "schema incomplete")]
     SchemaIncomplete,
+    /// The keys of the OpenID Connect issuer were not fetched yet.
+    #[strum(serialize = "waiting for the OpenID Connect issuer")]
+    WaitingForIssuer,
     /// The api loads the newest orders into the local cache.
     #[strum(serialize = "warming up")]
     WarmingUp,
@@ -65,18 +69,26 @@ pub struct Health {
     replica: Option<Dependency>,
     /// `None` if caches are disabled.
     redis: Option<Dependency>,
+    /// `None` if the api accepts no tokens.
+    issuer: Option<Arc<Oidc>>,
     local: Arc<LocalCache>,
 }
 
 impl Health {
     /// A process that has just started. The state of every dependency is unknown.
-    pub fn new(local: Arc<LocalCache>, uses_redis: bool, uses_replica: bool) -> Self {
+    pub fn new(
+        local: Arc<LocalCache>,
+        uses_redis: bool,
+        uses_replica: bool,
+        issuer: Option<Arc<Oidc>>,
+    ) -> Self {
         Self {
             phase: AtomicU8::new(StartPhase::Waiting as u8),
             schema: SchemaState::default(),
             postgres: Dependency::new("postgres", "db_up"),
             replica: uses_replica.then(|| Dependency::new("postgres replica", "db_replica_up")),
             redis: uses_redis.then(|| Dependency::new("redis", "redis_up")),
+            issuer,
             local,
         }
     }
@@ -97,6 +109,7 @@ impl Health {
     }
 
     /// Readiness: the start is complete, the schema is right, and Postgres or Redis answers reads.
+    /// An OpenID Connect issuer counts only until its keys were fetched once.
     pub fn ready(&self) -> Report {
         let phase = self.phase();
         let redis_up = self.redis.as_ref().is_some_and(Dependency::answers);
@@ -107,6 +120,10 @@ impl Health {
             .with("postgres", self.postgres.state());
         let report = match &self.replica {
             Some(replica) => report.with("postgres replica", replica.state()),
+            None => report,
+        };
+        let report = match &self.issuer {
+            Some(issuer) => report.with("oidc issuer", issuer.state()),
             None => report,
         };
         match &self.redis {
@@ -204,8 +221,9 @@ async fn cache_knowledge(
     }
 }
 
-/// Runs the start: checks the schema, waits for the first attempt to subscribe to announcements,
-/// and loads the newest `warmup` orders. Then the process is ready.
+/// Runs the start: checks the schema, waits for the keys of the OpenID Connect issuer and for the
+/// first attempt to subscribe to announcements, and loads the newest `warmup` orders. Then the
+/// process is ready.
 pub async fn start(
     health: Arc<Health>,
     lookup: Lookup,
@@ -222,6 +240,10 @@ pub async fn start(
     })
     .await;
     health.schema.set(Ok(()));
+    if let Some(issuer) = &health.issuer {
+        health.enter(StartPhase::WaitingForIssuer);
+        issuer.ready().await;
+    }
     health.enter(StartPhase::WarmingUp);
     // A slower subscription costs only the warm-up: the local cache is dropped when the link is up.
     let _ = timeout(PATIENCE, subscription_tried.wait_for(|tried| *tried)).await;

@@ -139,14 +139,19 @@ impl App {
     /// Returns an error that names the variable with an unusable value.
     pub async fn build(config: Config, registry: Registry) -> anyhow::Result<Self> {
         let metrics = Metrics::register(&registry)?;
-        let auth = Arc::new(Auth::new(&config.api, &metrics.access)?);
+        let auth = Arc::new(Auth::new(&config.api, &metrics.access, &metrics.oidc)?);
         let enabled = config.cache.enabled;
         let local = Arc::new(new_local_cache(&config));
         let redis = enabled.then(|| Cache::shared(&config.redis)).transpose()?;
         let database = &config.database;
         let postgres = Postgres::new(&database.url, database, Role::Api)?;
         let replica = read_replica(database)?;
-        let health = Arc::new(Health::new(local.clone(), enabled, replica.is_some()));
+        let health = Arc::new(Health::new(
+            local.clone(),
+            enabled,
+            replica.is_some(),
+            auth.oidc(),
+        ));
         let tiers = Tiers {
             local: local.clone(),
             redis: redis.clone(),
@@ -267,6 +272,10 @@ impl App {
         if let Some((replica, health)) = self.replica.clone().zip(self.health.replica()) {
             let watch = health::watch_replica(replica, health);
             tasks.spawn(stop.clone().run_until_cancelled_owned(watch));
+        }
+        if let Some(oidc) = self.auth.oidc() {
+            let run = async move { oidc.run().await };
+            tasks.spawn(stop.clone().run_until_cancelled_owned(run));
         }
         // Without Redis the caches are disabled, so a warm-up would load orders that are not kept.
         let warmup = if self.redis.is_some() {

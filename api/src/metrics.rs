@@ -18,6 +18,8 @@ use prometheus::{
 use shared::telemetry::metrics::LATENCY_SECONDS;
 use strum::VariantNames;
 
+use crate::auth::TokenRejection;
+
 pub use access::AccessFamilies;
 
 /// Handles of all metrics. Clones share them.
@@ -31,6 +33,8 @@ pub struct Metrics {
     pub events: Arc<EventMetrics>,
     /// Metrics of callers and of the access log.
     pub access: AccessFamilies,
+    /// Metrics of OpenID Connect.
+    pub oidc: OidcMetrics,
 }
 
 impl Metrics {
@@ -44,6 +48,7 @@ impl Metrics {
             cache: Arc::new(CacheMetrics::register(registry)?),
             events: Arc::new(EventMetrics::register(registry)?),
             access: AccessFamilies::register(registry)?,
+            oidc: OidcMetrics::register(registry)?,
         })
     }
 }
@@ -330,6 +335,38 @@ impl EventMetrics {
     #[cfg(test)]
     pub(crate) fn slow_watchers(&self) -> u64 {
         self.slow.get()
+    }
+}
+
+/// `oidc_rejected_tokens_total`.
+#[derive(Clone)]
+pub struct OidcMetrics {
+    rejected: Arc<[IntCounter]>,
+}
+
+impl OidcMetrics {
+    /// Registers the counters, at zero.
+    ///
+    /// # Errors
+    /// Returns an error if they are registered already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let rejected = IntCounterVec::new(
+            Opts::new(
+                "oidc_rejected_tokens_total",
+                "Tokens that are no valid ones of the OpenID Connect issuer, by the first reason",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(rejected.clone()))?;
+        let counter = |reason: &&str| rejected.with_label_values(&[*reason]);
+        Ok(Self {
+            rejected: TokenRejection::VARIANTS.iter().map(counter).collect(),
+        })
+    }
+
+    /// Counts a rejected token.
+    pub fn rejected(&self, reason: TokenRejection) {
+        self.rejected[reason as usize].inc();
     }
 }
 

@@ -15,6 +15,7 @@
 //! | `port`, `process`, `wait` | free ports, child processes, waiting for a state |
 //! | `postgres`, `redis`, `kafka`, `kafka_server`, `http` | clients of the services |
 //! | `event_stream` | client of server-sent events |
+//! | `oidc_issuer` | an OpenID Connect issuer that a test can stop |
 //! | `prometheus`, `otlp` | a Prometheus, a receiver of traces |
 //! | `proxy` | a link to a service that a test can cut, freeze or slow down |
 //! | `prober`, `offset_watch` | continuous requests to the api, and checks of committed offsets |
@@ -44,6 +45,7 @@ mod kafka;
 mod kafka_server;
 mod ledger;
 mod offset_watch;
+mod oidc_issuer;
 mod otlp;
 mod port;
 mod postgres;
@@ -74,6 +76,7 @@ pub use kafka::{
 pub use kafka_server::PrivateKafka;
 pub use ledger::{Ledger, OrderState, Sent};
 pub use offset_watch::OffsetWatch;
+pub use oidc_issuer::OidcIssuer;
 pub use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 pub use otlp::{OtlpReceiver, Span};
 pub use postgres::{Database, PrivatePostgres, Row, Session};

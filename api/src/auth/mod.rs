@@ -6,11 +6,13 @@
 //! | `keys` | the key file: its format, the keys in it |
 //! | `key_file` | rereads the file when it changes |
 //! | `usage` | the metrics of each key |
+//! | `oidc` | tokens of an OpenID Connect issuer |
 //! | `distinct` | estimates how many different orders a caller requests |
 
 mod distinct;
 mod key_file;
 mod keys;
+mod oidc;
 mod usage;
 
 use std::{
@@ -28,9 +30,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::AccessFamilies;
+use crate::metrics::{AccessFamilies, OidcMetrics};
 use key_file::KeyFile;
 
+pub use oidc::{Oidc, TokenRejection};
 pub use usage::{KeyUsage, Usage};
 
 /// Time between two looks at the key file and at the expiry of the keys.
@@ -165,6 +168,8 @@ pub enum Denial {
     Unauthorized,
     /// The token was valid and has expired.
     Expired,
+    /// The token may be valid, but the keys of the issuer are not known.
+    Unavailable,
     /// The token is valid but lacks this scope.
     Forbidden(Scope),
 }
@@ -200,6 +205,7 @@ pub enum Check<'a> {
 /// Identifies callers.
 pub struct Auth {
     keys: Option<KeyFile>,
+    oidc: Option<Arc<Oidc>>,
     usage: Arc<Usage>,
 }
 
@@ -208,21 +214,31 @@ impl Auth {
     ///
     /// # Errors
     /// Returns an error that names the variable with an unusable value.
-    pub fn new(config: &config::Api, families: &AccessFamilies) -> Result<Self, ConfigError> {
+    pub fn new(
+        config: &config::Api,
+        families: &AccessFamilies,
+        oidc: &OidcMetrics,
+    ) -> Result<Self, ConfigError> {
         let usage = Arc::new(Usage::new(families.clone()));
         let keys = config.keys_file.as_deref();
         let keys = keys.map(|path: &Path| KeyFile::open(path, usage.clone()));
         let keys = keys.transpose()?;
-        if keys.is_some() {
+        let oidc = Oidc::new(config, usage.clone(), oidc.clone())?.map(Arc::new);
+        if keys.is_some() || oidc.is_some() {
             // Its series start at zero.
             usage.unknown();
         }
-        Ok(Self { keys, usage })
+        Ok(Self { keys, oidc, usage })
     }
 
     /// Returns whether callers need credentials.
     pub fn is_on(&self) -> bool {
-        self.keys.is_some()
+        self.keys.is_some() || self.oidc.is_some()
+    }
+
+    /// The issuer of tokens; `None` if only keys are accepted.
+    pub fn oidc(&self) -> Option<Arc<Oidc>> {
+        self.oidc.clone()
     }
 
     /// Checks that the api may serve callers without credentials, if it does: on a loopback address,
@@ -263,7 +279,11 @@ impl Auth {
             return Check::Done(Err(Denial::Missing.into()));
         };
         let known = self.keys.as_ref().and_then(|keys| keys.find(token));
-        Check::Done(known.unwrap_or(Err(Denial::Unauthorized.into())))
+        match (known, &self.oidc) {
+            (Some(checked), _) => Check::Done(checked),
+            (None, Some(oidc)) => oidc.check(token, SystemTime::now()),
+            (None, None) => Check::Done(Err(Denial::Unauthorized.into())),
+        }
     }
 
     /// The metrics of requests whose caller is not known.
@@ -337,9 +357,11 @@ mod tests {
 
     #[test]
     fn without_credentials_only_loopback_is_served_unless_allowed() {
-        let families = AccessFamilies::register(&Registry::new()).unwrap();
+        let registry = Registry::new();
+        let families = AccessFamilies::register(&registry).unwrap();
+        let tokens = OidcMetrics::register(&registry).unwrap();
         let mut config = config::Api::default();
-        let auth = Auth::new(&config, &families).unwrap();
+        let auth = Auth::new(&config, &families, &tokens).unwrap();
         assert!(!auth.is_on());
         let error = auth
             .allow_anonymous(&config, false)

@@ -47,6 +47,7 @@ pub(crate) enum Problem {
     RateLimited,
     Internal,
     Unavailable,
+    IssuerUnavailable,
     TooManyExports,
     Timeout,
     TooManyStreams,
@@ -128,6 +129,10 @@ impl Problem {
                 "The server failed; report the X-Request-Id to the operator."),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable",
                 "No cache has the answer, and the database is down or busy; \
+                 retry after the time in Retry-After."),
+            Self::IssuerUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "issuer_unavailable",
+                "Issuer unavailable",
+                "The key of the token is not known, and its issuer does not answer; \
                  retry after the time in Retry-After."),
             Self::TooManyExports => (StatusCode::SERVICE_UNAVAILABLE, "too_many_exports",
                 "Too many exports",
@@ -260,6 +265,7 @@ impl From<Denial> for Problem {
             Denial::Missing => Self::Unauthorized,
             Denial::Unauthorized => Self::InvalidToken,
             Denial::Expired => Self::ExpiredToken,
+            Denial::Unavailable => Self::IssuerUnavailable,
             Denial::Forbidden(scope) => Self::Forbidden(scope),
         }
     }

@@ -13,6 +13,7 @@ mod fetching;
 mod http;
 mod ledger;
 mod letters;
+mod oidc;
 mod operate;
 mod orders;
 mod outages;

@@ -36,6 +36,7 @@ fn values(metric: &str, label: &str) -> Values {
         ("event_watchers", "stream") => Variants(&["StreamKind"]),
         ("events_sent_total", "event") => Variants(&["EventKind"]),
         ("cache_requests_total", "result") => Variants(&["LocalResult", "RedisResult"]),
+        ("oidc_rejected_tokens_total", "reason") => Variants(&["TokenRejection"]),
         ("trace_spans_dropped_total", "reason") => Texts(&["queue_full", "export_failed"]),
         (_, "tier") => Texts(&["local", "redis"]),
         (_, "method") => Texts(&["GET", "HEAD", "OPTIONS", "POST", "other"]),

@@ -22,6 +22,17 @@ pub struct Api {
     /// else `false`.
     #[serde(deserialize_with = "optional_flag")]
     pub access_log: Option<bool>,
+    /// URL of the OpenID Connect issuer whose tokens callers may send, exactly as in `iss`. Without
+    /// it, the api accepts no tokens.
+    pub oidc_issuer: Option<String>,
+    /// The audience of tokens for this api: `aud` has this value, or a list with it. Needed with
+    /// `API_OIDC_ISSUER`.
+    pub oidc_audience: Option<String>,
+    /// Name of the claim that binds a token to a customer. Without it, no token is bound.
+    pub oidc_customer_claim: Option<String>,
+    /// PEM file with the certificates to trust for the issuer. Without it, the api trusts those of
+    /// the system.
+    pub oidc_ca_file: Option<PathBuf>,
     /// Requests per second for each client; 0 for no limit.
     #[serde(deserialize_with = "number")]
     pub rate_limit: u32,
@@ -39,6 +50,10 @@ impl Default for Api {
             keys_file: None,
             allow_anonymous: false,
             access_log: None,
+            oidc_issuer: None,
+            oidc_audience: None,
+            oidc_customer_claim: None,
+            oidc_ca_file: None,
             rate_limit: 0,
             request_timeout: Duration::from_secs(2),
             cors_origins: Vec::new(),

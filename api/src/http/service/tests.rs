@@ -114,7 +114,7 @@ fn service(metrics: &Metrics) -> HttpService {
         cors_origins: vec!["*".to_owned()],
         ..config::Api::default()
     };
-    let auth = Arc::new(Auth::new(&config, &metrics.access).unwrap());
+    let auth = Arc::new(Auth::new(&config, &metrics.access, &metrics.oidc).unwrap());
     HttpService::over(TABLE, &resources, &config, (auth, None), metrics).unwrap()
 }
 
