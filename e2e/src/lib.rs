@@ -20,6 +20,7 @@
 //! | `proxy` | a link to a service that a test can cut, freeze or slow down |
 //! | `prober`, `offset_watch` | continuous requests to the api, and checks of committed offsets |
 //! | `demand` | CPU time that the host gives to other guests (steal) |
+//! | `roles` | the least-privileged roles of the programs |
 //! | `stack` | a private system: its configuration and its processes |
 //! | `addresses`, `system` | a system that already runs |
 //! | `promises` | the promises of the system, and the trials that try to break them |
@@ -57,6 +58,7 @@ mod proxy;
 mod readers;
 mod record;
 mod redis;
+mod roles;
 mod stack;
 mod system;
 mod wait;
@@ -88,7 +90,7 @@ pub use readers::{Read, Readers};
 pub use record::{
     Draft, Expected, RawHeader, Record, large_order, rejected_samples, valid_samples,
 };
-pub use redis::{Entry, RedisServer, entries, entries_of};
+pub use redis::{Entry, RedisServer, denials, entries, entries_of};
 pub use stack::{Admin, Api, Build, Builder, Stack, Worker};
 pub use system::System;
 use tokio::runtime::Runtime;

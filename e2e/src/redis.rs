@@ -9,6 +9,7 @@ use crate::{
     environment::{Folder, required},
     port::Port,
     process::{Process, Signal},
+    roles,
     wait::until,
 };
 
@@ -108,6 +109,31 @@ pub(crate) fn watermark(url: &str) -> RedisResult<Option<String>> {
         .query(&mut connect(url)?)
 }
 
+/// Creates the users of the programs in each Redis of `url`.
+#[track_caller]
+pub(crate) fn create_users(url: &str) {
+    for line in roles::acl(url).lines() {
+        let rules = line.split(' ').skip(1).collect::<Vec<_>>();
+        for node in url.split(',') {
+            let mut set = cmd("ACL");
+            set.arg("SETUSER").arg(&rules);
+            let created: RedisResult<()> =
+                connect(node).and_then(|mut connection| set.query(&mut connection));
+            created.unwrap_or_else(|error| panic!("{rules:?}: {error}"));
+        }
+    }
+}
+
+/// Returns what the Redis at `url` has denied to users.
+///
+/// # Errors
+/// Redis does not answer.
+pub fn denials(url: &str) -> RedisResult<Vec<String>> {
+    let entries: Vec<BTreeMap<String, redis::Value>> =
+        cmd("ACL").arg("LOG").query(&mut connect(url)?)?;
+    Ok(entries.iter().map(|entry| format!("{entry:?}")).collect())
+}
+
 fn connect(url: &str) -> RedisResult<Connection> {
     let connection = redis::Client::open(url)?.get_connection_with_timeout(TIMEOUT)?;
     connection.set_read_timeout(Some(TIMEOUT))?;
@@ -142,11 +168,17 @@ impl RedisServer {
     pub fn start_again(&mut self) {
         let program = PathBuf::from(required("ORDER_SERVICE_REDIS_SERVER"));
         let (port, folder) = (self.port.number().to_string(), self.folder.path());
+        let users = folder.join("users.acl");
+        if !users.exists() {
+            fs::write(&users, roles::acl(&self.url())).unwrap();
+        }
         #[rustfmt::skip]
         let arguments = [
             "--bind", "127.0.0.1", "--port", &port, "--dir", &folder.to_string_lossy(),
             "--daemonize", "no", "--save", "",
             "--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru",
+            // The default user, which the tests use, keeps all rights.
+            "--aclfile", &users.to_string_lossy(),
         ];
         let mut process = Process::start("redis", &program, &arguments, &[], folder);
         until("an answer of Redis", || -> Result<(), RedisError> {

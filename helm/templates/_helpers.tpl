@@ -34,10 +34,10 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* Reference of an image. (dict "root" $ "image" IMAGE) */}}
+{{/* Reference of an image: by its digest, else by its tag. (dict "root" $ "image" IMAGE) */}}
 {{- define "order-service.image" -}}
 {{- with .root.Values.images.registry }}{{ trimSuffix "/" . }}/{{ end -}}
-{{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}
+{{ .image.repository }}{{ with .image.digest }}@{{ . }}{{ else }}:{{ default .root.Chart.AppVersion .image.tag }}{{ end }}
 {{- end -}}
 
 {{- define "order-service.serviceAccountName" -}}

@@ -3,21 +3,24 @@ Processes read secrets from files (NAME_FILE), never from variables. A variable 
 and ends up in crash reports. The api's keys are always a file, so all secrets use the same mechanism.
 */}}
 
-{{/* All secrets as JSON, by the variable that names the file: the key in the created Secret, the value if the chart creates
-it, and the Secret and key if the operator provides it. */}}
+{{/* All secrets of a role as JSON, by the variable that names the file: the key in the created Secret, the value if the chart
+creates it, and the Secret and key if the operator provides it, for this role or for all. (dict "root" $ "component" NAME) */}}
 {{- define "order-service.secrets" -}}
-{{- $v := .Values -}}
+{{- $v := .root.Values -}}
+{{- $own := get $v (default "" .component) | default dict -}}
+{{- $ownDatabase := dig "database" "existingSecret" dict $own -}}
+{{- $ownRedis := dig "redis" "existingSecret" dict $own -}}
 {{- $database := $v.database.url -}}
 {{- $redis := $v.redis.url -}}
 {{- if $v.demo.enabled -}}
-{{- $database = printf "postgres://orders:%s@%s:5432/orders" (urlquery $v.demo.postgres.password) (include "order-service.demoName" (dict "root" . "component" "postgres")) -}}
-{{- $redis = printf "redis://%s:6379" (include "order-service.demoName" (dict "root" . "component" "redis")) -}}
+{{- $database = printf "postgres://orders:%s@%s:5432/orders" (urlquery $v.demo.postgres.password) (include "order-service.demoName" (dict "root" .root "component" "postgres")) -}}
+{{- $redis = printf "redis://%s:6379" (include "order-service.demoName" (dict "root" .root "component" "redis")) -}}
 {{- end -}}
 {{- $sasl := $v.kafka.sasl.existingSecret -}}
 {{- dict
-  "DATABASE_URL_FILE" (dict "key" "database-url" "value" $database "existing" $v.database.existingSecret)
+  "DATABASE_URL_FILE" (dict "key" "database-url" "value" $database "existing" (get $ownDatabase "name" | empty | ternary $v.database.existingSecret $ownDatabase))
   "DATABASE_READ_URL_FILE" (dict "key" "database-read-url" "value" $v.database.readUrl "existing" $v.database.readExistingSecret)
-  "REDIS_URL_FILE" (dict "key" "redis-url" "value" $redis "existing" $v.redis.existingSecret)
+  "REDIS_URL_FILE" (dict "key" "redis-url" "value" $redis "existing" (get $ownRedis "name" | empty | ternary $v.redis.existingSecret $ownRedis))
   "KAFKA_SASL_USERNAME_FILE" (dict "key" "kafka-username" "value" $v.kafka.sasl.username "existing" (dict "name" $sasl.name "key" $sasl.usernameKey))
   "KAFKA_SASL_PASSWORD_FILE" (dict "key" "kafka-password" "value" $v.kafka.sasl.password "existing" (dict "name" $sasl.name "key" $sasl.passwordKey))
   "API_KEYS_FILE" (dict "key" "api-keys" "value" $v.api.keys.lines "existing" $v.api.keys.existingSecret)
@@ -26,9 +29,10 @@ it, and the Secret and key if the operator provides it. */}}
 {{- end -}}
 
 {{/* Those of `variables` that are set, as a JSON list of variable, file name, Secret and key. `secret` is the name of the
-created Secret; default: the full name of the release. (dict "root" $ "variables" LIST ["secret" NAME]) */}}
+created Secret; default: the full name of the release.
+(dict "root" $ "component" NAME "variables" LIST ["secret" NAME]) */}}
 {{- define "order-service.secretFiles" -}}
-{{- $all := include "order-service.secrets" .root | fromJson -}}
+{{- $all := include "order-service.secrets" . | fromJson -}}
 {{- $created := default (include "order-service.fullname" .root) .secret -}}
 {{- $files := list -}}
 {{- range $variable := .variables -}}
@@ -44,7 +48,7 @@ created Secret; default: the full name of the release. (dict "root" $ "variables
 
 {{/* Data of the created Secret: those of `variables` that the operator does not provide in a Secret. */}}
 {{- define "order-service.secretData" -}}
-{{- $all := include "order-service.secrets" .root | fromJson -}}
+{{- $all := include "order-service.secrets" . | fromJson -}}
 {{- range $variable := .variables -}}
 {{- $one := get $all $variable -}}
 {{- if and $one.value (not $one.existing.name) }}

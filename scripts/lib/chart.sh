@@ -123,6 +123,38 @@ no_name_twice() {
         | select([.spec.egress[].ports[].port] | index(4317) | not) | "  " + .metadata.name'
 }
 
+# A role with a Secret of its own uses that one alone, and the others keep the common one.
+own_secrets() {
+    rendered external --set worker.database.existingSecret.name=own,worker.redis.existingSecret.name=own \
+        --set migrate.database.existingSecret.name=owner,migrate.database.existingSecret.key=uri
+    none 'pods that use another Secret than that of their role' '
+        {
+            worker: ["own database-url", "own redis-url"], migrate: ["owner database-url"],
+            api: ["orders-order-service database-url", "orders-order-service redis-url"]
+        } as $wanted
+        | pods | select($wanted[.component]) | .component as $role | .object as $object
+        | [.spec.volumes[]?.projected.sources[].secret | "\(.name) \(.items[0].path)"] | sort
+        | select(. != ($wanted[$role] | sort)) | "  \($object): \(.)"'
+    none 'a Secret for the migration, which has its own' '
+        .[] | select(.kind == "Secret" and (.metadata.name | endswith("-migrate"))) | "  " + .metadata.name'
+}
+
+# The policies allow the ports of the addresses in the values, and those of the values of the policy before them.
+egress_ports() {
+    rendered external --set database.url=postgres://u:p%401:2@h:6543/orders?a=b,database.readUrl=postgres://[::1]:6544/orders \
+        --set 'redis.url=redis://a:7000\,rediss://u:p@b:7001/0,kafka.brokers=k1:9094\,k2:9095' \
+        --set tracing.endpoint=http://c:4318/v1,networkPolicy.tracing.port=4319 \
+        --set-json 'networkPolicy.extraEgress=[{"ports": [{"protocol": "TCP", "port": 1234}]}]'
+    none 'network policies with other ports' '
+        {
+            worker: [6543, 6544, 7000, 7001, 9094, 9095, 4319, 1234], api: [6543, 6544, 7000, 7001, 4319, 1234],
+            migrate: [6543, 6544], test: [9094, 9095, 4319, "http"]
+        } as $wanted
+        | .[] | select(.kind == "NetworkPolicy") | .metadata.labels["app.kubernetes.io/component"] as $role
+        | [.spec.egress[].ports[].port] - [53, 5353]
+        | select(sort != ($wanted[$role] | sort)) | "  \($role): \(.)"'
+}
+
 # values_of VALUES: prints the values file as JSON.
 values_of() {
     { echo 'kind: Values' && cat "$chart/ci/$1-values.yaml"; } >"$work/values.yml"

@@ -4,6 +4,7 @@
 //! - `order` is pure and imports no other module.
 //! - `storage` and `cache` import `order`, [`DatabaseTime`], `config` and `telemetry`, but not each
 //!   other.
+//! - `grants` names those who get rights in the services.
 //! - `startup` checks both at the start of a process.
 //! - `config`, `telemetry` and `runtime` are the process harness.
 //! - `kafka` is for processes that have a Kafka client.
@@ -16,6 +17,7 @@ pub mod cache;
 pub mod config;
 mod database_time;
 pub mod fault;
+pub mod grants;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod order;

@@ -11,7 +11,7 @@ use shared::runtime::{
 use crate::{
     cache_admin,
     config::Config,
-    dead_letters, migrate, rewind, run,
+    dead_letters, grants, migrate, rewind, run,
     verify::{self, Verify},
 };
 
@@ -54,6 +54,13 @@ enum Command {
     /// Exit codes: 0 no differences, 1 differences, 2 the command line is wrong, 3 the comparison
     /// could not be completed.
     Verify(Verify),
+    /// Print the least rights of each role: SQL, lines of a Redis ACL file, Kafka ACLs.
+    ///
+    /// Connects to nothing. Names of topics and group come from `KAFKA_*`; several nodes in
+    /// `REDIS_URL` add the commands of a cluster. Repeat the SQL after each migration.
+    ///
+    /// Example: `worker grants --only sql | psql -v ON_ERROR_STOP=1 "$DATABASE_URL"`
+    Grants(grants::Grants),
     /// Check whether a running worker is ready; the exit code is 0 if it is.
     ///
     /// Requests `/readyz` from the admin port (`ADMIN_ADDR`) and prints the response.
@@ -78,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::DeadLetters(command) => process::block_on(dead_letters::run(command)),
         Command::Rewind(rewind) => rewind::run(&rewind),
         Command::Cache(command) => process::block_on(cache_admin::run(command)),
+        Command::Grants(grants) => grants::run(&grants),
         Command::Health { live } => process::print_health(live),
         Command::Completions(completions) => completions.print::<Cli>(&PROGRAM),
     })

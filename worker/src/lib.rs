@@ -9,9 +9,11 @@
 //! | [`repair`] | repairs Redis from Postgres after a failed or lost write |
 //! | [`consistency`] | compares Postgres with Redis, a few random orders at a time |
 //! | [`restored`] | detects a Postgres that was restored from a backup |
+//! | [`retention`] | detects a dead letter topic that keeps records too long |
 //! | [`clock`] | the clock of Postgres, for records from the future |
 //! | [`health`] | liveness, readiness |
 //! | [`cli`], [`migrate`], [`dead_letters`], [`rewind`], [`cache_admin`], [`verify`] | commands |
+//! | [`grants`] | the rights that each role needs |
 //! | `moment` | times on the command line |
 //! | [`config`], [`metrics`] | configuration, metrics |
 
@@ -24,6 +26,7 @@ pub mod clock;
 pub mod config;
 pub mod consistency;
 pub mod dead_letters;
+pub mod grants;
 pub mod health;
 pub mod kafka;
 pub mod metrics;
@@ -33,6 +36,7 @@ pub mod pipeline;
 pub mod prepare;
 pub mod repair;
 pub mod restored;
+pub mod retention;
 pub mod rewind;
 pub mod run;
 pub mod verify;

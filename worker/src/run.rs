@@ -25,7 +25,7 @@ use crate::{
     },
     prepare::{RecentDeadLetters, prepare},
     repair::Repair,
-    restored,
+    restored, retention,
 };
 
 /// Memory for unfinished records, as a multiple of the maximum bytes of a batch: one batch is being
@@ -72,6 +72,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         return Ok(());
     };
     check_restored(&config, &postgres, shutdown.clone());
+    check_retention(&config.kafka, shutdown.clone());
     watch_schema(&health, &postgres, shutdown.clone());
     let Config { worker, kafka, .. } = config;
     let start = Start {
@@ -95,6 +96,14 @@ fn check_restored(config: &Config, postgres: &Postgres, shutdown: CancellationTo
     let fields = config.worker.unknown_fields();
     tokio::spawn(shutdown.run_until_cancelled_owned(async move {
         restored::check(&kafka, &postgres, fields).await;
+    }));
+}
+
+/// Checks the retention of the dead letter topic in the background.
+fn check_retention(kafka: &Kafka, shutdown: CancellationToken) {
+    let kafka = kafka.clone();
+    tokio::spawn(shutdown.run_until_cancelled_owned(async move {
+        retention::check(&kafka).await;
     }));
 }
 

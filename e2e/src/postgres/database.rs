@@ -19,10 +19,10 @@ use crate::{block_on, runtime, wait::until};
 pub(crate) const COUNT_ORDERS: &str = "SELECT count(*) FROM orders";
 
 /// Logs each row of `orders` that a worker inserts, whether its version wins or not, in the
-/// worker's transaction.
+/// worker's transaction. The worker has no right on the log itself.
 const COUNT_WRITES: &str = "\
     CREATE TABLE writes (partition int, record_offset bigint); \
-    CREATE FUNCTION count_write() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+    CREATE FUNCTION count_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN \
         INSERT INTO writes VALUES (NEW.source_partition, NEW.source_offset); RETURN NEW; END $$; \
     CREATE TRIGGER count_write BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION count_write()";
 

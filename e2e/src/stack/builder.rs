@@ -8,8 +8,9 @@ use crate::{
     environment::{Folder, required},
     kafka::{Broker, Timestamps},
     kafka_server::PrivateKafka,
-    postgres::{OwnDatabase, PrivatePostgres},
-    redis::RedisServer,
+    postgres::{Database, OwnDatabase, PrivatePostgres},
+    redis::{RedisServer, create_users},
+    roles,
 };
 
 /// The environment variable that names the invariant that a faulty program breaks.
@@ -32,6 +33,7 @@ pub struct Builder {
     apis: usize,
     private_postgres: Option<&'static [&'static str]>,
     private_kafka: Option<&'static [&'static str]>,
+    is_kafka_secured: bool,
     redis_url: Option<String>,
     migrate: bool,
     topics: Option<Timestamps>,
@@ -48,6 +50,7 @@ impl Builder {
             apis: 0,
             private_postgres: None,
             private_kafka: None,
+            is_kafka_secured: false,
             redis_url: None,
             migrate: true,
             topics: Some(Timestamps::LogAppend),
@@ -95,6 +98,14 @@ impl Builder {
     pub fn private_kafka_with(mut self, settings: &'static [&'static str]) -> Self {
         self.private_kafka = Some(settings);
         self
+    }
+
+    /// Uses a private Kafka at which the programs log in and have only the rights that `worker
+    /// grants` prints.
+    #[must_use]
+    pub fn secured_kafka(mut self) -> Self {
+        self.is_kafka_secured = true;
+        self.private_kafka()
     }
 
     /// Uses the Redis at this URL, or the cluster of these masters, instead of a private one.
@@ -164,7 +175,7 @@ impl Builder {
         );
         let private_kafka = self
             .private_kafka
-            .map(|settings| PrivateKafka::start(&name, settings));
+            .map(|settings| PrivateKafka::start(&name, settings, self.is_kafka_secured));
         let brokers = private_kafka
             .as_ref()
             .map_or_else(|| required("KAFKA_BROKERS"), PrivateKafka::brokers);
@@ -179,7 +190,11 @@ impl Builder {
             (None, Some(database)) => database.url().to_owned(),
             (None, None) => unreachable!("one of the two was just made"),
         };
+        roles::grant(&Database::new(&database_url));
         let redis = RedisServer::start(&name);
+        if let Some(url) = &self.redis_url {
+            create_users(url);
+        }
         let topics = Topics {
             broker: Broker::new(&brokers),
             topic: name.clone(),
@@ -187,6 +202,14 @@ impl Builder {
         };
         if let Some(timestamps) = self.topics {
             topics.create(timestamps, self.dead_letter_max_bytes);
+        }
+        if self.is_kafka_secured {
+            roles::grant_in_kafka(&[
+                ("KAFKA_BROKERS", &brokers),
+                ("KAFKA_TOPIC", &topics.topic),
+                ("KAFKA_DEAD_LETTER_TOPIC", &topics.dead_letter_topic),
+                ("KAFKA_GROUP_ID", &name),
+            ]);
         }
         let mut stack = Stack {
             workers: Vec::new(),
@@ -218,6 +241,8 @@ impl Builder {
 fn start_programs(stack: &mut Stack, migrate: bool, workers: usize, apis: usize) {
     if migrate {
         stack.command("worker", &["migrate"]).succeeded();
+        // Until then, default privileges gave more rights on the new tables.
+        roles::grant(&stack.database());
     }
     if workers > 0 {
         stack.start_workers(workers);

@@ -19,6 +19,7 @@ use crate::{
     process::{Finished, Process, Signal},
     record::Draft,
     redis::{RedisServer, watermark},
+    roles::{Role, log_in_to_kafka},
     wait::{DEADLINE, until},
 };
 
@@ -105,7 +106,30 @@ impl Stack {
         ledger.send(self.broker(), &self.addresses.topic, drafts);
     }
 
-    /// Returns the environment of the programs. Later variables override earlier ones.
+    /// Returns the environment of a program, which connects as its role.
+    fn variables_of(&self, role: Role, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let mut variables = self.variables(more);
+        role.connect(&mut variables, &self.addresses.database_url);
+        let kafka = self.private_kafka.as_ref();
+        if let Some(brokers) = kafka.and_then(PrivateKafka::secured_brokers) {
+            log_in_to_kafka(&brokers, &mut variables);
+        }
+        variables
+    }
+
+    /// Returns the value of a variable of a program.
+    ///
+    /// # Panics
+    /// The program has no such variable.
+    #[track_caller]
+    pub fn variable_of(&self, program: &str, arguments: &[&str], variable: &str) -> String {
+        let variables = self.variables_of(Role::of(program, arguments), &[]);
+        let found = variables.into_iter().rfind(|(name, _)| name == variable);
+        found.unwrap_or_else(|| panic!("{program} has no {variable}")).1
+    }
+
+    /// Returns the environment of the programs, with all rights. Later variables override earlier
+    /// ones.
     pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let addresses = &self.addresses;
         let own = [
@@ -153,10 +177,12 @@ impl Stack {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Option<Finished> {
-        Finished::run(&program(name), arguments, &self.variables(variables), limit)
+        let variables = self.variables_of(Role::of(name, arguments), variables);
+        Finished::run(&program(name), arguments, &variables, limit)
     }
 
-    /// Runs a line of bash to its end. `$BIN` is the folder of the programs.
+    /// Runs a line of bash with commands of the worker to its end. `$BIN` is the folder of the
+    /// programs.
     #[track_caller]
     pub fn shell(&self, line: &str, variables: &[(&str, &str)]) -> Finished {
         let worker = program("worker");
@@ -164,13 +190,16 @@ impl Stack {
         let mut variables = variables.to_vec();
         let folder = folder.to_string_lossy();
         variables.push(("BIN", &folder));
-        let (bash, variables) = (Path::new("/bin/bash"), self.variables(&variables));
+        let (bash, variables) = (
+            Path::new("/bin/bash"),
+            self.variables_of(Role::Worker, &variables),
+        );
         Finished::run(bash, &["-c", line], &variables, DEADLINE)
             .unwrap_or_else(|| panic!("{line} still ran after {DEADLINE:?}"))
     }
 
-    /// Runs a shell script in `folder`, with the environment of the programs. They are found by
-    /// their names, behind those of `folders`.
+    /// Runs a shell script of an administrator in `folder`, with the environment of the programs and
+    /// all rights. They are found by their names, behind those of `folders`.
     #[track_caller]
     pub fn script(
         &self,
@@ -296,7 +325,7 @@ impl Stack {
             &format!("{name}-{}", self.started),
             &program(&self.build.program(name)),
             arguments,
-            &self.variables(variables),
+            &self.variables_of(Role::of(name, arguments), variables),
             self.folder.path(),
         )
     }

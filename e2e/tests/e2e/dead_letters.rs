@@ -1,6 +1,6 @@
 //! A dead letter topic that rejects records.
 
-use e2e::{Draft, Ledger, Stack, Stored};
+use e2e::{Draft, Ledger, Stack, Stored, until};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
 use shared::order::{Reason, sample::Generator};
@@ -44,6 +44,22 @@ fn a_record_too_large_for_the_dead_letter_topic_leaves_its_digest() {
         detail.contains(&digest) && detail.contains("3145728"),
         "{detail}"
     );
+}
+
+#[test]
+fn a_worker_warns_of_a_topic_that_keeps_dead_letters_longer_than_configured() {
+    let mut stack = Stack::builder("retention").start();
+    let shorter = [("KAFKA_DEAD_LETTER_RETENTION", "1h")];
+    let warning = "dead letter topic keeps records longer than KAFKA_DEAD_LETTER_RETENTION";
+    let worker = stack.start_worker_with(&shorter);
+    until("the warning", || match worker.process.log() {
+        log if log.contains(warning) && log.contains("\"7days\"") => Ok(()),
+        log => Err(log),
+    });
+    // The broker's default is a week.
+    let letters = stack.addresses().dead_letter_topic.clone();
+    let settings = stack.broker().settings(&letters);
+    assert_eq!(settings["retention.ms"], "604800000", "it is not changed");
 }
 
 /// A trigger and an index that reject rows which pass all our rules.

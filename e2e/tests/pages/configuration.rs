@@ -299,7 +299,7 @@ fn size(bytes: u64) -> String {
     text.replace(".0 ", "").replace(' ', "")
 }
 
-/// Reads `Duration::from_secs(…)` or `Duration::from_millis(…)`; the result is such as `5s`.
+/// Reads `Duration::from_secs(…)` or `Duration::from_millis(…)`; the result is such as `5s` or `14d`.
 fn duration(expression: &Expr) -> String {
     let Expr::Call(call) = expression else {
         panic!("a duration that the generator cannot read");
@@ -321,7 +321,8 @@ fn duration(expression: &Expr) -> String {
         "from_millis" => Duration::from_millis(value),
         other => panic!("Duration::{other}: the generator cannot read it"),
     };
-    format_duration(duration).to_string().replace(' ', "")
+    let text = format_duration(duration).to_string();
+    text.replace(' ', "").replace("days", "d")
 }
 
 #[test]

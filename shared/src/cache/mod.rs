@@ -9,6 +9,7 @@
 //! shape of the document. An entry of an older shape is overwritten, and counts as missing for a
 //! reader.
 
+mod acl;
 mod announcement;
 mod breaker;
 mod clock;
@@ -22,6 +23,7 @@ mod scan;
 mod state;
 mod subscription;
 
+pub use acl::acl;
 pub use announcement::{Announcement, CHANNEL};
 pub use entry::{Cached, WriteOutcome};
 pub use inspect::Held;

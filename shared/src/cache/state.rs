@@ -9,7 +9,7 @@ use super::{Cache, CacheError, announcement, clock::ClockReading};
 use crate::DatabaseTime;
 
 /// The hash that holds the state.
-const KEY: &str = "order-cache";
+pub(super) const KEY: &str = "order-cache";
 
 /// What a walk over all entries does with them.
 #[derive(Clone, Copy)]

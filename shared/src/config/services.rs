@@ -8,7 +8,7 @@ use super::{
     ConfigError,
     value::{
         brokers, flag, group_id, optional_duration, positive_duration, positive_number,
-        sasl_mechanism, security_protocol, session_timeout, topic,
+        retention, sasl_mechanism, security_protocol, session_timeout, topic,
     },
 };
 
@@ -90,6 +90,9 @@ pub struct Kafka {
     /// Whether the worker creates the two topics if they are missing (worker only).
     #[serde(deserialize_with = "flag")]
     pub create_topics: bool,
+    /// How long the dead letter topic keeps records, when the worker creates it (worker only).
+    #[serde(deserialize_with = "retention")]
+    pub dead_letter_retention: Duration,
     /// Time without a heartbeat after which the group reassigns the partitions of a worker (worker
     /// only).
     #[serde(deserialize_with = "session_timeout")]
@@ -116,6 +119,7 @@ impl Default for Kafka {
             dead_letter_topic: "orders-dlq".to_owned(),
             group_id: "order-worker".to_owned(),
             create_topics: true,
+            dead_letter_retention: Duration::from_secs(14 * 24 * 3600),
             session_timeout: Duration::from_secs(15),
             security_protocol: None,
             sasl_mechanism: None,

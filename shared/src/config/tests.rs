@@ -242,6 +242,7 @@ fn a_value_that_kafka_never_accepts_is_an_error() {
     let topic = "is not the name of a topic; write up to 249 letters, digits, dots, dashes or \
                  underscores";
     let session = "is not a session timeout that brokers accept, from 6s to 30m; write 15s";
+    let retention = "is not a retention from 1h to 365d; write 14d";
     let mechanism = "is not a supported mechanism; write PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512";
     let protocol = "is not a security protocol; write plaintext, ssl, sasl_plaintext or sasl_ssl";
     let group = "is not the name of a group; write order-worker";
@@ -263,6 +264,8 @@ fn a_value_that_kafka_never_accepts_is_an_error() {
         ("KAFKA_SESSION_TIMEOUT", "1s", session),
         ("KAFKA_SESSION_TIMEOUT", "5999ms", session),
         ("KAFKA_SESSION_TIMEOUT", "31m", session),
+        ("KAFKA_DEAD_LETTER_RETENTION", "59m", retention),
+        ("KAFKA_DEAD_LETTER_RETENTION", "366d", retention),
         ("KAFKA_SECURITY_PROTOCOL", "tls", protocol),
         ("KAFKA_SECURITY_PROTOCOL", "", protocol),
         ("KAFKA_SASL_MECHANISM", "GSSAPI", mechanism),

@@ -82,6 +82,17 @@ pub(super) fn session_timeout<'de, D: Deserializer<'de>>(
     duration_between(range, expected, deserializer)
 }
 
+/// Reads how long a topic keeps records. Kafka deletes whole segments, and looks for old ones every
+/// five minutes.
+///
+/// # Errors
+/// If the text is not a duration, or is out of range.
+pub(super) fn retention<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let range = Duration::from_secs(3600)..=LONGEST;
+    let expected = "a retention from 1h to 365d; write 14d";
+    duration_between(range, expected, deserializer)
+}
+
 /// Reads the time limit for a shutdown. A shorter one would end the process before it has left the
 /// group.
 ///

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
-use super::schema::OBJECTS;
+use super::schema::object_names;
 
 /// How to react to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -252,7 +252,7 @@ fn is_in_row(error: &dyn DatabaseError) -> bool {
 /// nothing else of it is used. It may be in any language.
 fn object_of(message: &str) -> Option<&'static str> {
     let mut words = message.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.find_map(|word| OBJECTS.iter().find(|object| **object == word).copied())
+    words.find_map(|word| object_names().into_iter().find(|object| *object == word))
 }
 
 impl From<sqlx::Error> for StorageError {

@@ -2,6 +2,8 @@
 //! program.
 
 mod down;
+mod grants;
+mod objects;
 
 use std::time::Duration;
 
@@ -13,31 +15,15 @@ use crate::config::ConfigError;
 
 pub(super) use down::hold_schema;
 pub use down::{Revert, RevertError, migrate_down};
+pub use grants::grants;
+use objects::MIGRATIONS;
+pub(super) use objects::names as object_names;
 
 /// The embedded migrations of this version.
 static MIGRATOR: Migrator = sqlx::migrate!("../migrations");
 
 /// How long Postgres may take to open a session.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// The table in which sqlx records the applied migrations.
-const MIGRATIONS: &str = "_sqlx_migrations";
-
-/// The tables and sequences that this version uses.
-pub(super) const OBJECTS: [&str; 12] = [
-    MIGRATIONS,
-    "orders",
-    "deliveries",
-    "payments",
-    "items",
-    "cache_repairs",
-    "cache_writes",
-    "complete_cache",
-    "dead_letter_replays",
-    "orders_id_seq",
-    "cache_writes_id_seq",
-    "cache_repairs_mark_seq",
-];
 
 /// Why this version cannot use the schema of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,7 +166,7 @@ async fn missing_on(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::
         "SELECT array(SELECT name FROM unnest($1::text[]) AS name \
          WHERE to_regclass(name) IS NULL)::text[]",
     )
-    .bind(&OBJECTS[..])
+    .bind(object_names())
     .fetch_one(connection)
     .await
 }
@@ -250,7 +236,7 @@ mod tests {
                  WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'S')",
             )
             .await;
-        let mut listed = OBJECTS.to_vec();
+        let mut listed = object_names();
         found.sort_unstable();
         listed.sort_unstable();
         assert_eq!(found, listed);

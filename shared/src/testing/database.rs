@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    sync::atomic::{AtomicBool, Ordering},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -9,11 +10,26 @@ use std::{
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::required;
+use super::{eventually, required};
 use crate::{
     config,
+    grants::Names,
     storage::{Postgres, Role, schema},
 };
+
+/// Password of the roles of all tests.
+const PASSWORD: &str = "least";
+
+/// The roles that the tests connect as. They belong to the whole server.
+fn names() -> Names {
+    let name = |role: &str| format!("test_{role}");
+    Names {
+        migrate: name("migrate"),
+        worker: name("worker"),
+        api: name("api"),
+        operator: name("worker"),
+    }
+}
 
 /// A database for one test. Dropping the value drops the database in the background. When the
 /// thread that dropped the value ends, the database is gone.
@@ -22,6 +38,7 @@ pub struct TestDatabase {
     pub url: String,
     server: String,
     name: String,
+    has_roles: AtomicBool,
 }
 
 impl TestDatabase {
@@ -37,6 +54,7 @@ impl TestDatabase {
             url: format!("{base}/{name}"),
             server,
             name,
+            has_roles: AtomicBool::new(false),
         }
     }
 
@@ -47,20 +65,60 @@ impl TestDatabase {
         database
     }
 
-    /// Migrates the database to the newest schema.
+    /// Migrates the database to the newest schema, and gives the roles of the programs their
+    /// rights.
     pub async fn migrate(&self) {
         schema::migrate(&self.url)
             .await
             .unwrap_or_else(|error| panic!("migrating: {error}"));
+        self.grant().await;
     }
 
-    /// Connects to the database, with a deadline that is long enough for a busy machine.
+    async fn grant(&self) {
+        let names = names();
+        let mut sql = String::new();
+        for name in [&names.migrate, &names.worker, &names.api] {
+            // Another test may create it at this moment.
+            sql += &format!(
+                "DO $$ BEGIN CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'; \
+                 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$; "
+            );
+        }
+        sql += &schema::grants(&names, "public");
+        // Two tests that both make the first role a member of the other collide once.
+        eventually("the roles of the programs", async || {
+            let mut connection = connect(&self.url).await;
+            let sql = sqlx::AssertSqlSafe(sql.clone());
+            sqlx::raw_sql(sql).execute(&mut connection).await.ok()
+        })
+        .await;
+        self.has_roles.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the URL with which a program of this role connects: with the rights that `worker
+    /// grants` prints, unless the database is empty.
+    pub fn url_of(&self, role: Role) -> String {
+        let names = names();
+        let name = match role {
+            Role::Worker => &names.worker,
+            Role::Api => &names.api,
+        };
+        match self.url.split_once('@') {
+            Some((_, address)) if self.has_roles.load(Ordering::Relaxed) => {
+                format!("postgres://{name}:{PASSWORD}@{address}")
+            }
+            _ => self.url.clone(),
+        }
+    }
+
+    /// Connects to the database as a role of the programs, with a deadline that is long enough for
+    /// a busy machine.
     pub fn connect(&self, role: Role) -> Postgres {
         let config = config::Database {
             timeout: Some(Duration::from_secs(10)),
             ..config::Database::default()
         };
-        Postgres::new(&self.url, &config, role).unwrap_or_else(|error| panic!("{error}"))
+        Postgres::new(&self.url_of(role), &config, role).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Runs a statement in the database.

@@ -79,8 +79,8 @@ impl Edit {
             again: true,
         };
         let candidate = Candidate::of(letter, options);
-        let orders: Vec<_> = candidate.order.into_iter().collect();
-        let fate = candidate.fate(None, &marks.erased(&orders)?, options);
+        let erased = marks.erased(&candidate.orders)?;
+        let fate = candidate.fate(None, &erased, options);
         match fate.rejection() {
             Some(problem) => anyhow::bail!("{problem}; nothing was sent"),
             None => Ok(()),

@@ -22,8 +22,10 @@ pub(super) struct Options {
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) row: Row,
-    /// The order that the value would store; none if the record erases an order, or has no order.
-    pub(super) order: Option<OrderUid>,
+    /// The orders of which a new record would hold data: that of the value, and that of the key,
+    /// because a value that is rejected again becomes a new dead letter. Empty if the record erases
+    /// an order.
+    pub(super) orders: Vec<OrderUid>,
     pub(super) obstacle: Option<Obstacle>,
 }
 
@@ -32,10 +34,12 @@ impl Candidate {
         Self {
             row: Row::of(letter),
             // Only a new version can bring an erased order back.
-            order: if options.as_new {
-                letter.value_uid()
-            } else {
-                None
+            orders: match options.as_new && letter.record.value.is_some() {
+                true => [letter.value_uid(), letter.key_uid()]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+                false => Vec::new(),
             },
             obstacle: letter.obstacle(options.as_new),
         }
@@ -56,11 +60,15 @@ impl Candidate {
             Fate::Impossible(obstacle)
         } else if !options.again && replayed.as_ref().is_some_and(counts) {
             Fate::Replayed
-        } else if !options.force && self.order.is_some_and(|order| erased.contains(&order)) {
-            Fate::Erased
+        } else if let Some(order) = self.erased(erased).filter(|_| !options.force) {
+            Fate::Erased(order)
         } else {
             Fate::Send
         }
+    }
+
+    fn erased(&self, erased: &[OrderUid]) -> Option<OrderUid> {
+        self.orders.iter().copied().find(|uid| erased.contains(uid))
     }
 }
 
@@ -71,21 +79,22 @@ pub(super) enum Fate {
     Send,
     /// Skip it: it was replayed before.
     Replayed,
-    /// Reject it: its order was erased, and a new version would bring it back.
-    Erased,
+    /// Reject it: this order was erased, and a new version would bring it back.
+    Erased(OrderUid),
     /// Reject it: it cannot be sent.
     Impossible(Obstacle),
 }
 
 impl Fate {
     /// Returns why a dead letter is rejected; none if it is not.
-    pub(super) fn rejection(self) -> Option<&'static str> {
+    pub(super) fn rejection(self) -> Option<String> {
         match self {
             Self::Send | Self::Replayed => None,
-            Self::Erased => Some(
-                "its order was erased, and a new record would bring it back; to do so, add --force",
-            ),
-            Self::Impossible(obstacle) => Some(obstacle.words()),
+            Self::Erased(uid) => Some(format!(
+                "order {uid} was erased, and a new record would bring it back; to do so, add \
+                 --force"
+            )),
+            Self::Impossible(obstacle) => Some(obstacle.words().to_owned()),
         }
     }
 }
@@ -104,7 +113,7 @@ impl Plan {
         match fate {
             Fate::Send => *self.sent.entry(candidate.row.reason.clone()).or_default() += 1,
             Fate::Replayed => self.replayed += 1,
-            Fate::Erased | Fate::Impossible(_) => self.rejected += 1,
+            Fate::Erased(_) | Fate::Impossible(_) => self.rejected += 1,
         }
     }
 
@@ -174,13 +183,21 @@ mod tests {
     #[test]
     fn an_erased_order_comes_back_only_by_force() {
         let gone = order(br#"{"order_uid":"gone"}"#);
-        assert_eq!(fate(&gone, None, AS_NEW), Fate::Erased);
+        let uid = OrderUid::parse("gone").unwrap();
+        assert_eq!(fate(&gone, None, AS_NEW), Fate::Erased(uid));
+        let words = Fate::Erased(uid).rejection().unwrap();
+        assert!(words.contains("order gone was erased") && words.contains("--force"));
         assert_eq!(fate(&gone, None, KEPT), Fate::Send, "its version is older");
         let force = Options {
             force: true,
             ..AS_NEW
         };
         assert_eq!(fate(&gone, None, force), Fate::Send);
+        // A broken value would become a new dead letter with the data of the order.
+        let mut broken = order(b"{");
+        broken.record.key = Some(b"gone".to_vec());
+        assert_eq!(fate(&broken, None, AS_NEW), Fate::Erased(uid));
+        assert_eq!(fate(&broken, None, KEPT), Fate::Send);
         // An erasure erases again.
         let mut erasure = order(b"");
         erasure.record.key = Some(b"gone".to_vec());
@@ -219,7 +236,7 @@ mod tests {
             ("invalid_order", Fate::Send),
             ("invalid_order", Fate::Send),
             ("invalid_order", Fate::Replayed),
-            ("invalid_order", Fate::Erased),
+            ("invalid_order", Fate::Erased(OrderUid::parse("gone").unwrap())),
             ("invalid_order", Fate::Impossible(Obstacle::Foreign)),
         ] {
             plan.add(&Candidate::of(&letter(reason, "", b"{}"), KEPT), fate);

@@ -245,7 +245,7 @@ impl Job<'_> {
         let candidates = || chunk.iter().map(|(candidate, _)| candidate);
         let places: Vec<LetterPlace> = candidates().map(|it| it.row.place).collect();
         let replayed = self.marks.of(&places)?;
-        let orders: Vec<OrderUid> = candidates().filter_map(|it| it.order).collect();
+        let orders: Vec<OrderUid> = candidates().flat_map(|it| it.orders.clone()).collect();
         let erased = self.marks.erased(&orders)?;
         let chunk = chunk.into_iter().zip(replayed);
         Ok(chunk

@@ -227,10 +227,15 @@ pub(super) fn producer(config: &Kafka) -> ClientConfig {
     client
 }
 
+/// Returns the group id of the consumer that reads the dead letter topic. librdkafka requires one
+/// even if the consumer joins no group and commits nothing.
+pub fn reader_group(config: &Kafka) -> String {
+    format!("{}-reader", config.group_id)
+}
+
 /// Returns the properties of a consumer outside any group that reads the dead letter topic.
 pub(super) fn reader(config: &Kafka) -> ClientConfig {
-    // librdkafka requires a group id even if the consumer joins no group and commits nothing.
-    let mut client = outsider(config, &format!("{}-reader", config.group_id));
+    let mut client = outsider(config, &reader_group(config));
     client.set("fetch.message.max.bytes", DEAD_LETTER_MAX_BYTES.to_string());
     client
 }

@@ -52,14 +52,14 @@ use anyhow::Context;
 use tokio::sync::oneshot;
 
 pub use assignment::Assignment;
-pub use client::{check, client_id};
+pub use client::{check, client_id, reader_group};
 pub use group_state::GroupState;
 pub use headers::Header;
 pub use ledger::Ticket;
 pub use offsets::{Offsets, PartitionOffsets};
 pub use record::{Intake, Received, Record, Timestamp};
 pub use start::{DrainLimits, Poller, Started, start};
-pub use topics::create_topics;
+pub use topics::{Retention, create_topics, dead_letter_retention};
 
 /// Runs a blocking Kafka call on its own thread. On a thread of the runtime, the call would delay
 /// shutdown while no broker answers. If the caller drops the future, the call continues in the

@@ -14,6 +14,7 @@ mod pipeline;
 mod rejections;
 mod repair;
 mod repair_moves;
+mod retention;
 mod sessions;
 mod topics;
 mod went_back;

@@ -142,7 +142,7 @@ impl World {
         let mut config = Config::default();
         config.api.addr = "127.0.0.1:0".to_owned();
         config.admin.addr = "127.0.0.1:0".to_owned();
-        config.database.url = self.database.url.clone();
+        config.database.url = self.database.url_of(Role::Api);
         config.database.max_connections = 4;
         config.database.timeout = Some(Duration::from_secs(10));
         config.redis.url = self.redis.url();

@@ -95,13 +95,23 @@ fn an_erased_order_comes_back_only_by_force() {
     send_for_database(&stack, &["gone", "here"]);
     stack.send(&mut Ledger::default(), &[Draft::erasure("gone")]);
     stack.await_status("gone", 410);
+    // With its version, the dead letter is older than the erasure.
+    let stale = stack.workers[0].messages("stale");
+    letters(&stack, &["replay", "--uid", "gone", "--yes"]);
+    stack.settle();
+    assert_eq!(stack.workers[0].messages("stale"), stale + 1);
+    stack.await_status("gone", 410);
     let (_, sent) = stack.progress();
 
     let as_new = ["replay", "--all", "--as-new", "--yes"];
     let error = rejected(&stack, &as_new);
     assert_contains(
         &error,
-        &["its order was erased", "--force", "1 dead letter rejected"],
+        &[
+            "order gone was erased",
+            "--force",
+            "1 dead letter rejected",
+        ],
     );
     assert_eq!(stack.progress().1, sent + 1, "the other one is sent");
     stack.await_status("here", 200);

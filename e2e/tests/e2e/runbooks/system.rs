@@ -12,7 +12,8 @@ use shared::order::sample::Generator;
 use super::table::SQL;
 
 /// Kafka's tools, each with its class. They come with Kafka's distribution, not with its jars.
-const KAFKA_TOOLS: [&str; 6] = [
+const KAFKA_TOOLS: [&str; 7] = [
+    "kafka-acls.sh",
     "kafka-configs.sh",
     "kafka-console-consumer.sh",
     "kafka-console-producer.sh",
@@ -180,6 +181,14 @@ fn values(stack: &Stack, ledger: &Ledger, role: &str) -> Vec<(String, String)> {
         (
             "ALTER DATABASE orders",
             format!("ALTER DATABASE \"{database}\""),
+        ),
+        (
+            "--only sql |",
+            "--only sql --migrate e2e_migrate --worker e2e_worker --api e2e_api |".to_owned(),
+        ),
+        (
+            "--worker orders_rw",
+            "--migrate e2e_migrate --worker orders_rw --api e2e_api".to_owned(),
         ),
         ("orders_rw", format!("{role}_rw")),
         ("orders_a, orders_b", format!("{role}_a, {role}_b")),

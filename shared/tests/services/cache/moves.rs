@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use shared::{
-    cache::{Cache, CacheError, Subscription, WriteOutcome},
+    cache::{Cache, CacheError, Subscription, WriteOutcome, acl},
+    config,
+    grants::Names,
     testing::{MovingRedis, TestRedis, eventually},
 };
 
@@ -147,40 +149,65 @@ async fn a_probe_names_the_right_that_a_write_lacks() {
     assert_eq!(left, Vec::<String>::new());
 }
 
-/// The ACL rules that `docs/operations.md` lists.
+/// Returns the rules of the line that `worker grants` prints for a user, and the configuration that
+/// uses them.
+async fn least(redis: &TestRedis, names: &Names, name: &str) -> config::Redis {
+    let text = acl(names, false, false);
+    let rules = text.lines().find_map(|line| {
+        let (user, rules) = line.strip_prefix("user ")?.split_once(' ')?;
+        (user == name).then_some(rules)
+    });
+    redis.user(name, rules.unwrap()).await
+}
+
+/// What Redis denied.
+async fn denials(redis: &TestRedis) -> Vec<redis::Value> {
+    let mut connection = redis.connect().await;
+    let mut log = redis::cmd("ACL");
+    log.arg("LOG").query_async(&mut connection).await.unwrap()
+}
+
 #[tokio::test]
-async fn the_documented_rights_are_enough() {
+async fn the_rights_of_each_user_are_enough() {
     let redis = TestRedis::start();
-    let rights = "~order:* ~order-cache &order-changes +hget +hmget +hset +hdel +del +unlink \
-                  +pexpire +time +publish +subscribe +ping +unwatch +info +scan +evalsha \
-                  +script|load +auth +hello +select +client +randomkey";
-    let config = redis.user("least", rights).await;
+    let [migrate, worker, api, operator] = ["m", "w", "a", "o"].map(str::to_owned);
+    let names = Names {
+        migrate,
+        worker,
+        api,
+        operator,
+    };
+    let worker = least(&redis, &names, "w").await;
+    let api = least(&redis, &names, "a").await;
+    let operator = least(&redis, &names, "o").await;
     let revision = revision(&order("u", 1), 1);
-    let mut subscription = Subscription::open(&config).await.unwrap();
-    for cache in [
-        Cache::shared(&config).unwrap(),
-        Cache::pooled(&config).unwrap(),
-    ] {
-        assert_eq!(cache.probe().await.unwrap().rejects_writes, None);
-        let results = cache
-            .write_batch(std::slice::from_ref(&revision), Instant::now())
-            .await;
-        assert_eq!(*results[0].as_ref().unwrap(), WriteOutcome::Written);
-        assert!(cache.get(&uid("u")).await.unwrap().is_some());
-        assert_eq!(cache.inspect(&[uid("u")]).await.unwrap().len(), 1);
-        assert!(cache.random_uids(100).await.unwrap().contains(&uid("u")));
-        assert!(
-            cache
-                .move_watermark(None, shared::DatabaseTime(1))
-                .await
-                .unwrap()
-        );
-        cache.begin_bypass().await.unwrap();
-        assert_eq!(
-            cache.eviction_policy().await.unwrap().as_deref(),
-            Some("allkeys-lru")
-        );
-        assert_eq!(cache.remove_all().await.unwrap(), 1);
-    }
+    let mut subscription = Subscription::open(&api).await.unwrap();
+    let worker = Cache::pooled(&worker).unwrap();
+    assert_eq!(worker.probe().await.unwrap().rejects_writes, None);
+    let results = worker
+        .write_batch(std::slice::from_ref(&revision), Instant::now())
+        .await;
+    assert_eq!(*results[0].as_ref().unwrap(), WriteOutcome::Written);
+    assert_eq!(worker.inspect(&[uid("u")]).await.unwrap().len(), 1);
+    assert!(worker.random_uids(100).await.unwrap().contains(&uid("u")));
+    let moved = worker.move_watermark(None, shared::DatabaseTime(1)).await;
+    assert!(moved.unwrap());
+    worker.begin_bypass().await.unwrap();
+    let policy = worker.eviction_policy().await.unwrap();
+    assert_eq!(policy.as_deref(), Some("allkeys-lru"));
+
+    let api = Cache::shared(&api).unwrap();
+    let state = api.probe().await.unwrap();
+    assert_eq!((state.rejects_writes, state.bypass), (None, true));
+    assert!(api.get(&uid("u")).await.unwrap().is_some());
+    let filled = api.fill(&revision, Instant::now()).await;
+    assert_eq!(filled.unwrap(), WriteOutcome::Unchanged);
+    assert_eq!(denials(&redis).await, []);
+    assert!(api.begin_bypass().await.is_err(), "the api writes no state");
+
+    let operator = Cache::pooled(&operator).unwrap();
+    assert_eq!(operator.state().await.unwrap().watermark, state.watermark);
+    assert_eq!(operator.inspect(&[uid("u")]).await.unwrap().len(), 1);
+    assert_eq!(operator.remove_all().await.unwrap(), 1);
     while subscription.next().await.is_ok() {}
 }

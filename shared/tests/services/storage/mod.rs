@@ -2,6 +2,7 @@
 
 mod columns;
 mod copy;
+mod grants;
 mod inspect;
 mod lists;
 mod migrations;
