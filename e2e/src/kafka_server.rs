@@ -20,11 +20,7 @@ pub struct PrivateKafka {
 }
 
 impl PrivateKafka {
-    pub(crate) fn start(
-        name: &str,
-        settings: &'static [&'static str],
-        is_secured: bool,
-    ) -> Self {
+    pub(crate) fn start(name: &str, settings: &'static [&'static str], is_secured: bool) -> Self {
         let port = Port::reserve();
         let server = Self {
             folder: Folder::create(&format!("{name}-kafka")),
@@ -76,9 +72,7 @@ impl PrivateKafka {
         let (plain, secured) = (self.port.address(), secured.address());
         let controller = self.controller.address();
         vec![
-            format!(
-                "listeners=PLAINTEXT://{plain},SASL://{secured},CONTROLLER://{controller}"
-            ),
+            format!("listeners=PLAINTEXT://{plain},SASL://{secured},CONTROLLER://{controller}"),
             format!("advertised.listeners=PLAINTEXT://127.0.0.1:{advertised},SASL://{secured}"),
             "listener.security.protocol.map=\
              PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"

@@ -125,7 +125,9 @@ impl Stack {
     pub fn variable_of(&self, program: &str, arguments: &[&str], variable: &str) -> String {
         let variables = self.variables_of(Role::of(program, arguments), &[]);
         let found = variables.into_iter().rfind(|(name, _)| name == variable);
-        found.unwrap_or_else(|| panic!("{program} has no {variable}")).1
+        found
+            .unwrap_or_else(|| panic!("{program} has no {variable}"))
+            .1
     }
 
     /// Returns the environment of the programs, with all rights. Later variables override earlier

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::{
     ConfigError,
     value::{
-        brokers, flag, group_id, optional_duration, positive_duration, positive_number,
-        retention, sasl_mechanism, security_protocol, session_timeout, topic,
+        brokers, flag, group_id, optional_duration, positive_duration, positive_number, retention,
+        sasl_mechanism, security_protocol, session_timeout, topic,
     },
 };
 

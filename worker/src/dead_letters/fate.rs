@@ -236,7 +236,10 @@ mod tests {
             ("invalid_order", Fate::Send),
             ("invalid_order", Fate::Send),
             ("invalid_order", Fate::Replayed),
-            ("invalid_order", Fate::Erased(OrderUid::parse("gone").unwrap())),
+            (
+                "invalid_order",
+                Fate::Erased(OrderUid::parse("gone").unwrap()),
+            ),
             ("invalid_order", Fate::Impossible(Obstacle::Foreign)),
         ] {
             plan.add(&Candidate::of(&letter(reason, "", b"{}"), KEPT), fate);

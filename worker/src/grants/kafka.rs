@@ -126,7 +126,10 @@ mod tests {
             ..Kafka::default()
         };
         let text = commands(&names("o"), &config);
-        let worker: Vec<&str> = text.lines().filter(|line| line.contains("User:w")).collect();
+        let worker: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("User:w"))
+            .collect();
         assert_eq!(
             worker[0],
             "kafka-acls.sh --bootstrap-server localhost:9092 \"$@\" --add --allow-principal User:w \
@@ -134,7 +137,10 @@ mod tests {
         );
         assert_eq!(worker.len(), 4, "{text}");
         assert!(!worker.join("\n").contains("Delete"), "{text}");
-        assert!(!text.contains("Create") && !text.contains("User:a"), "{text}");
+        assert!(
+            !text.contains("Create") && !text.contains("User:a"),
+            "{text}"
+        );
         assert!(text.contains("User:o --operation Read --operation Delete --topic orders-dlq"));
     }
 

@@ -172,10 +172,7 @@ mod tests {
             ("compact", "86400000", Retention::Unlimited),
             ("delete", "-1", Retention::Unlimited),
         ] {
-            let settings = settings(&[
-                ("cleanup.policy", policy),
-                ("retention.ms", milliseconds),
-            ]);
+            let settings = settings(&[("cleanup.policy", policy), ("retention.ms", milliseconds)]);
             assert_eq!(Retention::of(&settings).unwrap(), expected);
         }
         assert!(!Retention::Limited(day).exceeds(day));

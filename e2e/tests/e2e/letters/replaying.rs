@@ -107,11 +107,7 @@ fn an_erased_order_comes_back_only_by_force() {
     let error = rejected(&stack, &as_new);
     assert_contains(
         &error,
-        &[
-            "order gone was erased",
-            "--force",
-            "1 dead letter rejected",
-        ],
+        &["order gone was erased", "--force", "1 dead letter rejected"],
     );
     assert_eq!(stack.progress().1, sent + 1, "the other one is sent");
     stack.await_status("here", 200);

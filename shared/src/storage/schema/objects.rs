@@ -88,7 +88,7 @@ pub(super) const OBJECTS: [Object; 12] = [
     object("items", CHILD, &[Select], &[Select]),
     object("cache_repairs", &[Select, Insert, Update, Delete], &[Select], &[Select]),
     object("cache_writes", &[Select, Insert, Delete], &[Select], &[Select]),
-    object("complete_cache", &[Select, Insert, Update], &[], &[Select]),
+    object("complete_cache", &[Select, Insert, Update], &[Select], &[Select]),
     object("dead_letter_replays", &[], &[], &[Select, Insert, Update, Delete]),
     object("orders_id_seq", &[Usage], &[], &[]),
     object("cache_writes_id_seq", &[Usage], &[], &[]),
@@ -96,6 +96,6 @@ pub(super) const OBJECTS: [Object; 12] = [
 ];
 
 /// Returns the names of the tables and sequences.
-pub(super) fn names() -> Vec<&'static str> {
+pub(in crate::storage) fn names() -> Vec<&'static str> {
     OBJECTS.iter().map(|object| object.name).collect()
 }

@@ -122,7 +122,7 @@ async fn the_owner_of_the_database_can_give_the_rights_before_and_after_the_migr
     let (third, _) = ChangeSet::new(vec![change(&order("third", 3), 3)]);
     assert!(api.apply(&third).await.is_err());
     let may = format!(
-        "SELECT has_table_privilege('{}', 'complete_cache', 'SELECT') \
+        "SELECT has_table_privilege('{}', 'dead_letter_replays', 'SELECT') \
              OR has_table_privilege('{}', 'orders', 'DELETE')",
         roles.names.api, roles.names.worker
     );
