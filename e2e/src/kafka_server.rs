@@ -8,8 +8,8 @@ use crate::{
     roles,
 };
 
-/// A private broker that is reachable only through a [`Proxy`]. A secured one has a second listener,
-/// at which clients log in by SASL and have only the rights of their ACLs.
+/// A private broker that is reachable only through a [`Proxy`]. A secured one has a second
+/// listener, at which clients log in by SASL and have only the rights of their ACLs.
 pub struct PrivateKafka {
     folder: Folder,
     port: Port,

@@ -133,7 +133,7 @@ own_secrets() {
             api: ["orders-order-service database-url", "orders-order-service redis-url"]
         } as $wanted
         | pods | select($wanted[.component]) | .component as $role | .object as $object
-        | [.spec.volumes[]?.projected.sources[].secret | "\(.name) \(.items[0].path)"] | sort
+        | [.spec.volumes[]?.projected.sources[].secret | "\(.name) \(.items[0].path)" | select(endswith("-url"))] | sort
         | select(. != ($wanted[$role] | sort)) | "  \($object): \(.)"'
     none 'a Secret for the migration, which has its own' '
         .[] | select(.kind == "Secret" and (.metadata.name | endswith("-migrate"))) | "  " + .metadata.name'
@@ -144,10 +144,11 @@ egress_ports() {
     rendered external --set database.url=postgres://u:p%401:2@h:6543/orders?a=b,database.readUrl=postgres://[::1]:6544/orders \
         --set 'redis.url=redis://a:7000\,rediss://u:p@b:7001/0,kafka.brokers=k1:9094\,k2:9095' \
         --set tracing.endpoint=http://c:4318/v1,networkPolicy.tracing.port=4319 \
+        --set api.oidc.issuer=https://login.example.com/realms/a,api.oidc.audience=orders \
         --set-json 'networkPolicy.extraEgress=[{"ports": [{"protocol": "TCP", "port": 1234}]}]'
     none 'network policies with other ports' '
         {
-            worker: [6543, 6544, 7000, 7001, 9094, 9095, 4319, 1234], api: [6543, 6544, 7000, 7001, 4319, 1234],
+            worker: [6543, 6544, 7000, 7001, 9094, 9095, 4319, 1234], api: [6543, 6544, 7000, 7001, 4319, 443, 1234],
             migrate: [6543, 6544], test: [9094, 9095, 4319, "http"]
         } as $wanted
         | .[] | select(.kind == "NetworkPolicy") | .metadata.labels["app.kubernetes.io/component"] as $role

@@ -195,22 +195,7 @@ impl Builder {
         if let Some(url) = &self.redis_url {
             create_users(url);
         }
-        let topics = Topics {
-            broker: Broker::new(&brokers),
-            topic: name.clone(),
-            dead_letter_topic: format!("{name}-dlq"),
-        };
-        if let Some(timestamps) = self.topics {
-            topics.create(timestamps, self.dead_letter_max_bytes);
-        }
-        if self.is_kafka_secured {
-            roles::grant_in_kafka(&[
-                ("KAFKA_BROKERS", &brokers),
-                ("KAFKA_TOPIC", &topics.topic),
-                ("KAFKA_DEAD_LETTER_TOPIC", &topics.dead_letter_topic),
-                ("KAFKA_GROUP_ID", &name),
-            ]);
-        }
+        let topics = self.create_topics(&name, &brokers);
         let mut stack = Stack {
             workers: Vec::new(),
             apis: Vec::new(),
@@ -235,6 +220,28 @@ impl Builder {
         start_programs(&mut stack, self.migrate, self.workers, self.apis);
         stack
     }
+
+    /// Creates the topics, and in a secured Kafka the rights of the programs.
+    #[track_caller]
+    fn create_topics(&self, name: &str, brokers: &str) -> Topics {
+        let topics = Topics {
+            broker: Broker::new(brokers),
+            topic: name.to_owned(),
+            dead_letter_topic: format!("{name}-dlq"),
+        };
+        if let Some(timestamps) = self.topics {
+            topics.create(timestamps, self.dead_letter_max_bytes);
+        }
+        if self.is_kafka_secured {
+            roles::grant_in_kafka(&[
+                ("KAFKA_BROKERS", brokers),
+                ("KAFKA_TOPIC", &topics.topic),
+                ("KAFKA_DEAD_LETTER_TOPIC", &topics.dead_letter_topic),
+                ("KAFKA_GROUP_ID", name),
+            ]);
+        }
+        topics
+    }
 }
 
 #[track_caller]
@@ -242,7 +249,7 @@ fn start_programs(stack: &mut Stack, migrate: bool, workers: usize, apis: usize)
     if migrate {
         stack.command("worker", &["migrate"]).succeeded();
         // Until then, default privileges gave more rights on the new tables.
-        roles::grant(&stack.database());
+        stack.grant_rights();
     }
     if workers > 0 {
         stack.start_workers(workers);

@@ -19,7 +19,7 @@ use crate::{
     process::{Finished, Process, Signal},
     record::Draft,
     redis::{RedisServer, watermark},
-    roles::{Role, log_in_to_kafka},
+    roles::{self, Role, log_in_to_kafka},
     wait::{DEADLINE, until},
 };
 
@@ -200,8 +200,8 @@ impl Stack {
             .unwrap_or_else(|| panic!("{line} still ran after {DEADLINE:?}"))
     }
 
-    /// Runs a shell script of an administrator in `folder`, with the environment of the programs and
-    /// all rights. They are found by their names, behind those of `folders`.
+    /// Runs a shell script of an administrator in `folder`, with the environment of the programs
+    /// and all rights. They are found by their names, behind those of `folders`.
     #[track_caller]
     pub fn script(
         &self,
@@ -220,6 +220,12 @@ impl Stack {
         let environment = self.variables(&variables);
         Finished::run(Path::new("/bin/bash"), &arguments, &environment, DEADLINE)
             .unwrap_or_else(|| panic!("still runs after {DEADLINE:?}: {script}"))
+    }
+
+    /// Gives the roles of the programs their rights, after a migration or in a new schema.
+    #[track_caller]
+    pub fn grant_rights(&self) {
+        roles::grant(&self.database());
     }
 
     /// Chooses the programs that start from now on.

@@ -94,6 +94,7 @@ fn after_everything_was_dropped_the_migration_brings_all_processes_back() {
     let database = stack.database();
     database.execute("DROP SCHEMA public CASCADE");
     database.execute("CREATE SCHEMA public");
+    stack.grant_rights();
     for admin in admins(&stack) {
         await_state(admin, 503, "schema", "too old; run `worker migrate`");
     }

@@ -299,7 +299,8 @@ fn size(bytes: u64) -> String {
     text.replace(".0 ", "").replace(' ', "")
 }
 
-/// Reads `Duration::from_secs(…)` or `Duration::from_millis(…)`; the result is such as `5s` or `14d`.
+/// Reads `Duration::from_secs(…)` or `Duration::from_millis(…)`; the result is such as `5s` or
+/// `14d`.
 fn duration(expression: &Expr) -> String {
     let Expr::Call(call) = expression else {
         panic!("a duration that the generator cannot read");

@@ -89,8 +89,8 @@ fn command(config: &Kafka, name: &str, operations: &[&str], option: &str, target
         .map(|operation| format!(" --operation {operation}"))
         .collect();
     format!(
-        "kafka-acls.sh --bootstrap-server {} \"$@\" --add --allow-principal {}{operations} {option} \
-         {}\n",
+        "kafka-acls.sh --bootstrap-server {} \"$@\" --add --allow-principal {}{operations} \
+         {option} {}\n",
         quoted(&config.brokers),
         quoted(&format!("User:{name}")),
         quoted(target)

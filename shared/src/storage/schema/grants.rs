@@ -56,10 +56,11 @@ impl Sql {
     }
 
     fn begin(&mut self) {
-        self.line("-- The least rights of each role. Repeat it after each migration: until then, default privileges");
         self.line(
-            "-- apply to new tables. A new role has no password: set it with \\password in psql.",
+            "-- The least rights of each role. Repeat it after each migration: until then, default",
         );
+        self.line("-- privileges apply to new tables. A new role has no password: set it with");
+        self.line("-- \\password in psql.");
         self.line("BEGIN;");
         self.line("SET LOCAL lock_timeout = '10s';");
         self.line("SET LOCAL client_min_messages = warning;");
