@@ -68,7 +68,8 @@ async fn the_wait_for_the_schema_reports_each_problem_once_and_ends_after_the_mi
         let mut seen = seen.lock().unwrap();
         match problem {
             SchemaProblem::Defect(SchemaDefect::TooOld { found, required }) => {
-                assert_eq!((*found, *required), (0, schema::required_version()));
+                // Between two migrations, the version is in between.
+                assert!(found < required && *required == schema::required_version());
                 seen.0 += 1;
             }
             SchemaProblem::Unreachable(_) => seen.1 += 1,

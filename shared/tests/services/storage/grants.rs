@@ -52,6 +52,10 @@ impl Roles {
         for name in self.all().into_iter().chain([admin.as_str()]) {
             let exists = format!("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}')");
             if database.value::<bool>(&exists).await {
+                // The database itself, too.
+                database
+                    .execute(&format!("REASSIGN OWNED BY \"{name}\" TO CURRENT_USER"))
+                    .await;
                 database
                     .execute(&format!("DROP OWNED BY \"{name}\" CASCADE"))
                     .await;

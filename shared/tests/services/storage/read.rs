@@ -14,12 +14,13 @@ use crate::{change, order, uid};
 #[tokio::test]
 async fn lists_are_newest_first_filtered_and_paged() {
     let database = TestDatabase::migrated().await;
-    let postgres = database.connect(Role::Api);
+    let worker = database.connect(Role::Worker);
     for n in 0..7 {
         let mut order = order(&format!("u{n}"), n);
         order.customer_id = if n % 2 == 0 { "even" } else { "odd" }.into();
-        apply(&postgres, vec![change(&order, n as i64)]).await;
+        apply(&worker, vec![change(&order, n as i64)]).await;
     }
+    let postgres = database.connect(Role::Api);
     let mut filter = ListFilter::default();
     let mut seen = Vec::new();
     loop {

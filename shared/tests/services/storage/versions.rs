@@ -8,7 +8,7 @@ use crate::{change, erasure, order, uid, version};
 #[tokio::test]
 async fn versions_are_those_of_stored_and_of_erased_orders() {
     let database = TestDatabase::migrated().await;
-    let postgres = database.connect(Role::Api);
+    let postgres = database.connect(Role::Worker);
     let stored = ["a", "b", "c"].map(|name| change(&order(name, 1), 7));
     apply(&postgres, stored.into()).await;
     apply(&postgres, vec![erasure("b", 8)]).await;
