@@ -14,10 +14,9 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     End,
-    event::{Event, Form},
     frame::{Frame, Reset},
 };
-use crate::answer::{Answer, View};
+use crate::answer::Answer;
 
 /// The watched orders.
 pub(super) struct Watched {
@@ -49,10 +48,8 @@ struct Watch {
     announced: Option<Version>,
     lookup: Phase,
     state: watch::Sender<State>,
-    /// Number and length of the event in `state`.
+    /// Number and length of the frame in `state`.
     held: Option<(u64, usize)>,
-    /// Number of watchers that may not see every order as it is.
-    restricted: usize,
 }
 
 /// Progress of the lookup of an order. An order has at most one.
@@ -72,10 +69,10 @@ enum Phase {
 /// changes faster than its watchers read costs no memory.
 #[derive(Default)]
 struct State {
-    /// The version of the newest event.
+    /// The version of the newest frame.
     version: Option<DocumentVersion>,
-    /// The newest event, until newer ones of other orders need its place.
-    event: Option<Event>,
+    /// The newest frame, until newer ones of other orders need its place.
+    frame: Option<Frame>,
     /// Number of resets, and the last one.
     resets: u64,
     reset: Option<Reset>,
@@ -90,9 +87,8 @@ impl Watched {
         }
     }
 
-    /// Adds a watcher of `uid` that sees what `view` shows. Returns `None` if no more watchers are
-    /// accepted.
-    pub(super) fn watch(self: &Arc<Self>, uid: OrderUid, view: View) -> Option<OrderChanges> {
+    /// Adds a watcher of `uid`. Returns `None` if no more watchers are accepted.
+    pub(super) fn watch(self: &Arc<Self>, uid: OrderUid) -> Option<OrderChanges> {
         let mut table = self.table.lock();
         if table.is_closed {
             return None;
@@ -102,9 +98,7 @@ impl Watched {
             lookup: Phase::Idle,
             state: watch::Sender::default(),
             held: None,
-            restricted: 0,
         });
-        watch.restricted += usize::from(view.is_restricted());
         let state = watch.state.subscribe();
         let resets = state.borrow().resets;
         Some(OrderChanges {
@@ -113,7 +107,6 @@ impl Watched {
             resets,
             state: Some(state),
             watched: self.clone(),
-            view,
         })
     }
 
@@ -204,36 +197,39 @@ impl Watched {
         let Some(version) = answer.document_version() else {
             return;
         };
-        let mut event = None;
-        // Twice if a watcher that joins meanwhile needs another form of the event.
-        while let Some(form) = self.keep(uid, version, event) {
-            // Formatted without the lock: a document may have a mebibyte.
-            event = Event::of(uid, answer, form);
+        if !self.lacks(uid, version) {
+            return;
+        }
+        // Formatted without the lock: a document may have a mebibyte.
+        let frame = match answer {
+            Answer::Order(document) => Frame::order(document),
+            Answer::Erased(version) => Frame::erased(uid, *version),
+            Answer::Unknown => return,
+        };
+        let table = &mut *self.table.lock();
+        if let Some(watch) = table.orders.get_mut(uid)
+            && watch.lacks(version)
+        {
+            let number = table.frames;
+            table.frames += 1;
+            table.held.insert(number, *uid);
+            table.held_bytes += frame.text.len();
+            let replaced = watch.held.replace((number, frame.text.len()));
+            watch.state.send_modify(|state| {
+                state.version = Some(version);
+                state.frame = Some(frame);
+            });
+            table.forget(replaced);
+            table.release(self.max_bytes);
         }
     }
 
-    /// Keeps `event` for the watchers of `uid`. Returns the form that they need if it does not
-    /// have it.
-    fn keep(&self, uid: &OrderUid, version: DocumentVersion, event: Option<Event>) -> Option<Form> {
-        let table = &mut *self.table.lock();
-        let watch = table.orders.get_mut(uid)?;
-        let form = watch.lacked(version)?;
-        let Some(event) = event.filter(|event| event.is_for(form)) else {
-            return Some(form);
-        };
-        let bytes = event.bytes();
-        let number = table.frames;
-        table.frames += 1;
-        table.held.insert(number, *uid);
-        table.held_bytes += bytes;
-        let replaced = watch.held.replace((number, bytes));
-        watch.state.send_modify(|state| {
-            state.version = Some(version);
-            state.event = Some(event);
-        });
-        table.forget(replaced);
-        table.release(self.max_bytes);
-        None
+    fn lacks(&self, uid: &OrderUid, version: DocumentVersion) -> bool {
+        let table = self.table.lock();
+        table
+            .orders
+            .get(uid)
+            .is_some_and(|watch| watch.lacks(version))
     }
 
     /// Sends a reset to all watchers.
@@ -271,7 +267,7 @@ impl Table {
             if let Some(watch) = self.orders.get_mut(&uid) {
                 let held = watch.held.take();
                 self.held_bytes -= held.map_or(0, |(_, bytes)| bytes);
-                watch.state.send_modify(|state| state.event = None);
+                watch.state.send_modify(|state| state.frame = None);
             }
         }
     }
@@ -291,19 +287,10 @@ impl Watch {
         version.map(|shown| shown.version)
     }
 
-    /// Returns the form of event that watchers need to get `version`; `None` if they can get it or
-    /// a newer one.
-    fn lacked(&self, version: DocumentVersion) -> Option<Form> {
-        let form = if self.restricted > 0 {
-            Form::Restricted
-        } else {
-            Form::Whole
-        };
+    /// Returns whether watchers cannot get `version` or a newer one.
+    fn lacks(&self, version: DocumentVersion) -> bool {
         let state = self.state.borrow();
-        let event = state.event.as_ref();
-        let has_it = event.is_some_and(|event| event.is_complete(form));
-        let is_lacked = Some(version) > state.version || Some(version) == state.version && !has_it;
-        is_lacked.then_some(form)
+        Some(version) > state.version || Some(version) == state.version && state.frame.is_none()
     }
 }
 
@@ -317,7 +304,6 @@ pub(super) struct OrderChanges {
     /// Always there, except during the drop.
     state: Option<watch::Receiver<State>>,
     watched: Arc<Watched>,
-    view: View,
 }
 
 impl OrderChanges {
@@ -338,8 +324,7 @@ impl OrderChanges {
                 }
                 if state.version > self.sent {
                     self.sent = state.version;
-                    let event = state.event.as_ref().ok_or(End::Slow)?;
-                    return event.show(&self.view).ok_or(End::Hidden);
+                    return state.frame.clone().ok_or(End::Slow);
                 }
             }
             if state.changed().await.is_err() {
@@ -352,7 +337,7 @@ impl OrderChanges {
     pub(super) fn is_behind(&self) -> bool {
         self.state.as_ref().is_some_and(|state| {
             let state = state.borrow();
-            state.version > self.sent && state.event.is_none()
+            state.version > self.sent && state.frame.is_none()
         })
     }
 }
@@ -362,11 +347,9 @@ impl Drop for OrderChanges {
     fn drop(&mut self) {
         drop(self.state.take());
         let table = &mut *self.watched.table.lock();
-        let Some(watch) = table.orders.get_mut(&self.uid) else {
-            return;
-        };
-        watch.restricted -= usize::from(self.view.is_restricted());
-        if watch.state.receiver_count() == 0 {
+        if let Some(watch) = table.orders.get(&self.uid)
+            && watch.state.receiver_count() == 0
+        {
             let held = table.orders.remove(&self.uid).and_then(|watch| watch.held);
             table.forget(held);
         }

@@ -10,12 +10,11 @@
 //! Redis reads are not shared: with one multiplexed connection, a second read is cheaper than
 //! waiting for the read of another request.
 //!
-//! `batch` finds many orders with one step per tier. `visible` shows a caller what it may see.
+//! `batch` finds many orders with one step per tier.
 
 mod batch;
 mod database;
 mod flights;
-mod visible;
 
 use std::{
     sync::{
@@ -86,9 +85,9 @@ pub enum Freshness {
 
 /// An answer and its source.
 #[derive(Clone, Debug)]
-pub struct Found<A = Answer> {
+pub struct Found {
     /// The answer.
-    pub answer: A,
+    pub answer: Answer,
     /// The tier that answered.
     pub source: Source,
     /// Time of the lookup.
@@ -230,7 +229,7 @@ impl Lookup {
     ///
     /// # Errors
     /// Returns an error if the database cannot answer.
-    async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
+    pub async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
         let list = |postgres: Postgres| async move { postgres.list(filter, limit).await };
         Ok(trace::in_span("postgres", self.inner.lists.run(list)).await?)
     }
@@ -252,7 +251,7 @@ impl Lookup {
     ///
     /// # Errors
     /// Returns an error if the database cannot answer.
-    async fn list_for_export(
+    pub async fn export_summaries(
         &self,
         filter: &ListFilter,
         limit: u32,
@@ -267,7 +266,7 @@ impl Lookup {
     ///
     /// # Errors
     /// Returns an error if the database cannot answer.
-    async fn documents_for_export(
+    pub async fn export_documents(
         &self,
         filter: &ListFilter,
         limit: u32,

@@ -19,4 +19,3 @@ mod pages;
 mod redis_moves;
 mod requests;
 mod start;
-mod views;

@@ -39,7 +39,11 @@ fn tokens_of_the_issuer_are_accepted() {
     let issuer = OidcIssuer::start("tokens");
     let (mut stack, uid) = stack_with_order("tokens");
     let name = issuer.name();
-    let api = stack.start_api_with(&[("API_OIDC_ISSUER", &name), ("API_OIDC_AUDIENCE", "orders")]);
+    let api = stack.start_api_with(&[
+        ("API_OIDC_ISSUER", &name),
+        ("API_OIDC_AUDIENCE", "orders"),
+        ("API_OIDC_CUSTOMER_CLAIM", "customer"),
+    ]);
     let url = format!("{}/order/{uid}", api.url());
     for algorithm in ALGORITHMS {
         let token = issuer.token(algorithm, "orders:read");
@@ -52,9 +56,20 @@ fn tokens_of_the_issuer_are_accepted() {
         assert_eq!(get(&url, &forged).problem(401), "unauthorized");
     }
     let token = issuer.token("RS256", "orders:read");
-    let caller = get(&format!("{}/caller", api.url()), &token);
-    let caller: Value = serde_json::from_slice(&caller.body).unwrap();
-    assert_eq!(caller["name"], "RS256");
+    let caller = |token: &str| -> Value {
+        let answer = get(&format!("{}/caller", api.url()), token);
+        serde_json::from_slice(&answer.body).unwrap()
+    };
+    let unbound = caller(&token);
+    assert_eq!(
+        (&unbound["name"], &unbound["customer"]),
+        (&json!("RS256"), &Value::Null)
+    );
+    let bound = caller(&issuer.token("customer", "orders:read"));
+    assert_eq!(
+        (&bound["name"], &bound["customer"]),
+        (&json!("customer"), &json!("acme"))
+    );
 
     assert_eq!(Http::new().get(&url).problem(401), "unauthorized");
     let other_audience = issuer.token_for("urn:other", "RS256", "orders:read");
