@@ -15,7 +15,7 @@
 //! | [`http`] | requests and responses; independent of SQL and Redis |
 //! | [`lookup`] | order of the tiers, single-flight; independent of HTTP |
 //! | [`events`] | streams of changes for watchers; independent of HTTP |
-//! | [`answer`] | the state of an order, as the tiers return it |
+//! | [`answer`] | the state of an order, and what a caller may see of it |
 //! | [`local_cache`] | the cache inside the process, its fence and its limits |
 //! | [`invalidation`] | applies announcements to the local cache, then to the events |
 //! | [`health`] | start, readiness, liveness |

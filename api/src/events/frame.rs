@@ -10,7 +10,7 @@ use shared::{
 };
 use strum::IntoStaticStr;
 
-use crate::{answer::Document, metrics::EventKind};
+use crate::{answer::Shown, metrics::EventKind};
 
 /// A comment, which a client ignores. It shows both sides that the connection is alive.
 pub(super) const COMMENT: Bytes = Bytes::from_static(b":\n\n");
@@ -46,16 +46,21 @@ impl Frame {
     }
 
     /// `event: order`: the document of an order.
-    pub(super) fn order(document: &Document) -> Self {
-        let mut text = format!("event: order\nid: {}\n", document.version).into_bytes();
-        // A line feed would end the line. Our documents have none, but Redis may hold the document
-        // of another program.
-        for line in lines(&document.json) {
-            text.extend_from_slice(b"data: ");
-            text.extend_from_slice(line);
-            text.push(b'\n');
+    pub(super) fn order(order: Shown) -> Self {
+        let mut text = format!("event: order\nid: {}\ndata: ", order.edition()).into_bytes();
+        let document = order.into_text();
+        text.reserve(document.len() + 2);
+        for part in document.slices() {
+            // A line feed would end the line. Our documents have none, but Redis may hold the
+            // document of another program.
+            for (index, line) in lines(part).enumerate() {
+                if index > 0 {
+                    text.extend_from_slice(b"\ndata: ");
+                }
+                text.extend_from_slice(line);
+            }
         }
-        text.push(b'\n');
+        text.extend_from_slice(b"\n\n");
         Self::new(EventKind::Order, text)
     }
 
@@ -128,7 +133,7 @@ mod tests {
     use shared::order::Version;
 
     use super::*;
-    use crate::answer::Answer;
+    use crate::answer::{Answer, View, Visible};
 
     const VERSION: &str = "0000001637907727000-0000000000000000042-0000000005";
 
@@ -140,8 +145,9 @@ mod tests {
     }
 
     fn order(json: &str) -> Frame {
-        match Answer::new(version(1), Some(json.as_bytes())) {
-            Answer::Order(document) => Frame::order(&document),
+        let answer = Answer::new(version(1), Some(json.as_bytes()));
+        match View::EVERYTHING.show(answer).unwrap() {
+            Visible::Order(order) => Frame::order(order),
             other => panic!("{other:?}"),
         }
     }

@@ -10,6 +10,7 @@
 //! | `feed` | one buffer of changes for all watchers of all orders |
 //! | `watched` | per watched order: what was announced, and the newest frame |
 //! | `refresh` | one lookup per changed order; rechecks while announcements may be missing |
+//! | `event` | an event of one order, for each kind of watcher |
 //! | `frame` | events as text |
 //! | `watcher` | the stream of one watcher: its place, heartbeat and end |
 //!
@@ -17,6 +18,7 @@
 //! invalidates the caches first. So the lookup that follows finds the announced version, or a newer
 //! one.
 
+mod event;
 mod feed;
 mod frame;
 mod refresh;
@@ -26,16 +28,13 @@ mod watcher;
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use shared::{
-    cache::Announcement,
-    order::{DocumentVersion, OrderUid},
-};
+use shared::{cache::Announcement, order::OrderUid};
 use tokio::sync::{Notify, Semaphore};
 
 pub use watcher::Watcher;
 
 use crate::{
-    answer::Answer,
+    answer::{Answer, Edition, View, Visible},
     lookup::{Freshness, Lookup, LookupError},
     metrics::{EventMetrics, StreamKind},
 };
@@ -74,6 +73,9 @@ pub enum Refusal {
     /// The order was erased.
     #[error("the order was erased")]
     Erased,
+    /// The watcher may see the orders of one customer only.
+    #[error("the watcher is bound to a customer")]
+    Bound,
     /// The replica has its maximum number of watchers.
     #[error("too many watchers")]
     TooMany,
@@ -90,6 +92,8 @@ pub enum Refusal {
 enum End {
     /// The watcher did not read in time: what it needs next was released.
     Slow,
+    /// The watcher may not see the order any more: it is one of another customer now.
+    Hidden,
     /// The replica is shutting down.
     Closed,
 }
@@ -222,43 +226,56 @@ impl<O: Orders> Events<O> {
         self.inner.link.lock().is_complete()
     }
 
-    /// Watches one order. `known` is the version that the client has; the stream begins with the
-    /// current document if that is another one.
+    /// Watches one order as `view` shows it. `known` is the document that the client has. The
+    /// stream begins with the current one if that is another one.
     ///
     /// # Errors
-    /// Returns an error if the order does not exist, or cannot be watched now.
+    /// Returns an error if the order does not exist for `view`, or cannot be watched now.
     pub async fn watch_order(
         &self,
         uid: OrderUid,
-        known: Option<DocumentVersion>,
+        known: Option<Edition>,
+        view: &View,
     ) -> Result<Watcher, Refusal> {
         let place = self.take_place(StreamKind::Order)?;
         // Watched before it is looked up, so that no change is missed in between.
-        let mut changes = self.inner.watched.watch(uid).ok_or(Refusal::Closed)?;
+        let mut changes = self
+            .inner
+            .watched
+            .watch(uid, view.clone())
+            .ok_or(Refusal::Closed)?;
         let mut answer = self.inner.orders.find(uid, Freshness::Cached).await?;
-        if known > answer.document_version() {
-            // The client was connected to a replica that is ahead of this one.
+        let mut visible = view.show(answer.clone());
+        // The client was connected to a replica that is ahead of this one, or a cache holds a
+        // document that cannot be masked.
+        if known.map(|known| known.version) > answer.document_version() || visible.is_err() {
             answer = self.inner.orders.find(uid, Freshness::Current).await?;
+            visible = view.show(answer.clone());
         }
         self.inner.watched.show(&uid, &answer);
-        match &answer {
-            Answer::Order(document) if known == Some(document.version) => {
-                changes.skip(document.version);
+        match visible.map_err(|_| LookupError::Unavailable)? {
+            Visible::Order(order) if known == Some(order.edition()) => {
+                changes.skip(order.edition().version);
             }
-            Answer::Order(_) => {}
-            Answer::Erased(_) => return Err(Refusal::Erased),
-            Answer::Unknown => return Err(Refusal::Unknown),
+            Visible::Order(_) => {}
+            Visible::Erased(_) => return Err(Refusal::Erased),
+            Visible::Unknown => return Err(Refusal::Unknown),
         }
         let reset = (!self.is_complete()).then_some(Reset::Lost);
         Ok(Watcher::new(Source::Order(changes), reset, place))
     }
 
-    /// Watches all orders. `is_known` states whether the client was connected before. The stream
-    /// then begins with a reset, because a replica keeps no history.
+    /// Watches all orders, for a watcher that may see all of them. `is_known` states whether the
+    /// client was connected before. The stream then begins with a reset, because a replica keeps no
+    /// history.
     ///
     /// # Errors
-    /// Returns an error if nothing can be watched now.
-    pub fn watch_orders(&self, is_known: bool) -> Result<Watcher, Refusal> {
+    /// Returns an error if nothing can be watched now, or `view` does not show all orders: a change
+    /// has no customer.
+    pub fn watch_orders(&self, is_known: bool, view: &View) -> Result<Watcher, Refusal> {
+        if view.is_bound() {
+            return Err(Refusal::Bound);
+        }
         let place = self.take_place(StreamKind::Orders)?;
         let changes = self.inner.feed.watch().ok_or(Refusal::Closed)?;
         let reset = if !self.is_complete() {

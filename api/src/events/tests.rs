@@ -7,11 +7,13 @@ use std::{
 
 use futures_util::FutureExt;
 use prometheus::Registry;
-use shared::order::Version;
+use shared::order::{DocumentVersion, Version};
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::metrics::Metrics;
+
+mod views;
 
 /// Longer than any wait of the events. The clock of the tests only moves while all tasks wait.
 const LONG: Duration = Duration::from_secs(60);
@@ -131,20 +133,33 @@ impl Replica {
     }
 
     async fn watch(&self, name: &str) -> Reader {
-        Reader::of(self.events.watch_order(uid(name), None).await.unwrap())
+        Reader::of(
+            self.events
+                .watch_order(uid(name), None, &View::EVERYTHING)
+                .await
+                .unwrap(),
+        )
     }
 
     async fn watch_from(&self, name: &str, known: DocumentVersion) -> Reader {
-        let watcher = self.events.watch_order(uid(name), Some(known)).await;
-        Reader::of(watcher.unwrap())
+        let known = Some(Edition::whole(known));
+        let watcher = self.events.watch_order(uid(name), known, &View::EVERYTHING);
+        Reader::of(watcher.await.unwrap())
     }
 
     fn watch_all(&self, is_known: bool) -> Reader {
-        Reader::of(self.events.watch_orders(is_known).unwrap())
+        Reader::of(
+            self.events
+                .watch_orders(is_known, &View::EVERYTHING)
+                .unwrap(),
+        )
     }
 
     async fn refusal(&self, name: &str) -> Refusal {
-        let watcher = self.events.watch_order(uid(name), None).await;
+        let watcher = self
+            .events
+            .watch_order(uid(name), None, &View::EVERYTHING)
+            .await;
         watcher.err().expect("a refusal")
     }
 }
@@ -402,7 +417,7 @@ async fn the_number_of_watchers_is_limited() {
     assert_eq!(replica.refusal("unknown").await, Refusal::Unknown);
     watchers.push(replica.watch("a").await);
     assert_eq!(replica.refusal("a").await, Refusal::TooMany);
-    let refused = replica.events.watch_orders(false).err();
+    let refused = replica.events.watch_orders(false, &View::EVERYTHING).err();
     assert_eq!(refused, Some(Refusal::TooMany));
     watchers.pop();
     replica.watch("a").await.assert_order(1).await;
@@ -412,7 +427,10 @@ async fn the_number_of_watchers_is_limited() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_begins_with_the_time_for_a_retry_and_has_a_comment_every_15_seconds() {
     let replica = Replica::start();
-    let mut watcher = replica.events.watch_orders(false).unwrap();
+    let mut watcher = replica
+        .events
+        .watch_orders(false, &View::EVERYTHING)
+        .unwrap();
     let opening = watcher.next().await.unwrap();
     let opening = std::str::from_utf8(&opening).unwrap();
     let millis = opening.strip_prefix("retry: ").unwrap().trim_end();
@@ -449,7 +467,7 @@ async fn closed_events_end_all_streams_and_refuse_new_ones() {
     assert_eq!((one.event().await, all.event().await), (None, None));
     assert_eq!(replica.refusal("a").await, Refusal::Closed);
     assert_eq!(
-        replica.events.watch_orders(false).err(),
+        replica.events.watch_orders(false, &View::EVERYTHING).err(),
         Some(Refusal::Closed)
     );
 }

@@ -14,9 +14,10 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     End,
+    event::{Event, Form},
     frame::{Frame, Reset},
 };
-use crate::answer::Answer;
+use crate::answer::{Answer, View};
 
 /// The watched orders.
 pub(super) struct Watched {
@@ -48,8 +49,10 @@ struct Watch {
     announced: Option<Version>,
     lookup: Phase,
     state: watch::Sender<State>,
-    /// Number and length of the frame in `state`.
+    /// Number and length of the event in `state`.
     held: Option<(u64, usize)>,
+    /// Number of watchers that may not see every order as it is.
+    restricted: usize,
 }
 
 /// Progress of the lookup of an order. An order has at most one.
@@ -69,10 +72,10 @@ enum Phase {
 /// changes faster than its watchers read costs no memory.
 #[derive(Default)]
 struct State {
-    /// The version of the newest frame.
+    /// The version of the newest event.
     version: Option<DocumentVersion>,
-    /// The newest frame, until newer ones of other orders need its place.
-    frame: Option<Frame>,
+    /// The newest event, until newer ones of other orders need its place.
+    event: Option<Event>,
     /// Number of resets, and the last one.
     resets: u64,
     reset: Option<Reset>,
@@ -87,8 +90,9 @@ impl Watched {
         }
     }
 
-    /// Adds a watcher of `uid`. Returns `None` if no more watchers are accepted.
-    pub(super) fn watch(self: &Arc<Self>, uid: OrderUid) -> Option<OrderChanges> {
+    /// Adds a watcher of `uid` that sees what `view` shows. Returns `None` if no more watchers are
+    /// accepted.
+    pub(super) fn watch(self: &Arc<Self>, uid: OrderUid, view: View) -> Option<OrderChanges> {
         let mut table = self.table.lock();
         if table.is_closed {
             return None;
@@ -98,7 +102,9 @@ impl Watched {
             lookup: Phase::Idle,
             state: watch::Sender::default(),
             held: None,
+            restricted: 0,
         });
+        watch.restricted += usize::from(view.is_restricted());
         let state = watch.state.subscribe();
         let resets = state.borrow().resets;
         Some(OrderChanges {
@@ -107,6 +113,7 @@ impl Watched {
             resets,
             state: Some(state),
             watched: self.clone(),
+            view,
         })
     }
 
@@ -197,39 +204,36 @@ impl Watched {
         let Some(version) = answer.document_version() else {
             return;
         };
-        if !self.lacks(uid, version) {
-            return;
-        }
-        // Formatted without the lock: a document may have a mebibyte.
-        let frame = match answer {
-            Answer::Order(document) => Frame::order(document),
-            Answer::Erased(version) => Frame::erased(uid, *version),
-            Answer::Unknown => return,
-        };
-        let table = &mut *self.table.lock();
-        if let Some(watch) = table.orders.get_mut(uid)
-            && watch.lacks(version)
-        {
-            let number = table.frames;
-            table.frames += 1;
-            table.held.insert(number, *uid);
-            table.held_bytes += frame.text.len();
-            let replaced = watch.held.replace((number, frame.text.len()));
-            watch.state.send_modify(|state| {
-                state.version = Some(version);
-                state.frame = Some(frame);
-            });
-            table.forget(replaced);
-            table.release(self.max_bytes);
+        let mut event = None;
+        // Twice if a watcher that joins meanwhile needs another form of the event.
+        while let Some(form) = self.keep(uid, version, event) {
+            // Formatted without the lock: a document may have a mebibyte.
+            event = Event::of(uid, answer, form);
         }
     }
 
-    fn lacks(&self, uid: &OrderUid, version: DocumentVersion) -> bool {
-        let table = self.table.lock();
-        table
-            .orders
-            .get(uid)
-            .is_some_and(|watch| watch.lacks(version))
+    /// Keeps `event` for the watchers of `uid`. Returns the form that they need if it does not
+    /// have it.
+    fn keep(&self, uid: &OrderUid, version: DocumentVersion, event: Option<Event>) -> Option<Form> {
+        let table = &mut *self.table.lock();
+        let watch = table.orders.get_mut(uid)?;
+        let form = watch.lacked(version)?;
+        let Some(event) = event.filter(|event| event.is_for(form)) else {
+            return Some(form);
+        };
+        let bytes = event.bytes();
+        let number = table.frames;
+        table.frames += 1;
+        table.held.insert(number, *uid);
+        table.held_bytes += bytes;
+        let replaced = watch.held.replace((number, bytes));
+        watch.state.send_modify(|state| {
+            state.version = Some(version);
+            state.event = Some(event);
+        });
+        table.forget(replaced);
+        table.release(self.max_bytes);
+        None
     }
 
     /// Sends a reset to all watchers.
@@ -267,7 +271,7 @@ impl Table {
             if let Some(watch) = self.orders.get_mut(&uid) {
                 let held = watch.held.take();
                 self.held_bytes -= held.map_or(0, |(_, bytes)| bytes);
-                watch.state.send_modify(|state| state.frame = None);
+                watch.state.send_modify(|state| state.event = None);
             }
         }
     }
@@ -287,10 +291,19 @@ impl Watch {
         version.map(|shown| shown.version)
     }
 
-    /// Returns whether watchers cannot get `version` or a newer one.
-    fn lacks(&self, version: DocumentVersion) -> bool {
+    /// Returns the form of event that watchers need to get `version`; `None` if they can get it or
+    /// a newer one.
+    fn lacked(&self, version: DocumentVersion) -> Option<Form> {
+        let form = if self.restricted > 0 {
+            Form::Restricted
+        } else {
+            Form::Whole
+        };
         let state = self.state.borrow();
-        Some(version) > state.version || Some(version) == state.version && state.frame.is_none()
+        let event = state.event.as_ref();
+        let has_it = event.is_some_and(|event| event.is_complete(form));
+        let is_lacked = Some(version) > state.version || Some(version) == state.version && !has_it;
+        is_lacked.then_some(form)
     }
 }
 
@@ -304,6 +317,7 @@ pub(super) struct OrderChanges {
     /// Always there, except during the drop.
     state: Option<watch::Receiver<State>>,
     watched: Arc<Watched>,
+    view: View,
 }
 
 impl OrderChanges {
@@ -324,7 +338,8 @@ impl OrderChanges {
                 }
                 if state.version > self.sent {
                     self.sent = state.version;
-                    return state.frame.clone().ok_or(End::Slow);
+                    let event = state.event.as_ref().ok_or(End::Slow)?;
+                    return event.show(&self.view).ok_or(End::Hidden);
                 }
             }
             if state.changed().await.is_err() {
@@ -337,7 +352,7 @@ impl OrderChanges {
     pub(super) fn is_behind(&self) -> bool {
         self.state.as_ref().is_some_and(|state| {
             let state = state.borrow();
-            state.version > self.sent && state.frame.is_none()
+            state.version > self.sent && state.event.is_none()
         })
     }
 }
@@ -347,9 +362,11 @@ impl Drop for OrderChanges {
     fn drop(&mut self) {
         drop(self.state.take());
         let table = &mut *self.watched.table.lock();
-        if let Some(watch) = table.orders.get(&self.uid)
-            && watch.state.receiver_count() == 0
-        {
+        let Some(watch) = table.orders.get_mut(&self.uid) else {
+            return;
+        };
+        watch.restricted -= usize::from(self.view.is_restricted());
+        if watch.state.receiver_count() == 0 {
             let held = table.orders.remove(&self.uid).and_then(|watch| watch.held);
             table.forget(held);
         }

@@ -8,7 +8,7 @@
 //! | `route`, `router` | what a route consists of; finds the route of a path |
 //! | `orders` | the operations on orders |
 //! | `query` | the names and values of a query, and which an operation accepts |
-//! | `params`, `cursor`, `accept` | request parameters and headers |
+//! | `params`, `cursor`, `accept`, `conditional` | request parameters and headers |
 //! | `dto`, `csv` | response bodies |
 //! | `problem` | errors |
 //! | `document`, `schema` | the OpenAPI document |
@@ -16,6 +16,7 @@
 //! | `cors`, `request_id` | their headers |
 
 mod accept;
+mod conditional;
 mod cors;
 mod csv;
 mod cursor;

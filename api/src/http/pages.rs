@@ -8,7 +8,7 @@ use poem::{
 use sha2::{Digest, Sha256};
 use strum::IntoEnumIterator;
 
-use super::{params::none_match, problem::Problem};
+use super::{conditional::none_match, problem::Problem};
 use crate::{
     auth::{Caller, Scope},
     web::{self, Asset},

@@ -11,6 +11,7 @@ use shared::runtime::request::MalformedRequest;
 use strum::EnumIter;
 
 use crate::{
+    answer::PersonalFilter,
     auth::{Denial, Scope},
     lookup::LookupError,
 };
@@ -36,6 +37,9 @@ pub(crate) enum Problem {
     ExpiredToken,
     /// The caller lacks this scope.
     Forbidden(Scope),
+    /// The caller filters by data that it may not see.
+    PersonalData,
+    BoundToCustomer,
     OrderNotFound,
     NotFound,
     NotAcceptable,
@@ -104,6 +108,14 @@ impl Problem {
                     Scope::OrdersPii =>
                         "The caller lacks the scope orders:pii; ask the operator to add it.",
                 }),
+            Self::PersonalData => (StatusCode::FORBIDDEN, "personal_data",
+                "Personal data",
+                "The filters phone and email need the scope orders:pii; \
+                 ask the operator to add it, or filter by customer_id."),
+            Self::BoundToCustomer => (StatusCode::FORBIDDEN, "bound_to_customer",
+                "Bound to a customer",
+                "The caller sees the orders of one customer, and this stream has those of all; \
+                 watch each order: GET /order/{order_uid}/events."),
             Self::OrderNotFound => (StatusCode::NOT_FOUND, "order_not_found", "Order not found",
                 "No order has this uid."),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found",
@@ -197,7 +209,7 @@ impl Problem {
             Self::Forbidden(Scope::OrdersList) => {
                 "Bearer realm=\"orders\", error=\"insufficient_scope\", scope=\"orders:list\""
             }
-            Self::Forbidden(Scope::OrdersPii) => {
+            Self::Forbidden(Scope::OrdersPii) | Self::PersonalData => {
                 "Bearer realm=\"orders\", error=\"insufficient_scope\", scope=\"orders:pii\""
             }
             _ => return None,
@@ -253,6 +265,12 @@ impl From<LookupError> for Problem {
     }
 }
 
+impl From<PersonalFilter> for Problem {
+    fn from(_: PersonalFilter) -> Self {
+        Self::PersonalData
+    }
+}
+
 impl From<MalformedRequest> for Problem {
     fn from(malformed: MalformedRequest) -> Self {
         Self::BadRequest(malformed.detail())
@@ -290,7 +308,7 @@ mod tests {
             );
             assert_eq!(
                 response.header("WWW-Authenticate").is_some(),
-                status == 401 || matches!(problem, Problem::Forbidden(_)),
+                status == 401 || matches!(problem, Problem::Forbidden(_) | Problem::PersonalData),
                 "{problem:?}"
             );
             let body: serde_json::Value = response.into_body().into_json().await.unwrap();

@@ -1,11 +1,13 @@
 //! Schemas of the OpenAPI document: the order and its summary, whose rules live in `shared`, and
 //! the problem.
 
+use std::sync::LazyLock;
+
 use poem_openapi::registry::{
     MetaHeader, MetaMediaType, MetaResponse, MetaSchema, MetaSchemaRef, Registry,
 };
 use serde_json::json;
-use shared::order::{Entity, Field, Order, Payment, Version};
+use shared::order::{Delivery, Entity, Field, Order, Payment, Version};
 use strum::IntoEnumIterator;
 
 use super::{
@@ -13,6 +15,7 @@ use super::{
     dto::{MAX_LIMIT, MAX_UIDS, ORDER_PREFIX},
     problem::{self, Problem},
 };
+use crate::answer::MASKS;
 
 const PROBLEM: &str = "Problem";
 const LIST: &str = "OrderList";
@@ -22,6 +25,11 @@ const BATCH_REQUEST: &str = "BatchGetRequest";
 const BATCH: &str = "OrderBatch";
 
 const EXAMPLE_UID: &str = "b563feb7b2b84b6test";
+
+/// Describes 403 of an operation with the filters of a list.
+pub(super) const FORBIDDEN_FILTER: &str = "The caller lacks the scope `orders:list` \
+    (`forbidden`), or filters by `phone` or `email` without the scope `orders:pii` \
+    (`personal_data`).";
 
 /// Type under which the registry keeps the schemas of this module.
 struct ByHand;
@@ -343,7 +351,7 @@ fn register_entity(entity: &'static Entity, registry: &mut Registry) {
             properties: entity
                 .fields
                 .iter()
-                .map(|field| (field.name, property(field)))
+                .map(|field| (field.name, property(entity, field)))
                 .collect(),
             example: Some(entity.example()),
             ..MetaSchema::new("object")
@@ -351,18 +359,41 @@ fn register_entity(entity: &'static Entity, registry: &mut Registry) {
     });
 }
 
-fn property(of: &'static Field) -> MetaSchemaRef {
+fn property(entity: &'static Entity, of: &'static Field) -> MetaSchemaRef {
     let nested = of
         .rule
         .entity()
         .map(|entity| MetaSchemaRef::Reference(entity.name.to_owned()));
     match (nested, of.rule.min_items()) {
-        (None, _) => text(field(of)),
+        (None, _) => text(MetaSchema {
+            description: Some(documentation(entity, of)),
+            ..field(of)
+        }),
         (Some(entity), None) => entity,
         (Some(entity), Some(_)) => text(MetaSchema {
             items: Some(Box::new(entity)),
             ..field(of)
         }),
+    }
+}
+
+/// What a field means, and what its value is if it is masked.
+fn documentation(entity: &'static Entity, of: &'static Field) -> &'static str {
+    static MASKED: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+        let fields = Delivery::FIELDS.iter();
+        let masked = fields.filter_map(|field| {
+            let mask = MASKS.iter().find(|mask| mask.field == field.name)?;
+            let (doc, value) = (field.doc, mask.value);
+            let text = format!("{doc} Without the scope `orders:pii` it is `{value}`.");
+            Some((field.name, text))
+        });
+        masked.collect()
+    });
+
+    let masked = MASKED.iter().find(|(name, _)| *name == of.name);
+    match masked.filter(|_| entity.name == Delivery::ENTITY.name) {
+        Some((_, text)) => text,
+        None => of.doc,
     }
 }
 

@@ -36,7 +36,7 @@ impl Lookup {
     ///
     /// # Errors
     /// Returns an error if no tier can answer for one of them.
-    pub async fn find_many(&self, uids: &[OrderUid]) -> Result<Vec<Answer>, LookupError> {
+    pub(super) async fn find_many(&self, uids: &[OrderUid]) -> Result<Vec<Answer>, LookupError> {
         let mut answers = self.look_locally_for_many(uids);
         let places = (0..uids.len()).filter(|place| answers[*place].is_none());
         let places: Vec<usize> = places.collect();

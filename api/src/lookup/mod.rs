@@ -10,11 +10,12 @@
 //! Redis reads are not shared: with one multiplexed connection, a second read is cheaper than
 //! waiting for the read of another request.
 //!
-//! `batch` finds many orders with one step per tier.
+//! `batch` finds many orders with one step per tier. `visible` shows a caller what it may see.
 
 mod batch;
 mod database;
 mod flights;
+mod visible;
 
 use std::{
     sync::{
@@ -85,9 +86,9 @@ pub enum Freshness {
 
 /// An answer and its source.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Found<A = Answer> {
     /// The answer.
-    pub answer: Answer,
+    pub answer: A,
     /// The tier that answered.
     pub source: Source,
     /// Time of the lookup.
@@ -229,7 +230,7 @@ impl Lookup {
     ///
     /// # Errors
     /// Returns an error if the database cannot answer.
-    pub async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
+    async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
         let list = |postgres: Postgres| async move { postgres.list(filter, limit).await };
         Ok(trace::in_span("postgres", self.inner.lists.run(list)).await?)
     }
@@ -251,7 +252,7 @@ impl Lookup {
     ///
     /// # Errors
     /// Returns an error if the database cannot answer.
-    pub async fn export_summaries(
+    async fn list_for_export(
         &self,
         filter: &ListFilter,
         limit: u32,
@@ -266,7 +267,7 @@ impl Lookup {
     ///
     /// # Errors
     /// Returns an error if the database cannot answer.
-    pub async fn export_documents(
+    async fn documents_for_export(
         &self,
         filter: &ListFilter,
         limit: u32,

@@ -19,3 +19,4 @@ mod pages;
 mod redis_moves;
 mod requests;
 mod start;
+mod views;

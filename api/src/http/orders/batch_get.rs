@@ -21,10 +21,14 @@ use super::{
         problem::Problem,
         route::{Operation, Resources},
         schema,
+        service::Disclosed,
     },
     CACHE_CONTROL, JSON, Tag, cache_control_header,
 };
-use crate::{answer::Answer, lookup::Lookup};
+use crate::{
+    answer::{Text, View, Visible},
+    lookup::Lookup,
+};
 
 /// The operation.
 pub(in super::super) struct BatchGetOrders {
@@ -46,15 +50,16 @@ impl BatchGetOrders {
     /// Returns up to 100 orders in the order of the request. Each is the same document that
     /// `getOrder` returns. `missing` lists the uids of no order, `erased` those of erased orders. A
     /// uid that the request repeats counts once, at its first place. A request counts as 10 in the
-    /// rate limit.
+    /// rate limit. A caller that is bound to a customer gets only orders of that customer; the
+    /// others, and all erased orders, are missing.
     #[oai(
         path = "/orders/batch-get",
         method = "post",
         operation_id = "batchGetOrders",
         tag = "Tag::Orders"
     )]
-    async fn batch_get_orders(&self, OrderUids(uids): OrderUids) -> BatchResponse {
-        match self.lookup.find_many(&uids).await {
+    async fn batch_get_orders(&self, view: View, OrderUids(uids): OrderUids) -> BatchResponse {
+        match self.lookup.show_many(&uids, &view).await {
             Ok(answers) => BatchResponse::found(uids, answers),
             Err(error) => BatchResponse::Problem(error.into()),
         }
@@ -165,8 +170,9 @@ fn parse(body: &[u8]) -> Result<Vec<OrderUid>, InvalidBody> {
 /// Response to a batch.
 pub(super) enum BatchResponse {
     Found {
-        /// JSON documents.
-        orders: Vec<Bytes>,
+        orders: Vec<Text>,
+        /// The uids of `orders`, for the access log.
+        uids: Vec<OrderUid>,
         missing: Vec<OrderUid>,
         erased: Vec<OrderUid>,
     },
@@ -174,32 +180,42 @@ pub(super) enum BatchResponse {
 }
 
 impl BatchResponse {
-    fn found(uids: Vec<OrderUid>, answers: Vec<Answer>) -> Self {
-        let (mut orders, mut missing, mut erased) = (Vec::new(), Vec::new(), Vec::new());
+    fn found(uids: Vec<OrderUid>, answers: Vec<Visible>) -> Self {
+        let (mut orders, mut found) = (Vec::new(), Vec::new());
+        let (mut missing, mut erased) = (Vec::new(), Vec::new());
         for (uid, answer) in uids.into_iter().zip(answers) {
             match answer {
-                Answer::Order(document) => orders.push(document.json),
-                Answer::Unknown => missing.push(uid),
-                Answer::Erased(_) => erased.push(uid),
+                Visible::Order(order) => {
+                    orders.push(order.into_text());
+                    found.push(uid);
+                }
+                Visible::Unknown => missing.push(uid),
+                Visible::Erased(_) => erased.push(uid),
             }
         }
         Self::Found {
             orders,
+            uids: found,
             missing,
             erased,
         }
     }
 }
 
-/// The parts of the JSON text. The documents are the caches' own bytes, not copies.
-fn parts(orders: Vec<Bytes>, missing: &[OrderUid], erased: &[OrderUid]) -> Vec<Bytes> {
-    let mut parts = Vec::with_capacity(2 * orders.len() + 2);
+/// The parts of the JSON text. The documents are the caches' own bytes, not copies, except for what
+/// is masked.
+fn parts(
+    orders: impl ExactSizeIterator<Item = Text>,
+    missing: &[OrderUid],
+    erased: &[OrderUid],
+) -> Vec<Bytes> {
+    let mut parts = Vec::with_capacity(4 * orders.len() + 2);
     parts.push(Bytes::from_static(b"{\"orders\":["));
-    for (index, order) in orders.into_iter().enumerate() {
+    for (index, order) in orders.enumerate() {
         if index > 0 {
             parts.push(Bytes::from_static(b","));
         }
-        parts.push(order);
+        parts.extend(order.into_parts());
     }
     // A uid has no character that JSON escapes.
     let list = |uids: &[OrderUid]| {
@@ -216,18 +232,21 @@ fn parts(orders: Vec<Bytes>, missing: &[OrderUid], erased: &[OrderUid]) -> Vec<B
 
 impl IntoResponse for BatchResponse {
     fn into_response(self) -> Response {
-        let parts = match self {
+        let (parts, uids) = match self {
             Self::Found {
                 orders,
+                uids,
                 missing,
                 erased,
-            } => parts(orders, &missing, &erased),
+            } => (parts(orders.into_iter(), &missing, &erased), uids),
             Self::Problem(problem) => return problem.into_response(),
         };
         let length: usize = parts.iter().map(Bytes::len).sum();
         let parts = stream::iter(parts.into_iter().map(Ok::<_, io::Error>));
         let mut response = Response::default();
         response.set_body(Body::from_bytes_stream(parts));
+        let disclosed = Disclosed::Orders(uids.into());
+        response.extensions_mut().insert(disclosed);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);
         headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
@@ -272,7 +291,10 @@ impl ApiResponse for BatchResponse {
 
 #[cfg(test)]
 mod tests {
+    use shared::order::{DocumentVersion, Version};
+
     use super::*;
+    use crate::answer::Answer;
 
     fn texts(body: &str) -> Result<Vec<String>, InvalidBody> {
         parse(body.as_bytes()).map(|uids| uids.iter().map(ToString::to_string).collect())
@@ -339,11 +361,19 @@ mod tests {
     fn the_documents_are_written_unchanged() {
         let uid = |text| OrderUid::parse(text).unwrap();
         let text = |parts: Vec<Bytes>| String::from_utf8(parts.concat()).unwrap();
+        let order = |json: &str| {
+            let version = DocumentVersion::current(Version::new(1, 2, 3));
+            let answer = Answer::new(version, Some(json.as_bytes()));
+            match View::EVERYTHING.show(answer) {
+                Ok(Visible::Order(order)) => order.into_text(),
+                other => panic!("{other:?}"),
+            }
+        };
         assert_eq!(
-            text(parts(Vec::new(), &[], &[])),
+            text(parts([].into_iter(), &[], &[])),
             r#"{"orders":[],"missing":[],"erased":[]}"#
         );
-        let orders = vec![Bytes::from(r#"{"a": 1}"#), Bytes::from(r#"{"b":2}"#)];
+        let orders = [order(r#"{"a": 1}"#), order(r#"{"b":2}"#)].into_iter();
         assert_eq!(
             text(parts(orders, &[uid("x"), uid("y")], &[uid("z")])),
             r#"{"orders":[{"a": 1},{"b":2}],"missing":["x","y"],"erased":["z"]}"#

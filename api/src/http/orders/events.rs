@@ -15,7 +15,7 @@ use poem_openapi::{
     },
 };
 use serde_json::json;
-use shared::order::{DocumentVersion, Version};
+use shared::order::Version;
 
 use super::{
     super::{
@@ -28,7 +28,10 @@ use super::{
     },
     Tag, set_stream_headers,
 };
-use crate::events::{Events, Refusal, Watcher};
+use crate::{
+    answer::{Edition, View},
+    events::{Events, Refusal, Watcher},
+};
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 
@@ -69,6 +72,9 @@ impl WatchOrder {
     /// reads, only the newest document is sent. `reset` states that changes may be late; the stream
     /// catches up by itself. A comment follows every 15 s. The stream has no end; reconnect when
     /// the connection closes.
+    ///
+    /// Documents are masked, and orders hidden, as by `getOrder`. The stream ends if the order
+    /// becomes one of another customer than the caller is bound to.
     #[oai(
         path = "/order/:order_uid/events",
         method = "get",
@@ -84,11 +90,12 @@ impl WatchOrder {
         /// order, the stream begins without a document.
         #[oai(name = "Last-Event-ID")]
         known: LastEventId,
+        view: View,
     ) -> OrderEvents {
         let Some(events) = &self.events else {
             return OrderEvents(Err(Problem::EventsDisabled));
         };
-        let watcher = events.watch_order(uid, known.version()).await;
+        let watcher = events.watch_order(uid, known.edition(), &view).await;
         OrderEvents(watcher.map_err(Problem::from))
     }
 }
@@ -100,7 +107,8 @@ impl WatchOrders {
     /// A stream of server-sent events: `change` with uid and version whenever an order changes or
     /// is erased, without personal data. `reset` states that changes may have been missed: read
     /// again what you show. A comment follows every 15 s. The stream has no end; reconnect when the
-    /// connection closes.
+    /// connection closes. A caller that is bound to a customer gets 403: a change does not say
+    /// whose order it is.
     #[oai(
         path = "/orders/events",
         method = "get",
@@ -113,11 +121,12 @@ impl WatchOrders {
         /// `reset`, because changes since then are not known.
         #[oai(name = "Last-Event-ID")]
         known: LastEventId,
+        view: View,
     ) -> OrdersEvents {
         let Some(events) = &self.events else {
             return OrdersEvents(Err(Problem::EventsDisabled));
         };
-        let watcher = events.watch_orders(known.0.is_some());
+        let watcher = events.watch_orders(known.0.is_some(), &view);
         OrdersEvents(watcher.map_err(Problem::from))
     }
 }
@@ -126,8 +135,8 @@ impl WatchOrders {
 struct LastEventId(Option<HeaderValue>);
 
 impl LastEventId {
-    /// The version of the last event; `None` for any other text.
-    fn version(&self) -> Option<DocumentVersion> {
+    /// The document of the last event; `None` for any other text.
+    fn edition(&self) -> Option<Edition> {
         self.0.as_ref()?.to_str().ok()?.parse().ok()
     }
 }
@@ -168,6 +177,7 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::Unknown => Self::OrderNotFound,
             Refusal::Erased => Self::OrderErased,
+            Refusal::Bound => Self::BoundToCustomer,
             Refusal::TooMany => Self::TooManyStreams,
             Refusal::Closed => Self::Unavailable,
             Refusal::Lookup(error) => error.into(),
@@ -273,6 +283,11 @@ impl ApiResponse for OrdersEvents {
         MetaResponses {
             responses: vec![
                 stream_response("Changes of all orders.", example),
+                schema::problem(
+                    403,
+                    "The caller lacks the scope `orders:list` (`forbidden`), or is bound to a \
+                     customer (`bound_to_customer`).",
+                ),
                 schema::problem(
                     503,
                     "The replica has too many streams (`too_many_streams`), or it receives no \

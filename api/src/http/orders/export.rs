@@ -1,7 +1,14 @@
 //! `GET /orders/export`: every order that matches a filter, in pages that are read one after the
 //! other while the client receives them.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -27,10 +34,14 @@ use super::{
         problem::Problem,
         route::{Operation, Resources},
         schema,
+        service::Disclosed,
     },
     Tag, set_stream_headers,
 };
-use crate::lookup::{Lookup, LookupError};
+use crate::{
+    answer::{Selection, View},
+    lookup::{Lookup, LookupError},
+};
 
 /// Exports that a replica sends at the same time.
 const EXPORTS: usize = 4;
@@ -119,7 +130,8 @@ impl ExportOrders {
     /// documents as `application/x-ndjson` (the default), or summaries as `text/csv`, as the
     /// `Accept` header says. Erased orders, and orders that are stored after the export began, are
     /// not exported. If the export fails in the middle, the response ends without its last chunk,
-    /// which an HTTP client reports as an error.
+    /// which an HTTP client reports as an error. A caller that is bound to a customer gets only
+    /// orders of that customer: none under another `customer_id`.
     #[oai(
         path = "/orders/export",
         method = "get",
@@ -129,6 +141,7 @@ impl ExportOrders {
     async fn export_orders(
         &self,
         request: &Request,
+        view: View,
         /// Exports only orders of this customer; exact match.
         #[oai(name = "customer_id")]
         Query(customer_id): Query<CustomerId>,
@@ -161,12 +174,18 @@ impl ExportOrders {
             created_to,
             after: None,
         };
-        ExportResponse(self.export(request, filter).await)
+        ExportResponse(self.export(request, view, filter).await)
     }
 }
 
 impl ExportOrders {
-    async fn export(&self, request: &Request, filter: ListFilter) -> Result<Export, Problem> {
+    async fn export(
+        &self,
+        request: &Request,
+        view: View,
+        filter: ListFilter,
+    ) -> Result<Export, Problem> {
+        let selection = view.select(filter)?;
         let format = Format::preferred(request.headers()).ok_or(Problem::NotAcceptable)?;
         if request.version() < Version::HTTP_11 {
             return Err(Problem::BadRequest(
@@ -176,22 +195,33 @@ impl ExportOrders {
         }
         if request.method() == Method::HEAD {
             let body = Body::from_bytes_stream(stream::empty::<io::Result<Bytes>>());
-            return Ok(Export { format, body });
+            let orders = Arc::default();
+            return Ok(Export {
+                format,
+                body,
+                orders,
+            });
         }
         let slot = self.slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| Problem::TooManyExports)?;
         let mut pages = Pages {
             lookup: self.lookup.clone(),
-            filter,
+            selection,
             format,
             rows: FIRST_ROWS,
             may_grow: true,
+            orders: Arc::default(),
         };
+        let orders = pages.orders.clone();
         let first = pages.read().await?;
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(pages.send(first, sender, slot));
         let body = body(receiver);
-        Ok(Export { format, body })
+        Ok(Export {
+            format,
+            body,
+            orders,
+        })
     }
 }
 
@@ -216,11 +246,13 @@ fn body(receiver: mpsc::Receiver<Piece>) -> Body {
 struct Pages {
     lookup: Lookup,
     /// Begins behind the last page.
-    filter: ListFilter,
+    selection: Selection,
     format: Format,
     rows: u32,
     /// Whether every page could be read at the first attempt.
     may_grow: bool,
+    /// Number of orders so far, for the access log.
+    orders: Arc<AtomicU64>,
 }
 
 struct Page {
@@ -279,38 +311,43 @@ impl Pages {
 
     /// Reads the next page.
     async fn read(&mut self) -> Result<Page, LookupError> {
-        let (body, next) = match self.format {
+        let (body, count, next) = match self.format {
             Format::Ndjson => {
                 let read = self
                     .lookup
-                    .export_documents(&self.filter, self.rows, PAGE_BYTES);
+                    .export_documents(&self.selection, self.rows, PAGE_BYTES);
                 let page = read.await?;
+                let count = page.documents.len();
                 let mut lines =
                     Vec::with_capacity(page.documents.iter().map(|d| d.len() + 1).sum());
                 for document in page.documents {
-                    lines.extend_from_slice(&document);
+                    for part in document.slices() {
+                        lines.extend_from_slice(part);
+                    }
                     lines.push(b'\n');
                 }
-                (lines, page.next)
+                (lines, count, page.next)
             }
             Format::Csv => {
                 let page = self
                     .lookup
-                    .export_summaries(&self.filter, self.rows)
+                    .export_summaries(&self.selection, self.rows)
                     .await?;
-                let is_full = page.len() == self.rows as usize;
+                let count = page.len();
+                let is_full = count == self.rows as usize;
                 let next = page.last().filter(|_| is_full).map(|last| last.position);
                 let mut lines = Vec::new();
-                if self.filter.after.is_none() {
+                if self.selection.is_at_start() {
                     csv::push_line(&mut lines, OrderSummary::COLUMNS);
                 }
                 for summary in page.into_iter().map(OrderSummary::from) {
                     csv::push_line(&mut lines, summary.cells().iter().map(|cell| &**cell));
                 }
-                (lines, next)
+                (lines, count, next)
             }
         };
-        self.filter.after = next;
+        self.orders.fetch_add(count as u64, Ordering::Relaxed);
+        self.selection.begin_after(next);
         if self.may_grow {
             self.rows = (self.rows * 2).min(MAX_ROWS);
         }
@@ -327,16 +364,22 @@ pub(super) struct ExportResponse(Result<Export, Problem>);
 struct Export {
     format: Format,
     body: Body,
+    orders: Arc<AtomicU64>,
 }
 
 impl IntoResponse for ExportResponse {
     fn into_response(self) -> Response {
-        let Export { format, body } = match self.0 {
+        let Export {
+            format,
+            body,
+            orders,
+        } = match self.0 {
             Ok(export) => export,
             Err(problem) => return problem.into_response(),
         };
         let mut response = Response::default();
         response.set_body(body);
+        response.extensions_mut().insert(Disclosed::Stream(orders));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, format.content_type());
         headers.insert(header::CONTENT_DISPOSITION, format.content_disposition());
@@ -373,6 +416,7 @@ impl ApiResponse for ExportResponse {
                     "A parameter is malformed, unknown or repeated (`bad_request`, \
                      `unknown_parameter`, `repeated_parameter`).",
                 ),
+                schema::problem(403, schema::FORBIDDEN_FILTER),
                 schema::problem(
                     406,
                     "The `Accept` header has no media type of this operation (`not_acceptable`).",
@@ -390,95 +434,4 @@ impl ApiResponse for ExportResponse {
 }
 
 #[cfg(test)]
-mod tests {
-    use prometheus::Registry as MetricsRegistry;
-    use shared::{
-        config,
-        storage::{Postgres, Role},
-        telemetry::Dependency,
-    };
-
-    use super::*;
-    use crate::{
-        local_cache::{LocalCache, Settings},
-        lookup::Tiers,
-        metrics::Metrics,
-    };
-
-    const LAST: Page = Page {
-        body: Bytes::from_static(b"line\n"),
-        is_last: true,
-    };
-
-    /// Pages of a database that does not exist.
-    fn pages() -> Pages {
-        let settings = Settings {
-            max_bytes: 0,
-            ttl: Duration::ZERO,
-            negative_ttl: Duration::ZERO,
-        };
-        let url = "postgres://none@localhost:1/none";
-        let database = config::Database::default();
-        let tiers = Tiers {
-            local: Arc::new(LocalCache::new(settings)),
-            redis: None,
-            postgres: Postgres::new(url, &database, Role::Api).unwrap(),
-            health: Dependency::new("postgres", "db_up"),
-            replica: None,
-        };
-        let metrics = Metrics::register(&MetricsRegistry::new()).unwrap();
-        Pages {
-            lookup: Lookup::new(tiers, metrics.cache),
-            filter: ListFilter::default(),
-            format: Format::Ndjson,
-            rows: MAX_ROWS,
-            may_grow: true,
-        }
-    }
-
-    fn slot() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
-        let slots = Arc::new(Semaphore::new(1));
-        let slot = slots.clone().try_acquire_owned().unwrap();
-        (slots, slot)
-    }
-
-    #[tokio::test]
-    async fn the_body_of_a_whole_export_ends() {
-        let (sender, receiver) = mpsc::channel(1);
-        let (slots, slot) = slot();
-        let sending = tokio::spawn(pages().send(LAST, sender, slot));
-        let bytes = body(receiver).into_bytes().await.unwrap();
-        assert_eq!(bytes, "line\n");
-        sending.await.unwrap();
-        assert_eq!(slots.available_permits(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_no_page_in_time_gets_an_error() {
-        let (sender, receiver) = mpsc::channel(1);
-        let (slots, slot) = slot();
-        pages().send(LAST, sender, slot).await;
-        assert_eq!(slots.available_permits(), 1);
-        assert!(body(receiver).into_bytes().await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_page_that_fails_again_and_again_aborts_the_export() {
-        let (sender, receiver) = mpsc::channel(1);
-        let (_, slot) = slot();
-        let first = Page {
-            is_last: false,
-            ..LAST
-        };
-        let sending = tokio::spawn(pages().send(first, sender, slot));
-        assert!(body(receiver).into_bytes().await.is_err());
-        sending.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failed_pages_shrink() {
-        let mut pages = pages();
-        assert!(pages.read_with_retries().await.is_err());
-        assert_eq!((pages.rows, pages.may_grow), (1, false));
-    }
-}
+mod tests;

@@ -14,7 +14,8 @@ use poem_openapi::{
 
 use super::{
     super::{
-        params::{IfNoneMatch, PathUid, Query},
+        conditional::IfNoneMatch,
+        params::{PathUid, Query},
         problem::Problem,
         route::{Operation, Resources},
         schema,
@@ -22,7 +23,7 @@ use super::{
     CACHE_CONTROL, JSON, Tag, cache_control_header,
 };
 use crate::{
-    answer::Answer,
+    answer::{Shown, View, Visible},
     lookup::{Found, Freshness, Lookup, Source},
     trace,
 };
@@ -53,6 +54,10 @@ impl GetOrder {
     ///
     /// Returns the order from the fastest tier that has it: local cache, Redis or Postgres.
     /// `X-Source` names the tier. `X-Duration-Ms` is the time of the lookup in milliseconds.
+    ///
+    /// Without the scope `orders:pii`, name, phone, zip, address and e-mail of the delivery are
+    /// masked, and the `ETag` is another one. For a caller that is bound to a customer, orders of
+    /// others and erased orders do not exist: the response is 404, without the headers of a lookup.
     #[oai(
         path = "/order/:order_uid",
         method = "get",
@@ -71,28 +76,24 @@ impl GetOrder {
         /// version, the response is 304 without a body.
         #[oai(name = "If-None-Match")]
         known: IfNoneMatch<'_>,
+        view: View,
     ) -> OrderResponse {
-        match self.lookup.find(uid, freshness).await {
+        match self.lookup.show(uid, freshness, &view).await {
             Ok(Found {
                 answer,
                 source,
                 took,
             }) => {
                 trace::answered_by(source.as_str());
-                let kind = match answer {
-                    Answer::Order(order) if known.matches(order.etag.as_bytes()) => {
-                        Kind::NotModified { etag: order.etag }
-                    }
-                    Answer::Order(order) => Kind::Found {
-                        etag: order.etag,
-                        json: order.json,
-                    },
-                    Answer::Erased(_) => Kind::Problem(Problem::OrderErased),
-                    Answer::Unknown => Kind::Problem(Problem::OrderNotFound),
+                let (kind, is_known) = match answer {
+                    Visible::Order(order) => (Kind::of(order, &known), true),
+                    Visible::Erased(_) => (Kind::Problem(Problem::OrderErased), true),
+                    // The tier would reveal whether another customer has the order.
+                    Visible::Unknown => (Kind::Problem(Problem::OrderNotFound), !view.is_bound()),
                 };
                 OrderResponse {
                     kind,
-                    origin: Some(Origin { source, took }),
+                    origin: is_known.then_some(Origin { source, took }),
                 }
             }
             Err(error) => OrderResponse {
@@ -106,7 +107,7 @@ impl GetOrder {
 /// Response to the lookup of an order.
 pub(super) struct OrderResponse {
     kind: Kind,
-    /// `None` if no tier answered.
+    /// `None` if no tier answered, or the caller may not know which one.
     origin: Option<Origin>,
 }
 
@@ -114,6 +115,20 @@ enum Kind {
     Found { etag: HeaderValue, json: Bytes },
     NotModified { etag: HeaderValue },
     Problem(Problem),
+}
+
+impl Kind {
+    fn of(order: Shown, known: &IfNoneMatch<'_>) -> Self {
+        // Most requests have no If-None-Match, and need no ETag of their own for the comparison.
+        if !known.is_empty() {
+            let etag = order.etag();
+            if known.matches(etag.as_bytes()) {
+                return Self::NotModified { etag };
+            }
+        }
+        let (etag, json) = order.into_etag_and_json();
+        Self::Found { etag, json }
+    }
 }
 
 struct Origin {
@@ -211,6 +226,14 @@ impl ApiResponse for OrderResponse {
                 .extend([source_header(), duration_header()]);
             response
         };
+        let mut not_found = with_origin(schema::problem(
+            404,
+            "No order has this uid, or it is one of another customer than the caller is bound to \
+             (`order_not_found`). For a bound caller, the response does not name a tier.",
+        ));
+        for header in &mut not_found.headers {
+            header.required = false;
+        }
         MetaResponses {
             responses: vec![
                 found,
@@ -220,10 +243,7 @@ impl ApiResponse for OrderResponse {
                     "The uid or a parameter is malformed (`malformed_uid`, `bad_request`), or a \
                      parameter is unknown or repeated (`unknown_parameter`, `repeated_parameter`).",
                 ),
-                with_origin(schema::problem(
-                    404,
-                    "No order has this uid (`order_not_found`).",
-                )),
+                not_found,
                 with_origin(schema::problem(
                     410,
                     "The order was erased (`order_erased`).",
@@ -269,7 +289,8 @@ fn etag_header() -> MetaHeader {
     };
     schema::header(
         "ETag",
-        "The version of the order, in double quotes.",
+        "The version of the order, in double quotes. It ends in `-masked` if personal data is \
+         masked.",
         schema,
     )
 }

@@ -21,7 +21,7 @@ use super::{
     },
     CACHE_CONTROL, JSON, Tag, cache_control_header,
 };
-use crate::lookup::Lookup;
+use crate::{answer::View, lookup::Lookup};
 
 /// The operation.
 pub(in super::super) struct ListOrders {
@@ -45,7 +45,8 @@ impl ListOrders {
     /// List orders
     ///
     /// Orders come newest first, by the time they were first stored. Erased orders are not listed.
-    /// The response has `next_cursor` if there are more orders.
+    /// The response has `next_cursor` if there are more orders. A caller that is bound to a
+    /// customer gets only orders of that customer: none under another `customer_id`.
     #[oai(
         path = "/orders",
         method = "get",
@@ -78,6 +79,7 @@ impl ListOrders {
         /// The `next_cursor` of the previous page, unchanged.
         #[oai(name = "cursor")]
         Query(cursor): Query<Cursor>,
+        view: View,
     ) -> ListResponse {
         let [created_from, created_to] = match period(created_from, created_to) {
             Ok(period) => period,
@@ -92,11 +94,19 @@ impl ListOrders {
             created_to,
             after: cursor.0,
         };
-        // One order more than requested shows whether there is a next page.
-        match self.lookup.list(&filter, limit.0 + 1).await {
-            Ok(orders) => ListResponse::Page(OrderList::page(orders, limit.0 as usize)),
-            Err(error) => ListResponse::Problem(error.into()),
+        match self.page(filter, limit.0, view).await {
+            Ok(page) => ListResponse::Page(page),
+            Err(problem) => ListResponse::Problem(problem),
         }
+    }
+}
+
+impl ListOrders {
+    async fn page(&self, filter: ListFilter, limit: u32, view: View) -> Result<OrderList, Problem> {
+        let selection = view.select(filter)?;
+        // One order more than requested shows whether there is a next page.
+        let orders = self.lookup.show_list(&selection, limit + 1).await?;
+        Ok(OrderList::page(orders, limit as usize))
     }
 }
 
@@ -154,6 +164,7 @@ impl ApiResponse for ListResponse {
                     "A parameter is malformed, unknown or repeated (`invalid_limit`, \
                      `invalid_cursor`, `bad_request`, `unknown_parameter`, `repeated_parameter`).",
                 ),
+                schema::problem(403, schema::FORBIDDEN_FILTER),
                 schema::problem(
                     503,
                     "The database does not answer in time (`unavailable`, `timeout`).",

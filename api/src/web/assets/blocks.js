@@ -1,6 +1,6 @@
 // The blocks of an order: delivery, payment, details, raw JSON.
 
-import { copyButton, h, own } from "./dom.js";
+import { code, copyButton, h, own } from "./dom.js";
 import { amount, language, money, unixTime, versionFacts } from "./format.js";
 import { indent, integer, sum } from "./json.js";
 import { listAddress, searchAddress } from "./address.js";
@@ -14,8 +14,25 @@ const facts = (block, pairs, name) => h("dl", { class: name }, pairs.map(([term,
 
 const card = (title, ...content) => h("section", { class: "card" }, h("h2", {}, title), content);
 
-export function deliveryCard({ delivery = {}, delivery_service, track_number }) {
-  const { name, phone, email, address, city, zip, region } = delivery;
+/** In place of a masked value, which must not be taken for the customer's. */
+const hidden = () => h("span", { class: "muted" }, "Hidden");
+
+/** `masked` states that the token may not see personal data. */
+export function deliveryCard({ delivery = {}, delivery_service, track_number }, masked) {
+  const { city, region } = delivery;
+  if (masked) {
+    return card("Delivery",
+      h("p", { class: "muted" }, "Your token may not see personal data. Its operator can add the scope ", code("orders:pii"), "."),
+      facts("delivery", [
+        ...["Name", "Phone", "E-mail", "Address"].map((term) => [term, hidden()]),
+        ["City", city],
+        ["Region", region],
+        ["Zip", hidden()],
+        ["Service", delivery_service],
+        ["Track no.", track_number, "mono"],
+      ]));
+  }
+  const { name, phone, email, address, zip } = delivery;
   const other = (value, what) => h("a", { class: "more", href: searchAddress(value), title: `Orders with this ${what}` }, "orders");
   return card("Delivery", h("p", { class: "person", "data-key": "delivery/name" }, own(name) || "—"), facts("delivery", [
     ["Phone", phone && h("span", {}, h("a", { href: `tel:${phone}`, dir: "ltr" }, phone), " ", other(phone, "phone number"))],

@@ -71,12 +71,15 @@ export function language(tag) {
   try { return `${new Intl.DisplayNames("en", { type: "language" }).of(tag)} (${tag})`; } catch { return tag; }
 }
 
+/** Whether personal data is masked in the document with that version. */
+export const isMasked = (etag) => etag?.endsWith("-masked") ?? false;
+
 /**
  * The rows of a version (record time in ms, offset, partition, each of fixed width; then perhaps the number of the
- * document's shape): [name, value].
+ * document's shape, and whether personal data is masked): [name, value].
  */
 export function versionFacts(etag) {
-  const [, ms, offset, partition] = /^(\d{19})-(\d{19})-(\d{10})(?:-\d+)?$/.exec(etag ?? "") ?? [];
+  const [, ms, offset, partition] = /^(\d{19})-(\d{19})-(\d{10})(?:-\d+)?(?:-masked)?$/.exec(etag ?? "") ?? [];
   if (!ms) return [["Version", etag && code(etag)]];
   return [["Version of", time(Number(ms))], ["Partition", String(Number(partition))], ["Offset", String(BigInt(offset))]];
 }

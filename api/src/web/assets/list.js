@@ -269,6 +269,6 @@ export const followList = () => follow("list", {
   path: "orders/events",
   onEvent,
   onOpen: plan,
-  // Without the scope, the list above says why it is empty.
-  onProblem: (problem) => mayNotList(problem) && unfollow("list"),
+  // Without the scope, the list above says why it is empty. A token of one customer has no stream of all orders.
+  onProblem: (problem) => (mayNotList(problem) || problem.code === "bound_to_customer") && unfollow("list"),
 });

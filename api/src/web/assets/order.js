@@ -4,7 +4,7 @@ import { orderAddress } from "./address.js";
 import { Problem, curl, get, orderPath } from "./api.js";
 import { deliveryCard, detailsCard, paymentCard, rawCard } from "./blocks.js";
 import { $, announce, button, code, copyButton, h, jump, plural, touch } from "./dom.js";
-import { ago, amount, clock, money, time } from "./format.js";
+import { ago, amount, clock, isMasked, money, time } from "./format.js";
 import { itemsCard, summary } from "./items.js";
 import { parse } from "./json.js";
 import { follow, unfollow } from "./live.js";
@@ -171,7 +171,7 @@ function article({ uid, text, order, etag, answer, note, isNew, view }) {
       h("span", { class: `source ${tier}` }, "Answered by ", h("b", {}, TIERS[tier] ?? tier ?? "the service"), served && ` in ${served} ms`),
       h("span", {}, `Round trip ${answer.roundTrip.toFixed(answer.roundTrip < 10 ? 1 : 0)} ms`),
       note && h("span", { class: isNew && "changed" }, note)),
-    h("div", { class: "cards" }, deliveryCard(order), paymentCard(order), detailsCard(order, etag)),
+    h("div", { class: "cards" }, deliveryCard(order, isMasked(etag)), paymentCard(order), detailsCard(order, etag)),
     itemsCard(order, view),
     rawCard(text, view));
 }

@@ -11,7 +11,10 @@ const RETRY_MAX_S = 30;
 export function explain(problem) {
   switch (problem.status) {
     case 0: return { tone: "warn", title: "The service cannot be reached", text: "The network or the service is down." };
-    case 403: return { tone: "bad", title: "Your token does not allow this", text: "Ask the operator for another one, sign out, and sign in with it." };
+    case 403: return problem.code === "personal_data" ? {
+      tone: "warn", title: "Your token may not search by phone number or e-mail address", final: true,
+      text: ["Search by order uid, track number or customer id, or ask the operator for the scope ", code("orders:pii"), "."],
+    } : { tone: "bad", title: "Your token does not allow this", text: "Ask the operator for another one, sign out, and sign in with it." };
     case 429: return { tone: "warn", title: "Too many requests", text: "The service limits the requests of each client." };
     case 502: case 503: case 504:
       return { tone: "warn", title: "The service is unavailable", text: "The order may exist. The page retries." };

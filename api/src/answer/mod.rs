@@ -1,8 +1,26 @@
-//! The answer of a tier about an order.
+//! The answer of a tier about an order, and what a caller may see of it.
+//!
+//! The bytes of a document leave this module only through a [`View`], so no handler can send what
+//! its caller may not see.
+//!
+//! | module | responsibility |
+//! |---|---|
+//! | `mod` | the state of an order, as the tiers return it |
+//! | [`view`](View) | what a caller may see: of an order, of a list |
+//! | [`mask`](MASKS) | finds the personal data of a document and replaces it |
+//! | [`edition`](Edition) | the version of a document, masked or not: the text of the ETag |
+
+mod edition;
+mod mask;
+mod view;
 
 use bytes::Bytes;
 use poem::http::HeaderValue;
 use shared::order::{DocumentVersion, Revision, Version};
+
+pub use edition::Edition;
+pub use mask::{MASKS, Mask, Unreadable};
+pub use view::{PersonalFilter, Selection, Shown, Text, View, Visible};
 
 /// State of an order; cheap to clone.
 #[derive(Clone, Debug)]
@@ -15,7 +33,7 @@ pub enum Answer {
     Unknown,
 }
 
-/// A document and its version, ready to send.
+/// A document and its version, ready to send. Only a [`View`] reads its bytes.
 ///
 /// ETag and JSON share one block of memory. In a cache with many orders each block is a cache miss
 /// of the processor, so one block means one miss.
@@ -26,9 +44,9 @@ pub struct Document {
     pub version: DocumentVersion,
     /// The version in double quotes, as the ETag header needs it. Built once, so that no response
     /// has to.
-    pub etag: HeaderValue,
+    etag: HeaderValue,
     /// The JSON document.
-    pub json: Bytes,
+    json: Bytes,
 }
 
 impl Document {
@@ -36,17 +54,45 @@ impl Document {
     pub const ETAG_WIDTH: usize = DocumentVersion::MAX_WIDTH + 2;
 
     fn new(version: DocumentVersion, json: &[u8]) -> Self {
-        let etag = format!("\"{version}\"");
-        let mut block = Bytes::from([etag.as_bytes(), json].concat());
-        let json = block.split_off(etag.len());
+        let (etag, json) = in_one_block(&Edition::whole(version), &[json]);
         Self {
             version,
-            // Quotes, digits and dashes are always valid in a header. An empty ETag would match
-            // nothing.
-            etag: HeaderValue::from_maybe_shared(block).unwrap_or(HeaderValue::from_static("")),
+            etag,
             json,
         }
     }
+
+    /// Returns the customer of the order.
+    ///
+    /// # Errors
+    /// If the document is not one of an order.
+    pub fn customer(&self) -> Result<Box<str>, Unreadable> {
+        let outline = mask::Outline::read(&self.json)?;
+        Ok(outline.customer_id.into())
+    }
+
+    /// Length of the JSON document in bytes.
+    pub fn len(&self) -> usize {
+        self.json.len()
+    }
+}
+
+/// Returns the ETag of `edition`, and the JSON document of `parts`.
+fn in_one_block(edition: &Edition, parts: &[&[u8]]) -> (HeaderValue, Bytes) {
+    let etag = edition.etag();
+    let mut block =
+        Vec::with_capacity(etag.len() + parts.iter().map(|part| part.len()).sum::<usize>());
+    block.extend_from_slice(etag.as_bytes());
+    parts.iter().for_each(|part| block.extend_from_slice(part));
+    let mut block = Bytes::from(block);
+    let json = block.split_off(etag.len());
+    (header(block), json)
+}
+
+fn header(etag: Bytes) -> HeaderValue {
+    // Quotes, digits, dashes and letters are always valid in a header. An empty ETag would match
+    // nothing.
+    HeaderValue::from_maybe_shared(etag).unwrap_or(HeaderValue::from_static(""))
 }
 
 impl Answer {
