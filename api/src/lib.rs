@@ -53,7 +53,6 @@ use futures_util::future::{OptionFuture, join};
 use prometheus::{IntGauge, Registry};
 use shared::{
     cache::Cache,
-    config::{ConfigError, Database},
     runtime::admin::Admin,
     storage::{Postgres, Role},
 };
@@ -118,20 +117,6 @@ fn new_events(lookup: &Lookup, config: &Config, metrics: &Metrics) -> Events {
     Events::new(lookup.clone(), settings, metrics.events.clone())
 }
 
-/// Returns the read replica, if one is configured.
-fn read_replica(database: &Database) -> Result<Option<Postgres>, ConfigError> {
-    let Some(url) = database.read_url.as_deref() else {
-        return Ok(None);
-    };
-    let replica = Postgres::new(url, database, Role::Api).map_err(|_| {
-        ConfigError::malformed(
-            "DATABASE_READ_URL",
-            "not a postgres:// URL; write postgres://USER:PASSWORD@HOST:5432/NAME",
-        )
-    })?;
-    Ok(Some(replica))
-}
-
 impl App {
     /// Binds both ports and prepares everything that needs no other service.
     ///
@@ -145,7 +130,7 @@ impl App {
         let redis = enabled.then(|| Cache::shared(&config.redis)).transpose()?;
         let database = &config.database;
         let postgres = Postgres::new(&database.url, database, Role::Api)?;
-        let replica = read_replica(database)?;
+        let replica = Postgres::replica(database, Role::Api)?;
         let health = Arc::new(Health::new(
             local.clone(),
             enabled,

@@ -13,7 +13,7 @@ creates it, and the Secret and key if the operator provides it, for this role or
 {{- $database := $v.database.url -}}
 {{- $redis := $v.redis.url -}}
 {{- if $v.demo.enabled -}}
-{{- $database = printf "postgres://orders:%s@%s:5432/orders" (urlquery $v.demo.postgres.password) (include "order-service.demoName" (dict "root" .root "component" "postgres")) -}}
+{{- $database = printf "postgres://orders:%s@%s:5432/orders?sslmode=disable" (urlquery $v.demo.postgres.password) (include "order-service.demoName" (dict "root" .root "component" "postgres")) -}}
 {{- $redis = printf "redis://%s:6379" (include "order-service.demoName" (dict "root" .root "component" "redis")) -}}
 {{- end -}}
 {{- $sasl := $v.kafka.sasl.existingSecret -}}
@@ -28,9 +28,9 @@ creates it, and the Secret and key if the operator provides it, for this role or
   | toJson -}}
 {{- end -}}
 
-{{/* Those of `variables` that are set, as a JSON list of variable, file name, Secret and key. `secret` is the name of the
-created Secret; default: the full name of the release.
-(dict "root" $ "component" NAME "variables" LIST ["secret" NAME]) */}}
+{{/* Those of `variables` that are set, and the certificates of `services`, as a JSON list of variable, file name, Secret and
+key. `secret` is the name of the created Secret; default: the full name of the release.
+(dict "root" $ "component" NAME "variables" LIST ["services" LIST] ["secret" NAME]) */}}
 {{- define "order-service.secretFiles" -}}
 {{- $all := include "order-service.secrets" . | fromJson -}}
 {{- $created := default (include "order-service.fullname" .root) .secret -}}
@@ -41,6 +41,20 @@ created Secret; default: the full name of the release.
 {{- $files = append $files (dict "variable" $variable "file" $one.key "secret" $one.existing.name "key" $one.existing.key) -}}
 {{- else if $one.value -}}
 {{- $files = append $files (dict "variable" $variable "file" $one.key "secret" $created "key" $one.key) -}}
+{{- end -}}
+{{- end -}}
+{{- range $service := .services -}}
+{{- $secret := (get $.root.Values $service).tls.existingSecret -}}
+{{- /* The URL of Postgres names its files itself. */ -}}
+{{- $names := get (dict
+  "redis" (list "REDIS_CA_FILE" "REDIS_CERT_FILE" "REDIS_KEY_FILE")
+  "kafka" (list "KAFKA_SSL_CA_LOCATION" "KAFKA_SSL_CERTIFICATE_LOCATION" "KAFKA_SSL_KEY_LOCATION" "KAFKA_SSL_KEY_PASSWORD_FILE")
+  "database" (list "" "" "")) $service -}}
+{{- range $index, $key := list $secret.caKey $secret.certKey $secret.keyKey (get $secret "keyPasswordKey") -}}
+{{- if and $secret.name $key -}}
+{{- $file := printf "%s-%s" $service (index (list "ca.crt" "tls.crt" "tls.key" "tls.password") $index) -}}
+{{- $files = append $files (dict "variable" (index $names $index) "file" $file "secret" $secret.name "key" $key) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $files | toJson -}}
@@ -59,7 +73,9 @@ created Secret; default: the full name of the release.
 
 {{- define "order-service.secretEnv" -}}
 {{- range include "order-service.secretFiles" . | fromJsonArray }}
+{{- if .variable }}
 - { name: {{ .variable }}, value: /etc/order-service/{{ .file }} }
+{{- end }}
 {{- end }}
 {{- end -}}
 

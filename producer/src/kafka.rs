@@ -14,7 +14,10 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 use rdkafka::statistics::Statistics;
 use shared::{
-    kafka::{Bootstrap, LIMITS},
+    kafka::{
+        Access, Bootstrap, LIMITS, broker_in, check_options, connection_properties,
+        handshake_problem, rejected,
+    },
     telemetry::traces,
 };
 
@@ -28,6 +31,7 @@ const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// messages.
 pub(crate) struct Reports {
     bootstrap: Bootstrap,
+    access: Access,
     acknowledged: AtomicU64,
     failed: AtomicU64,
     permanent: AtomicBool,
@@ -38,9 +42,10 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    fn new(bootstrap: Bootstrap) -> Self {
+    fn new(bootstrap: Bootstrap, access: Access) -> Self {
         Self {
             bootstrap,
+            access,
             acknowledged: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             permanent: AtomicBool::new(false),
@@ -64,9 +69,13 @@ impl Reports {
         self.first_failure.lock().clone()
     }
 
-    /// Returns the last connection error that librdkafka reported.
-    pub(crate) fn connection_error(&self) -> Option<String> {
-        self.connection_error.lock().clone()
+    /// Returns the last connection error that librdkafka reported, or the cause of a failed TLS
+    /// handshake. Finding that cause takes some seconds at most.
+    pub(crate) fn connection_error(&self, config: &shared::config::Kafka) -> Option<String> {
+        let reason = self.connection_error.lock().clone()?;
+        let broker = broker_in(&reason);
+        let cause = broker.and_then(|broker| handshake_problem(config, broker));
+        Some(cause.unwrap_or(reason))
     }
 
     /// Whether a record failed with an error that later records will also get.
@@ -130,8 +139,27 @@ pub(crate) fn producer(
     options: &cli::Kafka,
 ) -> anyhow::Result<BaseProducer<Reports>> {
     let bootstrap = Bootstrap::new(&config.brokers).context("KAFKA_BROKERS")?;
+    let without_options = shared::config::Kafka {
+        options: Vec::new(),
+        ..config.clone()
+    };
+    check_options(config, &[properties(&without_options, options)])?;
+    let access = Access::new(config);
+    properties(config, options)
+        .create_with_context(Reports::new(bootstrap, access))
+        .map_err(|error| match &error {
+            KafkaError::ClientConfig(_, problem, property, _) => {
+                rejected(config, Some(property), problem).into()
+            }
+            KafkaError::ClientCreation(problem) => rejected(config, None, problem).into(),
+            _ => anyhow::Error::new(error).context("cannot create the Kafka client"),
+        })
+}
+
+/// Returns the properties of the producer.
+fn properties(config: &shared::config::Kafka, options: &cli::Kafka) -> ClientConfig {
     let mut client = ClientConfig::new();
-    for (name, value) in config.connection_properties() {
+    for (name, value) in connection_properties(config) {
         client.set(name, value);
     }
     for (name, value) in LIMITS {
@@ -155,15 +183,16 @@ pub(crate) fn producer(
         .set("partitioner", "murmur2_random")
         .set("socket.nagle.disable", "true")
         .set("reconnect.backoff.max.ms", "1000")
-        .set("statistics.interval.ms", "1000")
-        .create_with_context(Reports::new(bootstrap))
-        .context("cannot create the Kafka client; check the KAFKA_ variables")
+        .set("statistics.interval.ms", "1000");
+    client
 }
 
 /// Processes delivery reports for `time`. Adds the bootstrap brokers again if librdkafka has lost
-/// them.
+/// them, and uses a replaced password. Replaced certificates are used by the next run.
 pub(crate) fn serve(producer: &BaseProducer<Reports>, time: Duration) {
-    producer.context().bootstrap.restore(producer.client());
+    let context = producer.context();
+    context.bootstrap.restore(producer.client());
+    context.access.follow(producer.client());
     producer.poll(time);
 }
 

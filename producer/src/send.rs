@@ -324,7 +324,7 @@ fn wait_for_topic(
                 Err(error) => bail!(
                     "{brokers}: no broker responded within {seconds} s: {}; check --brokers or \
                      KAFKA_BROKERS",
-                    (producer.context().connection_error()).unwrap_or(error.to_string())
+                    (producer.context().connection_error(config)).unwrap_or(error.to_string())
                 ),
             }
         }

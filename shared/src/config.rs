@@ -17,7 +17,7 @@ mod worker;
 
 pub use api::{Api, Cache, LocalCache, NegativeCache};
 pub use known::{COMPOSE, names};
-pub use load::{ConfigError, load, load_from, read_text};
+pub use load::{ConfigError, load, load_from, read_secret, read_text};
 pub use process::{Admin, Log, LogFormat, Otel};
 pub use services::{Database, Kafka, Redis};
 pub(crate) use value::{DURATION, whole_number};
@@ -25,12 +25,13 @@ pub use variable::{Variable, variables};
 pub use worker::Worker;
 
 /// Variables whose value may also come from a file: `NAME_FILE` holds the path.
-const SECRETS: [&str; 5] = [
+const SECRETS: [&str; 6] = [
     "DATABASE_URL",
     "DATABASE_READ_URL",
     "REDIS_URL",
     "KAFKA_SASL_USERNAME",
     "KAFKA_SASL_PASSWORD",
+    "KAFKA_SSL_KEY_PASSWORD",
 ];
 
 #[cfg(test)]

@@ -1,5 +1,13 @@
-//! Code that all Kafka clients share: timeouts for silent connections, and recovery of the broker
-//! list.
+//! Code that all Kafka clients share: how to connect, timeouts for silent connections, and recovery
+//! of the broker list.
+
+mod access;
+mod diagnosis;
+mod options;
+
+pub use access::{Access, connection_properties};
+pub use diagnosis::{broker_in, handshake_problem};
+pub use options::{check_options, rejected};
 
 use std::{
     ffi::{CString, NulError},

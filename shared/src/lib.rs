@@ -6,6 +6,8 @@
 //!   other.
 //! - `grants` names those who get rights in the services.
 //! - `startup` checks both at the start of a process.
+//! - `tls` and `replaced` serve the clients of Postgres, Redis and Kafka: certificates, and files
+//!   whose content changes.
 //! - `config`, `telemetry` and `runtime` are the process harness.
 //! - `kafka` is for processes that have a Kafka client.
 //! - `fault` injects faults for tests. In a release build it does nothing.
@@ -21,11 +23,13 @@ pub mod grants;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod order;
+pub mod replaced;
 pub mod runtime;
 pub mod startup;
 pub mod storage;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod tls;
 
 pub use database_time::DatabaseTime;

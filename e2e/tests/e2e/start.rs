@@ -163,6 +163,10 @@ fn variables_of_kafka_that_contradict_each_other_stop_the_start() {
             ],
             "KAFKA_SSL_CA_LOCATION",
         ),
+        (
+            &[("KAFKA_OPTIONS", "enable.auto.commit=false")],
+            "KAFKA_OPTIONS",
+        ),
     ] {
         let said = stack.command_with("worker", &["run"], variables).failed();
         assert!(said.starts_with(&format!("error: {name}: ")), "{said}");

@@ -97,21 +97,28 @@ fn section(
         return None;
     };
     let defaults = defaults(&item.ident.to_string(), items);
-    let variables = fields.named.iter().map(|field| {
+    let variables = fields.named.iter().filter_map(|field| {
         let field_name = field.ident.as_ref().unwrap().to_string();
         let name = format!("{prefix}_{}", field_name.to_uppercase());
+        // The line of the secret names its `NAME_FILE` too.
+        if name
+            .strip_suffix("_FILE")
+            .is_some_and(|name| secrets.iter().any(|secret| secret == name))
+        {
+            return None;
+        }
         let kind = Kind::of(field, items);
         let default = match defaults.get(&field_name) {
             Some(expression) => kind.default(expression),
             None => None,
         };
-        Variable {
+        Some(Variable {
             secret: secrets.contains(&name),
             meaning: resolved(&source::doc(&field.attrs), constants),
             kind: kind.to_string(),
             name,
             default,
-        }
+        })
     });
     Some(Section {
         prefix: format!("{prefix}_"),

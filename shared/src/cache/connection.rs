@@ -6,21 +6,20 @@ use arc_swap::ArcSwap;
 use deadpool_redis::{Manager, Pool, Runtime};
 use futures_util::future::join_all;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisFuture,
-    RedisResult, Value,
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, ConnectionManager},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     cluster_routing::{RoutingInfo, SingleNodeRoutingInfo},
-    io::tcp::TcpSettings,
 };
 
 use super::{
     CacheError,
+    access::{self, Access, Clients},
     link::{Cluster, Node as SharedNode},
     read_pipeline::ReadPipeline,
 };
-use crate::config::{self, ConfigError};
+use crate::config::ConfigError;
 
 /// Maximum connections of the worker's pool: one for each batch that may be in its Redis stage, and
 /// one for repairs.
@@ -29,9 +28,6 @@ const POOL_SIZE: usize = 8;
 /// Concurrent commands in a cluster, where a pipeline cannot span nodes.
 pub(super) const CLUSTER_CONCURRENCY: usize = 64;
 
-/// How long sent data may stay unacknowledged by the server's kernel.
-const SILENCE: Duration = Duration::from_secs(5);
-
 pub(super) enum Connections {
     Shared(Arc<SharedNode>),
     Pooled(Box<Pooled>),
@@ -39,38 +35,57 @@ pub(super) enum Connections {
 }
 
 impl Connections {
-    pub(super) fn shared(config: &config::Redis) -> Result<Self, ConfigError> {
-        let Some(client) = single_client(config)? else {
-            return Self::cluster(config);
-        };
-        SharedNode::new(client, config.timeout)
-            .map(|node| Self::Shared(Arc::new(node)))
-            .map_err(|_| malformed())
+    pub(super) fn shared(access: &Access, timeout: Duration) -> Result<Self, ConfigError> {
+        match access.clients()? {
+            Clients::Cluster(client) => Ok(Self::cluster(*client, timeout)),
+            Clients::Single(client) => SharedNode::new(client, timeout)
+                .map(|node| Self::Shared(Arc::new(node)))
+                .map_err(|_| access::malformed()),
+        }
     }
 
-    pub(super) fn pooled(config: &config::Redis) -> Result<Self, ConfigError> {
-        let Some(client) = single_client(config)? else {
-            return Self::cluster(config);
-        };
-        let pool = pool(&client, config.timeout)?;
-        Ok(Self::Pooled(Box::new(Pooled {
-            client,
-            timeout: config.timeout,
-            current: ArcSwap::from_pointee(pool),
-        })))
+    pub(super) fn pooled(access: &Access, timeout: Duration) -> Result<Self, ConfigError> {
+        match access.clients()? {
+            Clients::Cluster(client) => Ok(Self::cluster(*client, timeout)),
+            Clients::Single(client) => Ok(Self::Pooled(Box::new(Pooled {
+                current: ArcSwap::from_pointee(pool(&client, timeout)?),
+                client: ArcSwap::from_pointee(client),
+                timeout,
+            }))),
+        }
     }
 
-    fn cluster(config: &config::Redis) -> Result<Self, ConfigError> {
-        let client = ClusterClient::builder(urls(config))
-            .connection_timeout(config.timeout)
-            .response_timeout(config.timeout)
-            .tcp_settings(tcp_settings())
-            .build()
-            .map_err(|_| malformed())?;
-        Ok(Self::Cluster(Arc::new(Cluster::new(
-            client,
-            config.timeout,
-        ))))
+    fn cluster(client: ClusterClient, timeout: Duration) -> Self {
+        Self::Cluster(Arc::new(Cluster::new(client, timeout)))
+    }
+
+    /// Uses `clients` for new connections, and replaces the open ones once a new one answers. An
+    /// error leaves the open connections in place: the server may not know the new password yet.
+    ///
+    /// # Errors
+    /// When Redis does not answer on a new connection, or `clients` are of another kind.
+    pub(super) async fn replace(&self, clients: Clients) -> Result<(), CacheError> {
+        match (self, clients) {
+            (Self::Shared(node), Clients::Single(client)) => {
+                access::try_out(&client).await?;
+                node.replace(client);
+            }
+            (Self::Pooled(pooled), Clients::Single(client)) => {
+                access::try_out(&client).await?;
+                pooled.client.store(Arc::new(client));
+                pooled.renew();
+            }
+            (Self::Cluster(cluster), Clients::Cluster(client)) => {
+                return cluster.replace_client(*client).await;
+            }
+            _ => {
+                return Err(CacheError::Connection(
+                    "REDIS_URL_FILE changed between one node and a cluster; restart the process"
+                        .to_owned(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the read pipeline of the connection that all callers share; none for a pool or a
@@ -122,7 +137,7 @@ impl Connections {
 
 /// A pool, and the settings that create a new one.
 pub(super) struct Pooled {
-    client: Client,
+    client: ArcSwap<Client>,
     timeout: Duration,
     current: ArcSwap<Pool>,
 }
@@ -142,7 +157,7 @@ impl Pooled {
 
     fn renew(&self) {
         // The first pool was created with the same settings, so this does not fail.
-        if let Ok(pool) = pool(&self.client, self.timeout) {
+        if let Ok(pool) = pool(&self.client.load(), self.timeout) {
             self.current.store(Arc::new(pool));
         }
     }
@@ -153,7 +168,7 @@ fn pool(client: &Client, timeout: Duration) -> Result<Pool, ConfigError> {
         .set_connection_timeout(Some(timeout))
         .set_response_timeout(Some(timeout));
     let manager = Manager::new_with_config(client.get_connection_info().clone(), settings)
-        .map_err(|_| malformed())?;
+        .map_err(|_| access::malformed())?;
     Pool::builder(manager)
         .max_size(POOL_SIZE)
         .wait_timeout(Some(timeout))
@@ -166,57 +181,6 @@ fn pool(client: &Client, timeout: Duration) -> Result<Pool, ConfigError> {
 
 async fn clustered(cluster: &Cluster) -> Result<Connection, CacheError> {
     Ok(Connection::Cluster(cluster.connection().await?))
-}
-
-/// Returns the addresses of `REDIS_URL`.
-pub(super) fn urls(config: &config::Redis) -> Vec<&str> {
-    config
-        .url
-        .split(',')
-        .map(str::trim)
-        .filter(|url| !url.is_empty())
-        .collect()
-}
-
-/// Creates a client for the node at `url`.
-pub(super) fn client(url: &str) -> Result<Client, redis::RedisError> {
-    let info = url.into_connection_info()?;
-    Client::open(info.set_tcp_settings(tcp_settings()))
-}
-
-/// TCP settings without Nagle's delay. On Linux, the kernel ends a connection when the server
-/// acknowledges nothing for `SILENCE`. The default of the kernel is a quarter of an hour.
-fn tcp_settings() -> TcpSettings {
-    let settings = TcpSettings::default().set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(SILENCE);
-    settings
-}
-
-/// Creates the client of the only node; returns none for a cluster.
-fn single_client(config: &config::Redis) -> Result<Option<Client>, ConfigError> {
-    if config.timeout.is_zero() {
-        return Err(ConfigError::malformed(
-            "REDIS_TIMEOUT",
-            "must be longer than 0; write 100ms, for example",
-        ));
-    }
-    match urls(config).as_slice() {
-        [] => Err(ConfigError::malformed(
-            "REDIS_URL",
-            "holds no address; write redis://HOST:6379",
-        )),
-        [url] => client(url).map(Some).map_err(|_| malformed()),
-        _ => Ok(None),
-    }
-}
-
-/// The error for a URL that the client rejects. It quotes nothing: the URL may hold a password.
-fn malformed() -> ConfigError {
-    ConfigError::malformed(
-        "REDIS_URL",
-        "not a redis:// or rediss:// URL; write redis://HOST:6379",
-    )
 }
 
 /// One connection of any kind.
@@ -360,26 +324,6 @@ impl ConnectionLike for Connection {
             Self::Shared(connection) => connection.get_db(),
             Self::Pooled(connection) => connection.get_db(),
             Self::Cluster(connection) => connection.get_db(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_malformed_url_is_an_error_that_says_what_to_write() {
-        for url in ["http://:secret@host", "host:6379", "redis://host:x"] {
-            let config = config::Redis {
-                url: url.to_owned(),
-                ..config::Redis::default()
-            };
-            let error = single_client(&config).unwrap_err().to_string();
-            assert_eq!(
-                error,
-                "REDIS_URL: not a redis:// or rediss:// URL; write redis://HOST:6379"
-            );
         }
     }
 }

@@ -29,6 +29,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::CacheError;
+
 /// Time limit for reconnecting to every node of a cluster.
 const CONNECT_CLUSTER: Duration = Duration::from_secs(5);
 
@@ -39,7 +41,7 @@ const CLUSTER_PAUSE: Duration = Duration::from_secs(1);
 /// One multiplexed connection to one server. It connects at first use and reconnects when it
 /// breaks.
 pub(super) struct Node {
-    client: Client,
+    client: ArcSwap<Client>,
     timeout: Duration,
     current: ArcSwap<ConnectionManager>,
     checking: AtomicBool,
@@ -49,7 +51,7 @@ impl Node {
     pub(super) fn new(client: Client, timeout: Duration) -> RedisResult<Self> {
         Ok(Self {
             current: ArcSwap::from_pointee(manager(&client, timeout)?),
-            client,
+            client: ArcSwap::from_pointee(client),
             timeout,
             checking: AtomicBool::new(false),
         })
@@ -63,13 +65,19 @@ impl Node {
 
     /// Replaces the connection, also one that answers.
     pub(super) fn renew(&self) {
-        match manager(&self.client, self.timeout) {
+        match manager(&self.client.load(), self.timeout) {
             Ok(manager) => self.current.store(Arc::new(manager)),
             Err(error) => tracing::warn!(
                 error = error.category(),
                 "replacing a Redis connection failed"
             ),
         }
+    }
+
+    /// Replaces the client and the connection.
+    pub(super) fn replace(&self, client: Client) {
+        self.client.store(Arc::new(client));
+        self.renew();
     }
 
     /// Checks the connection in the background, unless a check is already running. Call it after a
@@ -109,7 +117,7 @@ fn manager(client: &Client, timeout: Duration) -> RedisResult<ConnectionManager>
 
 /// The connections to the nodes of a cluster. They open at first use and then follow the cluster.
 pub(super) struct Cluster {
-    client: ClusterClient,
+    client: ArcSwap<ClusterClient>,
     timeout: Duration,
     current: OnceCell<ArcSwap<ClusterConnection>>,
     checking: AtomicBool,
@@ -118,7 +126,7 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn new(client: ClusterClient, timeout: Duration) -> Self {
         Self {
-            client,
+            client: ArcSwap::from_pointee(client),
             timeout,
             current: OnceCell::new(),
             checking: AtomicBool::new(false),
@@ -128,7 +136,7 @@ impl Cluster {
     /// Returns the connection for the next call.
     pub(super) async fn connection(&self) -> RedisResult<ClusterConnection> {
         let connect = || async {
-            let connection = self.client.get_async_connection().await?;
+            let connection = self.client.load_full().get_async_connection().await?;
             RedisResult::Ok(ArcSwap::from_pointee(connection))
         };
         let current = self.current.get_or_try_init(connect).await?;
@@ -140,9 +148,23 @@ impl Cluster {
         let cluster = Arc::clone(self);
         tokio::spawn(async move {
             if let Some(current) = cluster.current.get() {
-                cluster.replace(current).await;
+                // The old connections stay if this fails.
+                let _ = cluster.replace(current).await;
             }
         });
+    }
+
+    /// Uses `client` for new connections, and replaces the open ones if every master answers.
+    ///
+    /// # Errors
+    /// When a master does not answer. The open connections stay.
+    pub(super) async fn replace_client(&self, client: ClusterClient) -> Result<(), CacheError> {
+        self.client.store(Arc::new(client));
+        match self.current.get() {
+            Some(current) => self.replace(current).await,
+            // The first connection is still to be opened.
+            None => Ok(()),
+        }
     }
 
     /// Checks the connections in the background, unless a check is already running. Call it after a
@@ -156,8 +178,9 @@ impl Cluster {
     async fn check(self: Arc<Self>) {
         if let Some(current) = self.current.get() {
             let connection = ClusterConnection::clone(&current.load());
-            if !self.answers(connection).await {
-                self.replace(current).await;
+            if self.answers(connection).await.is_err() {
+                // The old connections stay if this fails.
+                let _ = self.replace(current).await;
             }
         }
         sleep(CLUSTER_PAUSE).await;
@@ -166,23 +189,26 @@ impl Cluster {
 
     /// Replaces the connections if every master answers on the new ones. While a master is down,
     /// the old connections serve the other masters just as well.
-    async fn replace(&self, current: &ArcSwap<ClusterConnection>) {
-        let connected = timeout(CONNECT_CLUSTER, self.client.get_async_connection()).await;
-        let Ok(Ok(connection)) = connected else {
-            return;
-        };
-        if self.answers(connection.clone()).await {
-            current.store(Arc::new(connection));
-            tracing::debug!("replaced a silent connection to a Redis cluster");
-        }
+    async fn replace(&self, current: &ArcSwap<ClusterConnection>) -> Result<(), CacheError> {
+        let client = self.client.load_full();
+        let connection = timeout(CONNECT_CLUSTER, client.get_async_connection())
+            .await
+            .map_err(|_| CacheError::Deadline(CONNECT_CLUSTER))??;
+        self.answers(connection.clone()).await?;
+        current.store(Arc::new(connection));
+        tracing::debug!("replaced a connection to a Redis cluster");
+        Ok(())
     }
 
-    async fn answers(&self, mut connection: ClusterConnection) -> bool {
+    async fn answers(&self, mut connection: ClusterConnection) -> Result<(), CacheError> {
         let masters = (
             MultipleNodeRoutingInfo::AllMasters,
             Some(ResponsePolicy::AllSucceeded),
         );
         let ping = connection.route_command(redis::cmd("PING"), RoutingInfo::MultiNode(masters));
-        matches!(timeout(self.timeout, ping).await, Ok(Ok(_)))
+        timeout(self.timeout, ping)
+            .await
+            .map_err(|_| CacheError::Deadline(self.timeout))??;
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@
 //! shape of the document. An entry of an older shape is overwritten, and counts as missing for a
 //! reader.
 
+mod access;
 mod acl;
 mod announcement;
 mod breaker;
@@ -16,6 +17,7 @@ mod clock;
 mod connection;
 mod durations;
 mod entry;
+mod follow;
 mod inspect;
 mod link;
 mod read_pipeline;
@@ -47,6 +49,7 @@ use crate::{
     order::REPRESENTATION,
     telemetry::OutageLog,
 };
+use access::Access;
 use breaker::Breaker;
 use clock::Clock;
 use connection::{Connection, Connections};
@@ -125,8 +128,7 @@ impl From<RedisError> for CacheError {
             {
                 Self::Corrupt
             }
-            // The kind, not the text: a server's text may quote arguments.
-            None => Self::Connection(error.category().to_owned()),
+            None => Self::Connection(access::cause(&error)),
         }
     }
 }
@@ -161,22 +163,27 @@ impl Cache {
     /// small concurrent calls.
     ///
     /// # Errors
-    /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, or the timeout is zero.
+    /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, a certificate file cannot
+    /// be used, or the timeout is zero.
     pub fn shared(config: &config::Redis) -> Result<Self, ConfigError> {
-        Ok(Self::new(Connections::shared(config)?, config))
+        let access = Access::new(config);
+        let connections = Connections::shared(&access, config.timeout)?;
+        Ok(Self::new(connections, access, config))
     }
 
     /// Creates a cache over a pool, for a few large pipelines at a time. A cluster is always
     /// multiplexed.
     ///
     /// # Errors
-    /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, or the timeout is zero.
+    /// As [`Cache::shared`].
     pub fn pooled(config: &config::Redis) -> Result<Self, ConfigError> {
-        Ok(Self::new(Connections::pooled(config)?, config))
+        let access = Access::new(config);
+        let connections = Connections::pooled(&access, config.timeout)?;
+        Ok(Self::new(connections, access, config))
     }
 
-    fn new(connections: Connections, config: &config::Redis) -> Self {
-        Self {
+    fn new(connections: Connections, access: Access, config: &config::Redis) -> Self {
+        let cache = Self {
             representation: REPRESENTATION,
             inner: Arc::new(Inner {
                 reads: connections.read_pipeline(config.timeout),
@@ -190,7 +197,9 @@ impl Cache {
                 clock: Clock::default(),
                 durations: Durations::new(),
             }),
-        }
+        };
+        follow::start(&cache.inner, access);
+        cache
     }
 
     /// Returns the cache as a program whose documents have the shape `representation` uses it.

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use redis::aio::{PubSubSink, PubSubStream};
+use redis::{
+    Client,
+    aio::{PubSubSink, PubSubStream},
+};
 use tokio::{
     sync::oneshot,
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Announcement, CacheError, announcement, connection};
+use super::{Announcement, CacheError, access::Access, announcement};
 use crate::config;
 
 /// Interval between pings.
@@ -28,13 +31,20 @@ pub struct Subscription {
 
 impl Subscription {
     /// Subscribes at the first node that answers. A cluster forwards announcements to every node.
+    /// Reads the files of `config` first.
     ///
     /// # Errors
-    /// When no node answers.
+    /// When no node answers, or a file cannot be used.
     pub async fn open(config: &config::Redis) -> Result<Self, CacheError> {
+        let config = config.clone();
+        let clients = spawn_blocking(move || Access::new(&config).nodes()).await;
+        let clients = match clients {
+            Ok(clients) => clients.map_err(|error| CacheError::Connection(error.to_string()))?,
+            Err(_) => return Err(CacheError::Connection("the process ends".to_owned())),
+        };
         let mut last = CacheError::Connection("REDIS_URL holds no address".to_owned());
-        for url in connection::urls(config) {
-            match timeout(SILENCE, Self::open_at(url)).await {
+        for client in clients {
+            match timeout(SILENCE, Self::open_at(&client)).await {
                 Ok(Ok(subscription)) => return Ok(subscription),
                 Ok(Err(error)) => last = error,
                 Err(_) => last = CacheError::Deadline(SILENCE),
@@ -43,8 +53,8 @@ impl Subscription {
         Err(last)
     }
 
-    async fn open_at(url: &str) -> Result<Self, CacheError> {
-        let mut pubsub = connection::client(url)?.get_async_pubsub().await?;
+    async fn open_at(client: &Client) -> Result<Self, CacheError> {
+        let mut pubsub = client.get_async_pubsub().await?;
         pubsub.subscribe(announcement::CHANNEL).await?;
         let (sink, messages) = pubsub.split();
         let (lose, lost) = oneshot::channel();

@@ -118,10 +118,17 @@ fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
     names
 }
 
-/// Returns every variable that a program reads, without `NAME_FILE` and `RUST_LOG`.
+/// Returns every variable that a program reads, without the `NAME_FILE` of secrets and `RUST_LOG`.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let all = SECTIONS.iter().flat_map(|section| &section.variables);
     all.map(String::as_str)
+        .filter(|name| secret_of(name).is_none())
+}
+
+/// Returns the secret whose file the variable `name` names; none for another variable.
+pub(super) fn secret_of(name: &str) -> Option<&str> {
+    let secret = name.strip_suffix(FILE);
+    secret.filter(|secret| SECRETS.contains(secret))
 }
 
 /// Returns whether a variable of this name must be one that a program reads.
@@ -139,16 +146,15 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
     if !is_ours(name) || names().any(|known| known == name) {
         return Ok(());
     }
+    if secret_of(name).is_some() {
+        return Ok(());
+    }
     if let Some(named) = name.strip_suffix(FILE)
         && let Some(variable) = names().find(|known| *known == named)
     {
-        return match SECRETS.contains(&variable) {
-            true => Ok(()),
-            false => Err(ConfigError::malformed(
-                name,
-                format!("only a secret can come from a file; set {variable} to the value itself"),
-            )),
-        };
+        let problem =
+            format!("only a secret can come from a file; set {variable} to the value itself");
+        return Err(ConfigError::malformed(name, problem));
     }
     if COMPOSE.contains(&name) || KAFKA_TOOLS.contains(&name) || is_service_link(name, value) {
         return Ok(());

@@ -31,12 +31,12 @@ pub enum ConfigError {
         /// Name of the environment variable, without `_FILE`.
         variable: String,
     },
-    /// The file that a `NAME_FILE` variable points at cannot be read.
+    /// The file that a variable names cannot be read.
     #[error("{variable}: cannot read {path}: {source}; write the path of a readable file")]
     SecretFile {
-        /// Name of the environment variable, including `_FILE`.
+        /// Name of the environment variable.
         variable: String,
-        /// Value of the variable: the path of the file.
+        /// Path of the file.
         path: String,
         /// Why the file could not be read.
         source: io::Error,
@@ -96,9 +96,13 @@ pub fn load_from<T: DeserializeOwned>(
         if !name.starts_with(prefix) {
             continue;
         }
-        let secret = name.strip_suffix(known::FILE);
-        let (variable, value) = match secret.filter(|secret| SECRETS.contains(secret)) {
-            Some(secret) => (secret.to_owned(), read_secret(&name, &value)?),
+        let (variable, value) = match known::secret_of(&name) {
+            Some(secret) => {
+                let content = read_secret(&name, &value)?;
+                // The struct keeps the path too, because the file may be replaced.
+                ours.push((name.clone(), value));
+                (secret.to_owned(), content)
+            }
             None => (name, value),
         };
         if ours.iter().any(|(known, _)| *known == variable) {
@@ -140,12 +144,16 @@ pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     })
 }
 
-fn read_secret(variable: &str, path: &str) -> Result<String, ConfigError> {
-    match read_text(path) {
+/// Reads a secret from the file that `variable` names. `variable` ends with `_FILE`.
+///
+/// # Errors
+/// If the file cannot be read or is not UTF-8.
+pub fn read_secret(variable: &str, path: impl AsRef<Path>) -> Result<String, ConfigError> {
+    match read_text(&path) {
         Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
         Err(source) => Err(ConfigError::SecretFile {
             variable: variable.to_owned(),
-            path: path.to_owned(),
+            path: path.as_ref().display().to_string(),
             source,
         }),
     }

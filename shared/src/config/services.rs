@@ -1,14 +1,14 @@
 //! The variables of the services: Postgres, Redis and Kafka.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
 use super::{
     ConfigError,
     value::{
-        brokers, flag, group_id, optional_duration, positive_duration, positive_number, retention,
-        sasl_mechanism, security_protocol, session_timeout, topic,
+        brokers, flag, group_id, librdkafka_options, optional_duration, positive_duration,
+        positive_number, retention, sasl_mechanism, security_protocol, session_timeout, topic,
     },
 };
 
@@ -16,10 +16,15 @@ use super::{
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Database {
-    /// `postgres://` URL of the primary database.
+    /// `postgres://` URL of the primary database. Its parameters `sslmode`, `sslrootcert`,
+    /// `sslcert` and `sslkey` configure TLS; without `sslmode`, no certificate is verified.
     pub url: String,
+    /// File that `url` was read from, if any.
+    pub url_file: Option<PathBuf>,
     /// URL of a read replica for `GET /orders` (api only).
     pub read_url: Option<String>,
+    /// File that `read_url` was read from, if any.
+    pub read_url_file: Option<PathBuf>,
     /// Maximum number of connections per process.
     #[serde(deserialize_with = "positive_number")]
     pub max_connections: u32,
@@ -40,7 +45,9 @@ impl Default for Database {
     fn default() -> Self {
         Self {
             url: "postgres://postgres:postgres@localhost:5432/orders".to_owned(),
+            url_file: None,
             read_url: None,
+            read_url_file: None,
             max_connections: 8,
             timeout: None,
         }
@@ -51,8 +58,18 @@ impl Default for Database {
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Redis {
-    /// URL of one node, or several URLs separated by commas for a cluster.
+    /// URL of one node, or several URLs separated by commas for a cluster. `rediss://` connects
+    /// over TLS.
     pub url: String,
+    /// File that `url` was read from, if any.
+    pub url_file: Option<PathBuf>,
+    /// PEM file with the certificate authorities that verify the server, instead of those of the
+    /// system. Requires `rediss://`.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with the client certificate and its chain. Requires `REDIS_KEY_FILE`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the key of the client certificate, without a password.
+    pub key_file: Option<PathBuf>,
     /// Deadline of one command or pipeline.
     #[serde(deserialize_with = "positive_duration")]
     pub timeout: Duration,
@@ -65,6 +82,10 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             url: "redis://localhost:6379".to_owned(),
+            url_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
             timeout: Duration::from_millis(100),
             order_ttl: Duration::from_secs(3600),
         }
@@ -105,10 +126,27 @@ pub struct Kafka {
     pub sasl_mechanism: Option<String>,
     /// SASL user name.
     pub sasl_username: Option<String>,
+    /// File that `sasl_username` was read from, if any.
+    pub sasl_username_file: Option<PathBuf>,
     /// SASL password.
     pub sasl_password: Option<String>,
-    /// File or folder with the CA certificates that verify the brokers.
+    /// File that `sasl_password` was read from, if any.
+    pub sasl_password_file: Option<PathBuf>,
+    /// PEM file or folder with the certificate authorities that verify the brokers, instead of
+    /// those of the system.
     pub ssl_ca_location: Option<String>,
+    /// PEM file with the client certificate and its chain. Requires `KAFKA_SSL_KEY_LOCATION`.
+    pub ssl_certificate_location: Option<String>,
+    /// PEM file with the key of the client certificate.
+    pub ssl_key_location: Option<String>,
+    /// Password of the key.
+    pub ssl_key_password: Option<String>,
+    /// File that `ssl_key_password` was read from, if any.
+    pub ssl_key_password_file: Option<PathBuf>,
+    /// More properties of librdkafka, such as `client.rack=a,debug=broker`. A property that the
+    /// programs set is rejected.
+    #[serde(deserialize_with = "librdkafka_options")]
+    pub options: Vec<(String, String)>,
 }
 
 impl Default for Kafka {
@@ -124,8 +162,15 @@ impl Default for Kafka {
             security_protocol: None,
             sasl_mechanism: None,
             sasl_username: None,
+            sasl_username_file: None,
             sasl_password: None,
+            sasl_password_file: None,
             ssl_ca_location: None,
+            ssl_certificate_location: None,
+            ssl_key_location: None,
+            ssl_key_password: None,
+            ssl_key_password_file: None,
+            options: Vec::new(),
         }
     }
 }
@@ -147,44 +192,49 @@ impl Kafka {
         self.check_security()
     }
 
-    /// Checks that the variables for the security of the connection are complete.
+    /// Checks that the variables for the security of the connection are complete and have an
+    /// effect.
     ///
     /// # Errors
-    /// Names a variable that `KAFKA_SECURITY_PROTOCOL` requires.
+    /// Names a variable that another one requires, or that has no effect.
     pub fn check_security(&self) -> Result<(), ConfigError> {
-        let protocol = self.security_protocol.as_deref().unwrap_or_default();
-        if !protocol.to_ascii_lowercase().starts_with("sasl_") {
-            return Ok(());
+        let protocol = self.security_protocol.as_deref().unwrap_or("plaintext");
+        let lower_case = protocol.to_ascii_lowercase();
+        let mut required = Vec::new();
+        if lower_case.starts_with("sasl_") {
+            let cause = format!("KAFKA_SECURITY_PROTOCOL={protocol}");
+            required.extend([
+                ("KAFKA_SASL_MECHANISM", &self.sasl_mechanism, cause.clone()),
+                ("KAFKA_SASL_USERNAME", &self.sasl_username, cause.clone()),
+                ("KAFKA_SASL_PASSWORD", &self.sasl_password, cause),
+            ]);
         }
-        let required = [
-            ("KAFKA_SASL_MECHANISM", &self.sasl_mechanism),
-            ("KAFKA_SASL_USERNAME", &self.sasl_username),
-            ("KAFKA_SASL_PASSWORD", &self.sasl_password),
+        let (certificate, key) = (&self.ssl_certificate_location, &self.ssl_key_location);
+        if certificate.is_some() {
+            let cause = "KAFKA_SSL_CERTIFICATE_LOCATION".to_owned();
+            required.push(("KAFKA_SSL_KEY_LOCATION", key, cause));
+        }
+        if key.is_some() {
+            let cause = "KAFKA_SSL_KEY_LOCATION".to_owned();
+            required.push(("KAFKA_SSL_CERTIFICATE_LOCATION", certificate, cause));
+        }
+        if let Some((variable, _, cause)) = required.iter().find(|(_, value, _)| value.is_none()) {
+            let problem = format!("required by {cause}; set it");
+            return Err(ConfigError::malformed(variable, problem));
+        }
+        let of_tls = [
+            ("KAFKA_SSL_CA_LOCATION", &self.ssl_ca_location),
+            ("KAFKA_SSL_CERTIFICATE_LOCATION", certificate),
         ];
-        match required.into_iter().find(|(_, value)| value.is_none()) {
-            None => Ok(()),
-            Some((variable, _)) => {
-                let problem = format!("required by KAFKA_SECURITY_PROTOCOL={protocol}; set it");
+        match of_tls.into_iter().find(|(_, value)| value.is_some()) {
+            Some((variable, _)) if !lower_case.ends_with("ssl") => {
+                let problem = format!(
+                    "has no effect with KAFKA_SECURITY_PROTOCOL={protocol}; set that to ssl or \
+                     sasl_ssl, or unset this"
+                );
                 Err(ConfigError::malformed(variable, problem))
             }
+            _ => Ok(()),
         }
-    }
-
-    /// Returns the librdkafka properties that every client needs to connect to the brokers.
-    pub fn connection_properties(&self) -> Vec<(&'static str, String)> {
-        let mut properties = vec![("bootstrap.servers", self.brokers.clone())];
-        let optional = [
-            ("security.protocol", &self.security_protocol),
-            ("sasl.mechanism", &self.sasl_mechanism),
-            ("sasl.username", &self.sasl_username),
-            ("sasl.password", &self.sasl_password),
-            ("ssl.ca.location", &self.ssl_ca_location),
-        ];
-        properties.extend(
-            optional
-                .into_iter()
-                .filter_map(|(name, value)| Some((name, value.clone()?))),
-        );
-        properties
     }
 }

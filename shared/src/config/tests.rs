@@ -352,9 +352,70 @@ fn variables_of_kafka_that_contradict_each_other_are_an_error() {
         let expected = format!("{name}: required by KAFKA_SECURITY_PROTOCOL=SASL_SSL; set it");
         assert_eq!(check(&variables), Some(expected));
     }
+    let pair = [
+        ("KAFKA_SECURITY_PROTOCOL", "ssl"),
+        ("KAFKA_SSL_CERTIFICATE_LOCATION", "/client.pem"),
+        ("KAFKA_SSL_KEY_LOCATION", "/client.key"),
+    ];
+    assert_eq!(check(&pair), None);
+    assert_eq!(
+        check(&pair[..2]).unwrap(),
+        "KAFKA_SSL_KEY_LOCATION: required by KAFKA_SSL_CERTIFICATE_LOCATION; set it"
+    );
+    assert_eq!(
+        check(&[pair[0], pair[2]]).unwrap(),
+        "KAFKA_SSL_CERTIFICATE_LOCATION: required by KAFKA_SSL_KEY_LOCATION; set it"
+    );
+    assert_eq!(
+        check(&[("KAFKA_SSL_CA_LOCATION", "/ca.pem")]).unwrap(),
+        "KAFKA_SSL_CA_LOCATION: has no effect with KAFKA_SECURITY_PROTOCOL=plaintext; set that to \
+         ssl or sasl_ssl, or unset this"
+    );
     assert_eq!(
         check(&[("KAFKA_DEAD_LETTER_TOPIC", "orders")]).unwrap(),
         "KAFKA_DEAD_LETTER_TOPIC: \"orders\" is also KAFKA_TOPIC, and workers would read their own \
          dead letters; write another name, such as orders-dlq"
     );
+}
+
+#[test]
+fn a_comma_without_a_name_continues_the_option_before_it() {
+    let options = |value| {
+        read::<Kafka>("KAFKA_", &[("KAFKA_OPTIONS", value)])
+            .unwrap()
+            .options
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(
+        options("debug=broker,topic, client.rack = a,ssl.cipher.suites="),
+        [
+            pair("debug", "broker,topic"),
+            pair("client.rack", "a"),
+            pair("ssl.cipher.suites", ""),
+        ]
+    );
+    for value in ["client.rack", "=a", "client.rack=a,=b", ""] {
+        assert_eq!(
+            error::<Kafka>("KAFKA_", "KAFKA_OPTIONS", value),
+            format!(
+                "KAFKA_OPTIONS: {value:?} is not a list of librdkafka's properties; write \
+                 name=value,name=value"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_secret_from_a_file_keeps_its_path() {
+    let path = std::env::temp_dir().join(format!("secret-{}", uuid::Uuid::new_v4()));
+    std::fs::write(&path, "rediss://host\n").unwrap();
+    let file = path.to_str().unwrap();
+    let redis: Redis = read("REDIS_", &[("REDIS_URL_FILE", file)]).unwrap();
+    assert_eq!(
+        (redis.url.as_str(), redis.url_file.as_ref()),
+        ("rediss://host", Some(&path))
+    );
+    let redis: Redis = read("REDIS_", &[("REDIS_URL", "redis://host")]).unwrap();
+    assert_eq!(redis.url_file, None);
+    std::fs::remove_file(&path).unwrap();
 }

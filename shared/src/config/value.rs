@@ -307,3 +307,32 @@ pub(super) fn sasl_mechanism<'de, D: Deserializer<'de>>(
     let expected = "a supported mechanism; write PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512";
     read(deserializer, parse, expected)
 }
+
+/// Reads properties of librdkafka. A part without `=` continues the value before it, as in
+/// `debug=broker,topic`.
+///
+/// # Errors
+/// If the first part holds no `=`, or a name is empty.
+pub(super) fn librdkafka_options<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<(String, String)>, D::Error> {
+    let parse = |text: &str| {
+        let mut options: Vec<(String, String)> = Vec::new();
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some((name, _)) if name.trim().is_empty() => return None,
+                Some((name, value)) => {
+                    options.push((name.trim().to_owned(), value.trim().to_owned()));
+                }
+                None => {
+                    let (_, value) = options.last_mut()?;
+                    value.push(',');
+                    value.push_str(part.trim());
+                }
+            }
+        }
+        Some(options)
+    };
+    let expected = "a list of librdkafka's properties; write name=value,name=value";
+    read(deserializer, parse, expected)
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{error::DatabaseError, postgres::PgDatabaseError};
 
 use super::schema::object_names;
+use crate::tls::{self, POSTGRES};
 
 /// How to react to an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +109,19 @@ fn of_deployment(code: &str, object: Option<&str>, in_row: bool) -> String {
             ": the schema of the tables is missing; create it or correct search_path".to_owned()
         }
         "3D000" => ": the database does not exist; create it or correct its name".to_owned(),
-        "28000" | "28P01" => ": Postgres rejects the user or its password; correct them".to_owned(),
+        "28P01" => ": Postgres rejects the user or its password; correct them".to_owned(),
+        "28000" => ": Postgres rejects the user, or how it connects: TLS, client certificate or \
+                    address (pg_hba.conf); correct them"
+            .to_owned(),
         _ => String::new(),
+    }
+}
+
+/// Returns the text for an error of sqlx itself about TLS.
+fn of_tls(text: &str) -> String {
+    match text.contains("does not support TLS") {
+        true => "the server offers no TLS, which sslmode in DATABASE_URL requires".to_owned(),
+        false => format!("TLS: {text}; check the certificate files in DATABASE_URL"),
     }
 }
 
@@ -264,8 +276,15 @@ impl From<sqlx::Error> for StorageError {
                 in_row: is_in_row(database.as_ref()),
                 object: object_of(database.message()),
             },
-            sqlx::Error::Io(io) => Self::Connection(io.to_string()),
-            sqlx::Error::Tls(tls) => Self::Connection(tls.to_string()),
+            sqlx::Error::Io(io) => {
+                Self::Connection(tls::cause(&io, &POSTGRES).unwrap_or_else(|| io.to_string()))
+            }
+            sqlx::Error::Tls(error) => {
+                let cause = tls::cause(&*error, &POSTGRES);
+                Self::Connection(cause.unwrap_or_else(|| of_tls(&error.to_string())))
+            }
+            // A file of a TLS parameter was replaced with one that cannot be used.
+            sqlx::Error::Configuration(error) => Self::Connection(of_tls(&error.to_string())),
             // sqlx reads a zero byte if Postgres closes the connection before it answers.
             sqlx::Error::Protocol(message) if message.contains("SSLRequest: 0x00") => {
                 Self::Connection("Postgres closed the connection during its start".to_owned())

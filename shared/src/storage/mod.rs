@@ -7,6 +7,7 @@ mod changes;
 mod columns;
 mod database_url;
 mod error;
+mod follow;
 mod health;
 mod inspect;
 mod list;

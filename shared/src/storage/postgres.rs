@@ -10,6 +10,7 @@ use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram},
 };
+use parking_lot::Mutex;
 use scopeguard::{ScopeGuard, guard};
 use sqlx::{
     PgConnection, PgPool, Postgres as Driver,
@@ -19,7 +20,7 @@ use sqlx::{
 use tokio::time::timeout_at;
 
 use super::{
-    Class, StorageError, database_url::connect_options, nodelay, schema::hold_schema,
+    Class, StorageError, database_url::Source, follow::Following, nodelay, schema::hold_schema,
     silence::Silence, writer_state::WriterState,
 };
 use crate::{
@@ -76,6 +77,8 @@ pub struct Postgres {
     silence: Silence,
     pub(super) writer: Arc<WriterState>,
     metrics: Metrics,
+    /// Ends the task that follows replaced files when the last clone is dropped.
+    _following: Arc<Following>,
 }
 
 #[derive(Clone)]
@@ -103,11 +106,35 @@ impl Metrics {
 }
 
 impl Postgres {
-    /// Creates the pools for `url` with the other settings of `config`. They connect at first use.
+    /// Creates the pools for `url`, which is the primary, with the other settings of `config`. They
+    /// connect at first use. If the URL comes from a file, new connections use the present content
+    /// of the file.
     ///
     /// # Errors
-    /// When the URL is not a Postgres URL, or the deadline is zero.
+    /// When the URL is not a Postgres URL, a certificate file cannot be used, or the deadline is
+    /// zero.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn new(url: &str, config: &Database, role: Role) -> Result<Self, ConfigError> {
+        Self::at(Source::primary(url, config), config, role)
+    }
+
+    /// Like [`Postgres::new`], for the read replica; none if there is no replica.
+    ///
+    /// # Errors
+    /// As [`Postgres::new`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn replica(config: &Database, role: Role) -> Result<Option<Self>, ConfigError> {
+        let source = Source::replica(config);
+        source
+            .map(|source| Self::at(source, config, role))
+            .transpose()
+    }
+
+    fn at(source: Source, config: &Database, role: Role) -> Result<Self, ConfigError> {
         let timeout = config.timeout.unwrap_or(role.default_timeout());
         if timeout.is_zero() {
             return Err(ConfigError::malformed(
@@ -115,9 +142,9 @@ impl Postgres {
                 "must be longer than 0; write 5s",
             ));
         }
-        let options = connect_options(url)?
-            .application_name(role.application_name())
-            .options(settings(role, timeout));
+        let options = source.connect_options()?;
+        source.warn_if_unprotected(&options);
+        let options = for_session(options, role, timeout);
         let (for_batches, for_others) = match (role, config.max_connections) {
             (Role::Worker, all) if all > BATCHES_AT_ONCE => {
                 (BATCHES_AT_ONCE, all - BATCHES_AT_ONCE)
@@ -125,13 +152,24 @@ impl Postgres {
             (_, all) => (0, all),
         };
         let silence = Silence::new(timeout);
-        let pool = lazy_pool(&options, for_others, role, timeout, &silence);
+        let peer = Peer::of(&options);
+        let pool = lazy_pool(&options, for_others, role, timeout, &silence, &peer);
+        let batches = match for_batches {
+            0 => pool.clone(),
+            connections => lazy_pool(&options, connections, role, timeout, &silence, &peer),
+        };
+        let pools = [pool.clone(), batches.clone()];
+        let following = Following::start(source, move |options| {
+            let options = for_session(options, role, timeout);
+            peer.set(&options);
+            for pool in &pools {
+                pool.set_connect_options(options.clone());
+            }
+        });
         Ok(Self {
-            batches: match for_batches {
-                0 => pool.clone(),
-                connections => lazy_pool(&options, connections, role, timeout, &silence),
-            },
+            batches,
             pool,
+            _following: Arc::new(following),
             role,
             timeout,
             silence,
@@ -236,6 +274,32 @@ impl Postgres {
     }
 }
 
+/// Returns the options of a session of this role.
+fn for_session(options: PgConnectOptions, role: Role, timeout: Duration) -> PgConnectOptions {
+    options
+        .application_name(role.application_name())
+        .options(settings(role, timeout))
+}
+
+/// Host and port of the server, which change if the URL is replaced. Clones share them.
+#[derive(Clone)]
+struct Peer(Arc<Mutex<(String, u16)>>);
+
+impl Peer {
+    fn of(options: &PgConnectOptions) -> Self {
+        let peer = (options.get_host().to_owned(), options.get_port());
+        Self(Arc::new(Mutex::new(peer)))
+    }
+
+    fn set(&self, options: &PgConnectOptions) {
+        *self.0.lock() = (options.get_host().to_owned(), options.get_port());
+    }
+
+    fn get(&self) -> (String, u16) {
+        self.0.lock().clone()
+    }
+}
+
 /// The settings that a session requests at its start.
 fn settings(role: Role, timeout: Duration) -> Vec<(&'static str, String)> {
     let milliseconds = |limit: Duration| {
@@ -277,9 +341,9 @@ fn lazy_pool(
     role: Role,
     timeout: Duration,
     silence: &Silence,
+    peer: &Peer,
 ) -> PgPool {
-    let peer = (options.get_host().to_owned(), options.get_port());
-    let silence = silence.clone();
+    let (silence, peer) = (silence.clone(), peer.clone());
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(timeout)
@@ -290,7 +354,7 @@ fn lazy_pool(
             Box::pin(async move { Ok(silence.is_fit(connection, metadata).await) })
         })
         .after_connect(move |connection, _| {
-            let peer = peer.clone();
+            let peer = peer.get();
             Box::pin(async move {
                 if role == Role::Worker {
                     hold_schema(connection).await?;
@@ -421,6 +485,16 @@ mod tests {
             let text = error.map(|error| error.to_string()).unwrap_or_default();
             let expected = "DATABASE_URL: not a postgres:// URL; write postgres://USER:PASSWORD@";
             assert!(text.starts_with(expected), "{url}: {text}");
+            let config = Database {
+                read_url: Some(url.to_owned()),
+                ..Database::default()
+            };
+            let error = Postgres::replica(&config, Role::Api).err();
+            let text = error.map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(
+                text,
+                format!("{expected}HOST:5432/NAME").replace("_URL", "_READ_URL")
+            );
         }
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection, migrate::Migrator};
 use tokio::time::timeout;
 
-use super::{Postgres, StorageError, database_url::connect_options, migration_lock};
-use crate::config::ConfigError;
+use super::{Postgres, StorageError, database_url::Source, migration_lock};
+use crate::config::{ConfigError, Database};
 
 pub(super) use down::hold_schema;
 pub use down::{Revert, RevertError, migrate_down};
@@ -148,7 +148,9 @@ fn migrator() -> Migrator {
 /// Opens a session that alone migrates the database. It has no statement timeout, even if the
 /// database or the role sets one.
 async fn connect(url: &str) -> Result<PgConnection, ConnectError> {
-    let options = connect_options(url)?;
+    let source = Source::primary(url, &Database::default());
+    let options = source.connect_options()?;
+    source.warn_if_unprotected(&options);
     let mut connection = timeout(ANSWER, PgConnection::connect_with(&options))
         .await
         .map_err(|_| StorageError::Deadline(ANSWER))??;

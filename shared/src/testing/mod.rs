@@ -4,16 +4,20 @@
 //! Each test needs its own Redis because the names of keys and channels are fixed. If a service is
 //! missing, everything here panics: a test that cannot reach its services must fail.
 
+mod authority;
 mod cluster;
 mod database;
 mod moving_redis;
+mod postgres;
 mod redis;
 
 use std::{env, net::TcpListener, time::Duration};
 
+pub use authority::{TestAuthority, TestCertificate};
 pub use cluster::{TestCluster, write_until_taken};
 pub use database::TestDatabase;
 pub use moving_redis::MovingRedis;
+pub use postgres::TestPostgres;
 pub use redis::TestRedis;
 
 /// Maximum time that a test waits for a condition.

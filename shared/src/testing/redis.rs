@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{PATIENCE, eventually, free_port};
+use super::{PATIENCE, TestCertificate, eventually, free_port};
 use crate::config;
 
 /// A Redis process for one test. Dropping the value ends the process.
@@ -48,6 +48,26 @@ impl TestRedis {
                 Self::start_with(port, &settings)
             })
             .unwrap_or_else(|| panic!("redis-server does not start as a node of a cluster"))
+    }
+
+    /// Starts Redis with a port for TLS, and returns that port. The other port stays without TLS.
+    /// If `authority` is given, the server requires a client certificate of that authority.
+    pub fn start_tls(certificate: &TestCertificate, authority: Option<&Path>) -> (Self, u16) {
+        let authority = authority.map(|path| path.to_string_lossy().into_owned());
+        (0..10)
+            .find_map(|_| {
+                let (port, tls_port) = (free_port(), free_port());
+                let number = tls_port.to_string();
+                let mut settings = vec!["--tls-port", &number];
+                settings.extend(["--tls-cert-file", certificate.certificate_argument()]);
+                settings.extend(["--tls-key-file", certificate.key_argument()]);
+                match &authority {
+                    Some(path) => settings.extend(["--tls-ca-cert-file", path]),
+                    None => settings.extend(["--tls-auth-clients", "no"]),
+                }
+                Some((Self::start_with(port, &settings)?, tls_port))
+            })
+            .unwrap_or_else(|| panic!("redis-server does not start with TLS"))
     }
 
     fn start_with(port: u16, settings: &[&str]) -> Option<Self> {

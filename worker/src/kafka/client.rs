@@ -11,10 +11,10 @@ use rdkafka::{
 };
 use shared::{
     config::{ConfigError, Kafka},
-    kafka::{Bootstrap, LIMITS},
+    kafka::{Bootstrap, LIMITS, check_options, connection_properties, rejected},
 };
 
-use super::error_log;
+use super::{error_log, handshakes};
 
 /// Largest record of the dead letter topic. A larger record is sent there without its value.
 pub(super) const DEAD_LETTER_MAX_BYTES: usize = 16 << 20;
@@ -64,43 +64,27 @@ pub fn client_id() -> String {
     )
 }
 
-/// The environment variable that sets each property.
-const VARIABLES: [(&str, &str); 8] = [
-    ("bootstrap.servers", "KAFKA_BROKERS"),
-    ("group.id", "KAFKA_GROUP_ID"),
-    ("session.timeout.ms", "KAFKA_SESSION_TIMEOUT"),
-    ("security.protocol", "KAFKA_SECURITY_PROTOCOL"),
-    ("sasl.mechanism", "KAFKA_SASL_MECHANISM"),
-    ("sasl.username", "KAFKA_SASL_USERNAME"),
-    ("sasl.password", "KAFKA_SASL_PASSWORD"),
-    ("ssl.ca.location", "KAFKA_SSL_CA_LOCATION"),
-];
-
-/// Checks the parts of a configuration that need no broker. Creates a client, because librdkafka
-/// checks some values only then, such as the files of `KAFKA_SSL_CA_LOCATION`.
+/// Checks the parts of a configuration that need no broker. Creates clients, because librdkafka
+/// checks some values only then, such as the certificate files.
 ///
 /// # Errors
 /// Names the variable whose value can never work.
 pub fn check(config: &Kafka) -> Result<(), ConfigError> {
     config.check()?;
+    let without_options = Kafka {
+        options: Vec::new(),
+        ..config.clone()
+    };
+    let ours = [consumer, producer, reader, administrator].map(|client| client(&without_options));
+    check_options(config, &ours)?;
     let client: Result<BaseConsumer<Silent>, _> = consumer(config).create_with_context(Silent);
-    client.map(drop).map_err(|error| {
-        let problem = match &error {
-            KafkaError::ClientConfig(_, problem, _, _) | KafkaError::ClientCreation(problem) => {
-                problem.clone()
-            }
-            other => other.to_string(),
-        };
-        let variable = match &error {
-            KafkaError::ClientConfig(_, _, property, _) => property,
-            _ => &problem,
-        };
-        // librdkafka names the property in the text of the other errors.
-        let variable = VARIABLES
-            .iter()
-            .find(|(property, _)| variable.contains(property))
-            .map_or("KAFKA_*", |(_, variable)| variable);
-        ConfigError::malformed(variable, problem)
+    let checked = client.and_then(|_| producer(config).create_native_config());
+    checked.map(drop).map_err(|error| match &error {
+        KafkaError::ClientConfig(_, problem, property, _) => {
+            rejected(config, Some(property), problem)
+        }
+        KafkaError::ClientCreation(problem) => rejected(config, None, problem),
+        other => rejected(config, None, &other.to_string()),
     })
 }
 
@@ -123,6 +107,7 @@ pub(super) fn report(error: &KafkaError, reason: &str) {
         Some(code) if error_log::is_outage(code) => {
             tracing::debug!(%error, reason, "broker connection failed");
         }
+        Some(RDKafkaErrorCode::SSL) => handshakes::failed(reason),
         Some(code) => {
             if let Some(occurrences) = error_log::due(code) {
                 tracing::error!(%error, reason, occurrences, "Kafka client reported an error");
@@ -157,8 +142,9 @@ pub(super) fn bootstrap(config: &Kafka) -> anyhow::Result<Bootstrap> {
 
 /// Returns the properties that every client needs to reach the brokers.
 pub(super) fn base(config: &Kafka) -> ClientConfig {
+    handshakes::configure(config);
     let mut client = ClientConfig::new();
-    for (name, value) in config.connection_properties() {
+    for (name, value) in connection_properties(config) {
         client.set(name, value);
     }
     for (name, value) in LIMITS {
@@ -302,6 +288,54 @@ mod tests {
         };
         let error = check(&config).unwrap_err().to_string();
         assert!(error.starts_with("KAFKA_SSL_CA_LOCATION: "), "{error}");
+    }
+
+    #[test]
+    fn options_reach_every_client_and_cannot_replace_ours() {
+        let with = |options: &[(&str, &str)]| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            Kafka {
+                options: options.iter().map(owned).collect(),
+                ..Kafka::default()
+            }
+        };
+        let config = with(&[("client.rack", "a"), ("socket.keepalive.enable", "true")]);
+        check(&config).unwrap();
+        for client in [consumer, producer, reader, administrator, base] {
+            assert_eq!(client(&config).get("client.rack"), Some("a"));
+        }
+        let depends = "is set by the program, whose guarantees depend on it; remove it";
+        for (options, expected) in [
+            (
+                vec![("metadata.broker.list", "evil:9092")],
+                "metadata.broker.list has a variable of its own; set KAFKA_BROKERS".to_owned(),
+            ),
+            (
+                vec![("enable.auto.commit", "true")],
+                format!("enable.auto.commit {depends}"),
+            ),
+            (
+                vec![("request.required.acks", "0")],
+                format!("request.required.acks {depends}"),
+            ),
+            (
+                vec![("client.rack", "a"), ("client.rack", "b")],
+                "client.rack is set twice; remove one".to_owned(),
+            ),
+            (
+                vec![("no.such.property", "1")],
+                "no.such.property: librdkafka rejects it: No such configuration property: \
+                 \"no.such.property\"; correct or remove it"
+                    .to_owned(),
+            ),
+        ] {
+            let error = check(&with(&options)).unwrap_err().to_string();
+            assert_eq!(error, format!("KAFKA_OPTIONS: {expected}"));
+        }
+        let error = check(&with(&[("fetch.wait.max.ms", "soon")])).unwrap_err();
+        let error = error.to_string();
+        let expected = "KAFKA_OPTIONS: fetch.wait.max.ms: librdkafka rejects it: ";
+        assert!(error.starts_with(expected), "{error}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use rdkafka::consumer::BaseConsumer;
-use shared::config::Kafka;
+use shared::{config::Kafka, kafka::Access};
 
 use super::{assignment::Assignment, client, context::Context, group_state::GroupState};
 use crate::metrics::Metrics;
@@ -38,6 +38,7 @@ impl ConsumerFactory {
             logs: Mutex::default(),
             fetch_errors: Mutex::default(),
             bootstrap: client::bootstrap(&self.config)?,
+            access: Access::new(&self.config),
         };
         let consumer: BaseConsumer<Context> = client::consumer(&self.config)
             .create_with_context(context)

@@ -9,7 +9,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
-use shared::kafka::Bootstrap;
+use shared::kafka::{Access, Bootstrap};
 
 use super::{
     assignment::Assignment, error_log, fetch_errors::FetchErrors, gap::Gaps,
@@ -29,6 +29,7 @@ pub(super) struct Context {
     pub(super) logs: Mutex<Logs>,
     pub(super) fetch_errors: Mutex<FetchErrors>,
     pub(super) bootstrap: Bootstrap,
+    pub(super) access: Access,
 }
 
 impl Context {

@@ -60,21 +60,34 @@ fn notice(what: &str) -> Option<u64> {
     ERROR_LOG.lock().notice(what, Instant::now())
 }
 
+/// Counts one failed TLS handshake. Returns the number of failures to log now, or none if one was
+/// logged less than a minute ago.
+pub(super) fn handshake_due() -> Option<u64> {
+    notice(HANDSHAKE)
+}
+
 /// librdkafka's name for a failed connection. Each client reports each of its connections to each
 /// broker.
 const CONNECTION: &str = "FAIL";
+/// librdkafka's name for a step of a failed TLS handshake.
+const HANDSHAKE: &str = "SSL";
+/// librdkafka's name for a property that has no effect, such as one of `KAFKA_OPTIONS` that is for
+/// consumers, in a producer.
+const PROPERTY: &str = "CONFWARN";
 /// librdkafka's name for a producer that waits for its id, for example from a broker that just
 /// started.
 const PRODUCER_ID: &str = "GETPID";
 
 /// Logs a line of librdkafka itself. A failed connection is logged at most once a minute, to
-/// explain the state of Kafka. Warnings and errors about a missing producer id are logged at level
-/// DEBUG.
+/// explain the state of Kafka. Lines about a missing producer id or a property without effect are
+/// logged at level DEBUG. So are those about a failed TLS handshake, which
+/// [`handshakes`](super::handshakes) explains.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
     let occurrences = match facility {
+        HANDSHAKE | PRODUCER_ID | PROPERTY => None,
+        CONNECTION if line.contains("SSL handshake failed") => None,
         CONNECTION => notice(facility),
-        PRODUCER_ID => None,
         _ => Some(1),
     };
     match (level, occurrences) {

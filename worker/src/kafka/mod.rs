@@ -13,7 +13,7 @@
 //! | `gap`, `fetch_errors` | deleted records, unreadable partitions |
 //! | `record`, `headers` | an owned copy of a record |
 //! | `client` | every property of every client |
-//! | `error_log` | limits the log of recurring errors |
+//! | `error_log`, `handshakes` | limit the log of recurring errors; explain a failed TLS handshake |
 //! | [`dead_letter`], `sender` | writes, reads and replays dead letters |
 //! | `offsets`, `ranges`, `topics` | for operators: offsets, reading a range, creating topics |
 //!
@@ -28,6 +28,7 @@ mod error_log;
 mod fetch_errors;
 mod gap;
 mod group_state;
+mod handshakes;
 mod headers;
 mod ledger;
 mod membership;

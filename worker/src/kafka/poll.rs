@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     assignment::Assignment,
+    client,
     consumer::ConsumerFactory,
     context::{Context, commit, report_uncommitted},
     membership,
@@ -115,9 +117,12 @@ impl Polling {
             Some(Err(error)) => handle_poll_error(context, &error),
         }
         self.promptness.keep(&self.consumer, &self.factory.topic);
-        if !self.watch.tick(&self.consumer)
-            && let Err(error) = self.renew()
-        {
+        let renewed = if self.watch.tick(&self.consumer) {
+            self.follow_certificates()
+        } else {
+            self.renew()
+        };
+        if let Err(error) = renewed {
             tracing::error!(
                 error = format!("{error:#}"),
                 "creating a new Kafka client failed; exiting"
@@ -137,6 +142,43 @@ impl Polling {
         let old = mem::replace(&mut self.consumer, consumer);
         membership::end(&old, Instant::now() + LEAVE_GROUP);
         drop(old);
+        subscribe(&self.consumer)
+    }
+
+    /// Replaces the consumer if a certificate file was replaced: librdkafka reads certificates only
+    /// when a client is created. Finishes and commits the records in progress first.
+    fn follow_certificates(&mut self) -> anyhow::Result<()> {
+        let context = self.consumer.context();
+        if !context.access.follow(self.consumer.client()) {
+            return Ok(());
+        }
+        if let Err(error) = client::check(&self.factory.config) {
+            tracing::error!(
+                %error,
+                runbook = "CertificateRejected",
+                "replaced Kafka certificates cannot be used; keeping the present Kafka client"
+            );
+            return Ok(());
+        }
+        tracing::info!("Kafka certificates replaced; rejoining the group with a new Kafka client");
+        self.held.clear();
+        let partitions = self.assignment.partitions();
+        // What is not finished by then is read again.
+        self.assignment
+            .wait_until_drained(&partitions, self.factory.drain_limit);
+        self.assignment.revoke(&partitions);
+        let consumer = self.factory.create()?;
+        self.watch = Watch::new(&consumer)?;
+        let old = mem::replace(&mut self.consumer, consumer);
+        if old.context().group.brokers().is_up() {
+            commit_last(&old);
+            membership::end(&old, Instant::now() + LEAVE_GROUP);
+        }
+        // Without a broker, closing takes as long as the session timeout.
+        thread::Builder::new()
+            .name("kafka-close".to_owned())
+            .spawn(move || drop(old))
+            .context("cannot start a thread")?;
         subscribe(&self.consumer)
     }
 

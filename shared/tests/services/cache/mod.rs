@@ -9,6 +9,7 @@ mod outages;
 mod reads;
 mod shapes;
 mod state;
+mod tls;
 
 use std::time::Instant;
 

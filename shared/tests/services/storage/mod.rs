@@ -10,6 +10,7 @@ mod read;
 mod rejections;
 mod replays;
 mod sequences;
+mod tls;
 mod versions;
 mod write;
 
