@@ -45,12 +45,13 @@ upgrade-test: ## Upgrade a compose project under load; fails on a failed request
 publish: ## Push images and chart: make publish REGISTRY=registry.example.com/team
 	@scripts/publish "$(REGISTRY)"
 
-lint: ## Check format, clippy, API docs, and the words, lines, links and import cycles
+lint: ## Check format, clippy, API docs, the words, lines, links and import cycles, and the dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	scripts/lint-text
 	scripts/lint-cycles
+	scripts/lint-dependencies
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -134,7 +134,8 @@ impl fmt::Display for Summary<'_> {
         let (sent, seconds) = (self.sent, self.seconds);
         write!(f, "topic {}: sent {sent} (", self.topic)?;
         if erasures > 0 {
-            write!(f, "{erasures} erasures")?;
+            let plural = if erasures == 1 { "" } else { "s" };
+            write!(f, "{erasures} erasure{plural}")?;
         } else {
             write!(
                 f,
@@ -208,7 +209,7 @@ mod tests {
         counts.add(Kind::Erasure, 5);
         let text = summary(&counts).to_string();
         assert!(
-            text.contains("sent 1 (1 erasures), acknowledged 1, failed 0"),
+            text.contains("sent 1 (1 erasure), acknowledged 1, failed 0"),
             "{text}"
         );
     }

@@ -19,6 +19,8 @@ pub mod cache;
 pub mod config;
 mod database_time;
 pub mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod grants;
 #[cfg(feature = "kafka")]
 pub mod kafka;

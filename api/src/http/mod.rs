@@ -14,6 +14,7 @@
 //! | `document`, `schema` | the OpenAPI document |
 //! | `pages` | the web page and the documentation |
 //! | `cors`, `request_id` | their headers |
+//! | `fuzz` (only for tests) | what holds for every input |
 
 mod accept;
 mod conditional;
@@ -22,6 +23,8 @@ mod csv;
 mod cursor;
 mod document;
 mod dto;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod orders;
 mod pages;
 mod params;

@@ -31,7 +31,7 @@ pub(super) fn encode<'a>(revisions: impl IntoIterator<Item = &'a Revision>) -> S
 }
 
 /// Returns the announcements of a message. Skips lines that it cannot parse.
-pub(super) fn decode(message: &[u8]) -> Vec<Announcement> {
+pub(crate) fn decode(message: &[u8]) -> Vec<Announcement> {
     let line = |line: &str| {
         let (uid, version) = line.split_once(' ')?;
         Some(Announcement {

@@ -26,6 +26,8 @@ mod state;
 mod subscription;
 
 pub use acl::acl;
+#[cfg(any(test, fuzzing))]
+pub(crate) use announcement::decode as decode_announcements;
 pub use announcement::{Announcement, CHANNEL};
 pub use entry::{Cached, WriteOutcome};
 pub use inspect::Held;

@@ -11,7 +11,7 @@ mod moving_redis;
 mod postgres;
 mod redis;
 
-use std::{env, net::TcpListener, time::Duration};
+use std::{env, fs::DirEntry, net::TcpListener, path::Path, time::Duration};
 
 pub use authority::{TestAuthority, TestCertificate};
 pub use cluster::{TestCluster, write_until_taken};
@@ -45,6 +45,23 @@ pub fn example_variables() -> Vec<(String, String)> {
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// Returns the inputs in `fuzz/corpus/` for a fuzz target.
+///
+/// # Panics
+/// If there is none.
+pub fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../fuzz/corpus")
+        .join(target);
+    let read = |file: std::io::Result<DirEntry>| std::fs::read(file?.path());
+    let inputs: std::io::Result<Vec<_>> =
+        std::fs::read_dir(&folder).and_then(|files| files.map(read).collect());
+    match inputs {
+        Ok(inputs) if !inputs.is_empty() => inputs,
+        other => panic!("no input in {}: {other:?}", folder.display()),
+    }
 }
 
 /// Returns a port on which no process listens at this moment.

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use anyhow::ensure;
 use clap::Args;
 use shared::{config::Kafka, runtime::output};
 
@@ -32,6 +33,8 @@ pub struct List {
 impl List {
     pub(super) fn run(&self, kafka: &Kafka) -> anyhow::Result<()> {
         let Some(reader) = open(kafka)? else {
+            // A pipe must not take the end for the last dead letter.
+            ensure!(!self.follow, "cannot follow a topic that does not exist");
             return Ok(());
         };
         let mut printer = Printer::new(self.json);

@@ -92,6 +92,12 @@ fn a_missing_topic_and_a_missing_broker_are_named() {
         assert_contains(&finished.stderr, &["no dead letters", "no-such-topic-dlq"]);
         assert_eq!(finished.succeeded(), "");
     }
+    let follow = ["dead-letters", "list", "--follow"];
+    let error = stack.command_with("worker", &follow, &topic).failed();
+    assert_contains(
+        &error,
+        &["error: cannot follow a topic that does not exist"],
+    );
     let brokers = [("KAFKA_BROKERS", "127.0.0.1:1")];
     let error = stack
         .command_with("worker", &["dead-letters", "list"], &brokers)
