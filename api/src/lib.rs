@@ -53,7 +53,11 @@ use futures_util::future::{OptionFuture, join};
 use prometheus::{IntGauge, Registry};
 use shared::{
     cache::Cache,
-    runtime::admin::Admin,
+    runtime::{
+        admin::Admin,
+        descriptors,
+        transport::{ConnectionMetrics, HttpServer, Limits},
+    },
     storage::{Postgres, Role},
 };
 use tokio::{net::lookup_host, sync::watch, task::spawn_blocking, time::timeout};
@@ -64,7 +68,7 @@ use auth::Auth;
 use config::Config;
 use events::Events;
 use health::Health;
-use http::{HttpServer, HttpService};
+use http::HttpService;
 use local_cache::{LocalCache, Settings};
 use lookup::{Lookup, Tiers};
 use metrics::Metrics;
@@ -108,13 +112,42 @@ fn new_local_cache(config: &Config) -> LocalCache {
     })
 }
 
-/// Creates the events of this replica, without watchers.
-fn new_events(lookup: &Lookup, config: &Config, metrics: &Metrics) -> Events {
+/// Creates the events of this replica, without watchers. Each stream takes a connection as long as
+/// its client stays, so a quarter of the connections is reserved for short requests.
+fn new_events(lookup: &Lookup, config: &Config, metrics: &Metrics, connections: usize) -> Events {
     let settings = events::Settings {
-        watchers: http::STREAMS,
+        watchers: connections / 4 * 3,
         staleness: config.local_cache.ttl,
     };
     Events::new(lookup.clone(), settings, metrics.events.clone())
+}
+
+/// Connections of the api to Redis: one for reads, one for writes, the subscription, the watermark,
+/// and as many that replace them.
+const REDIS_CONNECTIONS: usize = 8;
+
+/// Returns the number of clients that may connect.
+fn client_connections(config: &Config) -> anyhow::Result<usize> {
+    let database = &config.database;
+    let pools = if database.read_url.is_some() { 2 } else { 1 };
+    descriptors::client_connections(database.max_connections as usize * pools + REDIS_CONNECTIONS)
+}
+
+/// Binds the public port.
+async fn bind(
+    config: &config::Api,
+    connections: usize,
+    registry: &Registry,
+) -> anyhow::Result<HttpServer> {
+    let addr = &config.addr;
+    let per_address = config.max_connections_per_address as usize;
+    let limits = Limits::public(connections, per_address);
+    let metrics = ConnectionMetrics::register(registry, "public")?;
+    HttpServer::bind(addr, limits, metrics)
+        .await
+        .map_err(|error| {
+            anyhow!("API_ADDR: cannot listen on {addr}: {error}; write a free 0.0.0.0:PORT")
+        })
 }
 
 impl App {
@@ -123,6 +156,7 @@ impl App {
     /// # Errors
     /// Returns an error that names the variable with an unusable value.
     pub async fn build(config: Config, registry: Registry) -> anyhow::Result<Self> {
+        let connections = client_connections(&config)?;
         let metrics = Metrics::register(&registry)?;
         let auth = Arc::new(Auth::new(&config.api, &metrics.access, &metrics.oidc)?);
         let enabled = config.cache.enabled;
@@ -145,13 +179,10 @@ impl App {
             replica: replica.clone().zip(health.replica()),
         };
         let lookup = Lookup::new(tiers, metrics.cache.clone());
-        let redis = redis.map(|redis| (redis, new_events(&lookup, &config, &metrics)));
+        let redis = redis.map(|redis| (redis, new_events(&lookup, &config, &metrics, connections)));
         let events = redis.as_ref().map(|(_, events)| events.clone());
-        let addr = &config.api.addr;
-        let server = HttpServer::bind(addr).await.map_err(|error| {
-            anyhow!("API_ADDR: cannot listen on {addr}: {error}; write a free 0.0.0.0:PORT")
-        })?;
-        auth.allow_anonymous(&config.api, is_loopback(addr).await)?;
+        let server = bind(&config.api, connections, &registry).await?;
+        auth.allow_anonymous(&config.api, is_loopback(&config.api.addr).await)?;
         let access_log = start_access_log(&config.api, &auth, &metrics)?;
         let access = (auth.clone(), access_log.clone());
         let service = HttpService::new(&config.api, access, lookup.clone(), events, &metrics)?;

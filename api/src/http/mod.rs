@@ -1,8 +1,8 @@
-//! HTTP: parses requests and writes responses. [`lookup`](crate::lookup) finds the orders.
+//! HTTP: parses requests and writes responses. [`lookup`](crate::lookup) finds the orders, and
+//! [`transport`](shared::runtime::transport) is the port.
 //!
 //! | module | responsibility |
 //! |---|---|
-//! | `transport` | the port: connections, limits, deadlines, drain; knows no routes |
 //! | `service` | before all routes: request id, credentials, rate limit, deadline, records |
 //! | `routes` | the route table: path, method, access, cost, handler |
 //! | `route`, `router` | what a route consists of; finds the route of a path |
@@ -36,10 +36,8 @@ mod router;
 mod routes;
 mod schema;
 mod service;
-mod transport;
 
 pub use service::HttpService;
-pub use transport::{HttpServer, STREAMS, Service};
 
 /// Returns the OpenAPI document as JSON, or as YAML.
 pub fn openapi(yaml: bool) -> String {

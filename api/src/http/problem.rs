@@ -28,6 +28,7 @@ pub(crate) enum Problem {
     InvalidCursor,
     /// The text names the parameter and the expected value.
     BadRequest(&'static str),
+    HeadTooLarge,
     UnknownParameter,
     RepeatedParameter,
     /// The request has no token.
@@ -46,6 +47,8 @@ pub(crate) enum Problem {
     /// The service adds `Allow`.
     MethodNotAllowed,
     OrderErased,
+    /// The service ends the connection, because the rest of the body may still arrive.
+    BodyIncomplete,
     BodyTooLarge,
     UnsupportedMediaType,
     RateLimited,
@@ -87,6 +90,8 @@ impl Problem {
                 "cursor is not the next_cursor of a response; omit it for the first page."),
             Self::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad_request", "Bad request",
                 detail),
+            Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large",
+                "Request head too large", MalformedRequest::HeadTooLarge.detail()),
             Self::UnknownParameter => (StatusCode::BAD_REQUEST, "unknown_parameter",
                 "Unknown parameter",
                 "A query parameter is unknown; write one that /docs lists for this operation."),
@@ -127,6 +132,9 @@ impl Problem {
                 "This path does not answer this method; use one that the Allow header lists."),
             Self::OrderErased => (StatusCode::GONE, "order_erased", "Order erased",
                 "This order was erased."),
+            Self::BodyIncomplete => (StatusCode::REQUEST_TIMEOUT, "body_incomplete",
+                "Request body incomplete",
+                "The request body has not arrived in time; send as many bytes as Content-Length."),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large",
                 "Body too large",
                 "The request body has more than 64 KiB; send less."),
@@ -273,7 +281,10 @@ impl From<PersonalFilter> for Problem {
 
 impl From<MalformedRequest> for Problem {
     fn from(malformed: MalformedRequest) -> Self {
-        Self::BadRequest(malformed.detail())
+        match malformed {
+            MalformedRequest::HeadTooLarge => Self::HeadTooLarge,
+            _ => Self::BadRequest(malformed.detail()),
+        }
     }
 }
 

@@ -35,6 +35,44 @@ const MALFORMED: &[(&str, &[&str])] = &[
         "the IPv6 address has no brackets",
         &["GET {path} HTTP/1.1", "Host: ::1"],
     ),
+    (
+        "the target names another host",
+        &["GET http://shop.example{path} HTTP/1.1", "Host: other"],
+    ),
+    (
+        "a space before a colon",
+        &["GET {path} HTTP/1.1", "Host: a", "X-Forwarded-For : b"],
+    ),
+    (
+        "a folded line",
+        &["GET {path} HTTP/1.1", "Host: a", "X: b", " c"],
+    ),
+    (
+        "a length beside chunks",
+        &[
+            "POST {path} HTTP/1.1",
+            "Host: a",
+            "Content-Length: 5",
+            "Transfer-Encoding: chunked",
+        ],
+    ),
+    (
+        "two equal lengths",
+        &[
+            "POST {path} HTTP/1.1",
+            "Host: a",
+            "Content-Length: 0",
+            "Content-Length: 0",
+        ],
+    ),
+    (
+        "an unknown coding",
+        &[
+            "POST {path} HTTP/1.1",
+            "Host: a",
+            "Transfer-Encoding: xchunked",
+        ],
+    ),
     ("* without OPTIONS", &["GET * HTTP/1.1", "Host: localhost"]),
     (
         "a host as target",
@@ -49,7 +87,10 @@ const WELL_FORMED: &[&[&str]] = &[
     &["GET {path} HTTP/1.1", "Host: shop.example:8080"],
     &["GET {path} HTTP/1.1", "Host: [::1]:8080"],
     &["GET {path} HTTP/1.1", "Host:"],
-    &["GET http://shop.example{path} HTTP/1.1", "Host: other"],
+    &[
+        "GET http://shop.example{path} HTTP/1.1",
+        "Host: shop.example",
+    ],
     &["HEAD {path} HTTP/1.1", "Host: localhost"],
 ];
 

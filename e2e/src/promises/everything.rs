@@ -1,4 +1,4 @@
-//! Promise 17: all faults, at random.
+//! Promise 18: all faults, at random.
 
 use std::{
     thread,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(super) const PROMISE: Promise = Promise {
-    number: 17,
+    number: 18,
     sentence: "Under any sequence of faults: no order is lost or duplicated, no answer is older \
                than the staleness bound, and no process needs a restart.",
     trials: &[Trial {

@@ -1,8 +1,8 @@
 //! The list of all promises.
 
 use super::{
-    backlog, broker, crashes, dead_letter_topic, erasure, everything, frozen, not_found, offsets,
-    order_of_arrival, personal_data, poison, postgres, redis, rolling, staleness, stalls,
+    backlog, broker, crashes, dead_letter_topic, erasure, everything, frozen, hostile, not_found,
+    offsets, order_of_arrival, personal_data, poison, postgres, redis, rolling, staleness, stalls,
     trial::{Promise, Trial},
 };
 
@@ -24,6 +24,7 @@ pub const PROMISES: &[Promise] = &[
     stalls::PROMISE,
     erasure::PROMISE,
     personal_data::PROMISE,
+    hostile::PROMISE,
     everything::PROMISE,
 ];
 

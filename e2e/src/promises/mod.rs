@@ -9,6 +9,7 @@ mod dead_letter_topic;
 mod erasure;
 mod everything;
 mod frozen;
+mod hostile;
 mod list;
 mod not_found;
 mod offsets;

@@ -301,9 +301,32 @@ impl Stack {
         api
     }
 
+    /// Like [`Stack::start_api`], with a limit of open files.
+    #[track_caller]
+    pub fn start_api_with_open_files(&mut self, limit: u32) -> &mut Api {
+        self.launch_api_behind(
+            &[
+                "/bin/bash",
+                "-c",
+                "ulimit -n $0; exec \"$@\"",
+                &limit.to_string(),
+            ],
+            &[],
+        );
+        let api = self.apis.last_mut().expect("just started");
+        await_ready(&mut api.process, &api.admin);
+        api
+    }
+
     /// Starts one more api replica with additional variables, without waiting for it.
     #[track_caller]
     pub fn launch_api(&mut self, variables: &[(&str, &str)]) -> &mut Api {
+        self.launch_api_behind(&[], variables)
+    }
+
+    /// Like [`Stack::launch_api`], as arguments of the program `wrapper`, if there is one.
+    #[track_caller]
+    fn launch_api_behind(&mut self, wrapper: &[&str], variables: &[(&str, &str)]) -> &mut Api {
         let (port, admin) = (Port::reserve(), Admin::reserve());
         let (address, admin_address) = (port.address(), admin.address());
         let mut all = API_VARIABLES.to_vec();
@@ -312,7 +335,7 @@ impl Stack {
             ("API_ADDR", address.as_str()),
             ("ADMIN_ADDR", &admin_address),
         ]);
-        let process = self.launch("api", &["serve"], &all);
+        let process = self.launch_behind(wrapper, "api", &["serve"], &all);
         self.apis.push(Api {
             process,
             port,
@@ -328,11 +351,25 @@ impl Stack {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Process {
+        self.launch_behind(&[], name, arguments, variables)
+    }
+
+    /// Like [`Stack::launch`], as arguments of the program `wrapper`, if there is one.
+    fn launch_behind(
+        &mut self,
+        wrapper: &[&str],
+        name: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Process {
         self.started += 1;
+        let program = program(&self.build.program(name));
+        let program = program.to_str().expect("a path in UTF-8");
+        let line = [wrapper, &[program], arguments].concat();
         Process::start(
             &format!("{name}-{}", self.started),
-            &program(&self.build.program(name)),
-            arguments,
+            Path::new(line[0]),
+            &line[1..],
             &self.variables_of(Role::of(name, arguments), variables),
             self.folder.path(),
         )

@@ -72,6 +72,7 @@ fn a_malformed_variable_stops_the_start_with_its_name() {
         ("API_ADDR", "nonsense"),
         ("API_KEYS_FILE", "/nowhere/at/all"),
         ("API_RATE_LIMIT", "-1"),
+        ("API_MAX_CONNECTIONS_PER_ADDRESS", "many"),
         ("API_REQUEST_TIMEOUT", "soon"),
         ("CACHE_ENABLED", "perhaps"),
         ("CACHE_WARMUP", "-5"),

@@ -70,6 +70,8 @@ quickly! {
     a_replayed_dead_letter_never_overwrites_a_newer_version
     a_process_ends_in_time_when_a_service_is_frozen
     personal_data_stays_out_of_logs_metrics_traces_and_errors
+    hostile_clients_fail_no_honest_request
+    hostile_clients_stop_no_probe_of_a_replica_with_few_descriptors
     everything_at_random
 }
 

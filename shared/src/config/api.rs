@@ -36,6 +36,11 @@ pub struct Api {
     /// Requests per second for each client; 0 for no limit.
     #[serde(deserialize_with = "number")]
     pub rate_limit: u32,
+    /// Maximum number of open connections from one address, in IPv6 from one /64 network. Further
+    /// ones are closed at once. 0 for no limit, which a proxy in front of the api needs: it
+    /// connects for all clients.
+    #[serde(deserialize_with = "number")]
+    pub max_connections_per_address: u32,
     /// Deadline of a request, after which it gets 503.
     #[serde(deserialize_with = "positive_duration")]
     pub request_timeout: Duration,
@@ -55,6 +60,7 @@ impl Default for Api {
             oidc_customer_claim: None,
             oidc_ca_file: None,
             rate_limit: 0,
+            max_connections_per_address: 256,
             request_timeout: Duration::from_secs(2),
             cors_origins: Vec::new(),
         }

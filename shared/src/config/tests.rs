@@ -183,6 +183,7 @@ fn reads_every_variable_of_the_api() {
             ("API_ADDR", "127.0.0.1:0"),
             ("API_KEYS_FILE", "/etc/keys"),
             ("API_RATE_LIMIT", "100"),
+            ("API_MAX_CONNECTIONS_PER_ADDRESS", "10"),
             ("API_REQUEST_TIMEOUT", "750ms"),
             ("API_CORS_ORIGINS", "https://a.example,https://b.example"),
         ],
@@ -190,10 +191,8 @@ fn reads_every_variable_of_the_api() {
     .unwrap();
     assert_eq!(api.addr, "127.0.0.1:0");
     assert_eq!(api.keys_file, Some(PathBuf::from("/etc/keys")));
-    assert_eq!(
-        (api.rate_limit, api.request_timeout),
-        (100, Duration::from_millis(750))
-    );
+    assert_eq!((api.rate_limit, api.max_connections_per_address), (100, 10));
+    assert_eq!(api.request_timeout, Duration::from_millis(750));
     assert_eq!(api.cors_origins, ["https://a.example", "https://b.example"]);
 
     let cache: Cache = read(

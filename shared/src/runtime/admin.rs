@@ -1,21 +1,29 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`.
 
-use std::sync::Arc;
+use std::{future::ready, net::SocketAddr, sync::Arc};
 
 use anyhow::anyhow;
-use poem::{
-    Endpoint, EndpointExt, IntoResponse, Request, Response, Route, Server, get, handler,
-    http::{HeaderValue, Method, StatusCode, header},
-    listener::{Acceptor, Listener, TcpListener},
-    web::{Data, Json},
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderValue},
 };
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::{health::Report, request};
+use super::{
+    health::Report,
+    request::MalformedRequest,
+    transport::{ConnectionMetrics, HttpServer, Limits, Service},
+};
 use crate::telemetry::metrics;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const METRICS: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
 
 /// A function that returns the current report.
 type Probe = Arc<dyn Fn() -> Report + Send + Sync>;
@@ -55,95 +63,93 @@ impl Admin {
     /// (`addr` may have port 0).
     ///
     /// # Errors
-    /// If the process cannot listen on the address.
+    /// If the process cannot listen on the address, or the registry has the metrics of an admin
+    /// port.
     pub async fn serve(self, addr: &str, shutdown: CancellationToken) -> anyhow::Result<u16> {
-        let acceptor = TcpListener::bind(addr.to_owned())
-            .into_acceptor()
+        let metrics = ConnectionMetrics::register(&self.registry, "admin")?;
+        let server = HttpServer::bind(addr, Limits::ADMIN, metrics)
             .await
             .map_err(|error| {
                 anyhow!("ADMIN_ADDR: cannot listen on {addr}: {error}; write a free 0.0.0.0:PORT")
             })?;
-        let port = acceptor
-            .local_addr()
-            .first()
-            .and_then(|local| local.as_socket_addr().map(|socket| socket.port()))
-            .unwrap_or_default();
-        let server = Server::new_with_acceptor(acceptor);
-        tokio::spawn(async move {
-            let stopped = server
-                .run_with_graceful_shutdown(self.routes(), shutdown.cancelled(), None)
-                .await;
-            if let Err(error) = stopped {
-                tracing::error!(%error, "admin port stopped");
-            }
-        });
+        let port = server.port();
+        tokio::spawn(server.serve(self, shutdown));
         Ok(port)
     }
 
-    fn routes(self) -> impl Endpoint {
-        Route::new()
-            .at("/livez", get(livez))
-            .at("/readyz", get(readyz))
-            .at("/metrics", get(render_metrics))
-            .data(self)
-            .around(guard)
-    }
-}
-
-/// Rejects malformed requests, answers `OPTIONS`, and adds `Allow` if the method is not allowed.
-async fn guard(endpoint: Arc<impl Endpoint>, request: Request) -> poem::Result<Response> {
-    let checked = request::check(
-        request.method(),
-        request.uri(),
-        request.version(),
-        request.headers(),
-    );
-    if let Err(malformed) = checked {
-        return Err(poem::Error::from_string(
-            malformed.detail(),
-            StatusCode::BAD_REQUEST,
-        ));
-    }
-    let of_server = request.uri().path() == "*";
-    let is_options = request.method() == Method::OPTIONS;
-    let mut response = endpoint.get_response(request).await;
-    if of_server || response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        if is_options {
-            response = StatusCode::NO_CONTENT.into_response();
-        }
+    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let answer: fn(&Self) -> Response<Full<Bytes>> = match request.uri().path() {
+            "/livez" => |admin| report(&(admin.live)()),
+            "/readyz" => |admin| report(&(admin.ready)()),
+            "/metrics" => Self::render_metrics,
+            // Only OPTIONS may have this target, which addresses the whole server.
+            "*" => |_| empty(StatusCode::NO_CONTENT),
+            _ => {
+                let detail = "not found; this port has /livez, /readyz and /metrics";
+                return response(StatusCode::NOT_FOUND, TEXT, detail);
+            }
+        };
+        let mut response = match *request.method() {
+            Method::GET | Method::HEAD => return answer(self),
+            Method::OPTIONS => empty(StatusCode::NO_CONTENT),
+            _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+        };
         response.headers_mut().insert(header::ALLOW, METHODS);
+        response
     }
-    Ok(response)
+
+    fn render_metrics(&self) -> Response<Full<Bytes>> {
+        match metrics::render(&self.registry) {
+            Ok(text) => response(StatusCode::OK, METRICS, text),
+            Err(error) => {
+                tracing::error!(%error, "rendering metrics failed");
+                empty(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
 }
 
-#[handler]
-fn livez(Data(admin): Data<&Admin>) -> Response {
-    answer((admin.live)())
+impl Service for Admin {
+    type Body = Full<Bytes>;
+
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        _: SocketAddr,
+    ) -> impl Future<Output = Response<Self::Body>> + Send {
+        ready(self.respond(&request))
+    }
+
+    fn reject(&self, malformed: MalformedRequest) -> Response<Self::Body> {
+        response(malformed.status(), TEXT, malformed.detail())
+    }
 }
 
-#[handler]
-fn readyz(Data(admin): Data<&Admin>) -> Response {
-    answer((admin.ready)())
-}
-
-fn answer(report: Report) -> Response {
+fn report(report: &Report) -> Response<Full<Bytes>> {
     let status = if report.ok {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    Json(report).with_status(status).into_response()
+    // Names and states: serialization cannot fail.
+    response(status, JSON, serde_json::to_vec(report).unwrap_or_default())
 }
 
-#[handler]
-fn render_metrics(Data(admin): Data<&Admin>) -> Response {
-    match metrics::render(&admin.registry) {
-        Ok(text) => Response::builder()
-            .header(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)
-            .body(text),
-        Err(error) => {
-            tracing::error!(%error, "rendering metrics failed");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
+fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}
+
+fn response(
+    status: StatusCode,
+    media_type: HeaderValue,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, media_type);
+    response
 }

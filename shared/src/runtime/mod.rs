@@ -9,14 +9,18 @@
 //! | [`shutdown`] | the signal to stop, and the watchdog |
 //! | [`hangup`] | the signal to reread files |
 //! | [`backoff`] | delays between retries |
+//! | [`transport`] | a port up to HTTP/1.1: connections, limits, deadlines, drain |
 //! | [`request`] | checks of HTTP requests that hyper leaves to the server |
+//! | [`descriptors`] | the limit of open files, and the connections that it allows |
 
 pub mod admin;
 pub mod backoff;
 pub mod command;
+pub mod descriptors;
 pub mod hangup;
 pub mod health;
 pub mod output;
 pub mod process;
 pub mod request;
 pub mod shutdown;
+pub mod transport;

@@ -1,30 +1,72 @@
-//! Checks of the request head that HTTP/1.1 requires and hyper leaves to the server (RFC 9112,
-//! section 3.2).
+//! Checks of the request head that HTTP requires and hyper leaves to the server (RFC 9112, section
+//! 3.2, and RFC 9113, section 8.3.1).
 
 use std::net::Ipv6Addr;
 
-use poem::http::{HeaderMap, Method, Uri, Version, header, uri::Scheme};
+use hyper::{HeaderMap, Method, StatusCode, Uri, Version, header, http::uri::Scheme};
 
-/// A request that the server must answer with 400.
+/// A request that the server must reject. It then closes the connection, because it may have read
+/// the end of the request elsewhere than the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedRequest {
-    /// `Host` is missing, repeated, or not `host` or `host:port`.
+    /// `Host` is missing, repeated, not `host` or `host:port`, or not that of the target.
     Host,
     /// The method does not allow this request target.
     Target,
+    /// The first byte of the request cannot begin a method.
+    Method,
+    /// A line of the head ends with a line feed alone.
+    LineEnd,
+    /// A header has no name, or something other than a colon follows the name.
+    Header,
+    /// `Content-Length` is repeated, not a plain number, or beside `Transfer-Encoding`.
+    Length,
+    /// `Transfer-Encoding` is repeated, or not `chunked`.
+    TransferEncoding,
+    /// The head has too many bytes or headers.
+    HeadTooLarge,
 }
 
 impl MalformedRequest {
+    /// Returns the status of the response.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
     /// Returns what is expected, as text for the client.
     pub const fn detail(self) -> &'static str {
         match self {
-            Self::Host => "A request has one Host header with host or host:port.",
+            Self::Host => {
+                "A request has one Host header with host or host:port, the same as in a target \
+                 that is a URL."
+            }
             Self::Target => "A request target is a path or an http URL, or * of OPTIONS.",
+            Self::Method => {
+                "This port speaks HTTP/1.1 without TLS; a request begins with a method."
+            }
+            Self::LineEnd => "Each line of a request head ends with CR and LF.",
+            Self::Header => {
+                "A header is a name, a colon without a space before it, and a value on one line."
+            }
+            Self::Length => {
+                "A body has one Content-Length, digits without a sign or leading zeros, or one \
+                 Transfer-Encoding."
+            }
+            Self::TransferEncoding => "A request has at most one Transfer-Encoding: chunked.",
+            Self::HeadTooLarge => {
+                "The request head has more than 16 KiB or 100 headers; send less."
+            }
         }
     }
 }
 
 /// Checks `Host` and the form of the request target.
+///
+/// A target that is a URL has the same authority as `Host`: programs differ in which of the two they
+/// use. In HTTP/2 the target always is one, and `Host` may be absent.
 ///
 /// # Errors
 /// If the request is malformed. HTTP/1.0 requests need no `Host`.
@@ -35,11 +77,12 @@ pub fn check(
     headers: &HeaderMap,
 ) -> Result<(), MalformedRequest> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_authority(host.as_bytes()) => {}
-        (None, _) if version < Version::HTTP_11 => {}
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_authority(host.as_bytes()) => Some(host.as_bytes()),
+        (None, _) if version < Version::HTTP_11 => None,
+        (None, _) if version >= Version::HTTP_2 && target.authority().is_some() => None,
         _ => return Err(MalformedRequest::Host),
-    }
+    };
     let fits = match (target.scheme(), target.authority()) {
         // `http::Uri` parses any text without a slash as an authority.
         (None, Some(_)) => *method == Method::CONNECT,
@@ -52,10 +95,16 @@ pub fn check(
         (_, None) if target.path() == "*" => *method == Method::OPTIONS,
         (_, None) => true,
     };
-    if fits {
-        Ok(())
-    } else {
-        Err(MalformedRequest::Target)
+    if !fits {
+        return Err(MalformedRequest::Target);
+    }
+    match (host, target.authority()) {
+        (Some(host), Some(authority))
+            if !host.eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            Err(MalformedRequest::Host)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -126,6 +175,7 @@ mod tests {
         }
         let version = match version {
             "1.0" => Version::HTTP_10,
+            "2" => Version::HTTP_2,
             _ => Version::HTTP_11,
         };
         check(
@@ -208,17 +258,43 @@ mod tests {
     }
 
     #[test]
-    fn a_target_must_match_its_method() {
-        for head in [
-            "GET /order/a?nocache=1 1.1",
-            "GET /* 1.1",
-            "GET http://shop.example/orders 1.1",
-            "GET https://[::1]:8080/ 1.1",
-            "OPTIONS http://shop.example 1.1",
-            "OPTIONS * 1.1",
-            "CONNECT shop.example:443 1.1",
+    fn a_target_and_a_host_name_the_same_authority() {
+        for (head, host) in [
+            ("GET http://shop.example/orders 1.1", "other"),
+            ("GET http://shop.example/orders 1.1", ""),
+            ("GET http://shop.example/orders 1.1", "shop.example:80"),
+            ("CONNECT shop.example:443 1.1", "shop.example"),
         ] {
-            assert_eq!(check_head(head, &["other"]), Ok(()), "{head}");
+            let checked = check_head(head, &[host]);
+            assert_eq!(checked, Err(MalformedRequest::Host), "{head} {host}");
+        }
+        assert_eq!(check_head("GET http://shop.example/ 1.0", &[]), Ok(()));
+    }
+
+    #[test]
+    fn http_2_needs_an_authority_and_no_host() {
+        assert_eq!(check_head("GET https://shop.example/ 2", &[]), Ok(()));
+        for (head, hosts) in [
+            ("GET / 2", &[][..]),
+            ("GET https://shop.example/ 2", &["other"]),
+        ] {
+            let checked = check_head(head, hosts);
+            assert_eq!(checked, Err(MalformedRequest::Host), "{head} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_must_match_its_method() {
+        for (head, host) in [
+            ("GET /order/a?nocache=1 1.1", "other"),
+            ("GET /* 1.1", "other"),
+            ("GET http://shop.example/orders 1.1", "SHOP.example"),
+            ("GET https://[::1]:8080/ 1.1", "[::1]:8080"),
+            ("OPTIONS http://shop.example 1.1", "shop.example"),
+            ("OPTIONS * 1.1", "other"),
+            ("CONNECT shop.example:443 1.1", "shop.example:443"),
+        ] {
+            assert_eq!(check_head(head, &[host]), Ok(()), "{head}");
         }
         for head in [
             "GET * 1.1",

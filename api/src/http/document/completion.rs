@@ -47,6 +47,10 @@ fn usual(scope: Option<Scope>, has_body: bool) -> Vec<MetaResponse> {
             "The query is malformed (`bad_request`) or has a parameter: this operation has none \
              (`unknown_parameter`).",
         ),
+        schema::problem(
+            431,
+            "The request head has more than 16 KiB or 100 headers (`head_too_large`).",
+        ),
         schema::problem(429, "The client exceeds its request rate (`rate_limited`)."),
         schema::problem(500, "The server failed (`internal`)."),
         schema::problem(503, "The response was not ready in time (`timeout`)."),
@@ -68,6 +72,7 @@ fn usual(scope: Option<Scope>, has_body: bool) -> Vec<MetaResponse> {
     }
     if has_body {
         usual.extend([
+            schema::problem(408, "The body has not arrived in time (`body_incomplete`)."),
             schema::problem(413, "The body has more than 64 KiB (`body_too_large`)."),
             schema::problem(
                 415,

@@ -15,7 +15,7 @@ use poem_openapi::{
     },
 };
 use serde_json::json;
-use shared::order::Version;
+use shared::{order::Version, runtime::transport::EndsWithClient};
 
 use super::{
     super::{
@@ -24,7 +24,6 @@ use super::{
         route::{Operation, Resources},
         schema,
         service::Disclosed,
-        transport::EndsWithClient,
     },
     Tag, set_stream_headers,
 };

@@ -4,9 +4,11 @@
 //! | module | responsibility |
 //! |---|---|
 //! | `audit` | the access log, and the metrics of callers |
+//! | `upload` | whether the body of a request has arrived |
 //! | `watched_body` | streams that end with the credentials of their caller |
 
 mod audit;
+mod upload;
 mod watched_body;
 
 use std::{
@@ -32,7 +34,10 @@ use poem::{
 };
 use shared::{
     config::ConfigError,
-    runtime::request,
+    runtime::{
+        request::MalformedRequest,
+        transport::{EndsWithClient, Service},
+    },
     telemetry::traces::{self, TRACEPARENT},
 };
 use tokio::time::timeout;
@@ -45,7 +50,6 @@ use super::{
     route::{Access, Handler, Resources, Route},
     router::{Mounted, Router},
     routes::ROUTES,
-    transport::{EndsWithClient, Service},
 };
 use crate::{
     access_log::AccessLog,
@@ -59,6 +63,7 @@ use crate::{
 };
 
 use audit::{Record, Visit};
+use upload::{Arrival, Upload};
 use watched_body::{Then, WatchedBody};
 
 pub(super) use audit::Disclosed;
@@ -169,15 +174,6 @@ impl HttpService {
         if !self.admits(client.ip(), checked.as_ref(), cost, now) {
             return Work::done(Problem::RateLimited);
         }
-        let checked_head = request::check(
-            request.method(),
-            request.uri(),
-            request.version(),
-            request.headers(),
-        );
-        if let Err(malformed) = checked_head {
-            return Work::done(Problem::from(malformed));
-        }
         let Some(mounted) = mounted else {
             // Only OPTIONS may have the target `*`, which addresses the whole server.
             if request.uri().path() == "*" {
@@ -202,11 +198,11 @@ impl HttpService {
         if let Err(invalid) = mounted.check_query(request.uri()) {
             return Work::done(invalid);
         }
-        let mut request = endpoint_request(request, client);
+        let (mut request, arrival) = endpoint_request(request, client);
         if let Some(identity) = caller {
             request.extensions_mut().insert(identity.caller.clone());
         }
-        Work::Call(mounted.endpoint.call(request))
+        Work::Call(mounted.endpoint.call(request), arrival)
     }
 
     /// Checks the credentials of a request; `None` if it needs none.
@@ -246,9 +242,9 @@ impl HttpService {
                 Err(_) => return (Problem::Timeout.into_response(), None),
             },
         };
-        let mut call = match work {
+        let (mut call, arrival) = match work {
             Work::Done(response) => return (response, identity),
-            Work::Call(call) => call,
+            Work::Call(call, arrival) => (call, arrival),
         };
         // Most answers are ready at once and need no timer.
         let answer = match poll!(&mut call) {
@@ -258,6 +254,9 @@ impl HttpService {
         let response = match answer {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => rejected(error, id),
+            Err(_) if arrival.is_some_and(|body| body.is_incomplete()) => {
+                Problem::BodyIncomplete.into_response()
+            }
             Err(_) => Problem::Timeout.into_response(),
         };
         (response, identity)
@@ -374,6 +373,16 @@ impl Service for HttpService {
             self.conclude(response, identity, visit, id)
         }
     }
+
+    fn reject(&self, malformed: MalformedRequest) -> hyper::Response<Self::Body> {
+        let mut response = Problem::from(malformed).into_response();
+        let id = self.request_ids.of(&HeaderMap::new());
+        response.headers_mut().insert(&X_REQUEST_ID, id);
+        let status = response.status().as_u16();
+        self.metrics
+            .record(self.router.len(), "", status, Duration::ZERO);
+        response.into()
+    }
 }
 
 /// The caller of a request for a route with `access`.
@@ -409,7 +418,7 @@ struct Begun<'a> {
 /// Progress of a request after the part that needs no waiting.
 enum Work<'a> {
     Done(Response),
-    Call(BoxFuture<'a, poem::Result<Response>>),
+    Call(BoxFuture<'a, poem::Result<Response>>, Option<Arrival>),
 }
 
 impl Work<'_> {
@@ -419,20 +428,25 @@ impl Work<'_> {
 }
 
 /// The request as handlers receive it, complete except for path parameters, which poem's own router
-/// would add.
-fn endpoint_request(request: HttpRequest<Incoming>, client: SocketAddr) -> Request {
+/// would add, and the arrival of its body, if it has one.
+fn endpoint_request(
+    request: HttpRequest<Incoming>,
+    client: SocketAddr,
+) -> (Request, Option<Arrival>) {
     let local = LocalAddr::default();
     let remote = RemoteAddr(Addr::SocketAddr(client));
     let (head, body) = request.into_parts();
-    let body = if body.is_end_stream() {
+    let (body, arrival) = if body.is_end_stream() {
         // Needs no allocation.
-        Body::empty()
+        (Body::empty(), None)
     } else {
+        let (body, arrival) = Upload::new(body);
         let limited = Limited::new(body, BODY_BYTES);
-        Body::from(limited.map_err(io::Error::other).boxed())
+        let body = Body::from(limited.map_err(io::Error::other).boxed());
+        (body, Some(arrival))
     };
     let parts = RequestParts::from((head, local, remote, Scheme::HTTP));
-    Request::from_parts(parts, body)
+    (Request::from_parts(parts, body), arrival)
 }
 
 /// The response to a request for which the handler returned `error`.

@@ -8,6 +8,7 @@ use poem_openapi::{OpenApi, payload::Json};
 use prometheus::Registry;
 use serde_json::{Value, json};
 use shared::{
+    runtime::transport::{ConnectionMetrics, HttpServer, Limits},
     storage::{Postgres, Role},
     telemetry::{Dependency, metrics::render},
 };
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     http::{
-        HttpServer,
         pages::Documentation,
         params::{Limit, Query},
         route::{Access, Handler, Operation},
@@ -118,10 +118,18 @@ fn service(metrics: &Metrics) -> HttpService {
     HttpService::over(TABLE, &resources, &config, (auth, None), metrics).unwrap()
 }
 
+async fn bind() -> HttpServer {
+    let metrics = ConnectionMetrics::register(&Registry::new(), "public").unwrap();
+    let limits = Limits::public(100, 0);
+    HttpServer::bind("127.0.0.1:0", limits, metrics)
+        .await
+        .unwrap()
+}
+
 /// Serves the routes of `TABLE` until the test ends. Returns the port.
 async fn serve() -> u16 {
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+    let server = bind().await;
     let port = server.port();
     tokio::spawn(server.serve(service(&metrics), CancellationToken::new()));
     port
@@ -169,7 +177,7 @@ async fn a_response_may_be_a_stream() {
 async fn a_post_route_receives_the_whole_request() {
     let registry = Registry::new();
     let metrics = Metrics::register(&registry).unwrap();
-    let server = HttpServer::bind("127.0.0.1:0").await.unwrap();
+    let server = bind().await;
     let (port, stop) = (server.port(), CancellationToken::new());
     let running = tokio::spawn(server.serve(service(&metrics), stop.clone()));
 

@@ -97,6 +97,11 @@ impl Connection {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// Sends `text` if the server has not closed the connection.
+    pub(crate) async fn try_send(&mut self, text: &str) {
+        let _ = self.stream.write_all(text.as_bytes()).await;
+    }
+
     /// Reads the next response, which has a `Content-Length`.
     pub(crate) async fn receive(&mut self) -> Response {
         loop {

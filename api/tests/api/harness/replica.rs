@@ -80,6 +80,11 @@ impl Replica {
         Connection::open(self.port).await
     }
 
+    /// Opens a connection to the admin port.
+    pub(crate) async fn connect_to_admin(&self) -> Connection {
+        Connection::open(self.admin_port).await
+    }
+
     /// Sends `lines` as a request head to the public port.
     pub(crate) async fn send_head(&self, lines: &[&str]) -> Response {
         send_head(self.port, lines).await

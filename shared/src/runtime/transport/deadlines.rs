@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -17,6 +18,8 @@ use tokio::{
 use super::{
     exchange::Exchange,
     limits::{HEAD, IDLE},
+    metrics::{Closed, ConnectionMetrics},
+    waiting::{Ticket, Waiting},
 };
 
 /// Pieces of at most this many bytes in total are copied into one write. The copy costs less than
@@ -32,32 +35,55 @@ pub(super) struct Guarded<S> {
     piece: Vec<u8>,
     /// The byte that [`Guarded::detect_close`] read, if any.
     ahead: Option<u8>,
+    unread: Arc<Waiting>,
+    /// The place among the connections whose clients do not read, while a write is blocked.
+    ticket: Option<Ticket>,
 }
 
 impl<S> Guarded<S> {
-    /// The caller reports the progress of requests to `exchange`.
-    pub(super) fn new(stream: S, exchange: Arc<Exchange>) -> Self {
+    /// The caller reports the progress of requests to `exchange`. While the client does not read, a
+    /// response counts in `unread`. After `rest` without a request, the connection rests.
+    pub(super) fn new(
+        stream: S,
+        exchange: Arc<Exchange>,
+        unread: Arc<Waiting>,
+        rest: Duration,
+        metrics: Arc<ConnectionMetrics>,
+    ) -> Self {
         Self {
             stream,
-            deadlines: Deadlines::new(exchange.clone()),
+            deadlines: Deadlines::new(exchange.clone(), rest, metrics),
             exchange,
             piece: Vec::new(),
             ahead: None,
+            unread,
+            ticket: None,
         }
     }
 
-    /// Checks the deadline of a blocked write. While a write is blocked, hyper may not read, so no
-    /// other place notices.
+    /// Checks the deadline of a blocked write, and the memory of its response. While a write is
+    /// blocked, hyper may not read, so no other place notices.
     fn wrote(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.deadlines.write(written.is_pending());
-        match written {
-            Poll::Pending => self.deadlines.poll(context, Direction::Write),
-            ready => ready,
+        if written.is_ready() {
+            return written;
         }
+        let ticket = self.ticket.get_or_insert_with(|| {
+            let ticket = self.unread.enter();
+            ticket.hold(self.exchange.response_bytes());
+            ticket
+        });
+        if ticket.poll_evicted(context).is_ready() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "closed to free the memory of its response",
+            )));
+        }
+        self.deadlines.poll(context, Direction::Write)
     }
 }
 
@@ -112,10 +138,12 @@ struct Deadlines {
     last_byte: Instant,
     write_waits: bool,
     timer: Pin<Box<Sleep>>,
+    rest: Duration,
+    metrics: Arc<ConnectionMetrics>,
 }
 
 impl Deadlines {
-    fn new(exchange: Arc<Exchange>) -> Self {
+    fn new(exchange: Arc<Exchange>, rest: Duration, metrics: Arc<ConnectionMetrics>) -> Self {
         let now = Instant::now();
         Self {
             exchange,
@@ -124,12 +152,15 @@ impl Deadlines {
             answered: false,
             last_byte: now,
             write_waits: false,
-            timer: Box::pin(sleep_until(now + HEAD)),
+            timer: Box::pin(sleep_until(now + interval(rest))),
+            rest,
+            metrics,
         }
     }
 
     fn read(&mut self) {
         self.last_byte = Instant::now();
+        self.exchange.rest(false);
         let next = self.exchange.heads() + 1;
         if self.head != next || self.answered {
             self.head = next;
@@ -162,16 +193,37 @@ impl Deadlines {
         context: &mut Context<'_>,
         waiting_for: Direction,
     ) -> Poll<io::Result<T>> {
+        let waits_for_request =
+            matches!(waiting_for, Direction::Read) && self.answered && !self.write_waits;
+        if waits_for_request && self.rest.is_zero() {
+            self.exchange.rest(true);
+        }
         while self.timer.as_mut().poll(context).is_ready() {
             let (now, deadline) = (Instant::now(), self.deadline(waiting_for));
             if deadline <= now {
+                match waiting_for {
+                    // An idle client that has its response did nothing wrong.
+                    Direction::Read if self.answered => {}
+                    Direction::Read => self.metrics.closed(Closed::SlowRequest),
+                    Direction::Write => self.metrics.closed(Closed::SlowReader),
+                }
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            // A head may begin right after this check.
-            self.timer.as_mut().reset(deadline.min(now + HEAD));
+            if waits_for_request && self.last_byte + self.rest <= now {
+                self.exchange.rest(true);
+            }
+            // A head may begin right after this check, and a rest too.
+            self.timer
+                .as_mut()
+                .reset(deadline.min(now + interval(self.rest)));
         }
         Poll::Pending
     }
+}
+
+/// Time between two checks of the deadlines.
+fn interval(rest: Duration) -> Duration {
+    if rest.is_zero() { HEAD } else { rest.min(HEAD) }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
@@ -232,6 +284,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         if self.exchange.ends_with_client() {
             self.detect_close(context)?;
         }
+        // hyper flushes once it has written all that it holds.
+        self.ticket = None;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -241,146 +295,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-
-    use super::*;
-
-    /// A connection in memory. The paused clock would also advance while a task waits for a socket.
-    fn connected() -> (Guarded<DuplexStream>, DuplexStream, Arc<Exchange>) {
-        let (server, client) = duplex(1024);
-        let exchange = Arc::new(Exchange::default());
-        (Guarded::new(server, exchange.clone()), client, exchange)
-    }
-
-    async fn read(guarded: &mut Guarded<DuplexStream>) -> io::Result<usize> {
-        guarded.read(&mut [0; 16]).await
-    }
-
-    /// Waits for a byte that never arrives. Returns the seconds until the timeout.
-    async fn seconds_until_timeout(guarded: &mut Guarded<DuplexStream>) -> u64 {
-        let began = Instant::now();
-        let error = read(guarded).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        began.elapsed().as_secs()
-    }
-
-    /// Sends one byte from `client`, which the server then reads.
-    async fn pass_byte(client: &mut DuplexStream, guarded: &mut Guarded<DuplexStream>) {
-        client.write_all(b"x").await.unwrap();
-        assert_eq!(read(guarded).await.unwrap(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_client_times_out() {
-        let (mut guarded, _client, _) = connected();
-        assert_eq!(seconds_until_timeout(&mut guarded).await, HEAD.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_nothing_times_out() {
-        let (mut guarded, _client, _) = connected();
-        let began = Instant::now();
-        let error = guarded.write_all(&[0; 4096]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_reads_slowly_does_not_time_out() {
-        let mut deadlines = Deadlines::new(Arc::default());
-        for _ in 0..3 {
-            deadlines.write(true);
-            tokio::time::advance(IDLE / 2).await;
-            deadlines.write(false);
-        }
-        deadlines.write(true);
-        let began = Instant::now();
-        tokio::time::advance(IDLE / 2).await;
-        // A repeated attempt while the write is blocked is no progress.
-        deadlines.write(true);
-        let error = poll_fn(|context| deadlines.poll::<()>(context, Direction::Write)).await;
-        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), IDLE.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_request_head_times_out() {
-        let (mut guarded, mut client, _) = connected();
-        pass_byte(&mut client, &mut guarded).await;
-        tokio::time::advance(HEAD / 2).await;
-        pass_byte(&mut client, &mut guarded).await;
-        let rest = HEAD - HEAD / 2;
-        assert_eq!(seconds_until_timeout(&mut guarded).await, rest.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_head_after_a_response_times_out() {
-        let (mut guarded, mut client, exchange) = connected();
-        pass_byte(&mut client, &mut guarded).await;
-        exchange.begin();
-        guarded.write_all(b"response").await.unwrap();
-        tokio::time::advance(IDLE / 2).await;
-        pass_byte(&mut client, &mut guarded).await;
-        assert_eq!(seconds_until_timeout(&mut guarded).await, HEAD.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_body_times_out_and_a_pause_after_its_response_may_last_the_idle_limit() {
-        let (mut guarded, mut client, exchange) = connected();
-        pass_byte(&mut client, &mut guarded).await;
-        exchange.begin();
-        // The body comes in later reads than the head.
-        pass_byte(&mut client, &mut guarded).await;
-        tokio::time::advance(HEAD / 2).await;
-        pass_byte(&mut client, &mut guarded).await;
-        let rest = HEAD - HEAD / 2;
-        assert_eq!(
-            guarded.deadlines.deadline(Direction::Read),
-            Instant::now() + rest
-        );
-        guarded.write_all(b"response").await.unwrap();
-        assert_eq!(seconds_until_timeout(&mut guarded).await, IDLE.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pause_between_requests_may_last_the_idle_limit() {
-        let (mut guarded, mut client, exchange) = connected();
-        for _ in 0..3 {
-            pass_byte(&mut client, &mut guarded).await;
-            exchange.begin();
-            tokio::time::advance(IDLE / 2).await;
-        }
-        let rest = IDLE - IDLE / 2;
-        assert_eq!(seconds_until_timeout(&mut guarded).await, rest.as_secs());
-    }
-
-    #[tokio::test]
-    async fn only_a_stream_ends_when_the_client_closes_its_side() {
-        let (mut guarded, mut client, exchange) = connected();
-        exchange.begin();
-        client.shutdown().await.unwrap();
-        guarded.flush().await.unwrap();
-        exchange.end_with_client();
-        let error = guarded.flush().await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
-    }
-
-    #[tokio::test]
-    async fn a_request_that_follows_a_stream_is_complete() {
-        let (mut guarded, mut client, exchange) = connected();
-        exchange.begin();
-        exchange.end_with_client();
-        guarded.flush().await.unwrap();
-        client.write_all(b"GET").await.unwrap();
-        guarded.flush().await.unwrap();
-        exchange.begin();
-        let mut received = [0; 3];
-        guarded.read_exact(&mut received).await.unwrap();
-        assert_eq!(&received, b"GET");
-        client.shutdown().await.unwrap();
-        guarded.flush().await.unwrap();
-    }
-}
+mod tests;
