@@ -52,7 +52,7 @@ use anyhow::anyhow;
 use futures_util::future::{OptionFuture, join};
 use prometheus::{IntGauge, Registry};
 use shared::{
-    cache::Cache,
+    cache::{Cache, MacKeys},
     runtime::{
         admin::Admin,
         descriptors,
@@ -161,7 +161,9 @@ impl App {
         let auth = Arc::new(Auth::new(&config.api, &metrics.access, &metrics.oidc)?);
         let enabled = config.cache.enabled;
         let local = Arc::new(new_local_cache(&config));
+        let mac_keys = MacKeys::of(&config.cache)?;
         let redis = enabled.then(|| Cache::shared(&config.redis)).transpose()?;
+        let redis = redis.map(|redis| redis.with_mac_keys(mac_keys));
         let database = &config.database;
         let postgres = Postgres::new(&database.url, database, Role::Api)?;
         let replica = Postgres::replica(database, Role::Api)?;

@@ -203,8 +203,10 @@ pub enum RedisResult {
     Hit,
     /// No entry.
     Miss,
-    /// The entry is not in our format.
+    /// Something other than an entry of ours for this order.
     Corrupt,
+    /// An entry without a right MAC.
+    Unverified,
     /// Redis did not answer in time, or rejected the command.
     Error,
     /// Redis was not read: disabled, under repair, or failing.

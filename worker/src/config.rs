@@ -17,6 +17,8 @@ pub struct Config {
     pub database: config::Database,
     /// `REDIS_*`.
     pub redis: config::Redis,
+    /// `CACHE_*`.
+    pub cache: config::Cache,
     /// `ADMIN_*`.
     pub admin: config::Admin,
 }
@@ -32,6 +34,7 @@ impl Config {
             kafka: config::load("KAFKA_")?,
             database: config::load("DATABASE_")?,
             redis: config::load("REDIS_")?,
+            cache: config::load("CACHE_")?,
             admin: config::load("ADMIN_")?,
         };
         kafka::check(&config.kafka)?;

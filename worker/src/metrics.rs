@@ -45,6 +45,8 @@ pub enum CheckResult {
     Missing,
     /// Redis differs, and the system knows that: a repair is pending.
     Pending,
+    /// The entry has no right MAC, so no reader uses it.
+    Unverified,
     /// The entry is older than the row.
     Stale,
     /// The entry is newer than the row.
@@ -68,7 +70,7 @@ impl CheckResult {
     /// Returns whether the tiers differ, and no pending repair explains it.
     pub fn is_difference(self) -> bool {
         match self {
-            Self::Consistent | Self::Missing | Self::Pending => false,
+            Self::Consistent | Self::Missing | Self::Pending | Self::Unverified => false,
             Self::Stale
             | Self::Ahead
             | Self::Different

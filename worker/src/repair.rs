@@ -49,6 +49,9 @@ const MAX_REWRITES: u32 = 100_000;
 /// it reaches Redis within the deadlines of one transaction and one Redis write, or is marked. This
 /// is three times their sum, because processes may stall.
 const MARGIN: Duration = Duration::from_secs(30);
+/// How much the clocks of two Postgres servers may differ. After a failover, the watermark may be
+/// ahead of the clock by that.
+const CLOCKS: Duration = Duration::from_secs(10);
 
 /// Repairs Redis once a second.
 pub struct Repair {
@@ -362,8 +365,8 @@ impl Repair {
     }
 
     /// Moves the watermark from `from` to now, or to the oldest mark or note if there is one, but
-    /// never below `until`. Records that in Postgres for other processes. Returns the moment up to
-    /// which this worker knows Redis to be complete.
+    /// never below `until`, unless that is in the future. Records that in Postgres for other
+    /// processes. Returns the moment up to which this worker knows Redis to be complete.
     async fn advance(
         &self,
         from: Option<DatabaseTime>,
@@ -371,6 +374,10 @@ impl Repair {
         servers: &[String],
     ) -> Result<DatabaseTime, RepairError> {
         let reached = self.postgres.repaired_up_to().await?;
+        let until = match until > reached {
+            true => plausible(until, self.postgres.now().await?),
+            false => until,
+        };
         let reached = reached.max(until);
         if !self.cache.move_watermark(from, reached).await? {
             // Another worker has already moved it.
@@ -380,5 +387,14 @@ impl Repair {
             .remember_complete_cache(reached, servers)
             .await?;
         Ok(reached)
+    }
+}
+
+/// Returns `until`, or `now` if `until` is in the future. A watermark in the future is forged, and
+/// would hide that Redis has returned with older content.
+fn plausible(until: DatabaseTime, now: DatabaseTime) -> DatabaseTime {
+    match until.0 - now.0 > CLOCKS.as_micros() as i64 {
+        true => now,
+        false => until,
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
-    cache::Cache,
+    cache::{Cache, MacKeys},
     config::Kafka,
     runtime::{admin::Admin, process::Process},
     startup,
@@ -56,7 +56,7 @@ pub async fn run(config: Config, process: Process) -> anyhow::Result<()> {
         registry, shutdown, ..
     } = process;
     let postgres = Postgres::new(&config.database.url, &config.database, Role::Worker)?;
-    let cache = Cache::pooled(&config.redis)?;
+    let cache = Cache::pooled(&config.redis)?.with_mac_keys(MacKeys::of(&config.cache)?);
     let health = Arc::new(Health::new(config.kafka.session_timeout));
     let admin = Admin::new(&health, Health::live, Health::ready, registry);
     let admin_port = admin.serve(&config.admin.addr, shutdown.clone()).await?;

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use shared::{
-    cache::Cache,
+    cache::{Cache, MacKeys},
     config::{self, Database, Kafka, Redis},
     order::OrderUid,
     runtime::{backoff::Backoff, output, process},
@@ -121,9 +121,10 @@ fn connect() -> anyhow::Result<Tiers> {
     let database: Database = config::load("DATABASE_")?;
     let mut redis: Redis = config::load("REDIS_")?;
     redis.timeout = redis.timeout.max(PATIENCE);
+    let keys = MacKeys::of(&config::load("CACHE_")?)?;
     Ok(Tiers {
         postgres: Postgres::new(&database.url, &database, Role::Worker)?,
-        cache: Cache::pooled(&redis)?,
+        cache: Cache::pooled(&redis)?.with_mac_keys(keys),
     })
 }
 

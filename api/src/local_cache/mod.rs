@@ -162,10 +162,11 @@ impl LocalCache {
         if !stripe.admits(token, answer.version()) {
             return Insertion::Fenced;
         }
-        if entries
-            .peek(&uid)
-            .is_some_and(|held| held.answer.document_version() > answer.document_version())
-        {
+        // An entry that has expired may have a version that Postgres never had, forged in Redis.
+        let now = Instant::now();
+        if entries.peek(&uid).is_some_and(|held| {
+            now < held.expires && held.answer.document_version() > answer.document_version()
+        }) {
             return Insertion::KeptNewer;
         }
         entries.insert(

@@ -152,6 +152,32 @@ fn of_two_overlapping_loads_the_newer_version_stays() {
     assert_eq!(held(&cache, "a"), Some(Some(version(3))));
 }
 
+/// A version that Postgres never had, forged in Redis.
+#[test]
+fn a_newer_version_keeps_others_out_only_until_it_expires() {
+    let cache = LocalCache::new(Settings {
+        max_bytes: 1 << 20,
+        ttl: Duration::ZERO,
+        negative_ttl: NEGATIVE_TTL,
+    });
+    assert_eq!(load(&cache, "a", order(1000)), Insertion::Kept);
+    assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
+}
+
+/// A forged announcement costs at most the loads in flight.
+#[test]
+fn an_announced_version_that_never_comes_keeps_no_later_load_out() {
+    let cache = cache();
+    load(&cache, "a", order(1));
+    let overtaken = cache.begin(&uid("a"));
+    cache.invalidate(&uid("a"), version(i64::MAX));
+    assert_eq!(held(&cache, "a"), None);
+    let insertion = cache.insert(uid("a"), order(1), overtaken);
+    assert_eq!(insertion, Insertion::Fenced);
+    assert_eq!(load(&cache, "a", order(1)), Insertion::Kept);
+    assert_eq!(held(&cache, "a"), Some(Some(version(1))));
+}
+
 #[test]
 fn of_one_version_the_newer_shape_stays() {
     let cache = cache();

@@ -408,6 +408,7 @@ fn redis_answer(entry: Result<Option<Cached>, CacheError>) -> (RedisResult, Opti
         Ok(None) => (RedisResult::Miss, None),
         Err(CacheError::Open) => (RedisResult::Bypass, None),
         Err(CacheError::Corrupt) => (RedisResult::Corrupt, None),
+        Err(CacheError::Unverified) => (RedisResult::Unverified, None),
         Err(
             CacheError::Deadline(_)
             | CacheError::Connection(_)

@@ -10,6 +10,7 @@ mod batch_get;
 mod connections;
 mod events;
 mod export;
+mod forgeries;
 mod harness;
 mod invalidation;
 mod lists;

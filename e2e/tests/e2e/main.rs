@@ -10,6 +10,7 @@ mod connections;
 mod dashboard;
 mod dead_letters;
 mod fetching;
+mod forgeries;
 mod grants;
 mod http;
 mod ledger;

@@ -71,7 +71,8 @@ fn plant(stack: &Stack, uids: &[String]) -> Vec<(String, String)> {
     let key = |n: usize| format!("order:{}", uids[n]);
     redis.command(&["HSET", &key(0), "version", old]);
     redis.command(&["HSET", &key(1), "version", new]);
-    redis.command(&["HSET", &key(2), "json", "{}"]);
+    let other = format!(r#"{{"order_uid":"{}","x":1}}"#, uids[2]);
+    redis.command(&["HSET", &key(2), "json", &other]);
     redis.command(&["COPY", &key(3), "order:never-sent"]);
     redis.command(&["SET", &key(4), "not a hash"]);
     stack.database().execute(&format!(

@@ -32,7 +32,7 @@ impl Need {
 
 /// The commands that our programs and their libraries send, or run in a script. `AUTH` and `HELLO`
 /// need no right.
-const COMMANDS: [(&str, Need); 20] = [
+const COMMANDS: [(&str, Need); 21] = [
     ("asking", Need::Cluster),
     ("cluster|nodes", Need::Cluster),
     ("cluster|slots", Need::Cluster),
@@ -42,6 +42,7 @@ const COMMANDS: [(&str, Need); 20] = [
     ("hget", Need::All),
     ("hmget", Need::All),
     ("hset", Need::All),
+    ("hstrlen", Need::All),
     ("info", Need::All),
     ("pexpire", Need::All),
     ("ping", Need::All),

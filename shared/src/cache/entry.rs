@@ -1,4 +1,4 @@
-//! Entries of the Redis cache: reads, and writes by compare-and-set.
+//! Writes entries of the Redis cache by compare-and-set.
 
 use std::{
     sync::{LazyLock, atomic::Ordering},
@@ -8,14 +8,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use redis::{
-    Cmd, FromRedisValue, ParsingError, Pipeline, RedisResult, RedisWrite, Script, ScriptInvocation,
-    Value, aio::ConnectionLike, cluster_async::ClusterConnection,
+    Pipeline, RedisResult, Script, ScriptInvocation, Value, cluster_async::ClusterConnection,
 };
 
 use super::{
     Cache, CacheError, announcement,
     connection::{CLUSTER_CONCURRENCY, Connection},
-    durations::GET,
 };
 use crate::order::{DocumentVersion, OrderUid, Revision};
 
@@ -33,142 +31,47 @@ static COMPARE_AND_SET: LazyLock<Script> =
 /// The key prefix of our entries.
 pub(super) const PREFIX: &str = "order:";
 
-fn key(uid: &OrderUid) -> String {
+/// Returns the key of the entry.
+pub(super) fn key(uid: &OrderUid) -> String {
     let mut key = String::with_capacity(PREFIX.len() + uid.as_str().len());
     key.push_str(PREFIX);
     key.push_str(uid.as_str());
     key
 }
 
-/// Builds the command that reads an entry. Every read of the api does this, so the key is formatted
-/// in place.
-pub(super) fn get(uid: &OrderUid) -> Cmd {
-    let mut command = Cmd::with_capacity(4, 128);
-    command.arg("HMGET");
-    command.write_arg_fmt(format_args!("{PREFIX}{uid}"));
-    command.arg("version").arg("json");
-    command
-}
-
-/// The entry of an order in Redis.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cached {
-    /// The version of the order, and the shape of the document.
-    pub version: DocumentVersion,
-    /// The bytes that the api returns; none for an erased order.
-    pub document: Option<Bytes>,
-}
-
-/// The reply to `HMGET key version json`, parsed without copying the document.
-pub(super) struct Reply(pub(super) Option<(Vec<u8>, Option<Vec<u8>>)>);
-
-impl FromRedisValue for Reply {
-    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let Value::Array(fields) = value else {
-            return Err("an array was expected".into());
-        };
-        let mut fields = fields.into_iter();
-        match (fields.next(), fields.next()) {
-            (Some(Value::Nil), _) => Ok(Self(None)),
-            (Some(Value::BulkString(version)), Some(Value::BulkString(json))) => {
-                Ok(Self(Some((version, Some(json)))))
-            }
-            (Some(Value::BulkString(version)), Some(Value::Nil)) => Ok(Self(Some((version, None)))),
-            _ => Err("two strings were expected".into()),
-        }
-    }
-}
-
 /// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// The entry now holds this version in this shape.
+    /// The entry now holds this revision.
     Written,
-    /// The entry already held this version in this shape.
+    /// The entry already held this revision.
     Unchanged,
-    /// The entry holds a newer version, or this version in a newer shape.
-    KeptNewer,
+    /// The entry holds this newer version. Postgres must hold it, too.
+    KeptNewer(DocumentVersion),
+    /// The entry holds this version in a newer shape.
+    KeptShape,
     /// There is no entry, and the row was read too long ago to create one. Read the row again.
     Late,
 }
 
 impl WriteOutcome {
-    fn from_script(code: i64) -> Result<Self, CacheError> {
-        match code {
-            1 => Ok(Self::Written),
-            0 => Ok(Self::Unchanged),
-            -1 => Ok(Self::KeptNewer),
-            -2 => Ok(Self::Late),
+    fn from_script(reply: &Value) -> Result<Self, CacheError> {
+        match reply {
+            Value::Int(1) => Ok(Self::Written),
+            Value::Int(0) => Ok(Self::Unchanged),
+            Value::Int(-2) => Ok(Self::Late),
+            Value::Int(-3) => Ok(Self::KeptShape),
+            Value::BulkString(version) => str::from_utf8(version)
+                .ok()
+                .and_then(|version| version.parse().ok())
+                .map(Self::KeptNewer)
+                .ok_or(CacheError::Corrupt),
             _ => Err(CacheError::Corrupt),
         }
     }
 }
 
 impl Cache {
-    /// Returns the entry of the order `uid`; none if Redis has no entry, or one of an older shape.
-    ///
-    /// An entry of a newer shape is returned as it is. Newer programs write such entries during an
-    /// upgrade.
-    ///
-    /// # Errors
-    /// When Redis does not answer, or the key holds something other than an order entry.
-    pub async fn get(&self, uid: &OrderUid) -> Result<Option<Cached>, CacheError> {
-        let command = get(uid);
-        let reply: Reply = match &self.inner.reads {
-            Some(reads) => {
-                let reply = self.attempt(GET, reads.call(command)).await?;
-                Reply::from_redis_value(reply).map_err(|_| CacheError::Corrupt)?
-            }
-            // Boxed: otherwise every read would reserve the memory for this branch.
-            None => {
-                Box::pin(self.run(GET, async {
-                    let mut connection = self.connection().await?;
-                    Ok(command.query_async(&mut connection).await?)
-                }))
-                .await?
-            }
-        };
-        self.entry(reply)
-    }
-
-    /// Returns the entry of each order like [`Cache::get`], in the order of `uids`. Reads all of
-    /// them in one round trip; in a cluster, where a pipeline cannot span nodes, concurrently.
-    pub async fn get_many(&self, uids: &[OrderUid]) -> Vec<Result<Option<Cached>, CacheError>> {
-        let replies = self.run("get_many", async {
-            let mut connection = self.connection().await?;
-            match &connection {
-                Connection::Cluster(cluster) => Ok(read_cluster(cluster, uids).await),
-                Connection::Shared(_) | Connection::Pooled(_) => {
-                    read_pipeline(&mut connection, uids).await
-                }
-            }
-        });
-        match replies.await {
-            Ok(replies) => {
-                let entries = replies.into_iter().map(|reply| self.entry(reply?));
-                entries.collect()
-            }
-            Err(error) => uids.iter().map(|_| Err(error.clone())).collect(),
-        }
-    }
-
-    fn entry(&self, reply: Reply) -> Result<Option<Cached>, CacheError> {
-        let Some((version, document)) = reply.0 else {
-            return Ok(None);
-        };
-        let version: DocumentVersion = std::str::from_utf8(&version)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or(CacheError::Corrupt)?;
-        if version.representation < self.representation {
-            return Ok(None);
-        }
-        Ok(Some(Cached {
-            version,
-            document: document.map(Bytes::from),
-        }))
-    }
-
     /// Writes one revision, read from Postgres at `read_at`, and announces it if it was written.
     ///
     /// # Errors
@@ -178,17 +81,54 @@ impl Cache {
         revision: &Revision,
         read_at: Instant,
     ) -> Result<WriteOutcome, CacheError> {
+        self.write_announced(revision, None, read_at).await
+    }
+
+    /// Writes one revision like [`Cache::fill`], also over an entry of the version `ahead`.
+    /// Postgres, read at `read_at` after that entry was seen, must hold an older version. So the
+    /// entry is forged, or Postgres has lost data.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or rejects the write. The write may have happened nevertheless.
+    pub async fn replace(
+        &self,
+        revision: &Revision,
+        ahead: DocumentVersion,
+        read_at: Instant,
+    ) -> Result<WriteOutcome, CacheError> {
+        let outcome = self.write_announced(revision, Some(ahead), read_at).await?;
+        if outcome == WriteOutcome::Written {
+            self.inner.replaced.add(1, &[]);
+            if self.inner.replacements.failed() {
+                tracing::error!(
+                    order_uid = %revision.uid,
+                    postgres = %revision.version,
+                    redis = %ahead,
+                    runbook = "CacheEntriesAhead",
+                    "replaced an entry of Redis that was newer than Postgres"
+                );
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn write_announced(
+        &self,
+        revision: &Revision,
+        ahead: Option<DocumentVersion>,
+        read_at: Instant,
+    ) -> Result<WriteOutcome, CacheError> {
         let until = self.fresh_until(read_at).await?;
-        let code = self
+        let reply = self
             .run("fill", async {
                 let mut connection = self.connection().await?;
                 let message = announcement::encode([revision]);
-                let mut invocation = self.invocation(revision, until);
+                let mut invocation = self.invocation(revision, ahead, until);
                 invocation.arg(announcement::CHANNEL).arg(message);
                 Ok(invocation.invoke_async(&mut connection).await?)
             })
             .await?;
-        WriteOutcome::from_script(code)
+        WriteOutcome::from_script(&reply)
     }
 
     /// Writes revisions that were read or committed at `read_at`, and announces all of them, with
@@ -249,11 +189,11 @@ impl Cache {
             .load_script(&COMPARE_AND_SET)
             .ignore();
         for revision in revisions {
-            pipeline.invoke_script(&self.invocation(revision, until));
+            pipeline.invoke_script(&self.invocation(revision, None, until));
         }
         pipeline.publish(announcement::CHANNEL, announcement::encode(revisions));
-        let mut codes: Vec<RedisResult<i64>> = pipeline.query_async(connection).await?;
-        match codes.pop() {
+        let mut replies: Vec<RedisResult<Value>> = pipeline.query_async(connection).await?;
+        match replies.pop() {
             // Without announcements, replicas keep entries until their time to live ends.
             Some(Err(error)) if self.inner.announcements.failed() => {
                 tracing::warn!(code = error.code(), "Redis rejects announcements");
@@ -263,9 +203,9 @@ impl Cache {
                 self.inner.announcements.ended();
             }
         }
-        Ok(codes
+        Ok(replies
             .into_iter()
-            .map(|code| WriteOutcome::from_script(code?))
+            .map(|reply| WriteOutcome::from_script(&reply?))
             .collect())
     }
 
@@ -282,7 +222,8 @@ impl Cache {
         for group in revisions.chunks(CLUSTER_CONCURRENCY) {
             let mut writes = Vec::with_capacity(group.len());
             for revision in group {
-                writes.push(write_one(cluster.clone(), self.invocation(revision, until)));
+                let invocation = self.invocation(revision, None, until);
+                writes.push(write_one(cluster.clone(), invocation));
             }
             outcomes.extend(join_all(writes).await);
         }
@@ -295,19 +236,32 @@ impl Cache {
         Ok(outcomes)
     }
 
-    fn invocation(&self, revision: &Revision, until: i64) -> ScriptInvocation<'static> {
+    fn invocation(
+        &self,
+        revision: &Revision,
+        ahead: Option<DocumentVersion>,
+        until: i64,
+    ) -> ScriptInvocation<'static> {
         let version = DocumentVersion {
             version: revision.version,
             representation: self.representation,
         };
+        let version = version.to_string();
+        let document = revision.document.as_deref();
+        let mac = self
+            .mac_keys
+            .as_ref()
+            .map(|keys| keys.sign(&revision.uid, &version, document));
         let ttl = self.inner.ttl.mul_f64(1.0 + 0.1 * fastrand::f64());
         let mut invocation = COMPARE_AND_SET.prepare_invoke();
         invocation
             .key(key(&revision.uid))
-            .arg(version.to_string())
-            .arg(revision.document.as_deref().unwrap_or_default())
+            .arg(version)
+            .arg(document.unwrap_or_default())
             .arg(ttl.as_millis() as u64)
-            .arg(until);
+            .arg(until)
+            .arg(mac.unwrap_or_default().as_str())
+            .arg(ahead.map(|ahead| ahead.to_string()).unwrap_or_default());
         invocation
     }
 
@@ -323,45 +277,11 @@ impl Cache {
     }
 }
 
-async fn read_pipeline(
-    connection: &mut Connection,
-    uids: &[OrderUid],
-) -> Result<Vec<Result<Reply, CacheError>>, CacheError> {
-    let mut pipeline = Pipeline::with_capacity(uids.len());
-    for uid in uids {
-        pipeline.add_command(get(uid));
-    }
-    let values = connection
-        .req_packed_commands(&pipeline, 0, uids.len())
-        .await?;
-    Ok(values.into_iter().map(reply).collect())
-}
-
-async fn read_cluster(
-    cluster: &ClusterConnection,
-    uids: &[OrderUid],
-) -> Vec<Result<Reply, CacheError>> {
-    let mut replies = Vec::with_capacity(uids.len());
-    for group in uids.chunks(CLUSTER_CONCURRENCY) {
-        let reads = group.iter().map(|uid| {
-            let mut connection = cluster.clone();
-            async move { reply(connection.req_packed_command(&get(uid)).await?) }
-        });
-        replies.extend(join_all(reads).await);
-    }
-    replies
-}
-
-/// Parses a value of a pipeline, which may be an error of its own command.
-fn reply(value: Value) -> Result<Reply, CacheError> {
-    Reply::from_redis_value(value.extract_error()?).map_err(|_| CacheError::Corrupt)
-}
-
 async fn write_one(
     mut connection: ClusterConnection,
     invocation: ScriptInvocation<'static>,
 ) -> Result<WriteOutcome, CacheError> {
-    WriteOutcome::from_script(invocation.invoke_async(&mut connection).await?)
+    WriteOutcome::from_script(&invocation.invoke_async(&mut connection).await?)
 }
 
 /// Splits `revisions` into consecutive chunks of at most [`PIPELINE_BYTES`] of documents, but at

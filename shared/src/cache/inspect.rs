@@ -1,13 +1,9 @@
 //! Reads entries as they are, to compare them with Postgres. Changes nothing in Redis.
 
-use bytes::Bytes;
 use redis::RedisResult;
 
 use super::{
-    Cache, CacheError, Cached,
-    connection::Connection,
-    entry::{PREFIX, Reply, get},
-    scan::KeyScan,
+    Cache, CacheError, Cached, check::Reply, connection::Connection, entry::PREFIX, scan::KeyScan,
 };
 use crate::order::OrderUid;
 
@@ -18,8 +14,10 @@ pub enum Held {
     Nothing,
     /// An entry of any shape.
     Entry(Cached),
-    /// Something other than an entry of ours.
+    /// Something other than an entry of ours for this order.
     Foreign,
+    /// An entry without a right MAC. No reader uses it.
+    Unverified,
 }
 
 impl Cache {
@@ -32,13 +30,29 @@ impl Cache {
         if uids.is_empty() {
             return Ok(Vec::new());
         }
-        let commands = uids.iter().map(get).collect();
+        let commands = uids.iter().map(|uid| self.read(uid)).collect();
         self.run("inspect", async {
             let mut connection = self.connection().await?;
             let replies: Vec<RedisResult<Reply>> = connection.query_each(commands).await?;
-            replies.into_iter().map(held).collect()
+            let held = uids.iter().zip(replies);
+            held.map(|(uid, reply)| self.held(uid, reply)).collect()
         })
         .await
+    }
+
+    fn held(&self, uid: &OrderUid, reply: RedisResult<Reply>) -> Result<Held, CacheError> {
+        let reply = match reply.map_err(CacheError::from) {
+            Ok(reply) => reply,
+            Err(CacheError::Corrupt) => return Ok(Held::Foreign),
+            Err(error) if error.is_wrong_type() => return Ok(Held::Foreign),
+            Err(error) => return Err(error),
+        };
+        Ok(match reply.check(uid, self.mac_keys.as_deref()) {
+            Ok(None) => Held::Nothing,
+            Ok(Some(entry)) => Held::Entry(entry),
+            Err(rejected) if rejected.flaw.is_unverified() => Held::Unverified,
+            Err(_) => Held::Foreign,
+        })
     }
 
     /// Returns the uids of at most `count` entries, chosen at random with repetition. Keys of other
@@ -81,26 +95,6 @@ impl Cache {
 /// Returns the uid in the key of an entry; none for another key.
 fn uid(key: &str) -> Option<OrderUid> {
     OrderUid::parse(key.strip_prefix(PREFIX)?).ok()
-}
-
-fn held(reply: RedisResult<Reply>) -> Result<Held, CacheError> {
-    let reply = match reply.map_err(CacheError::from) {
-        Ok(reply) => reply,
-        Err(CacheError::Corrupt) => return Ok(Held::Foreign),
-        Err(CacheError::Rejected(code)) if code == "WRONGTYPE" => return Ok(Held::Foreign),
-        Err(error) => return Err(error),
-    };
-    let Reply(Some((version, document))) = reply else {
-        return Ok(Held::Nothing);
-    };
-    let version = str::from_utf8(&version).ok();
-    Ok(match version.and_then(|version| version.parse().ok()) {
-        Some(version) => Held::Entry(Cached {
-            version,
-            document: document.map(Bytes::from),
-        }),
-        None => Held::Foreign,
-    })
 }
 
 async fn random_keys(connection: &mut Connection, count: usize) -> Result<Vec<String>, CacheError> {

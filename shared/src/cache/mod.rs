@@ -1,9 +1,11 @@
 //! Redis: the cache that all replicas share.
 //!
-//! An entry is the hash `order:{uid}` with the fields `version` and `json`; an erased order has no
-//! `json`. Entries are written only by compare-and-set on the version. A missing entry has no
-//! version to compare with, so a write creates an entry only within a second of the moment at which
-//! its row was read or committed. Each writer announces what it wrote.
+//! An entry is the hash `order:{uid}` with the fields `version` and `json`, and `mac` if there is a
+//! key ([`MacKeys`]); an erased order has no `json`. Every reader checks what it finds.
+//!
+//! Entries are written only by compare-and-set on the version. A missing entry has no version to
+//! compare with, so a write creates an entry only within a second of the moment at which its row
+//! was read or committed. Each writer announces what it wrote.
 //!
 //! The field `version` is a [`DocumentVersion`](crate::order::DocumentVersion): it also names the
 //! shape of the document. An entry of an older shape is overwritten, and counts as missing for a
@@ -13,6 +15,7 @@ mod access;
 mod acl;
 mod announcement;
 mod breaker;
+mod check;
 mod clock;
 mod connection;
 mod durations;
@@ -20,6 +23,8 @@ mod entry;
 mod follow;
 mod inspect;
 mod link;
+mod mac;
+mod read;
 mod read_pipeline;
 mod scan;
 mod state;
@@ -29,8 +34,10 @@ pub use acl::acl;
 #[cfg(any(test, fuzzing))]
 pub(crate) use announcement::decode as decode_announcements;
 pub use announcement::{Announcement, CHANNEL};
-pub use entry::{Cached, WriteOutcome};
+pub use check::Cached;
+pub use entry::WriteOutcome;
 pub use inspect::Held;
+pub use mac::MacKeys;
 pub use scan::KeyScan;
 pub use state::CacheState;
 pub use subscription::Subscription;
@@ -43,13 +50,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use opentelemetry::metrics::Counter;
 use parking_lot::Mutex;
 use redis::RedisError;
 
 use crate::{
     config::{self, ConfigError},
     order::REPRESENTATION,
-    telemetry::OutageLog,
+    telemetry::{OutageLog, metrics::meter},
 };
 use access::Access;
 use breaker::Breaker;
@@ -82,12 +90,20 @@ pub enum CacheError {
     /// The key holds something other than an order entry.
     #[error("the key does not hold an order entry")]
     Corrupt,
+    /// The entry has no right MAC, so it may be forged.
+    #[error("the MAC of the entry is missing or wrong")]
+    Unverified,
 }
 
 impl CacheError {
     /// Returns whether Redis cannot be reached, as opposed to rejecting a command.
     fn is_outage(&self) -> bool {
         matches!(self, Self::Deadline(_) | Self::Connection(_))
+    }
+
+    /// Returns whether the key holds another type than a hash.
+    fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::Rejected(code) if code == "WRONGTYPE")
     }
 
     /// Returns whether the call reached the wrong server: a replica, a server that still loads its
@@ -141,6 +157,8 @@ pub struct Cache {
     inner: Arc<Inner>,
     /// Shape of the documents that this program writes.
     representation: u8,
+    /// Keys for the MAC of entries; none if entries need no MAC.
+    mac_keys: Option<Arc<MacKeys>>,
 }
 
 struct Inner {
@@ -153,6 +171,12 @@ struct Inner {
     misplaced: AtomicBool,
     /// Tracks whether Redis rejects announcements.
     announcements: OutageLog,
+    /// Limits the log of entries that are not ours.
+    rejections: OutageLog,
+    /// Limits the log of entries that were newer than Postgres.
+    replacements: OutageLog,
+    /// Counts them.
+    replaced: Counter<u64>,
     timeout: Duration,
     ttl: Duration,
     breaker: Breaker,
@@ -185,14 +209,23 @@ impl Cache {
     }
 
     fn new(connections: Connections, access: Access, config: &config::Redis) -> Self {
+        let replaced = meter()
+            .u64_counter("cache_entries_ahead_total")
+            .with_description("Entries of Redis that were newer than Postgres and were replaced")
+            .build();
+        replaced.add(0, &[]);
         let cache = Self {
             representation: REPRESENTATION,
+            mac_keys: None,
             inner: Arc::new(Inner {
                 reads: connections.read_pipeline(config.timeout),
                 renewed: Mutex::default(),
                 connections,
                 misplaced: AtomicBool::new(false),
                 announcements: OutageLog::default(),
+                rejections: OutageLog::default(),
+                replacements: OutageLog::default(),
+                replaced,
                 timeout: config.timeout,
                 ttl: config.order_ttl,
                 breaker: Breaker::default(),
@@ -202,6 +235,16 @@ impl Cache {
         };
         follow::start(&cache.inner, access);
         cache
+    }
+
+    /// Returns the cache with `keys`: it signs what it writes, and rejects what they did not sign.
+    /// Without keys it does neither.
+    #[must_use]
+    pub fn with_mac_keys(self, keys: Option<MacKeys>) -> Self {
+        Self {
+            mac_keys: keys.map(Arc::new),
+            ..self
+        }
     }
 
     /// Returns the cache as a program whose documents have the shape `representation` uses it.

@@ -2,7 +2,9 @@
 -- may not.
 --   KEYS[1] a key that no order has, ARGV[1] the channel of announcements
 local commands = {
-    {'HGET', KEYS[1], 'version'},
+    {'HMGET', KEYS[1], 'version', 'mac'},
+    {'HSTRLEN', KEYS[1], 'json'},
+    {'HGET', KEYS[1], 'json'},
     {'TIME'},
     {'HSET', KEYS[1], 'version', ''},
     {'PEXPIRE', KEYS[1], 1},

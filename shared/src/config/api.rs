@@ -1,4 +1,4 @@
-//! The variables of the api.
+//! The variables of the api. The worker reads one of the caches, too.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -67,16 +67,19 @@ impl Default for Api {
     }
 }
 
-/// `CACHE_*` (api): all caches.
+/// `CACHE_*` (worker, api): all caches.
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub struct Cache {
-    /// Whether the api uses caches. If not, it reads only Postgres.
+    /// Whether the api uses caches (api only). If not, it reads only Postgres.
     #[serde(deserialize_with = "flag")]
     pub enabled: bool,
-    /// Number of newest orders to load before the api is ready; 0 for none.
+    /// Number of newest orders to load before the api is ready (api only); 0 for none.
     #[serde(deserialize_with = "number")]
     pub warmup: u32,
+    /// Key of the MAC of entries in Redis: 64 hex digits. While it is replaced, two keys separated
+    /// by a comma; the first one signs. Without it, forged entries are not recognised.
+    pub mac_key: Option<String>,
 }
 
 impl Default for Cache {
@@ -84,6 +87,7 @@ impl Default for Cache {
         Self {
             enabled: true,
             warmup: 1000,
+            mac_key: None,
         }
     }
 }

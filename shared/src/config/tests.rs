@@ -201,6 +201,9 @@ fn reads_every_variable_of_the_api() {
     )
     .unwrap();
     assert_eq!((cache.enabled, cache.warmup), (false, 0));
+    assert_eq!(cache.mac_key, None);
+    let cache: Cache = read("CACHE_", &[("CACHE_MAC_KEY", "aa,bb")]).unwrap();
+    assert_eq!(cache.mac_key.as_deref(), Some("aa,bb"));
     let local: LocalCache = read(
         "LOCAL_CACHE_",
         &[("LOCAL_CACHE_MAX_BYTES", "1MiB"), ("LOCAL_CACHE_TTL", "2s")],

@@ -121,7 +121,10 @@ impl Suspicion {
             // No unfinished write explains these: one version has one document, and one statement
             // reads all rows of an order.
             CheckResult::Different | CheckResult::Foreign | CheckResult::Incomplete => true,
-            CheckResult::Consistent | CheckResult::Missing | CheckResult::Pending => false,
+            CheckResult::Consistent
+            | CheckResult::Missing
+            | CheckResult::Pending
+            | CheckResult::Unverified => false,
         };
         // Without the first difference, this one is a later change that is not finished.
         let result = match persists {

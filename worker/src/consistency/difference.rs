@@ -33,7 +33,7 @@ pub fn compare(uid: OrderUid, row: Option<&Inspected>, held: &Held) -> Finding {
         row: row.map(|row| row.revision.version),
         entry: match held {
             Held::Entry(entry) => Some(entry.version),
-            Held::Nothing | Held::Foreign => None,
+            Held::Nothing | Held::Foreign | Held::Unverified => None,
         },
         flaw: row.and_then(|row| row.flaw),
     }
@@ -47,6 +47,7 @@ fn result(row: Option<&Inspected>, held: &Held) -> CheckResult {
     match (row, held) {
         (_, Held::Nothing) => CheckResult::Missing,
         (_, Held::Foreign) => CheckResult::Foreign,
+        (_, Held::Unverified) => CheckResult::Unverified,
         (None, Held::Entry(_)) => CheckResult::Orphaned,
         (Some(row), Held::Entry(entry)) => match entry.version.version.cmp(&row.version) {
             Ordering::Less => CheckResult::Stale,
@@ -88,13 +89,11 @@ mod tests {
     }
 
     fn entry(offset: i64, representation: u8, document: Option<&'static str>) -> Held {
-        Held::Entry(Cached {
-            version: DocumentVersion {
-                version: Version::new(1, offset, 0),
-                representation,
-            },
-            document: document.map(Bytes::from),
-        })
+        let version = DocumentVersion {
+            version: Version::new(1, offset, 0),
+            representation,
+        };
+        Held::Entry(Cached::unchecked(version, document.map(Bytes::from)))
     }
 
     /// Asserts the result for each row and entry.
@@ -124,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_entry_must_have_a_row_and_may_be_missing() {
-        use CheckResult::{Foreign, Missing, Orphaned};
+        use CheckResult::{Foreign, Missing, Orphaned, Unverified};
         assert_results([
             (row(2, Some("a")), Held::Nothing, Missing),
             (None, Held::Nothing, Missing),
@@ -132,6 +131,8 @@ mod tests {
             (None, entry(2, REPRESENTATION, None), Orphaned),
             (row(2, Some("a")), Held::Foreign, Foreign),
             (None, Held::Foreign, Foreign),
+            (row(2, Some("a")), Held::Unverified, Unverified),
+            (None, Held::Unverified, Unverified),
         ]);
     }
 

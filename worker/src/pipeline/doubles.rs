@@ -9,7 +9,9 @@ use std::{
 use parking_lot::Mutex;
 use shared::{
     cache::{CacheError, WriteOutcome},
-    order::{Order, OrderUid, Reason, Rejection, Revision, Version, sample::Generator},
+    order::{
+        DocumentVersion, Order, OrderUid, Reason, Rejection, Revision, Version, sample::Generator,
+    },
     storage::{Applied, CacheWrite, Change, ChangeSet, StorageError},
 };
 use tokio::sync::Semaphore;
@@ -272,6 +274,8 @@ struct RedisState {
     is_down: bool,
     /// Considers every row too old, however soon it arrives.
     is_always_late: bool,
+    /// A replaced entry is back at once.
+    is_forged_again: bool,
 }
 
 impl Redis {
@@ -283,6 +287,17 @@ impl Redis {
     /// Considers every row read too long ago from now on.
     pub(super) fn be_late(&self) {
         self.0.lock().is_always_late = true;
+    }
+
+    /// Sets the entry of `uid` to a version that no worker wrote.
+    pub(super) fn forge(&self, uid: &str, offset: i64) {
+        let entry = (self::uid(uid), version(offset));
+        self.0.lock().entries.extend([entry]);
+    }
+
+    /// Restores each replaced entry at once from now on.
+    pub(super) fn forge_again(&self) {
+        self.0.lock().is_forged_again = true;
     }
 
     /// Returns the offset of the version that the entry of `uid` has.
@@ -307,10 +322,34 @@ impl OrderCache for Redis {
             if is_late {
                 return Ok(WriteOutcome::Late);
             }
+            let held = state.entries.get(&revision.uid);
+            if let Some(held) = held.filter(|held| **held > revision.version) {
+                return Ok(WriteOutcome::KeptNewer(DocumentVersion::current(*held)));
+            }
             state.entries.insert(revision.uid, revision.version);
             Ok(WriteOutcome::Written)
         };
         revisions.iter().map(&mut write).collect()
+    }
+
+    async fn replace(
+        &self,
+        revision: &Revision,
+        ahead: DocumentVersion,
+        read_at: Instant,
+    ) -> Result<WriteOutcome, CacheError> {
+        {
+            let mut state = self.0.lock();
+            let held = state.entries.get(&revision.uid).copied();
+            if held.map(DocumentVersion::current) == Some(ahead) {
+                state.entries.remove(&revision.uid);
+            }
+            if state.is_forged_again {
+                state.entries.insert(revision.uid, ahead.version);
+            }
+        }
+        let results = self.write_batch(std::slice::from_ref(revision), read_at);
+        results.await.remove(0)
     }
 }
 

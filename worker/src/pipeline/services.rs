@@ -7,7 +7,7 @@ use std::{fmt::Display, future::Future, time::Instant};
 
 use shared::{
     cache::{Cache, CacheError, WriteOutcome},
-    order::{OrderUid, Rejection, Revision},
+    order::{DocumentVersion, OrderUid, Rejection, Revision},
     storage::{Applied, CacheWrite, ChangeSet, Postgres, StorageError},
 };
 
@@ -57,6 +57,14 @@ pub trait OrderCache: Send + Sync + 'static {
         revisions: &[Revision],
         read_at: Instant,
     ) -> impl Future<Output = Vec<Result<WriteOutcome, CacheError>>> + Send;
+
+    /// As [`Cache::replace`].
+    fn replace(
+        &self,
+        revision: &Revision,
+        ahead: DocumentVersion,
+        read_at: Instant,
+    ) -> impl Future<Output = Result<WriteOutcome, CacheError>> + Send;
 }
 
 /// Takes records that can never be stored.
@@ -103,6 +111,15 @@ impl OrderCache for Cache {
         read_at: Instant,
     ) -> Vec<Result<WriteOutcome, CacheError>> {
         Self::write_batch(self, revisions, read_at).await
+    }
+
+    async fn replace(
+        &self,
+        revision: &Revision,
+        ahead: DocumentVersion,
+        read_at: Instant,
+    ) -> Result<WriteOutcome, CacheError> {
+        Self::replace(self, revision, ahead, read_at).await
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! A write that fails is marked for repair in Postgres before the offset of its record is stored.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use shared::{
     cache::{Cache, CacheError, WriteOutcome},
     fault::Moment,
-    order::{OrderUid, Revision},
+    order::{DocumentVersion, OrderUid, Revision},
     storage::{CacheWrite, Postgres},
 };
 
@@ -46,6 +46,11 @@ pub(crate) struct Unwritten {
 impl Unwritten {
     pub(crate) fn is_empty(&self) -> bool {
         self.uids.is_empty()
+    }
+
+    fn add(&mut self, uid: OrderUid, error: CacheError) {
+        self.uids.push(uid);
+        self.error = Some(error);
     }
 
     /// Adds `others`.
@@ -116,8 +121,8 @@ impl<C: OrderCache, S: OrderStore + RepairLog> WriteThrough<C, S> {
         failed
     }
 
-    /// Writes `revisions` once; returns those that came too late, and adds those that failed to
-    /// `failed`.
+    /// Writes `revisions` once; returns those that must be read and written again, and adds those
+    /// that failed to `failed`.
     async fn write_once(
         &self,
         revisions: Vec<Revision>,
@@ -125,17 +130,48 @@ impl<C: OrderCache, S: OrderStore + RepairLog> WriteThrough<C, S> {
         failed: &mut Unwritten,
     ) -> Vec<OrderUid> {
         let results = self.cache.write_batch(&revisions, read_at).await;
-        let mut late = Vec::new();
+        let (mut late, mut newer) = (Vec::new(), HashMap::new());
         for (revision, result) in revisions.into_iter().zip(results) {
+            let uid = revision.uid;
             match result {
-                Ok(WriteOutcome::Written | WriteOutcome::Unchanged | WriteOutcome::KeptNewer) => {}
-                Ok(WriteOutcome::Late) => late.push(revision.uid),
-                Err(error) => {
-                    failed.uids.push(revision.uid);
-                    failed.error = Some(error);
+                Ok(WriteOutcome::Written | WriteOutcome::Unchanged | WriteOutcome::KeptShape) => {}
+                Ok(WriteOutcome::KeptNewer(held)) => {
+                    newer.insert(uid, held);
                 }
+                Ok(WriteOutcome::Late) => late.push(uid),
+                Err(error) => failed.add(uid, error),
             }
         }
+        if !newer.is_empty() {
+            late.extend(self.replace_ahead(&newer, failed).await);
+        }
         late
+    }
+
+    /// Replaces those of the entries `newer` that Postgres, read only now, does not hold: they are
+    /// forged, or Postgres has lost data. Otherwise such an entry would keep every update out.
+    /// Returns like [`WriteThrough::write_once`].
+    async fn replace_ahead(
+        &self,
+        newer: &HashMap<OrderUid, DocumentVersion>,
+        failed: &mut Unwritten,
+    ) -> Vec<OrderUid> {
+        let uids: Vec<OrderUid> = newer.keys().copied().collect();
+        let read_at = Instant::now();
+        let revisions = read_persistently(&self.store, &self.waits, &uids).await;
+        let mut again = Vec::new();
+        for revision in revisions {
+            let held = newer[&revision.uid];
+            if revision.version >= held.version {
+                // Another worker was faster.
+                continue;
+            }
+            match self.cache.replace(&revision, held, read_at).await {
+                Ok(WriteOutcome::Late | WriteOutcome::KeptNewer(_)) => again.push(revision.uid),
+                Ok(_) => {}
+                Err(error) => failed.add(revision.uid, error),
+            }
+        }
+        again
     }
 }

@@ -199,6 +199,9 @@ fn detail(verdict: &Verdict) -> String {
                 .map(|why| why.to_string())
                 .unwrap_or_default();
         }
+        CheckResult::Unverified => {
+            "the entry in Redis has no right MAC for the keys of CACHE_MAC_KEY; readers ignore it"
+        }
         CheckResult::Stale => "the entry in Redis is older than the row",
         CheckResult::Ahead => "the entry in Redis is newer than the row",
         CheckResult::Different => "the entry in Redis has this version and another document",

@@ -63,7 +63,8 @@ async fn each_difference_is_found_unless_a_repair_is_pending() {
     }
     world.hset(&uids[0], "version", &text(0)).await;
     world.hset(&uids[1], "version", &text(2)).await;
-    world.hset(&uids[2], "json", "{}").await;
+    let other = format!(r#"{{"order_uid":"{}","x":1}}"#, uids[2]);
+    world.hset(&uids[2], "json", &other).await;
     let unknown = OrderUid::parse("never-sent").unwrap();
     world.hset(&unknown, "version", &text(1)).await;
     let mut connection = world.redis.connect().await;

@@ -381,3 +381,23 @@ async fn too_many_changes_are_deleted_instead_of_rewritten() {
     );
     assert!(!world.cache.probe().await.unwrap().bypass);
 }
+
+/// A watermark in the future would hide that Redis later returns with older content.
+#[tokio::test]
+async fn a_watermark_in_the_future_does_not_stay() {
+    let world = World::new().await;
+    let _looking = world.look_after();
+    eventually("a watermark", async || world.watermark().await).await;
+    let mut connection = world.redis.connect().await;
+    let future = i64::MAX / 2;
+    let _: () = connection
+        .hset("order-cache", "watermark", future)
+        .await
+        .unwrap();
+    eventually("a watermark of now", async || {
+        let watermark = world.watermark().await?;
+        let recorded = world.postgres.cache_knowledge().await.unwrap().complete?;
+        (watermark.0 < future && recorded.until.0 < future).then_some(())
+    })
+    .await;
+}

@@ -35,10 +35,7 @@ async fn an_entry_is_a_hash_of_version_and_json_that_expires() {
     assert!(fields == expected);
     let ttl: i64 = connection.pttl("order:u").await.unwrap();
     assert!((3_590_000..=3_960_000).contains(&ttl), "{ttl}");
-    let cached = Cached {
-        version: document_version(7),
-        document: revision.document,
-    };
+    let cached = Cached::unchecked(document_version(7), revision.document);
     assert_eq!(cache.get(&uid("u")).await.unwrap(), Some(cached));
     assert_eq!(cache.get(&uid("other")).await.unwrap(), None);
 }
@@ -49,7 +46,8 @@ async fn only_a_newer_version_is_written() {
     let cache = Cache::pooled(&redis.config()).unwrap();
     let (first, second) = (revision(&order("u", 1), 5), revision(&order("u", 2), 6));
     assert_eq!(write(&cache, &second).await, WriteOutcome::Written);
-    assert_eq!(write(&cache, &first).await, WriteOutcome::KeptNewer);
+    let kept = WriteOutcome::KeptNewer(document_version(6));
+    assert_eq!(write(&cache, &first).await, kept);
     // An equal version leaves the entry and its time to live unchanged.
     let mut connection = redis.connect().await;
     let _: bool = connection.pexpire("order:u", 1_000_000).await.unwrap();
@@ -63,13 +61,11 @@ async fn only_a_newer_version_is_written() {
     assert_eq!(write(&cache, &erased("u", 7)).await, WriteOutcome::Written);
     let fields: Vec<String> = connection.hkeys("order:u").await.unwrap();
     assert_eq!(fields, ["version"]);
-    assert_eq!(write(&cache, &second).await, WriteOutcome::KeptNewer);
+    let kept = WriteOutcome::KeptNewer(document_version(7));
+    assert_eq!(write(&cache, &second).await, kept);
     assert_eq!(
         cache.get(&uid("u")).await.unwrap(),
-        Some(Cached {
-            version: document_version(7),
-            document: None
-        })
+        Some(Cached::unchecked(document_version(7), None))
     );
 }
 
@@ -137,7 +133,7 @@ async fn each_entry_of_a_batch_has_its_own_outcome() {
         expected.push(match n % 5 {
             0 => {
                 write(&cache, &before(6)).await;
-                WriteOutcome::KeptNewer
+                WriteOutcome::KeptNewer(document_version(6))
             }
             1 => {
                 write(&cache, change).await;

@@ -36,12 +36,8 @@ async fn check(cache: &Cache) {
         .inspect(&[uid("u3"), uid("absent"), uid("full")])
         .await
         .unwrap();
-    let entry = |offset, document| {
-        Held::Entry(Cached {
-            version: document_version(offset),
-            document,
-        })
-    };
+    let entry =
+        |offset, document| Held::Entry(Cached::unchecked(document_version(offset), document));
     let document = revision(&order("full", 1), 7).document;
     assert_eq!(found, [entry(3, None), Held::Nothing, entry(7, document)]);
     assert_eq!(cache.inspect(&[]).await.unwrap(), []);

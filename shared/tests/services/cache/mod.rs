@@ -3,6 +3,7 @@
 mod announcements;
 mod cluster;
 mod entries;
+mod forgeries;
 mod inspect;
 mod moves;
 mod outages;

@@ -66,11 +66,8 @@ async fn an_entry_of_a_newer_shape_stays_and_is_read_as_it_is() {
     let older = revision(&order("u", 1), 7);
     assert_eq!(write(&tenth, &older).await, WriteOutcome::Written);
     for cache in [&first, &second] {
-        assert_eq!(write(cache, &older).await, WriteOutcome::KeptNewer);
-        let cached = Cached {
-            version: in_shape(7, 10),
-            document: older.document.clone(),
-        };
+        assert_eq!(write(cache, &older).await, WriteOutcome::KeptShape);
+        let cached = Cached::unchecked(in_shape(7, 10), older.document.clone());
         assert_eq!(cache.get(&uid("u")).await.unwrap(), Some(cached));
     }
 }
@@ -82,16 +79,14 @@ async fn the_version_decides_before_the_shape() {
     let (first, second) = (revision(&order("u", 1), 7), revision(&order("u", 2), 8));
     assert_eq!(write(&new, &first).await, WriteOutcome::Written);
     assert_eq!(write(&old, &second).await, WriteOutcome::Written);
-    assert_eq!(write(&new, &first).await, WriteOutcome::KeptNewer);
+    let kept = WriteOutcome::KeptNewer(in_shape(8, 1));
+    assert_eq!(write(&new, &first).await, kept);
     let cached = old.get(&uid("u")).await.unwrap().unwrap();
     assert_eq!(cached.version, in_shape(8, 1));
     assert_eq!(new.get(&uid("u")).await.unwrap(), None);
     assert_eq!(write(&new, &erased("u", 9)).await, WriteOutcome::Written);
     assert_eq!(
         old.get(&uid("u")).await.unwrap(),
-        Some(Cached {
-            version: in_shape(9, 2),
-            document: None
-        })
+        Some(Cached::unchecked(in_shape(9, 2), None))
     );
 }

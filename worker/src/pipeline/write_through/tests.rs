@@ -105,3 +105,34 @@ async fn orders_that_redis_does_not_take_are_marked_once_postgres_answers() {
     assert_eq!(world.store.marks(), ["a b"]);
     assert!(!world.waits.waiting_for(Wait::Postgres));
 }
+
+#[tokio::test]
+async fn an_entry_that_postgres_does_not_hold_is_replaced() {
+    let world = World::holding("a b");
+    world.redis.forge("a", 1000);
+    world.write("a b", Duration::ZERO).await;
+    let held = (world.redis.held("a"), world.redis.held("b"));
+    assert_eq!(held, (Some(1), Some(1)));
+    assert_eq!(world.store.reads(), ["a"]);
+    assert_eq!(world.store.marks(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_entry_of_a_faster_worker_stays() {
+    let world = World::holding("a");
+    world.store.hold("a", 7);
+    world.redis.forge("a", 7);
+    world.write("a", Duration::ZERO).await;
+    assert_eq!(world.redis.held("a"), Some(7));
+    assert_eq!(world.store.reads(), ["a"]);
+    assert_eq!(world.store.marks(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_entry_that_is_forged_again_and_again_is_marked() {
+    let world = World::holding("a");
+    world.redis.forge("a", 1000);
+    world.redis.forge_again();
+    world.write("a", Duration::ZERO).await;
+    assert_eq!(world.store.marks(), ["a"]);
+}
