@@ -182,6 +182,15 @@ fn values(stack: &Stack, ledger: &Ledger, role: &str) -> Vec<(String, String)> {
             "ALTER DATABASE orders",
             format!("ALTER DATABASE \"{database}\""),
         ),
+        ("--to 2026-11-21T15:47:00Z", "--to 1h".to_owned()),
+    ];
+    let text = |(from, to): (&str, String)| (from.to_owned(), to);
+    values.into_iter().chain(roles(role)).map(text).collect()
+}
+
+/// Returns what replaces the names of roles, which belong to the whole server.
+fn roles(role: &str) -> [(&'static str, String); 4] {
+    [
         (
             "--only sql |",
             "--only sql --migrate e2e_migrate --worker e2e_worker --api e2e_api |".to_owned(),
@@ -192,10 +201,7 @@ fn values(stack: &Stack, ledger: &Ledger, role: &str) -> Vec<(String, String)> {
         ),
         ("orders_rw", format!("{role}_rw")),
         ("orders_a, orders_b", format!("{role}_a, {role}_b")),
-        ("--to 2026-11-21T15:47:00Z", "--to 1h".to_owned()),
-    ];
-    let text = |(from, to): (&str, String)| (from.to_owned(), to);
-    values.into_iter().map(text).collect()
+    ]
 }
 
 /// Returns the options that name the first dead letter of a partition.
