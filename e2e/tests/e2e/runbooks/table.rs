@@ -132,7 +132,7 @@ const ELSEWHERE: [(&str, &str); 41] = [
 ];
 
 /// Blocks that are no commands, by the beginning of their first line.
-const TEXT: [&str; 32] = [
+const TEXT: [&str; 34] = [
     "event: ",
     "producer ──▶",
     "client ──▶",
@@ -144,6 +144,8 @@ const TEXT: [&str; 32] = [
     "(workers + 1)",
     "HTTP/1.1",
     "{\"orders\"",
+    "{\"timestamp\"",
+    "API_OIDC_ISSUER=",
     "{\"type\"",
     "import {",
     "group order-worker",
