@@ -268,7 +268,8 @@ async fn keys_stay_valid_for_a_day_without_the_issuer() {
 
 #[test]
 fn the_variables_belong_together() {
-    let problem = |change: fn(&mut config::Api)| {
+    type Change = fn(&mut config::Api);
+    let problem = |change: Change| {
         let mut config = api_config(ISSUER);
         change(&mut config);
         let registry = Registry::new();
@@ -280,7 +281,7 @@ fn the_variables_belong_together() {
         }
     };
     assert_eq!(problem(|_| {}), "on");
-    let cases: [(fn(&mut config::Api), &str); 7] = [
+    let cases: [(Change, &str); 7] = [
         (|config| config.oidc_issuer = None, "API_OIDC_AUDIENCE: "),
         (|config| config.oidc_audience = None, "API_OIDC_AUDIENCE: "),
         (
