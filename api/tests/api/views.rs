@@ -277,6 +277,7 @@ async fn an_etag_confirms_only_the_document_that_the_caller_gets() {
             let request = ask(&replica, caller, method, "/order/secret");
             let answer = request.header("If-None-Match", &sent).send().await;
             assert_eq!(answer.status, status, "{caller}, {sent}: {answer:?}");
+            assert_eq!(answer.header("vary"), Some("Authorization"));
             if status == 304 {
                 let is_masked = caller.ends_with("masked");
                 let own = if is_masked { masked_etag(1) } else { etag(1) };
@@ -489,10 +490,9 @@ async fn without_keys_everything_is_visible() {
     let order = secret("secret");
     world.store(&order, 1).await;
     let replica = world.cold_replica().await;
-    replica
-        .order("secret")
-        .await
-        .assert_order("postgres", &order);
+    let answer = replica.order("secret").await;
+    answer.assert_order("postgres", &order);
+    assert_eq!(answer.header("vary"), None);
     assert_eq!(
         replica.get("/orders?phone=%2B15550001234").await.status,
         200

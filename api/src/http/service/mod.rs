@@ -294,6 +294,11 @@ impl HttpService {
         let Some(visit) = visit else {
             return response.into();
         };
+        if self.auth.is_on() {
+            // What a caller sees depends on its scopes and its customer.
+            let headers = response.headers_mut();
+            headers.append(header::VARY, HeaderValue::from_static("Authorization"));
+        }
         let then = match response.extensions().get::<EndsWithClient>() {
             Some(_) => Then::End,
             None => Then::Fail,
