@@ -24,5 +24,6 @@ mod runbooks;
 mod schema;
 mod shutdown;
 mod start;
+mod tls;
 mod traces;
 mod verify;

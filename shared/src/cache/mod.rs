@@ -189,8 +189,8 @@ impl Cache {
     /// small concurrent calls.
     ///
     /// # Errors
-    /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, a certificate file cannot
-    /// be used, or the timeout is zero.
+    /// When `REDIS_URL` is not one or more `redis://` or `rediss://` URLs, a certificate file
+    /// cannot be used, or the timeout is zero.
     pub fn shared(config: &config::Redis) -> Result<Self, ConfigError> {
         let access = Access::new(config);
         let connections = Connections::shared(&access, config.timeout)?;

@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// Returns the properties that every client needs to connect to the brokers, and those of
-/// `KAFKA_OPTIONS`. Reads the files of secrets again; one that cannot be read keeps its value of the
-/// start.
+/// `KAFKA_OPTIONS`. Reads the files of secrets again. One that cannot be read keeps its value of
+/// the start.
 pub fn connection_properties(config: &Kafka) -> Vec<(String, String)> {
     let secret = |variable: &str, value: &Option<String>, file: &Option<PathBuf>| {
         let present = file

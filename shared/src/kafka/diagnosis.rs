@@ -39,7 +39,16 @@ pub fn broker_in(reason: &str) -> Option<&str> {
 /// it succeeds or the broker cannot be reached. Blocks for some seconds at most.
 pub fn handshake_problem(config: &Kafka, address: &str) -> Option<String> {
     let failed = handshake(config, address).err()?;
-    tls::cause(&failed, &KAFKA)
+    let cause = tls::cause(&failed, &KAFKA)?;
+    // Java reports a missing certificate as a bad one.
+    let is_missing = config.ssl_certificate_location.is_none() && cause.contains("BadCertificate");
+    match is_missing {
+        true => Some(format!(
+            "the server requires a client certificate; set {}",
+            KAFKA.identity
+        )),
+        false => Some(cause),
+    }
 }
 
 fn handshake(config: &Kafka, address: &str) -> io::Result<()> {

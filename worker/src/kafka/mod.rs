@@ -13,7 +13,7 @@
 //! | `gap`, `fetch_errors` | deleted records, unreadable partitions |
 //! | `record`, `headers` | an owned copy of a record |
 //! | `client` | every property of every client |
-//! | `error_log`, `handshakes` | limit the log of recurring errors; explain a failed TLS handshake |
+//! | `error_log`, `handshakes` | limit the log of recurring errors; explain TLS handshakes |
 //! | [`dead_letter`], `sender` | writes, reads and replays dead letters |
 //! | `offsets`, `ranges`, `topics` | for operators: offsets, reading a range, creating topics |
 //!
