@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use shared::runtime::{
     command::{self, Completions},
-    output,
+    dumps, output,
     process::{self, Process, Program},
 };
 
@@ -59,6 +59,7 @@ enum Command {
 
 /// Runs the command given on the command line.
 pub fn run() -> ExitCode {
+    dumps::forbid();
     let cli: Cli = command::parse(&PROGRAM);
     process::exit_code(match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(),

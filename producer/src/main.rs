@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use shared::{
     runtime::{
-        command,
+        command, dumps,
         process::{self, Program},
     },
     telemetry,
@@ -43,6 +43,7 @@ const PROGRAM: Program = Program {
 };
 
 fn main() -> ExitCode {
+    dumps::forbid();
     process::exit_code(run(command::parse(&PROGRAM)))
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use shared::runtime::{
     command::{self, Completions},
+    dumps,
     process::{self, Program},
 };
 
@@ -77,6 +78,7 @@ enum Command {
 
 /// Runs the command given on the command line.
 pub fn run() -> ExitCode {
+    dumps::forbid();
     let cli: Cli = command::parse(&PROGRAM);
     process::exit_code(match cli.command.unwrap_or(Command::Run) {
         Command::Verify(verify) => return verify::run(&verify),

@@ -13,7 +13,7 @@
 //! | `problem` | errors |
 //! | `document`, `schema` | the OpenAPI document |
 //! | `pages` | the web page and the documentation |
-//! | `cors`, `request_id` | their headers |
+//! | `cors`, `request_id`, `response_headers` | their headers |
 //! | `fuzz` (only for tests) | what holds for every input |
 
 mod accept;
@@ -31,6 +31,7 @@ mod params;
 mod problem;
 mod query;
 mod request_id;
+mod response_headers;
 mod route;
 mod router;
 mod routes;

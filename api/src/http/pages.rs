@@ -70,10 +70,9 @@ impl Page {
         } else {
             response.set_body(self.body.clone());
         }
-        let fixed: [(HeaderName, &'static str); 4] = [
+        let fixed: [(HeaderName, &'static str); 3] = [
             (header::CONTENT_TYPE, self.content_type),
             (header::CACHE_CONTROL, web::CACHE_CONTROL),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
         ];
         let headers = response.headers_mut();

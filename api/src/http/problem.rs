@@ -57,6 +57,7 @@ pub(crate) enum Problem {
     IssuerUnavailable,
     TooManyExports,
     Timeout,
+    ListTimeout,
     TooManyStreams,
     EventsDisabled,
 }
@@ -159,6 +160,9 @@ impl Problem {
                 "This replica sends as many exports as it can; retry after Retry-After."),
             Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "Timeout",
                 "The response was not ready in time; retry after the time in Retry-After."),
+            Self::ListTimeout => (StatusCode::SERVICE_UNAVAILABLE, "list_timeout", "List timeout",
+                "The database did not find the orders of these filters in time; narrow the list \
+                 with created_from and created_to, or retry after the time in Retry-After."),
             Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams",
                 "Too many streams",
                 "This replica has its maximum number of event streams; \
@@ -269,6 +273,7 @@ impl From<LookupError> for Problem {
     fn from(error: LookupError) -> Self {
         match error {
             LookupError::Overloaded | LookupError::Unavailable => Self::Unavailable,
+            LookupError::SlowList => Self::ListTimeout,
         }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 
-use poem::{endpoint::BoxEndpoint, http::Method};
+use poem::{
+    endpoint::BoxEndpoint,
+    http::{Method, Uri},
+};
 use poem_openapi::{
     OpenApi,
     registry::{MetaApi, Registry},
 };
 
-use super::pages::Documentation;
+use super::{pages::Documentation, query::pairs};
 use crate::{auth::Scope, events::Events, lookup::Lookup};
 
 /// One route of the public port. Each path has one route, so it answers one method.
@@ -21,7 +24,7 @@ pub(super) struct Route {
     /// Who may call it, if callers need credentials.
     pub(super) access: Access,
     /// What one request counts in the rate limit.
-    pub(super) cost: u32,
+    pub(super) cost: Cost,
     /// Answers the requests. It receives the whole request: method, URI, headers, extensions, body.
     pub(super) handler: Handler,
 }
@@ -35,6 +38,39 @@ pub(super) enum Access {
     AnyCaller,
     /// Callers with this scope.
     With(Scope),
+}
+
+/// What one request counts in the rate limit, about in proportion to its work for Postgres.
+pub(super) enum Cost {
+    /// The same for each request.
+    Fixed(u32),
+    /// More for a request that reads past the caches.
+    Lookup {
+        /// With the caches.
+        cached: u32,
+        /// With `nocache`.
+        current: u32,
+    },
+}
+
+impl Cost {
+    /// The cost of a request for `uri`.
+    pub(super) fn of(&self, uri: &Uri) -> u32 {
+        match *self {
+            Self::Fixed(cost) => cost,
+            Self::Lookup { cached, current } => match uri.query() {
+                Some(query) if is_past_caches(query) => current,
+                _ => cached,
+            },
+        }
+    }
+}
+
+/// Returns whether `query` has a `nocache` that is not `0`.
+fn is_past_caches(query: &str) -> bool {
+    pairs(query)
+        .flatten()
+        .any(|(name, value)| name == "nocache" && value != "0")
 }
 
 /// What handlers are built from.
@@ -96,4 +132,29 @@ fn endpoint_of<O: Operation>(resources: &Resources) -> Option<BoxEndpoint<'stati
     O::new(resources).add_routes(&mut endpoints);
     let mut endpoints = endpoints.into_values().flat_map(HashMap::into_values);
     endpoints.next().filter(|_| endpoints.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_past_the_caches_costs_more() {
+        let cost = Cost::Lookup {
+            cached: 1,
+            current: 10,
+        };
+        for (query, expected) in [
+            ("", 1),
+            ("?nocache=0", 1),
+            ("?nocache=1", 10),
+            ("?%6eocache=%31", 10),
+            ("?nocache=0&nocache=1", 10),
+            ("?cache=1", 1),
+        ] {
+            let uri = format!("/order/a{query}").parse().unwrap();
+            assert_eq!(cost.of(&uri), expected, "{query}");
+            assert_eq!(Cost::Fixed(3).of(&uri), 3);
+        }
+    }
 }

@@ -86,6 +86,14 @@ impl Mounted {
         self.pattern.parameter(path)
     }
 
+    /// What a request counts in the rate limit. One that the route does not answer takes no work.
+    pub(super) fn cost(&self, method: &Method, uri: &Uri) -> u32 {
+        match self.answers(method) {
+            true => self.route.cost.of(uri),
+            false => 1,
+        }
+    }
+
     /// Checks that a query, if `uri` has one, has only parameters of the operation, each once.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use poem::{EndpointExt, http::Method};
 use super::{
     orders::{BatchGetOrders, ExportOrders, GetOrder, ListOrders, WatchOrder, WatchOrders},
     pages::{Assets, Page, WhoCalls},
-    route::{Access, Handler, Route},
+    route::{Access, Cost, Handler, Route},
 };
 use crate::auth::Scope;
 
@@ -16,35 +16,39 @@ pub(super) static ROUTES: &[Route] = &[
         path: "/order/{order_uid}",
         method: Method::GET,
         access: Access::With(Scope::OrdersRead),
-        cost: 1,
+        cost: Cost::Lookup {
+            cached: 1,
+            current: 10,
+        },
         handler: Handler::operation::<GetOrder>(),
     },
     Route {
         path: "/orders",
         method: Method::GET,
         access: Access::With(Scope::OrdersList),
-        cost: 1,
+        cost: Cost::Fixed(10),
         handler: Handler::operation::<ListOrders>(),
     },
     Route {
         path: "/order/{order_uid}/events",
         method: Method::GET,
         access: Access::With(Scope::OrdersRead),
-        cost: 1,
+        cost: Cost::Fixed(1),
         handler: Handler::operation::<WatchOrder>(),
     },
     Route {
         path: "/orders/events",
         method: Method::GET,
         access: Access::With(Scope::OrdersList),
-        cost: 1,
+        cost: Cost::Fixed(1),
         handler: Handler::operation::<WatchOrders>(),
     },
     Route {
         path: "/orders/export",
         method: Method::GET,
         access: Access::With(Scope::OrdersList),
-        cost: 10,
+        // Many pages. It takes the rate of a second where the limit is lower.
+        cost: Cost::Fixed(100),
         handler: Handler::operation::<ExportOrders>(),
     },
     Route {
@@ -52,14 +56,14 @@ pub(super) static ROUTES: &[Route] = &[
         method: Method::POST,
         access: Access::With(Scope::OrdersRead),
         // Up to 100 lookups, without the work of as many requests.
-        cost: 10,
+        cost: Cost::Fixed(10),
         handler: Handler::operation::<BatchGetOrders>(),
     },
     Route {
         path: "/caller",
         method: Method::GET,
         access: Access::AnyCaller,
-        cost: 1,
+        cost: Cost::Fixed(1),
         handler: Handler::Page(|_| WhoCalls.boxed()),
     },
     // Free: the page loads many small files, and counted they would leave nothing for its requests.
@@ -67,21 +71,21 @@ pub(super) static ROUTES: &[Route] = &[
         path: "/",
         method: Method::GET,
         access: Access::Anyone,
-        cost: 0,
+        cost: Cost::Fixed(0),
         handler: Handler::Page(|_| Assets.boxed()),
     },
     Route {
         path: "/assets/{name}",
         method: Method::GET,
         access: Access::Anyone,
-        cost: 0,
+        cost: Cost::Fixed(0),
         handler: Handler::Page(|_| Assets.boxed()),
     },
     Route {
         path: "/docs",
         method: Method::GET,
         access: Access::Anyone,
-        cost: 1,
+        cost: Cost::Fixed(1),
         handler: Handler::Page(|resources| {
             Page::swagger_ui(&resources.documentation.swagger_ui).boxed()
         }),
@@ -90,14 +94,14 @@ pub(super) static ROUTES: &[Route] = &[
         path: "/openapi.json",
         method: Method::GET,
         access: Access::Anyone,
-        cost: 1,
+        cost: Cost::Fixed(1),
         handler: Handler::Page(|resources| Page::json(&resources.documentation.json).boxed()),
     },
     Route {
         path: "/openapi.yaml",
         method: Method::GET,
         access: Access::Anyone,
-        cost: 1,
+        cost: Cost::Fixed(1),
         handler: Handler::Page(|resources| Page::yaml(&resources.documentation.yaml).boxed()),
     },
 ];

@@ -1,16 +1,30 @@
-//! Postgres behind a bounded queue. A full queue rejects a request at once, so that a slow Postgres
+//! Postgres behind bounded queues. A full queue rejects a request at once, so that a slow Postgres
 //! never piles requests up.
+//!
+//! Calls that a client can make expensive have a share: lists, and reads past the caches. However
+//! many of them wait, the others keep the rest of the connections. A call with a share waits first
+//! for its share, in a queue of its own, and then for a connection.
 
-use std::{future::Future, time::Instant};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use shared::{
     storage::{Class, Postgres, StorageError},
     telemetry::{Dependency, OutageLog},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 /// Places in the queue per concurrent call.
 const QUEUE_PER_CALL: usize = 16;
+
+/// A share may use one in so many connections, but at least one. Two shares leave one in three to
+/// the lookups that may use all of them.
+const CALLS_PER_SHARE: usize = 3;
 
 /// Reason why Postgres gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +44,43 @@ pub enum DatabaseError {
 pub(super) struct Database {
     postgres: Postgres,
     health: Dependency,
-    /// Maximum number of concurrent calls.
+    calls: Places,
+    rejections: OutageLog,
+}
+
+/// Places for concurrent calls, and the queue for them.
+pub(super) struct Places {
     maximum: usize,
     calls: Semaphore,
     queue: Semaphore,
-    rejections: OutageLog,
+}
+
+impl Places {
+    /// Creates places for `maximum` calls.
+    fn new(maximum: usize) -> Self {
+        Self {
+            maximum,
+            calls: Semaphore::new(maximum),
+            queue: Semaphore::new(maximum * QUEUE_PER_CALL),
+        }
+    }
+
+    /// Maximum number of concurrent calls.
+    pub(super) fn maximum(&self) -> usize {
+        self.maximum
+    }
+
+    async fn admit(&self, limit: Duration) -> Result<SemaphorePermit<'_>, DatabaseError> {
+        if let Ok(permit) = self.calls.try_acquire() {
+            return Ok(permit);
+        }
+        let _waiting = self.queue.try_acquire().map_err(|_| DatabaseError::Busy)?;
+        match timeout(limit, self.calls.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(DatabaseError::Busy),
+        }
+    }
 }
 
 impl Database {
@@ -45,11 +91,38 @@ impl Database {
         Self {
             postgres,
             health,
-            maximum: calls,
-            calls: Semaphore::new(calls),
-            queue: Semaphore::new(calls * QUEUE_PER_CALL),
+            calls: Places::new(calls),
             rejections: OutageLog::default(),
         }
+    }
+
+    /// Creates places for calls that get a share of the connections.
+    pub(super) fn share(&self) -> Places {
+        Places::new((self.calls.maximum / CALLS_PER_SHARE).max(1))
+    }
+
+    /// Creates places for calls that may use all connections.
+    pub(super) fn all(&self) -> Places {
+        Places::new(self.calls.maximum)
+    }
+
+    /// Runs `call` like [`Database::run`] in one of the places of `share`.
+    ///
+    /// # Errors
+    /// Returns [`DatabaseError::Busy`] also if the share has no place in time.
+    pub(super) async fn run_in<T, F>(
+        &self,
+        share: &Places,
+        call: impl Fn(Postgres) -> F,
+    ) -> Result<T, DatabaseError>
+    where
+        F: Future<Output = Result<T, StorageError>>,
+    {
+        if self.health.state() == "down" {
+            return Err(DatabaseError::Down);
+        }
+        let _place = share.admit(self.postgres.timeout()).await?;
+        self.run(call).await
     }
 
     /// Runs `call` with retries, as [`retry_on_new_connection`] does.
@@ -65,7 +138,7 @@ impl Database {
             return Err(DatabaseError::Down);
         }
         let started = Instant::now();
-        let _running = self.admit().await?;
+        let _running = self.calls.admit(self.postgres.timeout()).await?;
         let answer = retry_on_new_connection(&self.postgres, started, call).await;
         Ok(answer.inspect_err(|error| self.report(error))?)
     }
@@ -82,23 +155,6 @@ impl Database {
                     tracing::error!(%error, "Postgres rejects a read");
                 }
             }
-        }
-    }
-
-    /// Maximum number of concurrent calls.
-    pub(super) fn calls(&self) -> usize {
-        self.maximum
-    }
-
-    async fn admit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, DatabaseError> {
-        if let Ok(permit) = self.calls.try_acquire() {
-            return Ok(permit);
-        }
-        let _waiting = self.queue.try_acquire().map_err(|_| DatabaseError::Busy)?;
-        match timeout(self.postgres.timeout(), self.calls.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            // The semaphore is never closed.
-            Ok(Err(_)) | Err(_) => Err(DatabaseError::Busy),
         }
     }
 }

@@ -7,6 +7,9 @@
 //! | Redis | likewise, unless off, under repair or failing | no: see below |
 //! | Postgres | if no cache has the answer | single-flight, behind a bounded queue |
 //!
+//! For [`Freshness::Current`], callers share only a read that begins after their call. Such reads,
+//! and lists, have a share of the connections, so that they never delay other lookups.
+//!
 //! Redis reads are not shared: with one multiplexed connection, a second read is cheaper than
 //! waiting for the read of another request.
 //!
@@ -28,7 +31,7 @@ use std::{
 use shared::{
     cache::{Cache, CacheError, Cached},
     order::{OrderUid, Revision, Version},
-    storage::{Documents, ListFilter, Postgres, Summary},
+    storage::{Documents, ListFilter, Postgres, StorageError, Summary},
     telemetry::Dependency,
 };
 use tokio::sync::Semaphore;
@@ -42,15 +45,15 @@ use crate::{
     metrics::{CacheMetrics, LocalResult, RedisResult},
     trace,
 };
-use database::Database;
-use flights::Flights;
+use database::{Database, Places};
+use flights::{Boarding, Flights, FreshFlights};
 
 /// Maximum number of concurrent writes to Redis. A row beyond it is not written; the next read
 /// retries.
 const MAX_FILLS: usize = 64;
 
-/// Share of the calls to Postgres that exports may use: one in four, but at least one. The others
-/// wait for their turn, so that exports do not delay lookups.
+/// Share of the calls for lists that exports may use: one in four, but at least one. The others
+/// wait for their turn, so that exports do not delay lists.
 const CALLS_PER_EXPORT: usize = 4;
 
 /// The tier that answered.
@@ -104,6 +107,9 @@ pub enum LookupError {
     /// Postgres does not answer, and no cache knows the order.
     #[error("no tier can answer")]
     Unavailable,
+    /// Postgres did not find the page of a list within the deadline.
+    #[error("the list takes too long")]
+    SlowList,
 }
 
 impl From<DatabaseError> for LookupError {
@@ -135,17 +141,25 @@ pub struct Lookup {
     inner: Arc<Inner>,
 }
 
+type CurrentBoarding = Boarding<OrderUid, Result<Answer, LookupError>>;
+
 struct Inner {
     local: Arc<LocalCache>,
     redis: Option<Cache>,
     redis_usable: AtomicBool,
     database: Arc<Database>,
+    /// Calls for reads past the caches.
+    current_places: Places,
+    /// Where lists are read: the read replica, or `database`.
     lists: Arc<Database>,
+    /// Calls for lists and exports.
+    list_places: Places,
     /// Calls for exports.
     exports: Semaphore,
     /// Pipelines to Redis for batches.
     pipelines: Semaphore,
     flights: Flights<(OrderUid, u64), Result<Answer, LookupError>>,
+    current_flights: FreshFlights<OrderUid, Result<Answer, LookupError>>,
     fills: Arc<Semaphore>,
     metrics: Arc<CacheMetrics>,
 }
@@ -154,19 +168,26 @@ impl Lookup {
     /// Creates a lookup over the given tiers. It bypasses Redis until [`Lookup::use_redis`].
     pub fn new(tiers: Tiers, metrics: Arc<CacheMetrics>) -> Self {
         let database = Arc::new(Database::new(tiers.postgres, tiers.health));
-        let lists = match tiers.replica {
-            Some((replica, health)) => Arc::new(Database::new(replica, health)),
-            None => database.clone(),
+        let (lists, list_places) = match tiers.replica {
+            Some((replica, health)) => {
+                let replica = Arc::new(Database::new(replica, health));
+                let places = replica.all();
+                (replica, places)
+            }
+            None => (database.clone(), database.share()),
         };
         let inner = Inner {
             local: tiers.local,
             redis: tiers.redis,
             redis_usable: AtomicBool::new(false),
-            exports: Semaphore::new((lists.calls() / CALLS_PER_EXPORT).max(1)),
+            exports: Semaphore::new((list_places.maximum() / CALLS_PER_EXPORT).max(1)),
             pipelines: Semaphore::new(batch::PIPELINES),
+            current_places: database.share(),
             database,
             lists,
+            list_places,
             flights: Flights::new(),
+            current_flights: FreshFlights::new(),
             fills: Arc::new(Semaphore::new(MAX_FILLS)),
             metrics,
         };
@@ -217,11 +238,7 @@ impl Lookup {
         }
         let answer = match freshness {
             Freshness::Cached => self.look_in_postgres(uid, token).await?,
-            // Not single-flight: a load in flight may have begun before the change that the caller
-            // knows of.
-            Freshness::Current => {
-                trace::in_span("postgres", Box::pin(self.load(uid, token))).await?
-            }
+            Freshness::Current => self.look_past_caches(uid, token).await?,
         };
         Ok((Source::Postgres, answer))
     }
@@ -232,7 +249,20 @@ impl Lookup {
     /// Returns an error if the database cannot answer.
     async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
         let list = |postgres: Postgres| async move { postgres.list(filter, limit).await };
-        Ok(trace::in_span("postgres", self.inner.lists.run(list)).await?)
+        self.run_list(list).await
+    }
+
+    /// Runs `call` in one of the places for lists.
+    async fn run_list<T, F>(&self, call: impl Fn(Postgres) -> F) -> Result<T, LookupError>
+    where
+        F: Future<Output = Result<T, StorageError>>,
+    {
+        let inner = &self.inner;
+        let listed = inner.lists.run_in(&inner.list_places, call);
+        match trace::in_span("postgres", listed).await {
+            Err(DatabaseError::Failed(error)) if error.is_timeout() => Err(LookupError::SlowList),
+            listed => Ok(listed?),
+        }
     }
 
     /// Returns the versions of those of the orders `uids` that Postgres holds, erased ones
@@ -276,7 +306,7 @@ impl Lookup {
         let _turn = self.inner.exports.acquire().await;
         let list =
             |postgres: Postgres| async move { postgres.list_documents(filter, limit, bytes).await };
-        Ok(trace::in_span("postgres", self.inner.lists.run(list)).await?)
+        self.run_list(list).await
     }
 
     /// Loads the newest `limit` orders into the local cache. Returns how many of them it keeps.
@@ -364,12 +394,58 @@ impl Lookup {
         let read_at = Instant::now();
         let read = |postgres: Postgres| async move { postgres.read(&uid).await };
         let row = self.inner.database.run(read).await?;
+        Ok(self.keep_row(uid, row, read_at, token))
+    }
+
+    /// Reads the current state. Shares the read with callers that arrive before it begins.
+    async fn look_past_caches(
+        &self,
+        uid: OrderUid,
+        token: LoadToken,
+    ) -> Result<Answer, LookupError> {
+        let lookup = self.clone();
+        let load = move |boarding| {
+            trace::carried(async move {
+                trace::in_span("postgres", lookup.load_current(uid, token, boarding)).await
+            })
+        };
+        self.inner
+            .current_flights
+            .join(uid, load)
+            .await
+            .unwrap_or(Err(LookupError::Unavailable))
+    }
+
+    async fn load_current(
+        &self,
+        uid: OrderUid,
+        token: LoadToken,
+        boarding: CurrentBoarding,
+    ) -> Result<Answer, LookupError> {
+        let read_at = Instant::now();
+        let read = |postgres: Postgres| {
+            boarding.close();
+            async move { postgres.read(&uid).await }
+        };
+        let inner = &self.inner;
+        let row = inner.database.run_in(&inner.current_places, read).await?;
+        Ok(self.keep_row(uid, row, read_at, token))
+    }
+
+    /// Writes the row that was read at `read_at`, or its absence, to the caches.
+    fn keep_row(
+        &self,
+        uid: OrderUid,
+        row: Option<Revision>,
+        read_at: Instant,
+        token: LoadToken,
+    ) -> Answer {
         let answer = Answer::from_row(row.as_ref());
         self.inner.local.insert(uid, answer.clone(), token);
         if let Some(row) = row {
             self.fill_redis(row, read_at);
         }
-        Ok(answer)
+        answer
     }
 
     /// Writes the row to Redis in the background.

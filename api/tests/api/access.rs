@@ -315,6 +315,23 @@ async fn a_client_over_its_rate_gets_429_and_retry_after() {
     );
 }
 
+/// Twenty requests are the rate of one second, so requests that counted as one would always be
+/// admitted. A machine slow enough to have all of these admitted would need ten seconds.
+#[tokio::test]
+async fn lists_and_reads_past_the_caches_count_as_ten_requests() {
+    let world = World::new().await;
+    for path in ["/orders", "/order/unknown?nocache=1"] {
+        let replica = world
+            .replica_with(|config| config.api.rate_limit = 20)
+            .await;
+        let mut statuses = Vec::new();
+        for _ in 0..20 {
+            statuses.push(replica.get(path).await.status);
+        }
+        assert!(statuses.contains(&429), "{path}: {statuses:?}");
+    }
+}
+
 #[tokio::test]
 async fn pages_of_configured_origins_may_read_responses() {
     let world = World::new().await;

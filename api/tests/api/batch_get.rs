@@ -42,7 +42,7 @@ fn assert_batch(answer: &Response, orders: &[&Order], missing: &[&str], erased: 
         (200, expected.as_str().into())
     );
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(answer.header("cache-control"), Some("private, no-store"));
     assert_eq!(
         answer.header("content-length"),
         Some(expected.len().to_string().as_str())

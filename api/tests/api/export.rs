@@ -259,7 +259,7 @@ async fn exports_leave_most_of_the_database_to_lookups() {
     world.wait_for_blocked_reads(1).await;
     // Of the four connections, one is for the health check, and one of three calls for exports.
     for n in 0..2 {
-        let path = format!("/order/order-{n}?nocache=1");
+        let path = format!("/order/order-{n}");
         clients.push(replica.request("GET", &path).connect().await);
     }
     world.wait_for_blocked_reads(3).await;

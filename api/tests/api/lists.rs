@@ -245,3 +245,47 @@ async fn a_read_replica_serves_only_lists() {
     assert_eq!(replica.get("/orders").await.status, 503);
     assert_eq!(replica.get("/order/primary?nocache=1").await.status, 200);
 }
+
+#[tokio::test]
+async fn lists_leave_connections_to_lookups() {
+    let world = World::new().await;
+    // Four connections: one for the health check, one for lists.
+    let replica = world.cold_replica().await;
+    let lock = world.database.lock("orders").await;
+    let lists: Vec<_> = (0..10)
+        .map(|_| tokio::spawn(replica.request("GET", "/orders").send()))
+        .collect();
+    world.wait_for_blocked_reads(1).await;
+    let cold = tokio::spawn(replica.request("GET", "/order/cold").send());
+    world.wait_for_blocked_reads(2).await;
+    drop(lock);
+    cold.await.unwrap().assert_problem(404, "order_not_found");
+    for list in lists {
+        assert_eq!(list.await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_takes_too_long_is_503_with_the_next_step() {
+    let world = World::new().await;
+    let replica = world
+        .cold_replica_with(|config| {
+            config.database.timeout = Some(std::time::Duration::from_secs(2));
+        })
+        .await;
+    let lock = world.database.lock("orders").await;
+    for path in [
+        "/orders?customer_id=a&track_number=b",
+        "/orders/export?customer_id=a",
+    ] {
+        let slow = replica.get(path).await;
+        slow.assert_temporary_problem(503, "list_timeout");
+        let detail = slow.json()["detail"].to_string();
+        assert!(detail.contains("created_from"), "{detail}");
+    }
+    replica
+        .get("/order/cold")
+        .await
+        .assert_temporary_problem(503, "unavailable");
+    drop(lock);
+}

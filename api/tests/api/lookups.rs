@@ -15,7 +15,8 @@ async fn every_tier_returns_the_same_bytes() {
     answer.assert_order("postgres", &stored);
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("etag"), Some(etag(1).as_str()));
-    assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(answer.header("cache-control"), Some("private, no-store"));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     let (whole, fraction) = answer
         .header("x-duration-ms")
         .unwrap()
@@ -198,5 +199,77 @@ async fn concurrent_requests_share_one_read_even_if_the_first_client_disconnects
     for follower in followers {
         let answer = follower.await.unwrap();
         answer.assert_order("postgres", &stored);
+    }
+}
+
+#[tokio::test]
+async fn concurrent_reads_past_the_caches_share_one_read_and_leave_connections_to_lookups() {
+    let world = World::new().await;
+    let stored = order("hot");
+    world.store(&stored, 1).await;
+    // Four connections: one for the health check, one for reads past the caches.
+    let replica = world.cold_replica().await;
+    let lock = world.database.lock("orders").await;
+    let first = tokio::spawn(replica.request("GET", "/order/hot?nocache=1").send());
+    world.wait_for_blocked_reads(1).await;
+    let others: Vec<_> = (0..20)
+        .flat_map(|n| ["hot".to_owned(), format!("other-{n}")])
+        .map(|uid| {
+            replica
+                .request("GET", &format!("/order/{uid}?nocache=1"))
+                .connect()
+        })
+        .collect();
+    let others = futures_util::future::join_all(others).await;
+    let cold = tokio::spawn(replica.request("GET", "/order/cold").send());
+    world.wait_for_blocked_reads(2).await;
+    drop(lock);
+    first.await.unwrap().assert_order("postgres", &stored);
+    cold.await.unwrap().assert_problem(404, "order_not_found");
+    drop(others);
+}
+
+#[tokio::test]
+async fn the_operator_may_let_clients_keep_copies() {
+    let world = World::new().await;
+    world.store(&order("kept"), 1).await;
+    let replica = world
+        .replica_with(|config| config.api.cache_control = "private, no-cache".to_owned())
+        .await;
+    for path in ["/order/kept", "/orders"] {
+        let answer = replica.get(path).await;
+        assert_eq!(
+            answer.header("cache-control"),
+            Some("private, no-cache"),
+            "{path}"
+        );
+    }
+    // Errors are never kept.
+    let missing = replica.get("/order/missing").await;
+    assert_eq!(missing.header("cache-control"), Some("no-store"));
+    let stream = replica.watch("/orders/events").await;
+    assert_eq!(stream.head.header("cache-control"), Some("no-store"));
+}
+
+#[tokio::test]
+async fn every_response_forbids_to_guess_its_type() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    for (method, path, status) in [
+        ("GET", "/", 200),
+        ("GET", "/assets/app.js", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/orders", 200),
+        ("GET", "/orders/export", 200),
+        ("GET", "/order/missing", 404),
+        ("GET", "/nothing", 404),
+        ("POST", "/orders", 405),
+        ("OPTIONS", "/orders", 204),
+        ("GET", "/order/a?b=c", 400),
+    ] {
+        let answer = replica.request(method, path).send().await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        let header = answer.header("x-content-type-options");
+        assert_eq!(header, Some("nosniff"), "{method} {path}");
     }
 }

@@ -9,6 +9,7 @@ mod commands;
 mod connections;
 mod dashboard;
 mod dead_letters;
+mod dumps;
 mod fetching;
 mod forgeries;
 mod grants;

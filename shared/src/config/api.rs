@@ -46,6 +46,8 @@ pub struct Api {
     pub request_timeout: Duration,
     /// Origins whose scripts may read responses, separated by commas; `*` for all.
     pub cors_origins: Vec<String>,
+    /// `Cache-Control` of orders and lists.
+    pub cache_control: String,
 }
 
 impl Default for Api {
@@ -63,6 +65,7 @@ impl Default for Api {
             max_connections_per_address: 256,
             request_timeout: Duration::from_secs(2),
             cors_origins: Vec::new(),
+            cache_control: "private, no-store".to_owned(),
         }
     }
 }

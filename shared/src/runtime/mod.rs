@@ -8,6 +8,7 @@
 //! | [`admin`], [`health`] | the admin port and its probes |
 //! | [`shutdown`] | the signal to stop, and the watchdog |
 //! | [`hangup`] | the signal to reread files |
+//! | [`dumps`] | no core dumps, which would hold secrets |
 //! | [`backoff`] | delays between retries |
 //! | [`transport`] | a port up to HTTP/1.1: connections, limits, deadlines, drain |
 //! | [`request`] | checks of HTTP requests that hyper leaves to the server |
@@ -17,6 +18,7 @@ pub mod admin;
 pub mod backoff;
 pub mod command;
 pub mod descriptors;
+pub mod dumps;
 pub mod hangup;
 pub mod health;
 pub mod output;

@@ -165,6 +165,13 @@ impl StorageError {
         self.class() == Class::Deployment
     }
 
+    /// Returns whether the call took too long for its deadline, or for the limit of Postgres for
+    /// one statement.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Deadline(_))
+            || matches!(self, Self::Database { code, .. } if code == "57014")
+    }
+
     /// Returns whether Postgres raised the error in code that it runs for a row. The error may then
     /// concern that row alone.
     pub fn is_in_row(&self) -> bool {

@@ -1,16 +1,20 @@
 //! Lists of orders, newest first: by the time when they were first stored, then by id.
 //!
-//! A page is found in one of three ways. Each is a statement whose plan does not depend on the
+//! A page is found in one of these ways. Each is a statement whose plan does not depend on the
 //! statistics of the tables, which are missing after a bulk load.
 //!
 //! | way | for | reads at most |
 //! |---|---|---|
-//! | [`Way::Orders`] | filters on `orders` | the page; with two filters, the orders of one |
+//! | [`Way::Orders`] | filters on `orders` | the page |
+//! | [`Way::Pair`] | a customer and a track number | a rare one's orders; else the customer's index |
 //! | [`Way::Contact`] | a phone or an e-mail address of few orders | all orders with the contact |
 //! | [`Way::Newest`] | one of many orders | [`WALK`] orders |
 //!
 //! `deliveries` does not have the time that sorts the list. So all orders of a contact must be read
-//! and sorted, unless the contact is so frequent that the newest orders contain a page of them.
+//! and sorted, unless the contact is so frequent that the newest orders contain a page of them. Of
+//! several filters, the first that few orders match leads, and the others are checked on those.
+//! Only if many orders match each of them, and few match all, all orders of a contact are read,
+//! until the deadline of the call.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -95,27 +99,78 @@ pub struct Documents {
 enum Way {
     /// By an index of `orders` that has the order of the list.
     Orders,
-    /// By the index of the phone or the e-mail address.
-    Contact,
+    /// By the index of one column, for a customer together with a track number.
+    Pair(Lead),
+    /// By the index of the phone or of the e-mail address.
+    Contact(Contact),
     /// In the newest orders. Misses orders behind the first [`WALK`] ones.
     Newest,
 }
 
+/// The filter whose index is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lead {
+    Customer,
+    TrackNumber,
+}
+
+/// A column of `deliveries` that has an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contact {
+    Phone,
+    Email,
+}
+
 impl ListFilter {
-    fn has_contact(&self) -> bool {
-        self.phone.is_some() || self.email.is_some()
+    /// The contacts of the filter.
+    fn contacts(&self) -> impl Iterator<Item = Contact> {
+        let phone = self.phone.as_ref().map(|_| Contact::Phone);
+        let email = self.email.as_ref().map(|_| Contact::Email);
+        phone.into_iter().chain(email)
+    }
+
+    /// Returns whether the filter has a condition that may leave few orders.
+    fn narrows_orders(&self) -> bool {
+        self.customer_id.is_some() || self.track_number.is_some() || self.created_from.is_some()
     }
 
     /// Adds the conditions on the table `orders o`.
     fn push_orders(&self, query: &mut QueryBuilder<Driver>) {
+        self.push_orders_by(query, None);
+    }
+
+    /// Adds the conditions on the table `orders o`. With `lead`, only the index of that column has
+    /// the order of the list: for Postgres, the other one has a range of values. An index that
+    /// contains its column still checks it without reading the row.
+    fn push_orders_by(&self, query: &mut QueryBuilder<Driver>, lead: Option<Lead>) {
         query.push("o.erased_at IS NULL");
         if let Some(customer_id) = &self.customer_id {
-            query.push(" AND o.customer_id = ");
-            query.push_bind(customer_id.clone());
+            if lead == Some(Lead::TrackNumber) {
+                query
+                    .push(" AND o.customer_id >= ")
+                    .push_bind(customer_id.clone());
+                query
+                    .push(" AND o.customer_id <= ")
+                    .push_bind(customer_id.clone());
+            } else {
+                query
+                    .push(" AND o.customer_id = ")
+                    .push_bind(customer_id.clone());
+            }
         }
         if let Some(track_number) = &self.track_number {
-            query.push(" AND o.track_number = ");
-            query.push_bind(track_number.clone());
+            if lead == Some(Lead::Customer) {
+                query
+                    .push(" AND o.track_number >= ")
+                    .push_bind(track_number.clone());
+                query
+                    .push(" AND o.track_number <= ")
+                    .push_bind(track_number.clone());
+            } else {
+                query
+                    .push(" AND o.track_number = ")
+                    .push_bind(track_number.clone());
+            }
         }
         if let Some(from) = self.created_from {
             query.push(" AND o.created_at >= ").push_bind(from);
@@ -130,14 +185,29 @@ impl ListFilter {
         }
     }
 
-    /// Adds the conditions on the table `deliveries d`.
-    fn push_contact(&self, query: &mut QueryBuilder<Driver>) {
+    /// Adds the conditions on the table `deliveries d`. With `by`, only the index of that column
+    /// fits: the other one is in an expression.
+    fn push_contact(&self, query: &mut QueryBuilder<Driver>, by: Option<Contact>) {
+        let column = |contact, indexed, not_indexed| match by {
+            Some(by) if by != contact => not_indexed,
+            _ => indexed,
+        };
         query.push("true");
         if let Some(phone) = &self.phone {
-            query.push(" AND d.phone = ").push_bind(phone.clone());
+            query.push(column(
+                Contact::Phone,
+                " AND d.phone = ",
+                " AND d.phone || '' = ",
+            ));
+            query.push_bind(phone.clone());
         }
         if let Some(email) = &self.email {
-            query.push(" AND d.email = ").push_bind(email.clone());
+            query.push(column(
+                Contact::Email,
+                " AND d.email = ",
+                " AND d.email || '' = ",
+            ));
+            query.push_bind(email.clone());
         }
     }
 
@@ -155,10 +225,17 @@ impl ListFilter {
                 query.push("SELECT o.id FROM orders o WHERE ");
                 self.push_orders(query);
             }
-            Way::Contact => {
+            Way::Pair(lead) => {
+                // Planned on its own, as if all its orders were wanted: with the limit, Postgres
+                // may expect to find a page among the newest orders of all customers.
+                query.push("SELECT o.id FROM (SELECT o.id, o.created_at FROM orders o WHERE ");
+                self.push_orders_by(query, Some(lead));
+                query.push(NEWEST_FIRST).push(" OFFSET 0) o");
+            }
+            Way::Contact(by) => {
                 query
                     .push("WITH found AS MATERIALIZED (SELECT d.order_id FROM deliveries d WHERE ");
-                self.push_contact(query);
+                self.push_contact(query, Some(by));
                 query.push(
                     ") SELECT o.id FROM found CROSS JOIN LATERAL ( \
                          SELECT o.id, o.created_at FROM orders o WHERE o.id = found.order_id AND ",
@@ -174,7 +251,7 @@ impl ListFilter {
                     ") o CROSS JOIN LATERAL ( \
                          SELECT FROM deliveries d WHERE d.order_id = o.id AND ",
                 );
-                self.push_contact(query);
+                self.push_contact(query, None);
                 query.push(" OFFSET 0) d");
             }
         }
@@ -184,20 +261,62 @@ impl ListFilter {
 
     /// Returns the ways to try, one after the other, until one finds a full page. The last one
     /// misses no order.
-    async fn ways(&self, connection: &mut PgConnection) -> Result<&'static [Way], sqlx::Error> {
-        if !self.has_contact() {
-            return Ok(&[Way::Orders]);
+    async fn ways(&self, connection: &mut PgConnection) -> Result<Vec<Way>, sqlx::Error> {
+        let Some(last) = self.contacts().last() else {
+            if self.customer_id.is_none() || self.track_number.is_none() {
+                return Ok(vec![Way::Orders]);
+            }
+            let of_track_number = Self {
+                customer_id: None,
+                ..self.clone()
+            };
+            let lead = match is_few(of_track_number.of_orders(), connection).await? {
+                true => Lead::TrackNumber,
+                false => Lead::Customer,
+            };
+            return Ok(vec![Way::Pair(lead)]);
+        };
+        for contact in self.contacts() {
+            if is_few(self.of_contact(contact), connection).await? {
+                return Ok(vec![Way::Contact(contact)]);
+            }
         }
-        let mut count = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM deliveries d WHERE ");
-        self.push_contact(&mut count);
-        count.push(" LIMIT ").push(FEW + 1).push(") AS found");
-        let found: i64 = count.build_query_scalar().fetch_one(connection).await?;
-        Ok(if found > FEW {
-            &[Way::Newest, Way::Contact]
-        } else {
-            &[Way::Contact]
-        })
+        // They are fewer than the newest orders that are searched.
+        if self.narrows_orders() && is_few(self.of_orders(), connection).await? {
+            return Ok(vec![Way::Newest]);
+        }
+        Ok(vec![Way::Newest, Way::Contact(last)])
     }
+
+    /// Begins a count of the orders with a contact.
+    fn of_contact(&self, contact: Contact) -> QueryBuilder<Driver> {
+        let (condition, value) = match contact {
+            Contact::Phone => ("d.phone = ", &self.phone),
+            Contact::Email => ("d.email = ", &self.email),
+        };
+        let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM deliveries d WHERE ");
+        query.push(condition).push_bind(value.clone());
+        query
+    }
+
+    /// Begins a count of the orders that match the conditions on `orders`, by an index that has the
+    /// order of the list.
+    fn of_orders(&self) -> QueryBuilder<Driver> {
+        let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT FROM orders o WHERE ");
+        self.push_orders(&mut query);
+        query.push(NEWEST_FIRST);
+        query
+    }
+}
+
+/// Ends a count at [`FEW`] and returns whether there are no more orders.
+async fn is_few(
+    mut count: QueryBuilder<Driver>,
+    connection: &mut PgConnection,
+) -> Result<bool, sqlx::Error> {
+    count.push(" LIMIT ").push(FEW + 1).push(") AS found");
+    let found: i64 = count.build_query_scalar().fetch_one(connection).await?;
+    Ok(found <= FEW)
 }
 
 impl Postgres {
@@ -215,7 +334,7 @@ impl Postgres {
             .run("list", async |connection| {
                 let mut rows = Vec::new();
                 for way in filter.ways(connection).await? {
-                    let mut statement = summaries(filter, *way, limit);
+                    let mut statement = summaries(filter, way, limit);
                     rows = statement.build().fetch_all(&mut *connection).await?;
                     if rows.len() == limit as usize {
                         break;
@@ -244,7 +363,7 @@ impl Postgres {
             .run("list_documents", async |connection| {
                 let mut page = Rows::default();
                 for way in filter.ways(connection).await? {
-                    page = Rows::read(connection, filter, *way, limit, bytes).await?;
+                    page = Rows::read(connection, filter, way, limit, bytes).await?;
                     if page.is_cut || page.rows.len() == limit as usize {
                         break;
                     }

@@ -23,7 +23,7 @@ use super::{
         schema,
         service::Disclosed,
     },
-    CACHE_CONTROL, JSON, Tag, cache_control_header,
+    JSON, Tag, cache_control_header,
 };
 use crate::{
     answer::{Text, View, Visible},
@@ -249,7 +249,6 @@ impl IntoResponse for BatchResponse {
         response.extensions_mut().insert(disclosed);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);
-        headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         response
     }

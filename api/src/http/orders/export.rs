@@ -423,8 +423,9 @@ impl ApiResponse for ExportResponse {
                 ),
                 schema::problem(
                     503,
-                    "The database does not answer in time (`unavailable`, `timeout`), or other \
-                     exports take all places (`too_many_exports`).",
+                    "The database does not answer in time (`unavailable`, `timeout`), or not for \
+                     these filters (`list_timeout`), or other exports take all places \
+                     (`too_many_exports`).",
                 ),
             ],
         }

@@ -19,7 +19,7 @@ use super::{
         schema,
         service::Disclosed,
     },
-    CACHE_CONTROL, JSON, Tag, cache_control_header,
+    JSON, Tag, cache_control_header,
 };
 use crate::{answer::View, lookup::Lookup};
 
@@ -135,9 +135,6 @@ impl IntoResponse for ListResponse {
                 response.extensions_mut().insert(Disclosed::Orders(uids));
                 response.headers_mut().insert(header::CONTENT_TYPE, JSON);
                 response
-                    .headers_mut()
-                    .insert(header::CACHE_CONTROL, CACHE_CONTROL);
-                response
             }
             Err(problem) => problem.into_response(),
         }
@@ -167,7 +164,8 @@ impl ApiResponse for ListResponse {
                 schema::problem(403, schema::FORBIDDEN_FILTER),
                 schema::problem(
                     503,
-                    "The database does not answer in time (`unavailable`, `timeout`).",
+                    "The database does not answer in time (`unavailable`, `timeout`), or not for these \
+                     filters (`list_timeout`).",
                 ),
             ],
         }

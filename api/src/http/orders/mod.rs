@@ -21,9 +21,6 @@ pub(super) use export::ExportOrders;
 pub(super) use get::{GetOrder, X_SOURCE};
 pub(super) use list::ListOrders;
 
-/// Only the client may store a copy, and must revalidate it before each use: an order holds
-/// personal data and may change at any time.
-const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[derive(Tags)]
@@ -45,7 +42,7 @@ fn set_stream_headers(headers: &mut HeaderMap) {
 fn cache_control_header() -> MetaHeader {
     schema::header(
         "Cache-Control",
-        "A client may keep a copy, but must revalidate it before each use.",
+        "Nothing may store a copy, unless the operator sets `API_CACHE_CONTROL`.",
         MetaSchema::new("string"),
     )
 }

@@ -47,6 +47,7 @@ use super::{
     document,
     problem::Problem,
     request_id::{RequestIds, X_REQUEST_ID},
+    response_headers::ResponseHeaders,
     route::{Access, Handler, Resources, Route},
     router::{Mounted, Router},
     routes::ROUTES,
@@ -84,6 +85,7 @@ pub struct HttpService {
     access_log: Option<AccessLog>,
     rate_limit: Option<RateLimit>,
     cors: Cors,
+    headers: ResponseHeaders,
     request_ids: RequestIds,
     timeout: Duration,
     metrics: HttpMetrics,
@@ -135,6 +137,7 @@ impl HttpService {
             access_log,
             rate_limit: (config.rate_limit > 0).then(|| RateLimit::per_second(config.rate_limit)),
             cors: Cors::new(&config.cors_origins)?,
+            headers: ResponseHeaders::new(&config.cache_control)?,
             request_ids: RequestIds::new(),
             timeout: config.request_timeout,
             metrics: HttpMetrics::new(&metrics.http, &series, &FAILURES),
@@ -170,7 +173,7 @@ impl HttpService {
         client: SocketAddr,
         now: Instant,
     ) -> Work<'a> {
-        let cost = mounted.map_or(1, |mounted| mounted.route.cost);
+        let cost = mounted.map_or(1, |mounted| mounted.cost(request.method(), request.uri()));
         if !self.admits(client.ip(), checked.as_ref(), cost, now) {
             return Work::done(Problem::RateLimited);
         }
@@ -360,6 +363,7 @@ impl Service for HttpService {
             };
             let headers = response.headers_mut();
             headers.insert(&X_REQUEST_ID, id.clone());
+            self.headers.write(headers);
             if let Some(origin) = origin {
                 let preflight = mounted.filter(|_| method == Method::OPTIONS);
                 let methods = preflight.map(|mounted| &mounted.methods);

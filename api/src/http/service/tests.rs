@@ -23,7 +23,7 @@ use crate::{
     http::{
         pages::Documentation,
         params::{Limit, Query},
-        route::{Access, Handler, Operation},
+        route::{Access, Cost, Handler, Operation},
     },
     local_cache::{LocalCache, Settings},
     lookup::Tiers,
@@ -74,14 +74,14 @@ static TABLE: &[Route] = &[
         path: "/counter",
         method: Method::GET,
         access: Access::Anyone,
-        cost: 1,
+        cost: Cost::Fixed(1),
         handler: Handler::Page(|_| Counter.boxed()),
     },
     Route {
         path: "/echo",
         method: Method::POST,
         access: Access::Anyone,
-        cost: 1,
+        cost: Cost::Fixed(1),
         handler: Handler::operation::<Echo>(),
     },
 ];
