@@ -1,6 +1,6 @@
 //! `http_connections_open` and `http_connections_closed_total`.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Why the process closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +43,11 @@ impl ConnectionMetrics {
         let (open, closed) = families(port)?;
         registry.register(Box::new(open.clone()))?;
         registry.register(Box::new(closed.clone()))?;
-        Ok(Self::over(open, &closed))
+        Ok(Self::over(&open, &closed))
     }
 
-    fn over(open: IntGauge, closed: &IntCounterVec) -> Self {
+    fn over(open: &IntGaugeVec, closed: &IntCounterVec) -> Self {
+        let open = open.with_label_values::<&str>(&[]);
         let closed = REASONS.map(|(_, reason)| closed.with_label_values(&[reason]));
         Self { open, closed }
     }
@@ -63,7 +64,7 @@ impl ConnectionMetrics {
     #[cfg(test)]
     pub(super) fn unregistered(port: &str) -> Self {
         let (open, closed) = families(port).unwrap();
-        Self::over(open, &closed)
+        Self::over(&open, &closed)
     }
 
     #[cfg(test)]
@@ -72,15 +73,20 @@ impl ConnectionMetrics {
     }
 }
 
-fn families(port: &str) -> prometheus::Result<(IntGauge, IntCounterVec)> {
-    let open = Opts::new("http_connections_open", "Open connections of a port");
-    let open = IntGauge::with_opts(open.const_label("port", port))?;
-    let closed = Opts::new(
-        "http_connections_closed_total",
-        "Connections that the process closed to protect itself, by reason; not those of clients \
-         that left or were idle",
-    );
-    let closed = IntCounterVec::new(closed.const_label("port", port), &["reason"])?;
+fn families(port: &str) -> prometheus::Result<(IntGaugeVec, IntCounterVec)> {
+    let open = IntGaugeVec::new(
+        Opts::new("http_connections_open", "Open connections of a port").const_label("port", port),
+        &[],
+    )?;
+    let closed = IntCounterVec::new(
+        Opts::new(
+            "http_connections_closed_total",
+            "Connections that the process closed to protect itself, by reason; not those of \
+             clients that left or were idle",
+        )
+        .const_label("port", port),
+        &["reason"],
+    )?;
     Ok((open, closed))
 }
 
