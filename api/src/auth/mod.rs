@@ -149,6 +149,8 @@ impl Identity {
         });
         async move {
             match left {
+                // A timer without a duration is not ready at once.
+                Some(Duration::ZERO) => {}
                 Some(left) => {
                     // Both outcomes are the end.
                     let _ = revoked.run_until_cancelled(sleep(left)).await;

@@ -31,7 +31,7 @@ pub(super) struct Access {
 
 /// What opens connections.
 pub(super) enum Clients {
-    Single(Client),
+    Single(Box<Client>),
     Cluster(Box<ClusterClient>),
 }
 
@@ -68,7 +68,7 @@ impl Access {
         }
         let nodes = self.nodes()?;
         if let [client] = &nodes[..] {
-            return Ok(Clients::Single(client.clone()));
+            return Ok(Clients::Single(Box::new(client.clone())));
         }
         let infos = nodes.iter().map(|node| node.get_connection_info().clone());
         let timeout = self.config.timeout;

@@ -38,7 +38,7 @@ impl Connections {
     pub(super) fn shared(access: &Access, timeout: Duration) -> Result<Self, ConfigError> {
         match access.clients()? {
             Clients::Cluster(client) => Ok(Self::cluster(*client, timeout)),
-            Clients::Single(client) => SharedNode::new(client, timeout)
+            Clients::Single(client) => SharedNode::new(*client, timeout)
                 .map(|node| Self::Shared(Arc::new(node)))
                 .map_err(|_| access::malformed()),
         }
@@ -49,7 +49,7 @@ impl Connections {
             Clients::Cluster(client) => Ok(Self::cluster(*client, timeout)),
             Clients::Single(client) => Ok(Self::Pooled(Box::new(Pooled {
                 current: ArcSwap::from_pointee(pool(&client, timeout)?),
-                client: ArcSwap::from_pointee(client),
+                client: ArcSwap::from_pointee(*client),
                 timeout,
             }))),
         }
@@ -68,11 +68,11 @@ impl Connections {
         match (self, clients) {
             (Self::Shared(node), Clients::Single(client)) => {
                 access::try_out(&client).await?;
-                node.replace(client);
+                node.replace(*client);
             }
             (Self::Pooled(pooled), Clients::Single(client)) => {
                 access::try_out(&client).await?;
-                pooled.client.store(Arc::new(client));
+                pooled.client.store(Arc::new(*client));
                 pooled.renew();
             }
             (Self::Cluster(cluster), Clients::Cluster(client)) => {

@@ -152,6 +152,8 @@ impl World {
         config.local_cache.ttl = Duration::from_secs(600);
         config.negative_cache.ttl = Duration::from_secs(600);
         config.api.request_timeout = Duration::from_secs(30);
+        // It would be in the output of the tests.
+        config.api.access_log = Some(false);
         config
     }
 
