@@ -1,9 +1,9 @@
 //! The access log: which caller read which order. One JSON object per line on standard error, with
 //! the target `access`.
 //!
-//! The log level (`RUST_LOG`) does not apply to it, so that nobody loses it by asking for fewer
-//! messages. Requests never wait for it: a thread of its own writes the lines. If standard error is
-//! not read in time, the log lacks lines, and a counter has their number.
+//! The log level (`RUST_LOG`) does not apply to it, so that fewer messages do not mean
+//! fewer lines. Requests never wait for it: a thread of its own writes the lines. If standard error
+//! is not read in time, the log lacks lines, and a counter has their number.
 
 use std::{
     cell::RefCell,

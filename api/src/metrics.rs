@@ -16,9 +16,7 @@ use prometheus::{
     Registry,
 };
 use shared::telemetry::metrics::LATENCY_SECONDS;
-use strum::VariantNames;
-
-use crate::auth::TokenRejection;
+use strum::{IntoStaticStr, VariantNames};
 
 pub use access::AccessFamilies;
 
@@ -338,6 +336,28 @@ impl EventMetrics {
     pub(crate) fn slow_watchers(&self) -> u64 {
         self.slow.get()
     }
+}
+
+/// Reason why a token is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum TokenRejection {
+    /// The token is not a signed JWT within our limits, or a claim has an unusable value.
+    Malformed,
+    /// The algorithm is not RS256, ES256 or EdDSA.
+    Algorithm,
+    /// The token is of another issuer.
+    Issuer,
+    /// The token is for another audience.
+    Audience,
+    /// The token has expired.
+    Expired,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// The issuer does not publish the key that the token names.
+    UnknownKey,
+    /// The signature is wrong.
+    Signature,
 }
 
 /// `oidc_rejected_tokens_total`.

@@ -1,6 +1,6 @@
 //! Measures what keys, the access log and masking cost a local hit, against the api without them.
 
-use std::{env, fs, time::Duration};
+use std::{env, fs, path::PathBuf, time::Duration};
 
 use anyhow::ensure;
 use clap::Args;
@@ -44,64 +44,37 @@ struct Round {
     guarded: Vec<Turn>,
 }
 
+/// What each turn reads.
+struct Bench {
+    stack: Stack,
+    paths: Vec<String>,
+    load: Load,
+    /// The file of keys.
+    keys: PathBuf,
+    duration: Duration,
+}
+
 /// Runs the part.
 ///
 /// # Errors
 /// If a program is missing, or a request fails.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
-    let mut stack = Stack::builder("bench-access")
-        .variable("LOCAL_CACHE_TTL", LONG)
-        .variable("CACHE_WARMUP", &options.orders.to_string())
-        .workers(1)
-        .start();
-    let count = options.orders.to_string();
-    stack
-        .command(
-            "producer",
-            &["send", "-n", &count, "--min-items", "2", "--max-items", "3"],
-        )
-        .succeeded();
-    stack.settle();
-    stack.stop_workers();
-    let uids = shuffled(e2e::entries(&stack.addresses().redis_url)?.into_keys());
-    ensure!(
-        uids.len() == options.orders,
-        "{} orders in Redis",
-        uids.len()
-    );
-    let paths: Vec<String> = uids.iter().map(|uid| format!("/order/{uid}")).collect();
+    let (stack, paths) = cached_orders(options.orders)?;
     let folder = env::temp_dir().join(format!("bench-access-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
-    let load = Load::new(&folder, &paths, LOAD_CORE)?;
-    let duration = Duration::from_secs(options.seconds);
-    let keys = folder.join("keys");
+    let mut bench = Bench {
+        stack,
+        load: Load::new(&folder, &paths, LOAD_CORE)?,
+        paths,
+        keys: folder.join("keys"),
+        duration: Duration::from_secs(options.seconds),
+    };
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
-        let mut measure = |scopes: Option<&str>| -> anyhow::Result<Turn> {
-            let path = keys.display().to_string();
-            let (variables, token) = match scopes {
-                Some(scopes) => {
-                    fs::write(&keys, format!("{KEY} {scopes}\n"))?;
-                    (vec![("API_KEYS_FILE", path.as_str())], Some(TOKEN))
-                }
-                None => (Vec::new(), None),
-            };
-            let api = stack.start_api_with(&variables);
-            let server = Server {
-                url: api.url(),
-                pid: api.process.id(),
-            };
-            pin(server.pid, SERVER_CORE)?;
-            await_hits(api, &paths, token);
-            let turn = turn(&load, &server, token, duration)?;
-            api.process.terminate();
-            stack.apis.clear();
-            Ok(turn)
-        };
-        let open = measure(None)?;
+        let open = bench.measure(None)?;
         let guarded: anyhow::Result<_> = CALLERS
             .iter()
-            .map(|(_, scopes, _)| measure(Some(scopes)))
+            .map(|(_, scopes, _)| bench.measure(Some(scopes)))
             .collect();
         let round = Round {
             open,
@@ -112,6 +85,53 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     }
     fs::remove_dir_all(&folder)?;
     Ok(Part::new("access", &method(options), figures(&rounds)))
+}
+
+/// Starts a system with so many orders in Redis, and returns it with their paths.
+fn cached_orders(orders: usize) -> anyhow::Result<(Stack, Vec<String>)> {
+    let count = orders.to_string();
+    let mut stack = Stack::builder("bench-access")
+        .variable("LOCAL_CACHE_TTL", LONG)
+        .variable("CACHE_WARMUP", &count)
+        .workers(1)
+        .start();
+    stack
+        .command(
+            "producer",
+            &["send", "-n", &count, "--min-items", "2", "--max-items", "3"],
+        )
+        .succeeded();
+    stack.settle();
+    stack.stop_workers();
+    let uids = shuffled(e2e::entries(&stack.addresses().redis_url)?.into_keys());
+    ensure!(uids.len() == orders, "{} orders in Redis", uids.len());
+    let paths = uids.iter().map(|uid| format!("/order/{uid}")).collect();
+    Ok((stack, paths))
+}
+
+impl Bench {
+    /// Measures a new api, without keys or with a key of these scopes.
+    fn measure(&mut self, scopes: Option<&str>) -> anyhow::Result<Turn> {
+        let path = self.keys.display().to_string();
+        let (variables, token) = match scopes {
+            Some(scopes) => {
+                fs::write(&self.keys, format!("{KEY} {scopes}\n"))?;
+                (vec![("API_KEYS_FILE", path.as_str())], Some(TOKEN))
+            }
+            None => (Vec::new(), None),
+        };
+        let api = self.stack.start_api_with(&variables);
+        let server = Server {
+            url: api.url(),
+            pid: api.process.id(),
+        };
+        pin(server.pid, SERVER_CORE)?;
+        await_hits(api, &self.paths, token);
+        let turn = turn(&self.load, &server, token, self.duration)?;
+        api.process.terminate();
+        self.stack.apis.clear();
+        Ok(turn)
+    }
 }
 
 fn method(options: &Options) -> String {

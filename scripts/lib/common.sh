@@ -38,22 +38,39 @@ single_instance() {
 # port_open PORT [HOST]: succeeds if the port accepts connections.
 port_open() { (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null; }
 
-# running DIR: prints the pid of the process that `launch` started for this folder; fails if there is none. The kernel reuses
-# pids, so the environment that `launch` sets identifies the process.
-running() {
-    local pid
-    pid=$(cat "$1/pid" 2>/dev/null) || return
-    grep -zqxF -- "ORDER_SERVICE_PROCESS=$1" "/proc/$pid/environ" 2>/dev/null && echo "$pid"
+# started PID: prints the boot and the time since then at which the process started; fails if it ended. Both identify a
+# process, as the kernel reuses pids. Every user can read them; only root can read the environment of our programs, which
+# keep their memory from other processes.
+started() {
+    local stat
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return
+    # Field 2, the name of the program in parentheses, can have spaces. The state is field 3, the start time field 22.
+    read -ra stat <<<"${stat##*) }"
+    [[ ${stat[0]} != [ZX] ]] && echo "$(cat /proc/sys/kernel/random/boot_id) ${stat[19]}"
 }
 
-# launch DIR COMMAND...: runs the command in the background, detached from the terminal, with its output in DIR/log and its
-# pid in DIR/pid. The previous log becomes DIR/log.1.
+# running DIR: prints the pid of the process that `launch` started for this folder; fails if there is none.
+running() {
+    local pid now
+    pid=$(cat "$1/pid" 2>/dev/null) && now=$(started "$pid") || return
+    if [[ -e $1/started ]]; then
+        [[ $now == "$(cat "$1/started")" ]]
+    else
+        # Earlier versions of these scripts marked the environment instead.
+        grep -zqxF -- "ORDER_SERVICE_PROCESS=$1" "/proc/$pid/environ" 2>/dev/null
+    fi && echo "$pid"
+}
+
+# launch DIR COMMAND...: runs the command in the background, detached from the terminal, with its output in DIR/log, its pid
+# in DIR/pid, and its start in DIR/started. The previous log becomes DIR/log.1.
 launch() {
     local dir=$1
     shift
     [[ ! -e $dir/log ]] || mv -f "$dir/log" "$dir/log.1"
-    ORDER_SERVICE_PROCESS=$dir setsid "$@" </dev/null >"$dir/log" 2>&1 &
+    setsid "$@" </dev/null >"$dir/log" 2>&1 &
     echo $! >"$dir/pid"
+    # `await` reports a process that has already ended.
+    started $! >"$dir/started" || true
 }
 
 # await NAME DIR SECONDS CHECK...: polls until the check succeeds. Fails and prints the tail of the log if the process ends
@@ -93,7 +110,7 @@ halt() {
             sleep 0.05
         done
     fi
-    rm -f "$dir/pid"
+    rm -f "$dir/pid" "$dir/started"
 }
 
 # claim_port NAME DIR PORT: returns 0 if the port is free, 1 if our process already uses it. Ends the script if the process

@@ -72,7 +72,7 @@ impl Document {
     }
 
     /// Length of the JSON document in bytes.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.json.len()
     }
 }

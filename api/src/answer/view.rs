@@ -267,7 +267,7 @@ impl Text {
     }
 
     /// Length of the document in bytes.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.slices().iter().map(|part| part.len()).sum()
     }
 }

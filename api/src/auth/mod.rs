@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::{AccessFamilies, OidcMetrics};
 use key_file::KeyFile;
 
-pub use oidc::{Oidc, TokenRejection};
+pub use oidc::Oidc;
 pub use usage::{KeyUsage, Usage};
 
 /// Time between two looks at the key file and at the expiry of the keys.
@@ -243,8 +243,8 @@ impl Auth {
         self.oidc.clone()
     }
 
-    /// Checks that the api may serve callers without credentials, if it does: on a loopback address,
-    /// or because the operator allows it.
+    /// Checks that the api may serve callers without credentials, if it does: on a loopback
+    /// address, or because the operator allows it.
     ///
     /// # Errors
     /// Returns an error that names the ways out.

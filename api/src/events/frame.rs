@@ -49,7 +49,7 @@ impl Frame {
     pub(super) fn order(order: Shown) -> Self {
         let mut text = format!("event: order\nid: {}\ndata: ", order.edition()).into_bytes();
         let document = order.into_text();
-        text.reserve(document.len() + 2);
+        text.reserve(document.size() + 2);
         for part in document.slices() {
             // A line feed would end the line. Our documents have none, but Redis may hold the
             // document of another program.

@@ -10,6 +10,7 @@
 //! | `query` | the names and values of a query, and which an operation accepts |
 //! | `params`, `cursor`, `accept`, `conditional` | request parameters and headers |
 //! | `dto`, `csv` | response bodies |
+//! | `disclosed` | the orders of a response, for the records of the service |
 //! | `problem` | errors |
 //! | `document`, `schema` | the OpenAPI document |
 //! | `pages` | the web page and the documentation |
@@ -21,6 +22,7 @@ mod conditional;
 mod cors;
 mod csv;
 mod cursor;
+mod disclosed;
 mod document;
 mod dto;
 #[cfg(any(test, fuzzing))]

@@ -123,8 +123,8 @@ impl Endpoint for Assets {
     }
 }
 
-/// The caller as JSON, for the web page: name, scopes, and the customer to whom the caller is bound.
-/// Where callers need no credentials, the name is null, and every scope is listed.
+/// The caller as JSON, for the web page: name, scopes, and the customer to whom the caller is
+/// bound. Where callers need no credentials, the name is null, and every scope is listed.
 pub(super) struct WhoCalls;
 
 impl Endpoint for WhoCalls {

@@ -81,6 +81,7 @@ impl Problem {
     /// Returns the status, the stable code, on which programs may depend, the title, and the
     /// detail: what is expected and the next step.
     #[rustfmt::skip]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     const fn row(self) -> (StatusCode, &'static str, &'static str, &'static str) {
         match self {
             Self::MalformedUid => (StatusCode::BAD_REQUEST, "malformed_uid", "Malformed order uid",

@@ -91,7 +91,7 @@ impl Weighter<OrderUid, Entry> for Weight {
 
 fn weight(answer: &Answer) -> usize {
     let document = match answer {
-        Answer::Order(document) => document.len(),
+        Answer::Order(document) => document.size(),
         Answer::Erased(_) | Answer::Unknown => 0,
     };
     OVERHEAD + document

@@ -90,8 +90,8 @@ impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     }
 }
 
-/// Loads whose result must not be older than the call: a caller joins only a load that has not begun
-/// to read. Loads of one key run one after the other, so at most one reads, and one waits.
+/// Loads whose result must not be older than the call: a caller joins only a load that has not
+/// begun to read. Loads of one key run one after the other, so at most one reads, and one waits.
 pub(super) struct FreshFlights<K, T> {
     gates: Arc<Mutex<HashMap<K, Gate<T>>>>,
 }

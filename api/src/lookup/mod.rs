@@ -13,11 +13,13 @@
 //! Redis reads are not shared: with one multiplexed connection, a second read is cheaper than
 //! waiting for the read of another request.
 //!
-//! `batch` finds many orders with one step per tier. `visible` shows a caller what it may see.
+//! `batch` finds many orders with one step per tier. `lists` reads pages of orders.
+//! `visible` shows a caller what it may see.
 
 mod batch;
 mod database;
 mod flights;
+mod lists;
 mod visible;
 
 use std::{
@@ -31,7 +33,7 @@ use std::{
 use shared::{
     cache::{Cache, CacheError, Cached},
     order::{OrderUid, Revision, Version},
-    storage::{Documents, ListFilter, Postgres, StorageError, Summary},
+    storage::Postgres,
     telemetry::Dependency,
 };
 use tokio::sync::Semaphore;
@@ -243,28 +245,6 @@ impl Lookup {
         Ok((Source::Postgres, answer))
     }
 
-    /// Returns a page of orders, from the read replica if there is one.
-    ///
-    /// # Errors
-    /// Returns an error if the database cannot answer.
-    async fn list(&self, filter: &ListFilter, limit: u32) -> Result<Vec<Summary>, LookupError> {
-        let list = |postgres: Postgres| async move { postgres.list(filter, limit).await };
-        self.run_list(list).await
-    }
-
-    /// Runs `call` in one of the places for lists.
-    async fn run_list<T, F>(&self, call: impl Fn(Postgres) -> F) -> Result<T, LookupError>
-    where
-        F: Future<Output = Result<T, StorageError>>,
-    {
-        let inner = &self.inner;
-        let listed = inner.lists.run_in(&inner.list_places, call);
-        match trace::in_span("postgres", listed).await {
-            Err(DatabaseError::Failed(error)) if error.is_timeout() => Err(LookupError::SlowList),
-            listed => Ok(listed?),
-        }
-    }
-
     /// Returns the versions of those of the orders `uids` that Postgres holds, erased ones
     /// included, in any order.
     ///
@@ -276,37 +256,6 @@ impl Lookup {
     ) -> Result<Vec<(OrderUid, Version)>, LookupError> {
         let versions = |postgres: Postgres| async move { postgres.versions(uids).await };
         Ok(self.inner.database.run(versions).await?)
-    }
-
-    /// Returns a page of an export like [`Lookup::list`], when the export has its turn.
-    ///
-    /// # Errors
-    /// Returns an error if the database cannot answer.
-    async fn list_for_export(
-        &self,
-        filter: &ListFilter,
-        limit: u32,
-    ) -> Result<Vec<Summary>, LookupError> {
-        // The semaphore is never closed.
-        let _turn = self.inner.exports.acquire().await;
-        self.list(filter, limit).await
-    }
-
-    /// Returns a page of whole orders for an export, when the export has its turn: at most `limit`
-    /// orders, and no more once they have `bytes` bytes.
-    ///
-    /// # Errors
-    /// Returns an error if the database cannot answer.
-    async fn documents_for_export(
-        &self,
-        filter: &ListFilter,
-        limit: u32,
-        bytes: usize,
-    ) -> Result<Documents, LookupError> {
-        let _turn = self.inner.exports.acquire().await;
-        let list =
-            |postgres: Postgres| async move { postgres.list_documents(filter, limit, bytes).await };
-        self.run_list(list).await
     }
 
     /// Loads the newest `limit` orders into the local cache. Returns how many of them it keeps.

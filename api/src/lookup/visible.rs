@@ -75,7 +75,7 @@ impl Lookup {
         let (mut shown, mut bytes) = (Vec::with_capacity(uids.len()), 0);
         for (uid, answer) in uids.iter().zip(answers) {
             if let Answer::Order(document) = &answer {
-                bytes += document.len();
+                bytes += document.size();
             }
             shown.push(match view.show(answer) {
                 Ok(answer) => answer,

@@ -395,6 +395,13 @@ async fn lists_and_exports_have_only_visible_orders() {
     let page = get(&replica, "own", &path).await.json();
     assert_eq!(page["orders"][0]["order_uid"], "first");
     assert!(page["next_cursor"].is_null());
+}
+
+#[tokio::test]
+async fn filters_by_personal_data_need_its_scope() {
+    let world = World::new().await;
+    let keys = Keys::write("filters");
+    let replica = keys.replica(&world).await;
     for path in ["/orders", "/orders/export"] {
         for filter in ["phone=%2B15550001234", "email=a@example.com"] {
             let answer = get(&replica, "masked", &format!("{path}?{filter}")).await;

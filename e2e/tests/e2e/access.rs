@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use e2e::{Api, Draft, Http, Ledger, Signal, Stack, until};
 use serde_json::{Value, json};
-use shared::order::sample::Generator;
+use shared::order::{Order, sample::Generator};
 
 /// SHA-256 of `secret`.
 const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
@@ -100,6 +100,14 @@ fn sighup_makes_the_api_reread_its_keys_and_ends_no_process() {
     assert!(!api.process.log().contains(OTHER), "the log has a digest");
 }
 
+/// Checks the fields of a line of the access log.
+fn expect(line: &Value, fields: Value) {
+    for (name, value) in fields.as_object().unwrap() {
+        assert_eq!(line[name], *value, "{name} of {line}");
+    }
+    assert_eq!(line["client"], "127.0.0.1");
+}
+
 /// Also where the operator wants no messages but errors.
 #[test]
 fn the_access_log_has_each_request_for_orders() {
@@ -137,12 +145,12 @@ fn the_access_log_has_each_request_for_orders() {
     for personal in [first.delivery.phone.as_str(), &phone, &first.delivery.name] {
         assert!(!text.contains(personal), "{text}");
     }
-    let expect = |line: &Value, fields: Value| {
-        for (name, value) in fields.as_object().unwrap() {
-            assert_eq!(line[name], *value, "{name} of {line}");
-        }
-        assert_eq!(line["client"], "127.0.0.1");
-    };
+    check_lines(&lines, first, second);
+}
+
+/// Checks the lines of the requests of [`the_access_log_has_each_request_for_orders`].
+fn check_lines(lines: &[Value], first: &Order, second: &Order) {
+    let uid = first.order_uid.as_str();
     let one = "/order/{order_uid}";
     let named = json!({"caller": "support", "key": "support", "method": "GET"});
     lines

@@ -65,8 +65,8 @@ impl MalformedRequest {
 
 /// Checks `Host` and the form of the request target.
 ///
-/// A target that is a URL has the same authority as `Host`: programs differ in which of the two they
-/// use. In HTTP/2 the target always is one, and `Host` may be absent.
+/// A target that is a URL has the same authority as `Host`: programs differ in which of the two
+/// they use. In HTTP/2 the target always is one, and `Host` may be absent.
 ///
 /// # Errors
 /// If the request is malformed. HTTP/1.0 requests need no `Host`.

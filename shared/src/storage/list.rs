@@ -6,7 +6,7 @@
 //! | way | for | reads at most |
 //! |---|---|---|
 //! | [`Way::Orders`] | filters on `orders` | the page |
-//! | [`Way::Pair`] | a customer and a track number | a rare one's orders; else the customer's index |
+//! | [`Way::Pair`] | customer and track number | orders of a rare one; else the customer's index |
 //! | [`Way::Contact`] | a phone or an e-mail address of few orders | all orders with the contact |
 //! | [`Way::Newest`] | one of many orders | [`WALK`] orders |
 //!

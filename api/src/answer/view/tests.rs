@@ -41,7 +41,7 @@ fn shown(view: &View, json: &str) -> Option<(String, String)> {
     assert_eq!(etag, format!("\"{}\"", show()?.edition()));
     let text = show()?.into_text();
     assert_eq!(text.slices().concat(), document);
-    assert_eq!(text.len(), document.len());
+    assert_eq!(text.size(), document.len());
     assert_eq!(text.into_parts().collect::<Vec<_>>().concat(), document);
     let etag = etag.to_str().unwrap().to_owned();
     Some((etag, String::from_utf8(document.to_vec()).unwrap()))

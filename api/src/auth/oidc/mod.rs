@@ -29,10 +29,9 @@ use shared::{
     config::{self, ConfigError},
     telemetry::{Dependency, OutageLog},
 };
-use strum::{IntoStaticStr, VariantNames};
 
 use super::{Check, Checked, Denial, Denied, Identity, Usage};
-use crate::metrics::OidcMetrics;
+use crate::metrics::{OidcMetrics, TokenRejection};
 use claims::Expected;
 use issuer::Issuer;
 use jwks::{Key, verify};
@@ -41,28 +40,6 @@ use token::{MAX_BYTES, Token};
 
 /// Maximum number of verified tokens that are kept, of some 500 bytes each.
 const VERIFIED_TOKENS: usize = 4096;
-
-/// Reason why a token is rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
-#[strum(serialize_all = "snake_case")]
-pub enum TokenRejection {
-    /// The token is not a signed JWT within our limits, or a claim has an unusable value.
-    Malformed,
-    /// The algorithm is not RS256, ES256 or EdDSA.
-    Algorithm,
-    /// The token is of another issuer.
-    Issuer,
-    /// The token is for another audience.
-    Audience,
-    /// The token has expired.
-    Expired,
-    /// `nbf` or `iat` is in the future.
-    NotYetValid,
-    /// The issuer does not publish the key that the token names.
-    UnknownKey,
-    /// The signature is wrong.
-    Signature,
-}
 
 /// Verifies the tokens of one issuer.
 pub struct Oidc {

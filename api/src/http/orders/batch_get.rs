@@ -17,11 +17,11 @@ use shared::order::OrderUid;
 
 use super::{
     super::{
+        disclosed::Disclosed,
         dto::MAX_UIDS,
         problem::Problem,
         route::{Operation, Resources},
         schema,
-        service::Disclosed,
     },
     JSON, Tag, cache_control_header,
 };

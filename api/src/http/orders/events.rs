@@ -19,11 +19,11 @@ use shared::{order::Version, runtime::transport::EndsWithClient};
 
 use super::{
     super::{
+        disclosed::Disclosed,
         params::PathUid,
         problem::Problem,
         route::{Operation, Resources},
         schema,
-        service::Disclosed,
     },
     Tag, set_stream_headers,
 };

@@ -29,12 +29,12 @@ use tokio::{
 use super::{
     super::{
         accept, csv,
+        disclosed::Disclosed,
         dto::OrderSummary,
         params::{CreatedFrom, CreatedTo, CustomerId, Email, Phone, Query, TrackNumber, period},
         problem::Problem,
         route::{Operation, Resources},
         schema,
-        service::Disclosed,
     },
     Tag, set_stream_headers,
 };
@@ -319,7 +319,7 @@ impl Pages {
                 let page = read.await?;
                 let count = page.documents.len();
                 let mut lines =
-                    Vec::with_capacity(page.documents.iter().map(|d| d.len() + 1).sum());
+                    Vec::with_capacity(page.documents.iter().map(|d| d.size() + 1).sum());
                 for document in page.documents {
                     for part in document.slices() {
                         lines.extend_from_slice(part);

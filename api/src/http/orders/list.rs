@@ -9,6 +9,7 @@ use shared::storage::ListFilter;
 
 use super::{
     super::{
+        disclosed::Disclosed,
         dto::OrderList,
         params::{
             CreatedFrom, CreatedTo, Cursor, CustomerId, Email, Limit, Phone, Query, TrackNumber,
@@ -17,7 +18,6 @@ use super::{
         problem::Problem,
         route::{Operation, Resources},
         schema,
-        service::Disclosed,
     },
     JSON, Tag, cache_control_header,
 };
@@ -164,8 +164,8 @@ impl ApiResponse for ListResponse {
                 schema::problem(403, schema::FORBIDDEN_FILTER),
                 schema::problem(
                     503,
-                    "The database does not answer in time (`unavailable`, `timeout`), or not for these \
-                     filters (`list_timeout`).",
+                    "The database does not answer in time (`unavailable`, `timeout`), or not for \
+                     these filters (`list_timeout`).",
                 ),
             ],
         }

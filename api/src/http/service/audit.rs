@@ -3,10 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -17,20 +14,11 @@ use poem::{
 };
 use shared::order::OrderUid;
 
-use super::super::{orders::X_SOURCE, route::Handler, router::Mounted};
+use super::super::{disclosed::Disclosed, orders::X_SOURCE, route::Handler, router::Mounted};
 use crate::{
     access_log::{AccessLog, Line},
     auth::{Auth, Identity},
 };
-
-/// The orders of a response, in its extensions. A response to a request for one order needs none.
-#[derive(Clone)]
-pub(in super::super) enum Disclosed {
-    /// These orders.
-    Orders(Arc<[OrderUid]>),
-    /// A stream, which counts the orders that it sends.
-    Stream(Arc<AtomicU64>),
-}
 
 /// A request of an operation.
 pub(super) struct Visit {

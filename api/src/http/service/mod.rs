@@ -4,7 +4,7 @@
 //! | module | responsibility |
 //! |---|---|
 //! | `audit` | the access log, and the metrics of callers |
-//! | `upload` | whether the body of a request has arrived |
+//! | `upload` | the body of a request: its limit, and whether it has arrived |
 //! | `watched_body` | streams that end with the credentials of their caller |
 
 mod audit;
@@ -21,16 +21,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, poll};
-use http_body_util::{BodyExt, LengthLimitError, Limited, combinators::BoxBody};
+use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper::{
     body::{Body as _, Incoming},
     http::Request as HttpRequest,
 };
 use poem::{
-    Addr, Body, IntoResponse, Request, RequestParts, Response,
-    error::ReadBodyError,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Scheme},
-    web::{LocalAddr, RemoteAddr},
+    IntoResponse, Response,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 use shared::{
     config::ConfigError,
@@ -64,16 +62,11 @@ use crate::{
 };
 
 use audit::{Record, Visit};
-use upload::{Arrival, Upload};
+use upload::{Arrival, endpoint_request, is_over_limit};
 use watched_body::{Then, WatchedBody};
-
-pub(super) use audit::Disclosed;
 
 /// Failures whose counters exist from the start, for dashboards and alerts.
 const FAILURES: [u16; 8] = [400, 401, 403, 404, 410, 429, 500, 503];
-
-/// Maximum bytes of a request body. A larger body gets 413.
-const BODY_BYTES: usize = 64 * 1024;
 
 /// Name in metrics of requests to a path without a route.
 const UNMATCHED: &str = "unmatched";
@@ -144,8 +137,8 @@ impl HttpService {
         })
     }
 
-    /// Starts the work on a request. `checked` is the result for its credentials; `None` if it needs
-    /// none.
+    /// Starts the work on a request. `checked` is the result for its credentials; `None` if it
+    /// needs none.
     fn begin<'a>(
         &'a self,
         request: HttpRequest<Incoming>,
@@ -436,28 +429,6 @@ impl Work<'_> {
     }
 }
 
-/// The request as handlers receive it, complete except for path parameters, which poem's own router
-/// would add, and the arrival of its body, if it has one.
-fn endpoint_request(
-    request: HttpRequest<Incoming>,
-    client: SocketAddr,
-) -> (Request, Option<Arrival>) {
-    let local = LocalAddr::default();
-    let remote = RemoteAddr(Addr::SocketAddr(client));
-    let (head, body) = request.into_parts();
-    let (body, arrival) = if body.is_end_stream() {
-        // Needs no allocation.
-        (Body::empty(), None)
-    } else {
-        let (body, arrival) = Upload::new(body);
-        let limited = Limited::new(body, BODY_BYTES);
-        let body = Body::from(limited.map_err(io::Error::other).boxed());
-        (body, Some(arrival))
-    };
-    let parts = RequestParts::from((head, local, remote, Scheme::HTTP));
-    (Request::from_parts(parts, body), arrival)
-}
-
 /// The response to a request for which the handler returned `error`.
 fn rejected(error: poem::Error, id: &HeaderValue) -> Response {
     // One of our extractors rejected a parameter; the error holds the problem.
@@ -478,17 +449,6 @@ fn rejected(error: poem::Error, id: &HeaderValue) -> Response {
         }
     };
     problem.into_response()
-}
-
-/// Returns whether the body had more than [`BODY_BYTES`].
-fn is_over_limit(error: &poem::Error) -> bool {
-    let Some(ReadBodyError::Io(error)) = error.downcast_ref() else {
-        return false;
-    };
-    // poem wraps the error of the body, which wraps the one of the limit.
-    let body = error.get_ref().and_then(|error| error.downcast_ref());
-    body.and_then(io::Error::get_ref)
-        .is_some_and(|error| error.is::<LengthLimitError>())
 }
 
 /// The span of the request, if it is traced. Requests for pages and documents never are.

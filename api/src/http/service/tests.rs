@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, stream};
-use poem::{Endpoint, EndpointExt};
+use poem::{Body, Endpoint, EndpointExt, Request};
 use poem_openapi::{OpenApi, payload::Json};
 use prometheus::Registry;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{upload::BODY_BYTES, *};
 use crate::{
     http::{
         pages::Documentation,

@@ -116,7 +116,6 @@ fn a_file_that_cannot_be_used_stops_the_start_and_names_the_variable() {
     };
     let empty = authority.file("empty");
     fs::write(&empty, "").unwrap();
-    let path = |path: &PathBuf| path.display().to_string();
     let pair = |certificate: &PathBuf, key: &PathBuf| config::Redis {
         cert_file: Some(certificate.clone()),
         key_file: Some(key.clone()),
@@ -131,7 +130,7 @@ fn a_file_that_cannot_be_used_stops_the_start_and_names_the_variable() {
             },
             format!(
                 "REDIS_CA_FILE: {} holds no PEM certificate; write the path of one",
-                path(&empty)
+                empty.display()
             ),
         ),
         (
@@ -139,7 +138,7 @@ fn a_file_that_cannot_be_used_stops_the_start_and_names_the_variable() {
             format!(
                 "REDIS_CERT_FILE: {} cannot be read: No such file or directory (os error 2); \
                  write the path of a readable file",
-                path(&missing)
+                missing.display()
             ),
         ),
         (
@@ -147,7 +146,7 @@ fn a_file_that_cannot_be_used_stops_the_start_and_names_the_variable() {
             format!(
                 "REDIS_KEY_FILE: {} holds no PEM key, or one with a password; write the path of \
                  one without",
-                path(&client.certificate)
+                client.certificate.display()
             ),
         ),
         (
@@ -155,23 +154,33 @@ fn a_file_that_cannot_be_used_stops_the_start_and_names_the_variable() {
             format!(
                 "REDIS_KEY_FILE: {} is not the key of the certificate in {}; write the paths of a \
                  pair",
-                path(&other.key),
-                path(&client.certificate)
+                other.key.display(),
+                client.certificate.display()
             ),
         ),
-        (
-            config::Redis {
-                url: "redis://localhost".to_owned(),
-                ..base.clone()
-            },
-            "REDIS_CA_FILE: has no effect without TLS; write REDIS_URL=rediss://HOST:6379, or \
-             unset this"
-                .to_owned(),
-        ),
     ] {
-        for cache in [Cache::shared(&config), Cache::pooled(&config)] {
-            assert_eq!(cache.err().unwrap().to_string(), expected);
-        }
+        refuses(&config, &expected);
+    }
+}
+
+#[test]
+fn a_file_for_tls_without_tls_stops_the_start() {
+    let config = config::Redis {
+        url: "redis://localhost".to_owned(),
+        ca_file: Some(TestAuthority::create().certificate()),
+        ..config::Redis::default()
+    };
+    refuses(
+        &config,
+        "REDIS_CA_FILE: has no effect without TLS; write REDIS_URL=rediss://HOST:6379, or unset \
+         this",
+    );
+}
+
+/// Checks that neither kind of connection starts with this configuration.
+fn refuses(config: &config::Redis, expected: &str) {
+    for cache in [Cache::shared(config), Cache::pooled(config)] {
+        assert_eq!(cache.err().unwrap().to_string(), expected);
     }
 }
 

@@ -96,7 +96,7 @@ async fn a_connection_rests_after_a_while_without_a_request() {
         exchange.begin();
         let mut silence = Box::pin(async move {
             guarded.write_all(b"response").await.unwrap();
-            guarded.read(&mut [0]).await.unwrap();
+            guarded.read_exact(&mut [0]).await.unwrap();
             guarded
         });
         let began = Instant::now();
