@@ -170,14 +170,15 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
 }
 
 /// Returns the most similar name that a variable may have, and by how many typing errors it
-/// differs. It is one with the same prefix: a short name resembles every other short one.
+/// differs, regardless of case. It is one with the same prefix: a short name resembles every other short one.
 fn nearest(name: &str) -> (String, usize) {
+    let capitals = name.to_ascii_uppercase();
     let files = SECRETS.iter().map(|secret| format!("{secret}{FILE}"));
     names()
         .map(str::to_owned)
         .chain(files)
         .filter(|known| prefix(known) == prefix(name))
-        .map(|known| (strsim::damerau_levenshtein(name, &known), known))
+        .map(|known| (strsim::damerau_levenshtein(&capitals, &known), known))
         .min()
         .map(|(distance, known)| (known, distance))
         .unwrap_or_default()

@@ -165,9 +165,10 @@ fn a_file_that_cannot_be_used_stops_the_start_and_names_the_variable() {
 
 #[test]
 fn a_file_for_tls_without_tls_stops_the_start() {
+    let authority = TestAuthority::create();
     let config = config::Redis {
         url: "redis://localhost".to_owned(),
-        ca_file: Some(TestAuthority::create().certificate()),
+        ca_file: Some(authority.certificate()),
         ..config::Redis::default()
     };
     refuses(
