@@ -94,7 +94,8 @@ impl Retention {
             entries.find(|entry| entry.name == name)?.value.as_deref()
         };
         let policy = value("cleanup.policy").unwrap_or("delete");
-        let milliseconds = value("retention.ms").context("the broker reports no retention.ms")?;
+        let milliseconds =
+            value("retention.ms").context("no retention.ms; does the topic exist?")?;
         let milliseconds: i64 = milliseconds.parse().context("retention.ms")?;
         Ok(match u64::try_from(milliseconds) {
             Ok(limit) if policy.split(',').any(|one| one.trim() == "delete") => {
@@ -132,14 +133,16 @@ pub async fn dead_letter_retention(config: &Kafka) -> anyhow::Result<Retention> 
         .context("cannot create a Kafka client")?;
     let topic = &config.dead_letter_topic;
     let options = AdminOptions::new().request_timeout(Some(ANSWER));
-    let described = admin
-        .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
+    let retention = async {
+        let described = admin
+            .describe_configs([&ResourceSpecifier::Topic(topic)], &options)
+            .await?;
+        let settings = described.into_iter().next().context("no settings")?;
+        Retention::of(&settings.map_err(anyhow::Error::msg)?)
+    };
+    retention
         .await
-        .with_context(|| format!("cannot read the settings of topic {topic}"))?;
-    let settings = described.into_iter().next().context("no settings")?;
-    let settings = settings
-        .map_err(|code| anyhow::anyhow!("cannot read the settings of topic {topic}: {code}"))?;
-    Retention::of(&settings)
+        .with_context(|| format!("cannot read the settings of topic {topic}"))
 }
 
 #[cfg(test)]
