@@ -40,7 +40,7 @@ impl Cache {
     ///
     /// # Errors
     /// When Redis does not answer. Also when the key holds something other than an entry of ours
-    /// ([`check`](super::check)); it is then deleted.
+    /// (`cache::check`); it is then deleted.
     pub async fn get(&self, uid: &OrderUid) -> Result<Option<Cached>, CacheError> {
         let command = self.read(uid);
         let reply = match &self.inner.reads {
