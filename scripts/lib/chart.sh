@@ -106,11 +106,11 @@ no_name_twice() {
                 | select(.component != "demo")
                 | select([.spec.containers[].env[] | select(.name == $endpoint).value] != [$wanted]) | "  " + .object' \
             --arg endpoint "$endpoint"
-        # `env` must not allow a variable for which the chart has its own value.
+        # `env` must not allow a variable for which the chart has its own value, except where it replaces that value.
         none "variables that the chart sets and that values.schema.json also allows in worker.env or api.env" '
             ($schema[0].properties | {worker: .worker.properties.env, api: .api.properties.env}) as $env
             | pods | .component as $role | select($env[$role])
-            | .spec.containers[].env[].name | select(. != $endpoint)
+            | .spec.containers[].env[].name | select(IN($endpoint, "API_MAX_CONNECTIONS_PER_ADDRESS") | not)
             | select(. as $name | $own[0][$role].env // {} | has($name) | not)
             | select($env[$role].properties[.] or (. as $name | $env[$role].patternProperties | keys | any(. as $p | $name | test($p))))
             | "  \($role).env.\(.)"' --arg endpoint "$endpoint" --slurpfile schema "$chart/values.schema.json" \

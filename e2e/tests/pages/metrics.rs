@@ -46,7 +46,7 @@ fn values(metric: &str, label: &str) -> Values {
             "slow_reader",
             "malformed",
         ]),
-        (_, "port") => Texts(&["admin", "public"]),
+        (_, "port") => Open("`admin`, and `public` of an api"),
         (_, "tier") => Texts(&["local", "redis"]),
         (_, "method") => Texts(&["GET", "HEAD", "OPTIONS", "POST", "other"]),
         (_, "code") => Open("code of librdkafka"),
