@@ -170,7 +170,8 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), ConfigError> {
 }
 
 /// Returns the most similar name that a variable may have, and by how many typing errors it
-/// differs, regardless of case. It is one with the same prefix: a short name resembles every other short one.
+/// differs, regardless of case. It is one with the same prefix: a short name resembles every other
+/// short one.
 fn nearest(name: &str) -> (String, usize) {
     let capitals = name.to_ascii_uppercase();
     let files = SECRETS.iter().map(|secret| format!("{secret}{FILE}"));

@@ -28,8 +28,8 @@ const DESCRIPTION: &str = "Finds orders in a local cache, Redis or Postgres.\n\n
     **Errors** are problem details (RFC 9457, `application/problem+json`) with a stable `code`, \
     on which programs may depend. A path without a route is 404 `not_found`. A method that a path \
     does not answer is 405 `method_not_allowed`, with `Allow`. `HEAD` returns the headers of `GET` \
-    without a body. While the api does not know the keys of the OpenID Connect issuer, a request with \
-    one of its tokens is 503 `issuer_unavailable`.\n\n\
+    without a body. While the api does not know the keys of the OpenID Connect issuer, a request \
+    with one of its tokens is 503 `issuer_unavailable`.\n\n\
     **Request ids**: every response has an `X-Request-Id`, that of the request or a new one. Quote \
     it when you report a problem.\n\n\
     **Integers** of format `int64` may exceed 2^53. `JSON.parse` of JavaScript rounds such values; \
