@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use shared::order::{Order, sample::Generator};
 
 /// SHA-256 of `secret`.
-const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+pub(crate) const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 /// SHA-256 of `other`.
 const OTHER: &str = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa";
 
 /// A key file. Dropping it removes the file.
-struct KeyFile(PathBuf);
+pub(crate) struct KeyFile(PathBuf);
 
 impl KeyFile {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let name = format!("e2e-keys-{:016x}", rand::random::<u64>());
         let file = Self(std::env::temp_dir().join(name));
         file.write(text);
@@ -26,7 +26,7 @@ impl KeyFile {
         fs::write(&self.0, text).unwrap();
     }
 
-    fn variable(&self) -> (&'static str, &str) {
+    pub(crate) fn variable(&self) -> (&'static str, &str) {
         ("API_KEYS_FILE", self.0.to_str().unwrap())
     }
 }

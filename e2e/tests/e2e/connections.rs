@@ -202,8 +202,9 @@ fn open_connections(stack: &Stack, link: &Proxy) {
     let mut session = stack.database().session();
     session.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE");
     thread::scope(|scope| {
-        for _ in 0..POOLED {
-            scope.spawn(|| api.order_in_postgres("absent"));
+        // Reads past the caches get only a share of the connections, and one uid only one read.
+        for n in 0..POOLED {
+            scope.spawn(move || api.order(&format!("absent-{n}")));
         }
         until("a connection for each read", || match link.ports().len() {
             POOLED.. => Ok(()),
