@@ -73,7 +73,8 @@ fn plant(stack: &Stack, uids: &[String]) -> Vec<(String, String)> {
     redis.command(&["HSET", &key(1), "version", new]);
     let other = format!(r#"{{"order_uid":"{}","x":1}}"#, uids[2]);
     redis.command(&["HSET", &key(2), "json", &other]);
-    redis.command(&["COPY", &key(3), "order:never-sent"]);
+    let unknown = r#"{"order_uid":"never-sent","x":1}"#;
+    redis.command(&["HSET", "order:never-sent", "version", old, "json", unknown]);
     redis.command(&["SET", &key(4), "not a hash"]);
     stack.database().execute(&format!(
         "DELETE FROM items WHERE order_id = (SELECT id FROM orders WHERE order_uid = '{}')",

@@ -71,6 +71,8 @@ pub(super) fn handshake_due() -> Option<u64> {
 const CONNECTION: &str = "FAIL";
 /// librdkafka's name for a step of a failed TLS handshake.
 const HANDSHAKE: &str = "SSL";
+/// What its lines about the failed connection say then.
+const HANDSHAKE_TEXTS: [&str; 2] = ["SSL handshake failed", "in state SSL_HANDSHAKE"];
 /// librdkafka's name for a property that has no effect, such as one of `KAFKA_OPTIONS` that is for
 /// consumers, in a producer.
 const PROPERTY: &str = "CONFWARN";
@@ -86,7 +88,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
     let occurrences = match facility {
         HANDSHAKE | PRODUCER_ID | PROPERTY => None,
-        CONNECTION if line.contains("SSL handshake failed") => None,
+        CONNECTION if HANDSHAKE_TEXTS.iter().any(|text| line.contains(text)) => None,
         CONNECTION => notice(facility),
         _ => Some(1),
     };
