@@ -30,8 +30,8 @@ const PROMETHEUS_URL: &str = "ORDER_SERVICE_PROMETHEUS_URL";
 /// Jobs, separated by commas, that this system lacks.
 const WITHOUT_JOBS: &str = "ORDER_SERVICE_PROMETHEUS_WITHOUT";
 
-/// Sections of the runbook that only log lines name: an outage of the service has an alert, its cause
-/// has none.
+/// Sections of the runbook that only log lines name: an outage of the service has an alert, its
+/// cause has none.
 const FROM_LOGS: [&str; 1] = ["docs/runbooks.md#certificaterejected"];
 
 /// Columns of Grafana's grid.
