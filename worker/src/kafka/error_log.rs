@@ -80,6 +80,16 @@ const PROPERTY: &str = "CONFWARN";
 /// started.
 const PRODUCER_ID: &str = "GETPID";
 
+/// Returns whether a line is about a handshake that [`handshakes`](super::handshakes) explains. A
+/// broker that closes the connection or does not answer is another error of librdkafka, so it is
+/// not explained.
+fn is_explained(line: &str) -> bool {
+    HANDSHAKE_TEXTS.iter().any(|text| line.contains(text))
+        && !["Disconnected", "timed out"]
+            .iter()
+            .any(|text| line.contains(text))
+}
+
 /// Logs a line of librdkafka itself. A failed connection is logged at most once a minute, to
 /// explain the state of Kafka. Lines about a missing producer id or a property without effect are
 /// logged at level DEBUG. So are those about a failed TLS handshake, which
@@ -88,7 +98,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
     let occurrences = match facility {
         HANDSHAKE | PRODUCER_ID | PROPERTY => None,
-        CONNECTION if HANDSHAKE_TEXTS.iter().any(|text| line.contains(text)) => None,
+        CONNECTION if is_explained(line) => None,
         CONNECTION => notice(facility),
         _ => Some(1),
     };
