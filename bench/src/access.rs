@@ -2,7 +2,6 @@
 
 use std::{env, fs, path::PathBuf, time::Duration};
 
-use anyhow::ensure;
 use clap::Args;
 use e2e::{Api, Http, Stack, until};
 use serde::Serialize;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use crate::{
     load::Load,
     part::{Figure, Goal, Part},
-    reads::{LOAD_CORE, LONG, SERVER_CORE, Server, Turn, pin, shuffled, turn},
+    reads::{LOAD_CORE, SERVER_CORE, Server, Turn, cached_orders, pin, turn},
 };
 
 /// A token, and the line of its key without the scopes.
@@ -59,7 +58,7 @@ struct Bench {
 /// # Errors
 /// If a program is missing, or a request fails.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
-    let (stack, paths) = cached_orders(options.orders)?;
+    let (stack, paths) = cached_orders("bench-access", options.orders)?;
     let folder = env::temp_dir().join(format!("bench-access-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let mut bench = Bench {
@@ -85,28 +84,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
     }
     fs::remove_dir_all(&folder)?;
     Ok(Part::new("access", &method(options), figures(&rounds)))
-}
-
-/// Starts a system with so many orders in Redis, and returns it with their paths.
-fn cached_orders(orders: usize) -> anyhow::Result<(Stack, Vec<String>)> {
-    let count = orders.to_string();
-    let mut stack = Stack::builder("bench-access")
-        .variable("LOCAL_CACHE_TTL", LONG)
-        .variable("CACHE_WARMUP", &count)
-        .workers(1)
-        .start();
-    stack
-        .command(
-            "producer",
-            &["send", "-n", &count, "--min-items", "2", "--max-items", "3"],
-        )
-        .succeeded();
-    stack.settle();
-    stack.stop_workers();
-    let uids = shuffled(e2e::entries(&stack.addresses().redis_url)?.into_keys());
-    ensure!(uids.len() == orders, "{} orders in Redis", uids.len());
-    let paths = uids.iter().map(|uid| format!("/order/{uid}")).collect();
-    Ok((stack, paths))
 }
 
 impl Bench {

@@ -85,18 +85,21 @@ struct Floor {
     server: Server,
 }
 
-/// Runs the part.
+/// Starts a system with so many orders in Redis, and returns it with their paths.
 ///
 /// # Errors
-/// If a program is missing, or api and floor return different responses.
-pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
-    let mut stack = Stack::builder("bench-reads")
+/// If Redis does not have all of them.
+pub(crate) fn cached_orders(
+    name: &'static str,
+    orders: usize,
+) -> anyhow::Result<(Stack, Vec<String>)> {
+    let count = orders.to_string();
+    let mut stack = Stack::builder(name)
         .variable("REDIS_TIMEOUT", "100ms")
         .variable("LOCAL_CACHE_TTL", LONG)
-        .variable("CACHE_WARMUP", &options.orders.to_string())
+        .variable("CACHE_WARMUP", &count)
         .workers(1)
         .start();
-    let count = options.orders.to_string();
     stack
         .command(
             "producer",
@@ -105,14 +108,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
         .succeeded();
     stack.settle();
     stack.stop_workers();
+    let uids = shuffled(e2e::entries(&stack.addresses().redis_url)?.into_keys());
+    ensure!(uids.len() == orders, "{} orders in Redis", uids.len());
+    let paths = uids.iter().map(|uid| format!("/order/{uid}")).collect();
+    Ok((stack, paths))
+}
+
+/// Runs the part.
+///
+/// # Errors
+/// If a program is missing, or api and floor return different responses.
+pub(crate) fn run(options: &Options) -> anyhow::Result<Part> {
+    let (mut stack, paths) = cached_orders("bench-reads", options.orders)?;
     let redis_url = stack.addresses().redis_url.clone();
-    let uids = shuffled(e2e::entries(&redis_url)?.into_keys());
-    ensure!(
-        uids.len() == options.orders,
-        "{} orders in Redis",
-        uids.len()
-    );
-    let paths: Vec<String> = uids.iter().map(|uid| format!("/order/{uid}")).collect();
     pin(redis_pid(&redis_url)?, LOAD_CORE)?;
     let folder = env::temp_dir().join(format!("bench-{}", std::process::id()));
     fs::create_dir_all(&folder)?;

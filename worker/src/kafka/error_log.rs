@@ -169,4 +169,37 @@ mod tests {
         assert_eq!(log.notice("InvalidMessage", now), Some(1));
         assert_eq!(log.notice("BadCompression", now), None);
     }
+
+    /// Texts of librdkafka.
+    #[test]
+    fn only_a_handshake_that_fails_is_explained_elsewhere() {
+        for (line, explained) in [
+            (
+                "ssl://kafka:9093/bootstrap: SSL handshake failed: error:0A000086:SSL \
+                 routines::certificate verify failed (after 3ms in state SSL_HANDSHAKE)",
+                true,
+            ),
+            (
+                "ssl://kafka:9093/bootstrap: error:0A000086:SSL routines::certificate verify \
+                 failed (after 3ms in state SSL_HANDSHAKE)",
+                true,
+            ),
+            (
+                "ssl://kafka:9093/bootstrap: SSL handshake failed: Disconnected: connecting to a \
+                 PLAINTEXT broker listener? (after 3ms in state SSL_HANDSHAKE)",
+                false,
+            ),
+            (
+                "ssl://kafka:9093/bootstrap: Connection setup timed out in state SSL_HANDSHAKE \
+                 (after 30s in state SSL_HANDSHAKE)",
+                false,
+            ),
+            (
+                "kafka:9092/bootstrap: Connect to ipv4#10.0.0.1:9092 failed",
+                false,
+            ),
+        ] {
+            assert_eq!(is_explained(line), explained, "{line}");
+        }
+    }
 }

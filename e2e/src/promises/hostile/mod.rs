@@ -151,5 +151,9 @@ fn report(run: &mut Run, api: &Api, honest: Honest, probes: Probes, crowds: &[&C
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(probed.failures.is_empty(), "{}", probed.failures.join("\n"));
     assert!(peak <= MEMORY, "{} MiB", peak >> 20);
-    assert!(!run.is_full() || probed.slowest <= SLOWEST_PROBE);
+    let slowest = probed.slowest;
+    assert!(
+        !run.is_full() || slowest <= SLOWEST_PROBE,
+        "the slowest probe took {slowest:?}"
+    );
 }

@@ -1,6 +1,9 @@
 //! TLS towards Redis, and passwords and certificates that are replaced while the process runs.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use shared::{
     cache::{Cache, CacheError, Subscription},
@@ -193,16 +196,21 @@ async fn cut_off(redis: &TestRedis, user: &str) {
     killed.unwrap();
 }
 
+/// Creates the user `app`, whose URL is in `file`.
+async fn user_from(redis: &TestRedis, file: &Path) -> config::Redis {
+    let user = redis.user("app", "~* &* +@all").await;
+    fs::write(file, &user.url).unwrap();
+    config::Redis {
+        url_file: Some(file.to_owned()),
+        ..user
+    }
+}
+
 #[tokio::test]
 async fn new_connections_use_a_replaced_password_and_open_ones_stay() {
     let (redis, authority) = (TestRedis::start(), TestAuthority::create());
     let file = authority.file("url");
-    let user = redis.user("app", "~* &* +@all").await;
-    fs::write(&file, &user.url).unwrap();
-    let config = config::Redis {
-        url_file: Some(file.clone()),
-        ..user.clone()
-    };
+    let config = user_from(&redis, &file).await;
     let caches = [
         Cache::shared(&config).unwrap(),
         Cache::pooled(&config).unwrap(),
@@ -224,7 +232,7 @@ async fn new_connections_use_a_replaced_password_and_open_ones_stay() {
         rejected.to_string(),
         "connection to Redis: Redis rejects the user or the password; correct REDIS_URL"
     );
-    fs::write(&file, user.url.replace("secret", "replaced")).unwrap();
+    fs::write(&file, config.url.replace("secret", "replaced")).unwrap();
     // Reads the file at once.
     Subscription::open(&config).await.map(drop).unwrap();
     cut_off(&redis, "app").await;
@@ -240,15 +248,10 @@ async fn new_connections_use_a_replaced_password_and_open_ones_stay() {
 async fn a_replaced_file_that_does_not_work_leaves_the_open_connections() {
     let (redis, authority) = (TestRedis::start(), TestAuthority::create());
     let file = authority.file("url");
-    let user = redis.user("app", "~* &* +@all").await;
-    fs::write(&file, &user.url).unwrap();
-    let config = config::Redis {
-        url_file: Some(file.clone()),
-        ..user.clone()
-    };
+    let config = user_from(&redis, &file).await;
     let cache = Cache::shared(&config).unwrap();
     let before = cache.probe().await.unwrap().servers;
-    fs::write(&file, user.url.replace("secret", "unknown")).unwrap();
+    fs::write(&file, config.url.replace("secret", "unknown")).unwrap();
     // The cache tries the new password: the server counts the rejection.
     eventually("an attempt with the new password", async || {
         let log: Vec<redis::Value> = redis::cmd("ACL")
