@@ -3,6 +3,9 @@
 
 use crate::harness::{World, order};
 
+/// The header that every response with a body has.
+const NOSNIFF: &str = "x-content-type-options";
+
 /// Heads that every port must reject: the fault and the lines.
 const MALFORMED: &[(&str, &[&str])] = &[
     ("Host is missing", &["GET {path} HTTP/1.1"]),
@@ -111,6 +114,7 @@ async fn malformed_heads_are_rejected_on_both_ports() {
             let lines: Vec<_> = lines.iter().map(String::as_str).collect();
             let answer = replica.send_head(&lines).await;
             assert_eq!(answer.status, 400, "{fault}: {answer:?}");
+            assert_eq!(answer.header(NOSNIFF), Some("nosniff"), "{fault}");
             if !lines[0].starts_with("HEAD") {
                 answer.assert_problem(400, "bad_request");
             }
@@ -119,6 +123,7 @@ async fn malformed_heads_are_rejected_on_both_ports() {
         let lines: Vec<_> = lines.iter().map(String::as_str).collect();
         let answer = replica.send_admin_head(&lines).await;
         assert_eq!(answer.status, 400, "admin, {fault}: {answer:?}");
+        assert_eq!(answer.header(NOSNIFF), Some("nosniff"), "admin, {fault}");
     }
 }
 

@@ -25,6 +25,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METRICS: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
 
+/// A browser must not guess another type than `Content-Type`.
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
 /// A function that returns the current report.
 type Probe = Arc<dyn Fn() -> Report + Send + Sync>;
 
@@ -148,8 +151,8 @@ fn response(
 ) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, media_type);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, media_type);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
 }

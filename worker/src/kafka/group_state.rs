@@ -22,6 +22,8 @@ pub struct GroupState {
     /// Partitions that cannot be read although brokers answer, with their errors.
     unreadable: Mutex<BTreeMap<i32, String>>,
     brokers: Dependency,
+    /// Whether the last statistics had no connection to a broker.
+    disconnected: AtomicBool,
 }
 
 impl GroupState {
@@ -35,6 +37,7 @@ impl GroupState {
             last_poll: Mutex::new(None),
             unreadable: Mutex::default(),
             brokers: Dependency::new("kafka", "kafka_up"),
+            disconnected: AtomicBool::new(false),
         }
     }
 
@@ -84,7 +87,20 @@ impl GroupState {
         self.rounds.fetch_add(1, Ordering::Relaxed);
         // An assignment proves that a broker answers. A worker that stops before its first
         // statistics leaves the group only if this is set.
+        self.disconnected.store(false, Ordering::Relaxed);
         self.brokers.set(Ok(()));
+    }
+
+    /// Updates the state of the brokers from statistics. Only the second ones in a row without a
+    /// connection count: statistics may be older than an assignment, and librdkafka may be
+    /// replacing a connection.
+    pub(super) fn set_connected(&self, connected: bool) {
+        let was_disconnected = self.disconnected.swap(!connected, Ordering::Relaxed);
+        if connected {
+            self.brokers.set(Ok(()));
+        } else if was_disconnected {
+            self.brokers.set(Err(&"no connection to any broker"));
+        }
     }
 
     /// Notes that the group has removed this process.
@@ -131,4 +147,25 @@ fn since(instant: &Mutex<Option<Instant>>) -> Duration {
         .lock()
         .map(|instant| instant.elapsed())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_from_before_an_assignment_do_not_end_it() {
+        let state = GroupState::new();
+        state.set_connected(false);
+        state.set_connected(false);
+        assert_eq!(state.brokers().state(), "down");
+        state.assigned();
+        state.set_connected(false);
+        assert_eq!(state.brokers().state(), "up");
+        state.set_connected(true);
+        state.set_connected(false);
+        assert_eq!(state.brokers().state(), "up");
+        state.set_connected(false);
+        assert_eq!(state.brokers().state(), "down");
+    }
 }

@@ -25,14 +25,9 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         self.bootstrap.observe(&statistics);
-        let is_up = statistics
-            .brokers
-            .values()
-            .any(|broker| broker.nodeid >= 0 && broker.state == "UP");
-        self.group.brokers().set(match is_up {
-            true => Ok(()),
-            false => Err(&"no connection to any broker"),
-        });
+        let mut brokers = statistics.brokers.values();
+        let connected = brokers.any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        self.group.set_connected(connected);
         if let Some(group) = &statistics.cgrp {
             self.group.set_membership(group);
         }

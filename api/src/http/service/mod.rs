@@ -379,7 +379,9 @@ impl Service for HttpService {
     fn reject(&self, malformed: MalformedRequest) -> hyper::Response<Self::Body> {
         let mut response = Problem::from(malformed).into_response();
         let id = self.request_ids.of(&HeaderMap::new());
-        response.headers_mut().insert(&X_REQUEST_ID, id);
+        let headers = response.headers_mut();
+        headers.insert(&X_REQUEST_ID, id);
+        self.headers.write(headers);
         let status = response.status().as_u16();
         self.metrics
             .record(self.router.len(), "", status, Duration::ZERO);
